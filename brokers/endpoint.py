@@ -1,0 +1,108 @@
+"""Where an MQTT broker is, and in one clear line why it cannot be reached. Knows no MQTT library.
+
+Layout: `Endpoint` (with the errors of connecting to it) and `from_url`, which makes one.
+"""
+
+import ssl
+from urllib.parse import urlsplit
+
+import attrs
+
+from crowd.errors import BadConfig, BrokerLost, BrokerRefused
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_HOW = "write mqtt://HOST:PORT or mqtts://HOST:PORT"
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """One broker, and as whom to ask it."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None = attrs.field(repr=False)
+    tls: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtt' if self.tls is None else 'mqtts'}://{host}:{self.port}"
+
+    @property
+    def who(self) -> str:
+        return "a client without a username" if self.username is None else f"username {self.username!r}"
+
+    def out_of_reach(self, reason: str) -> BrokerLost:
+        return BrokerLost(f"cannot reach {self.url}: {reason}")
+
+    def not_connected(self, cause: BaseException | None) -> BrokerRefused | BrokerLost:
+        """What `cause` means, the error of a connection that did not come about; `None` if no MQTT answer came."""
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return BrokerRefused(
+                    f"broker {self.url} shows a certificate that is not trusted ({cause.verify_message}): "
+                    "set ca_file to the certificate of its authority"
+                )
+            case ssl.SSLError():
+                return self.out_of_reach(f"TLS failed ({cause.reason or cause}); is this its port for mqtts?")
+            case ConnectionRefusedError():
+                return self.out_of_reach("connection refused; is the broker running?")
+            case ConnectionResetError():
+                return self.out_of_reach("it hung up; is the scheme (mqtt or mqtts) right?")
+            case TimeoutError():
+                return self.out_of_reach(
+                    "no answer; is an MQTT broker running there, and is the scheme (mqtt or mqtts) right?"
+                )
+            case OSError():
+                return self.out_of_reach(f"{(cause.strerror or str(cause)).lower()}; is the broker running?")
+            case _:
+                return self.out_of_reach("it does not answer as an MQTT broker; is this the right port and scheme?")
+
+    def refused(self, reason: str) -> BrokerRefused | BrokerLost:
+        """What `reason` means, the name of the reason code in a CONNACK (MQTT 5, section 3.2.2.2)."""
+        match reason:
+            case "Bad user name or password" | "Not authorized":
+                mend = "mend username and password_file in node.toml, or add the user to the broker's password file"
+            case "Server unavailable" | "Server busy" | "Quota exceeded" | "Connection rate exceeded":
+                return self.out_of_reach(f"{reason.lower()}; try again later")
+            case _:
+                mend = "see the broker's log"
+        return BrokerRefused(f"broker {self.url} refused {self.who}: {reason.lower()}; {mend}")
+
+
+def from_url(
+    url: str, *, username: str | None = None, password: str | None = None, ca_file: str | None = None
+) -> Endpoint:
+    """The broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; nothing is connected.
+
+    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. Raises `BadConfig`.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadConfig(f"broker {url!r}: {error}; {_HOW}") from error
+    if parts.username is not None or parts.password is not None:
+        raise BadConfig("the broker's URL holds credentials: write them as username and password_file in node.toml")
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or port == 0:
+        raise BadConfig(f"broker {url!r}: {_HOW}")
+    encrypted = parts.scheme == "mqtts"
+    if ca_file is not None and not encrypted:
+        raise BadConfig(f"broker {url!r} does not use TLS, but ca_file is set: write mqtts://, or leave ca_file out")
+    return Endpoint(
+        host=parts.hostname,
+        port=port or _PORTS[parts.scheme],
+        username=username,
+        password=password,
+        tls=_tls(ca_file) if encrypted else None,
+    )
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise BadConfig(f"ca_file {ca_file!r} holds no certificate in PEM form") from error
+    except OSError as error:
+        raise BadConfig(f"ca_file {ca_file!r} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,67 @@
+"""What the sessions of every adapter have in common.
+
+Layout: `Lifeline` (makes the pending and all later calls of a session fail when its connection goes) and `Drops`
+(counts the messages that found no room, and says so now and then).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+import structlog
+
+from crowd.errors import BrokerLost
+from crowd.units import Address, DeviceId
+
+_log = structlog.get_logger(__name__)
+
+
+class Lifeline:
+    """One session's connection: intact until `lose`."""
+
+    def __init__(self) -> None:
+        self._pending: set[anyio.CancelScope] = set()
+        self._reason: str | None = None
+        self._cause: BaseException | None = None
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Runs its body while the connection lasts; `BrokerLost` if it has gone or goes meanwhile."""
+        self._check()
+        with anyio.CancelScope() as scope:
+            self._pending.add(scope)
+            try:
+                yield
+            finally:
+                self._pending.discard(scope)
+        if scope.cancelled_caught:
+            self._check()
+
+    def lose(self, reason: str, cause: BaseException | None = None) -> None:
+        """The connection has gone, because of `reason`; only the first one counts."""
+        if self._reason is not None:
+            return
+        self._reason, self._cause = reason, cause
+        for scope in self._pending:
+            scope.cancel()
+
+    @property
+    def lost(self) -> bool:
+        return self._reason is not None
+
+    def _check(self) -> None:
+        if self._reason is not None:
+            raise BrokerLost(self._reason) from self._cause
+
+
+class Drops:
+    """Messages to `device` that were dropped; logged when their number reaches a power of two."""
+
+    def __init__(self, device: DeviceId) -> None:
+        self._device = device
+        self._dropped = 0
+
+    def count(self, *, address: Address) -> None:
+        self._dropped += 1
+        if self._dropped & (self._dropped - 1) == 0:
+            _log.warning("inbound_message_dropped", device=self._device, last=address, dropped=self._dropped)

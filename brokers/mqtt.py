@@ -1,0 +1,338 @@
+"""An MQTT 5 broker, by aiomqtt; the only file that knows the library.
+
+Layout: `MqttBroker` (one device's way to the broker), `_MqttSession` (a live connection) and `from_url` (`mqtt://` and
+`mqtts://`).
+
+Everything is QoS 1 but heartbeats (QoS 0). A slow receiver holds the broker back by MQTT's own means: an arrived
+message is acknowledged only when `receive` hands it out, and the broker sends no more than `RECEIVE_MESSAGES_MAX`
+unacknowledged ones (Receive Maximum: MQTT 5, sections 3.1.2.11.3 and 4.9). It then queues, and past its limit drops.
+"""
+
+import contextlib
+import logging
+import math
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+import aiomqtt
+import anyio
+import attrs
+import structlog
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from brokers import endpoint
+from brokers.accounting import Crossing, Meter, crossing
+from brokers.endpoint import Endpoint
+from brokers.lifeline import Drops, Lifeline
+from brokers.topics import Topics
+from crowd.errors import BrokerLost, BrokerRefused, MalformedMessage
+from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
+from crowd.units import Address, Channel, DeviceId
+
+RECEIVE_MESSAGES_MAX = 32
+BEATS_MAX = 256
+KEEPALIVE_S = 15
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+
+_FAILURE = 0x80
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+# Whatever the libraries would complain about reaches the caller as an error.
+_library_log = logging.getLogger(f"{__name__}.library")
+_library_log.setLevel(logging.CRITICAL)
+
+
+class MqttBroker(Broker):
+    """The way of `device` to the broker at `endpoint`; made by `from_url`."""
+
+    def __init__(self, endpoint: Endpoint, *, cluster: str, device: DeviceId) -> None:
+        self._endpoint = endpoint
+        self._device = device
+        self._topics = Topics(cluster)
+        self._meter = Meter()
+
+    def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
+        """As the port says. A cancelled connecting attempt takes until `CONNECT_TIMEOUT_S` to give up its socket."""
+        return self._session(will)
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._meter.traffic
+
+    @asynccontextmanager
+    async def _session(self, will: Will | None) -> AsyncIterator[BrokerSession]:
+        await self._find_host()
+        client = self._client(will)
+        session = _MqttSession(client, self._endpoint, self._device, self._topics, self._meter)
+        failure: Exception | None = None
+        try:
+            await self._connect(client)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(session.take_arrivals)
+                try:
+                    yield session
+                except Exception as error:
+                    # Raised again below: the task group would wrap it in an ExceptionGroup.
+                    failure = error
+                finally:
+                    tasks.cancel_scope.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await _say_goodbye(client)
+        finally:
+            session.end()
+            _close_socket(client)
+        if failure is not None:
+            raise failure
+
+    def _client(self, will: Will | None) -> aiomqtt.Client:
+        client = aiomqtt.Client(
+            self._endpoint.host,
+            self._endpoint.port,
+            username=self._endpoint.username,
+            password=self._endpoint.password,
+            # A name of its own for every session: under its old one a device need not be sent, as its own, what it
+            # retained in an earlier life (MQTT 5, section 3.8.3.1).
+            identifier=f"crowd-{self._device}-{secrets.token_hex(4)}",
+            logger=_library_log,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            will=None
+            if will is None
+            else aiomqtt.Will(self._topics.topic(will.address), will.payload, qos=1, retain=True),
+            timeout=CONNECT_TIMEOUT_S,
+            keepalive=KEEPALIVE_S,
+            clean_start=True,
+            properties=_properties(PacketTypes.CONNECT, ReceiveMaximum=RECEIVE_MESSAGES_MAX),
+            tls_context=self._endpoint.tls,
+            socket_options=_socket_options(),
+        )
+        client.pending_calls_threshold = sys.maxsize  # many at once are normal here: each waits for its PUBACK
+        _paho(client).manual_ack_set(True)
+        return client
+
+    async def _find_host(self) -> None:
+        """Apart from connecting, because a resolver that does not answer can be cancelled only here."""
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT_S):
+                await anyio.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
+            raise self._endpoint.out_of_reach("host name not found; is it spelled right?") from error
+
+    async def _connect(self, client: aiomqtt.Client) -> None:
+        try:
+            # aiomqtt connects in a thread that cannot be interrupted: cancelled half-way, it would leave a live
+            # connection behind that nobody owns.
+            with anyio.CancelScope(shield=True):
+                await client.__aenter__()
+        except aiomqtt.exceptions.MqttConnectError as error:
+            raise self._endpoint.refused(
+                error.rc.getName() if isinstance(error.rc, ReasonCode) else str(error)
+            ) from error
+        except aiomqtt.MqttError as error:
+            cause = error.__context__  # aiomqtt hides the cause with `from None`
+            raise self._endpoint.not_connected(cause if isinstance(cause, OSError) else None) from error
+
+
+@attrs.frozen(kw_only=True)
+class _Arrival:
+    address: Address | None
+    """`None` for a topic that is not ours."""
+    message: aiomqtt.Message
+
+    @property
+    def crossing(self) -> Crossing:
+        return crossing(
+            topic_bytes=len(self.message.topic.value.encode()),
+            payload_bytes=len(self.message.payload),
+            qos=self.message.qos,
+            expiry=hasattr(self.message.properties, "MessageExpiryInterval"),
+        )
+
+
+class _MqttSession(BrokerSession):
+    def __init__(
+        self, client: aiomqtt.Client, endpoint: Endpoint, device: DeviceId, topics: Topics, meter: Meter
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._topics = topics
+        self._meter = meter
+        self._lifeline = Lifeline()
+        self._drops = Drops(device)
+        self._own_retained: dict[Address, bytes] = {}
+        self._put, self._arrivals = anyio.create_memory_object_stream[_Arrival](RECEIVE_MESSAGES_MAX + BEATS_MAX)
+
+    async def publish(
+        self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+    ) -> None:
+        topic = self._topics.topic(address)
+        qos = _qos(address)
+        properties = None if expiry_s is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
+        with self._lifeline.holding():
+            if retain:
+                self._own_retained[address] = payload
+            self._meter.sent(
+                crossing(topic_bytes=len(topic), payload_bytes=len(payload), qos=qos, expiry=expiry_s is not None)
+            )
+            # No timeout of its own: a slow link is not a lost one. The lifeline ends it.
+            await self._call(self._client.publish(topic, payload, qos, retain, properties=properties, timeout=math.inf))
+
+    async def subscribe(self, *patterns: Address) -> None:
+        filters = [
+            (
+                self._topics.pattern(pattern),
+                SubscribeOptions(qos=_qos(pattern), noLocal=pattern.channel is not Channel.BEAT),
+            )
+            for pattern in patterns
+        ]
+        with self._lifeline.holding():
+            answers = await self._call(self._client.subscribe(filters, timeout=math.inf))
+        for (pattern, _), answer in zip(filters, answers, strict=True):
+            if isinstance(answer, ReasonCode) and answer.value >= _FAILURE:
+                raise BrokerRefused(
+                    f"broker {self._endpoint.url} refused {self._endpoint.who} the subscription to {pattern}: "
+                    f"{answer.getName().lower()}; allow reading it in the broker's access list"
+                )
+
+    async def unsubscribe(self, *patterns: Address) -> None:
+        filters = [self._topics.pattern(pattern) for pattern in patterns]
+        with self._lifeline.holding():
+            await self._call(self._client.unsubscribe(filters, timeout=math.inf))
+
+    async def receive(self) -> Delivery:
+        with self._lifeline.holding():
+            arrival = await self._arrivals.receive()
+        assert arrival.address is not None, "only what is ours is queued"
+        self._settle(arrival)
+        return Delivery(address=arrival.address, payload=arrival.message.payload, retained=arrival.message.retain)
+
+    async def take_arrivals(self) -> None:
+        """Moves what arrives into the bounded queue until the connection goes."""
+        try:
+            async for message in self._client.messages:
+                self._take(message)
+        except aiomqtt.MqttError as error:
+            self._lose(error)
+
+    def end(self) -> None:
+        """No more calls; what arrived and was not handed out has still crossed the link."""
+        self._lifeline.lose(f"the session with {self._endpoint.url} is closed")
+        self._put.close()
+        with self._arrivals, contextlib.suppress(anyio.EndOfStream):
+            while True:
+                self._meter.received(self._arrivals.receive_nowait().crossing)
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        arrival = _Arrival(address=self._address(message), message=message)
+        # Mosquitto (2.0.11) sends retained messages back to their publisher in spite of No Local.
+        own = message.retain and arrival.address is not None and self._own_retained.get(arrival.address)
+        if own == message.payload:
+            self._settle(arrival)
+            return
+        # Beats may fill all places but those that the Receive Maximum keeps for the rest.
+        places = BEATS_MAX if message.qos == 0 else BEATS_MAX + RECEIVE_MESSAGES_MAX
+        if arrival.address is not None and self._put.statistics().current_buffer_used < places:
+            self._put.send_nowait(arrival)
+            return
+        if arrival.address is not None:
+            self._drops.count(address=arrival.address)
+        self._settle(arrival)
+
+    def _address(self, message: aiomqtt.Message) -> Address | None:
+        try:
+            return self._topics.parse(message.topic.value)
+        except MalformedMessage as error:
+            _log.debug("foreign_topic_ignored", reason=str(error))
+            return None
+
+    def _settle(self, arrival: _Arrival) -> None:
+        """Counts it and acknowledges it, which lets the broker send the next one."""
+        self._meter.received(arrival.crossing)
+        if arrival.message.qos > 0:
+            _paho(self._client).ack(arrival.message.mid, arrival.message.qos)
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except aiomqtt.MqttError as error:
+            raise self._lose(error) from error
+
+    def _lose(self, error: aiomqtt.MqttError) -> BrokerLost:
+        reason = f"connection to {self._endpoint.url} lost: {error.__cause__ or error}"
+        self._lifeline.lose(reason, error)
+        return BrokerLost(reason)
+
+
+def from_url(
+    url: str,
+    *,
+    cluster: str,
+    device: DeviceId,
+    username: str | None = None,
+    password: str | None = None,
+    ca_file: str | None = None,
+) -> Broker:
+    """The way of `device` to the broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`.
+
+    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. Nothing is connected yet.
+    Raises `BadConfig` for a URL or a file that cannot be used.
+    """
+    return MqttBroker(
+        endpoint.from_url(url, username=username, password=password, ca_file=ca_file), cluster=cluster, device=device
+    )
+
+
+def _qos(address: Address) -> int:
+    return 0 if address.channel is Channel.BEAT else 1
+
+
+def _properties(packet_type: int, **values: int) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves its constructor untyped
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """No waiting to fill a segment; and, where the system can, bytes unacknowledged for a keep-alive end it."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    if sys.platform == "linux":
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, KEEPALIVE_S * 1000))
+    return options
+
+
+def _paho(client: aiomqtt.Client) -> PahoClient:
+    """The paho client inside: aiomqtt offers neither acknowledging later nor closing a socket that is stuck."""
+    return client._client
+
+
+async def _say_goodbye(client: aiomqtt.Client) -> None:
+    """A clean DISCONNECT if the broker still takes one."""
+    try:
+        with anyio.move_on_after(CLOSE_TIMEOUT_S):
+            await client.__aexit__(None, None, None)
+    except (aiomqtt.MqttError, OSError) as error:
+        _log.debug("disconnect_failed", reason=str(error))
+
+
+def _close_socket(client: aiomqtt.Client) -> None:
+    """Close it now if it is still open. paho does so itself once it reads the end of the stream."""
+    paho = _paho(client)
+    stuck = paho.socket()
+    if stuck is None:
+        return
+    assert isinstance(stuck, socket.socket), "a TCP or TLS connection"
+    with contextlib.suppress(OSError):
+        stuck.shutdown(socket.SHUT_RDWR)
+    while paho.socket() is not None:
+        paho.loop_read()

@@ -1,0 +1,367 @@
+"""The data mover: everything that leaves this device or comes to it goes through here.
+
+Layout: the connection, sealed messages out, envelopes and chunks in, transfers, samples on loan, published slices.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from functools import partial
+from typing import assert_never
+
+import structlog
+
+from crowd.actors import inbox
+from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.link import Link, Outgoing
+from crowd.actors.planner import now_us
+from crowd.actors.rounds import KEPT_ROUNDS
+from crowd.errors import MailboxFull
+from crowd.planning.profile import Share
+from crowd.ports import Broker, Delivery, Signer, Will
+from crowd.protocol import messages
+from crowd.protocol.codec import Opened, Opener, Refused, Sealer
+from crowd.protocol.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
+from crowd.protocol.messages import Contribution, MergedSlice, Samples, SliceKey, State
+from crowd.protocol.transfer import Transfers
+from crowd.runtime import Actor, ActorRef
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
+
+GIVE_UP_US = 60 * SECOND_US
+LOANS_AT_ONCE = 2
+"""Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
+CHUNK_GAP_US_MAX = 2 * SECOND_US
+"""Chunks further apart were waited for, and say nothing about the link."""
+REFUSALS_LOGGED_EVERY_US = 60 * SECOND_US
+
+log = structlog.get_logger()
+
+
+class DataMover(Actor[DataMoverMessage]):
+    """Owns the connection to the broker.
+
+    1. Connects, subscribes, says `online`, and tells the planner; does so again after every loss.
+    2. Seals and publishes what the other actors send; opens what comes in and hands it to them.
+    3. Says `offline` and closes.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: DeviceId,
+        cluster: str,
+        broker: Broker,
+        signer: Signer,
+        life: Life,
+        share: Share,
+        size_bytes_max: int,
+        planner: ActorRef[PlannerMessage],
+        trainer: ActorRef[TrainerMessage],
+        profiler: ActorRef[ProfilerMessage],
+        info: bytes,
+        seed: int,
+    ) -> None:
+        self._me = device
+        self._planner = planner
+        self._trainer = trainer
+        self._profiler = profiler
+        self._share = share
+        self._info = info
+        self._sealer = Sealer(cluster, device, life, signer)
+        self._opener = Opener(cluster, device, signer)
+        self._transfers = Transfers(
+            prefix=life.boot.hex()[:16],
+            give_up_us=GIVE_UP_US,
+            size_bytes_max=size_bytes_max,
+            receive_bytes_max=4 * size_bytes_max,
+        )
+        self._up = False
+        self._watched: tuple[DeviceId, ...] = ()
+        self._results: dict[Address, messages.Message] = {}
+        self._published: dict[SliceKey, str] = {}
+        self._contributions: dict[str, int] = {}
+        self._loans: deque[inbox.SendCargo] = deque()
+        self._loans_out: set[str] = set()
+        self._latest_chunk: tuple[DeviceId, str, int] | None = None
+        self._states_out: dict[tuple[DeviceId, bytes], str] = {}
+        self._refused: Counter[str] = Counter()
+        self._refusals_logged_us = 0
+        self._status = Address(channel=Channel.STATUS, source=device)
+        self._link = Link(
+            broker,
+            will=Will(address=self._status, payload=b"offline"),
+            subscriptions=self._subscriptions,
+            changed=lambda up: self.ref.tell(inbox.Linked(up=up)),
+            arrived=lambda delivery: self.ref.tell(inbox.Inbound(delivery=delivery)),
+            timed=partial(self._time_link, True),
+            farewell=self._say_goodbye,
+            seed=seed,
+        )
+
+    # --- life and connection ------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        self.spawn(self._link.run)
+
+    def _say_goodbye(self) -> None:
+        """Bury this life, so that nobody has to probe, and leave nothing behind but the result."""
+        goodbye = messages.Burials(lives={self._me: self._sealer.life})
+        self._publish(Address(channel=Channel.ALL, source=self._me), goodbye)
+        for channel in (Channel.PROFILE, Channel.ACK):
+            self._publish_plain(Address(channel=channel, source=self._me), b"")
+        self._publish_plain(self._status, b"offline")
+
+    def _subscriptions(self) -> tuple[Address, ...]:
+        me = self._me
+        kinds = (Channel.STATUS, Channel.PROFILE, Channel.ACK, Channel.RESULT, Channel.ALL, Channel.BLOB)
+        return (
+            *(Address(channel=channel) for channel in kinds),
+            Address(channel=Channel.TO, destination=me),
+            Address(channel=Channel.BLOB, destination=me),
+            *(Address(channel=Channel.BEAT, source=device) for device in self._watched or (me,)),
+        )
+
+    async def _linked(self, up: bool) -> None:
+        self._up = up
+        if not up:
+            await self._planner.tell(inbox.LinkDown())
+            return
+        self._publish_plain(self._status, b"online")
+        self._publish_plain(Address(channel=Channel.INFO, source=self._me), self._info)
+        for address, result in self._results.items():
+            self._publish(address, result, retain=True)
+        if self._share is not Share.RAW:
+            # a former life of this device may have lent under a laxer rule
+            self._publish(Address(channel=Channel.ALL, source=self._me), messages.Revoke(data_epoch=0))
+        await self._carry_out(self._transfers.reconnected(now_us()))
+        await self._planner.tell(inbox.LinkUp())
+
+    async def _watch(self, devices: tuple[DeviceId, ...]) -> None:
+        def beats(names: set[DeviceId]) -> list[Address]:
+            return [Address(channel=Channel.BEAT, source=name) for name in sorted(names)]
+
+        before, self._watched = set(self._watched or (self._me,)), devices
+        added, gone = set(devices) - before, before - set(devices)
+        if added:
+            await self._link.subscribe(*beats(added))
+        if gone:
+            await self._link.unsubscribe(*beats(gone))
+
+    async def _time_link(self, up: bool, size_bytes: int, elapsed_us: int) -> None:
+        await self._profiler.tell(inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us))
+
+    async def _time_chunk(self, source: DeviceId, transfer: str, size_bytes: int) -> None:
+        """Two chunks of one transfer that follow each other closely tell the rate at which they came."""
+        previous, self._latest_chunk = self._latest_chunk, (source, transfer, now_us())
+        if previous is not None and previous[:2] == (source, transfer):
+            elapsed_us = now_us() - previous[2]
+            if elapsed_us < CHUNK_GAP_US_MAX:
+                await self._time_link(False, size_bytes, elapsed_us)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def receive(self, message: DataMoverMessage) -> None:
+        match message:
+            case inbox.Send(address=address, message=payload, retain=retain):
+                if address.channel is Channel.RESULT:
+                    self._results[address] = payload
+                self._publish(address, payload, retain=retain)
+            case inbox.NewLife(life=life):
+                self._sealer.life = life
+            case inbox.Watch(devices=devices):
+                await self._watch(devices)
+            case inbox.SendCargo():
+                await self._send_cargo(message)
+            case inbox.Forget(generation=generation):
+                await self._forget(generation)
+            case inbox.Inbound(delivery=delivery):
+                await self._take_in(delivery)
+            case inbox.Linked(up=up):
+                await self._linked(up)
+            case _:
+                assert_never(message)
+
+    def deadline(self) -> float | None:
+        due_us = self._transfers.next_deadline() if self._up else None
+        return None if due_us is None else due_us / SECOND_US
+
+    async def tick(self) -> None:
+        # the clock of floats may wake a hair too early for integers
+        await self._carry_out(self._transfers.on_tick(now_us() + 1))
+
+    def _publish(
+        self, address: Address, message: messages.Message, *, retain: bool = False, bulk: bool = False
+    ) -> None:
+        envelope = self._sealer.seal(address, message)
+        self._link.outbox.put(Outgoing(address=address, payload=envelope, retain=retain), bulk=bulk)
+
+    def _publish_plain(self, address: Address, payload: bytes) -> None:
+        self._link.outbox.put(Outgoing(address=address, payload=payload, retain=True), bulk=False)
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    async def _take_in(self, delivery: Delivery) -> None:
+        address, payload = delivery.address, delivery.payload
+        source = address.source
+        match address.channel:
+            case Channel.STATUS:
+                if source is not None and source != self._me:
+                    self._tell_planner(inbox.StatusSeen(device=source, online=payload != b"offline"))
+            case Channel.BLOB:
+                if source is not None and address.name is not None and address.chunk is not None:
+                    await self._time_chunk(source, address.name, len(payload))
+                    effects = self._transfers.on_chunk(now_us(), source, address.name, address.chunk, payload)
+                    await self._carry_out(effects)
+            case Channel.INFO | Channel.STATE | Channel.SET:
+                pass
+            case _:
+                if payload:  # an empty one clears what was retained
+                    await self._open(address, payload)
+
+    async def _open(self, address: Address, payload: bytes) -> None:
+        try:
+            opened = self._opener.open(address, payload)
+            await self._hand_on(address, opened, payload)
+        except Refused as error:
+            self._count_refusal(error.reason.value, str(error))
+
+    def _count_refusal(self, reason: str, text: str) -> None:
+        """Count always, log at most once a minute."""
+        self._refused[reason] += 1
+        if reason == "duplicate":
+            return
+        if now_us() - self._refusals_logged_us >= REFUSALS_LOGGED_EVERY_US or not self._refusals_logged_us:
+            self._refusals_logged_us = now_us()
+            log.warning("messages_refused", counts=dict(self._refused), latest=text)
+
+    async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
+        sender = opened.sender
+        match opened.message:
+            case messages.Offer() as offer:
+                to_all = address.channel is Channel.ALL
+                await self._carry_out(self._transfers.on_offer(now_us(), sender, offer, to_all=to_all))
+            case messages.Want() as want:
+                await self._carry_out(self._transfers.on_want(now_us(), sender, want))
+            case messages.Done() as done:
+                await self._carry_out(self._transfers.on_done(now_us(), sender, done))
+            case messages.AskSamples() as ask:
+                await self._trainer.tell(inbox.SamplesAsked(borrower=sender, ask=ask))
+            case messages.AskState(digest=digest):
+                if (sender, digest) not in self._states_out:
+                    await self._trainer.tell(inbox.StateAsked(device=sender, digest=digest))
+            case messages.AskSlice(key=key):
+                if key in self._published:
+                    await self._carry_out(self._transfers.offer_to(self._published[key], sender))
+            case messages.Revoke():
+                await self._trainer.tell(inbox.Revoked(lender=sender))
+            case messages.ViewReply(envelopes=envelopes) as reply:
+                for relayed in envelopes:
+                    profile = self._opener.open_relayed(relayed)
+                    self._tell_planner(
+                        inbox.Heard(sender=profile.sender, life=profile.life, message=profile.message, envelope=relayed)
+                    )
+                self._tell_planner(inbox.Heard(sender=sender, life=opened.life, message=reply, envelope=b""))
+            case message:
+                self._tell_planner(inbox.Heard(sender=sender, life=opened.life, message=message, envelope=envelope))
+
+    def _tell_planner(self, message: PlannerMessage) -> None:
+        """Without waiting, as the planner may be waiting for this actor: what is lost here is said again, for it is
+        state, not an event."""
+        try:
+            self._planner.tell_nowait(message)
+        except MailboxFull:
+            self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy")
+
+    # --- transfers ----------------------------------------------------------------------------------------------------
+
+    async def _send_cargo(self, message: inbox.SendCargo) -> None:
+        match message.cargo:
+            case Samples():
+                if self._share is not Share.RAW:
+                    log.error("lending_refused", borrower=message.destination, share=self._share.value)
+                    return
+                self._loans.append(message)
+                await self._next_loan()
+            case MergedSlice(key=key):
+                self._published[key] = await self._begin(message)
+                for old in [old for old in self._published if _is_out_of_date(old, key)]:
+                    self._transfers.drop(self._published.pop(old))
+            case Contribution(key=key):
+                self._contributions[await self._begin(message)] = key.generation
+            case State(progress=progress):
+                if message.destination is not None:
+                    self._states_out[message.destination, progress.digest] = await self._begin(message)
+            case _:
+                assert_never(message.cargo)
+
+    async def _begin(self, message: inbox.SendCargo) -> str:
+        transfer, effects = self._transfers.send(now_us(), message.destination, message.cargo, message.data)
+        await self._carry_out(effects)
+        return transfer
+
+    async def _next_loan(self) -> None:
+        while self._loans and len(self._loans_out) < LOANS_AT_ONCE:
+            self._loans_out.add(await self._begin(self._loans.popleft()))
+
+    async def _ended(self, transfer: str) -> None:
+        self._contributions.pop(transfer, None)
+        self._states_out = {key: name for key, name in self._states_out.items() if name != transfer}
+        if transfer in self._loans_out:
+            self._loans_out.discard(transfer)
+            await self._next_loan()
+
+    async def _forget(self, generation: int) -> None:
+        """A new generation: contributions to earlier ones are of no use, and their borrowers ask anew."""
+        for transfer in [name for name, of in self._contributions.items() if of < generation]:
+            self._transfers.drop(transfer)
+            del self._contributions[transfer]
+        self._loans.clear()
+
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendOffer(destination=destination, offer=offer):
+                    # in one queue with its chunks: overtaken by them it would find the receiver asking again
+                    self._publish(self._address(destination), offer, bulk=True)
+                case SendChunk(destination=destination, transfer=transfer, index=index, data=data):
+                    address = Address(
+                        channel=Channel.BLOB, source=self._me, destination=destination, name=transfer, chunk=index
+                    )
+                    self._link.outbox.put(Outgoing(address=address, payload=data), bulk=True)
+                case SendWant(destination=destination, want=want):
+                    self._publish(self._address(destination), want)
+                case SendDone(destination=destination, done=done):
+                    self._publish(self._address(destination), done)
+                case Received(sender=sender, offer=offer, data=data):
+                    await self._arrived(sender, offer.cargo, data)
+                case Sent(transfer=transfer):
+                    await self._ended(transfer)
+                case Failed(transfer=transfer, destination=device):
+                    log.warning("transfer_failed", to=device, transfer=transfer)
+                    await self._ended(transfer)
+                case _:
+                    assert_never(effect)
+
+    def _address(self, destination: DeviceId | None) -> Address:
+        if destination is None:
+            return Address(channel=Channel.ALL, source=self._me)
+        return Address(channel=Channel.TO, source=self._me, destination=destination)
+
+    async def _arrived(self, sender: DeviceId, cargo: messages.Cargo, data: bytes) -> None:
+        match cargo:
+            case Contribution():
+                await self._trainer.tell(inbox.ContributionArrived(sender=sender, header=cargo, data=data))
+            case MergedSlice():
+                await self._trainer.tell(inbox.MergedArrived(sender=sender, header=cargo, data=data))
+            case Samples():
+                await self._trainer.tell(inbox.SamplesArrived(sender=sender, header=cargo, data=data))
+            case State():
+                await self._trainer.tell(inbox.StateArrived(sender=sender, header=cargo, data=data))
+            case _:
+                assert_never(cargo)
+
+
+def _is_out_of_date(old: SliceKey, new: SliceKey) -> bool:
+    """An owner keeps the slices of the last rounds, and of one generation."""
+    if old.generation != new.generation:
+        return old.generation < new.generation - 1
+    return old.round <= new.round - KEPT_ROUNDS

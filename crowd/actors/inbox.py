@@ -1,0 +1,277 @@
+"""What the four actors say to each other. No actor waits for another's answer, but the profiler once for the trainer's.
+
+Layout: to the planner, to the trainer, to the data mover, to the profiler.
+"""
+
+from typing import TypeAlias
+
+import attrs
+
+from crowd.planning.ack import Progress
+from crowd.planning.agreement import Active
+from crowd.planning.profile import Profile
+from crowd.ports import Delivery
+from crowd.protocol.messages import AskSamples, Cargo, Contribution, MergedSlice, Message, ResultMessage, Samples, State
+from crowd.runtime import Ask
+from crowd.units import Address, DeviceId, Life
+
+
+def _size(data: bytes) -> str:
+    return f"<{len(data)} bytes>"
+
+
+# --- to the planner ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class LinkUp:
+    """A broker session is open and subscribed."""
+
+
+@attrs.frozen(kw_only=True)
+class LinkDown:
+    pass
+
+
+@attrs.frozen(kw_only=True)
+class Heard:
+    """A verified message about agreement."""
+
+    sender: DeviceId
+    life: Life
+    message: Message
+    envelope: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class StatusSeen:
+    device: DeviceId
+    online: bool
+
+
+@attrs.frozen(kw_only=True)
+class OwnNews:
+    """What the profiler now thinks of this device."""
+
+    profile: Profile
+
+
+@attrs.frozen(kw_only=True)
+class RoundReady:
+    """May this round be completed?"""
+
+    generation: int
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class StateReached:
+    """The trainer holds this state now, by fetching or by starting a run."""
+
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class OwnerSilent:
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class OwnResult:
+    result: ResultMessage
+
+
+PlannerMessage: TypeAlias = (
+    LinkUp | LinkDown | Heard | StatusSeen | OwnNews | RoundReady | StateReached | OwnerSilent | OwnResult
+)
+
+
+# --- to the trainer ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class MeasureSpeed(Ask[int]):
+    """Time some training steps; the answer is in kFLOP/s."""
+
+
+@attrs.frozen(kw_only=True)
+class BeginRun:
+    """Start from a fresh state of this run."""
+
+    run: int
+
+
+@attrs.frozen(kw_only=True)
+class Frozen:
+    """A later generation is promised."""
+
+
+@attrs.frozen(kw_only=True)
+class Activated:
+    active: Active
+
+
+@attrs.frozen(kw_only=True)
+class RoundAccepted:
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class FinishedElsewhere:
+    """These devices hold the final state of the run, which this device has not reached."""
+
+    progress: Progress
+    holders: tuple[DeviceId, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ContributionArrived:
+    sender: DeviceId
+    header: Contribution
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class MergedArrived:
+    sender: DeviceId
+    header: MergedSlice
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class SamplesArrived:
+    sender: DeviceId
+    header: Samples
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class StateArrived:
+    sender: DeviceId
+    header: State
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class SamplesAsked:
+    borrower: DeviceId
+    ask: AskSamples
+
+
+@attrs.frozen(kw_only=True)
+class StateAsked:
+    device: DeviceId
+    digest: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Revoked:
+    lender: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class Trained:
+    """The trainer's own local steps have ended: the quota was reached, or the round was over before."""
+
+    generation: int
+    round: int
+
+
+TrainerMessage: TypeAlias = (
+    MeasureSpeed
+    | BeginRun
+    | Frozen
+    | Activated
+    | RoundAccepted
+    | FinishedElsewhere
+    | ContributionArrived
+    | MergedArrived
+    | SamplesArrived
+    | StateArrived
+    | SamplesAsked
+    | StateAsked
+    | Revoked
+    | Trained
+)
+
+
+# --- to the data mover ------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Send:
+    """Seal and publish a message."""
+
+    address: Address
+    message: Message
+    retain: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class NewLife:
+    """Seal in the name of this life from now on."""
+
+    life: Life
+
+
+@attrs.frozen(kw_only=True)
+class Watch:
+    """Whose heartbeats to read."""
+
+    devices: tuple[DeviceId, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SendCargo:
+    """Transfer bulk bytes to one device, or to all (`destination` is `None`)."""
+
+    destination: DeviceId | None
+    cargo: Cargo
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class Forget:
+    """Transfers of rounds before this generation are of no use any more."""
+
+    generation: int
+
+
+@attrs.frozen(kw_only=True)
+class Inbound:
+    """What came from the broker."""
+
+    delivery: Delivery
+
+
+@attrs.frozen(kw_only=True)
+class Linked:
+    """The connection's task reports a new session (`up`) or its end."""
+
+    up: bool
+
+
+DataMoverMessage: TypeAlias = Send | NewLife | Watch | SendCargo | Forget | Inbound | Linked
+
+
+# --- to the profiler --------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class StepsTimed:
+    """Training that was done anyway, and how long it took."""
+
+    samples: int
+    elapsed_us: int
+
+
+@attrs.frozen(kw_only=True)
+class LinkTimed:
+    """Bulk bytes that crossed the link in one direction without a pause."""
+
+    up: bool
+    size_bytes: int
+    elapsed_us: int
+
+
+ProfilerMessage: TypeAlias = StepsTimed | LinkTimed

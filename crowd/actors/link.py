@@ -1,0 +1,168 @@
+"""The one connection of a device to its broker: opened again whenever it is lost, written to in order of urgency."""
+
+import contextlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+import attrs
+import structlog
+
+from crowd.errors import BrokerLost, BrokerRefused
+from crowd.ports import Broker, BrokerSession, Delivery, Will
+from crowd.units import SECOND_US, Address
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+OUTBOX_MAX = 4096
+"""Beyond this the oldest bulk message is dropped: a transfer asks again for what it lacks."""
+FAREWELL_LIMIT_S = 1.0
+BULK_BYTES_MIN = 64 * 1024
+"""Smaller messages say nothing about a link's rate."""
+
+log = structlog.get_logger()
+
+Timed = Callable[[int, int], Awaitable[None]]
+
+
+@attrs.frozen(kw_only=True)
+class Outgoing:
+    address: Address
+    payload: bytes | memoryview
+    retain: bool = False
+
+
+class Outbox:
+    """What is to be published: urgent messages first, each kind in order."""
+
+    def __init__(self) -> None:
+        self._urgent: deque[Outgoing] = deque()
+        self._bulk: deque[Outgoing] = deque()
+        self._filled = anyio.Event()
+        self.dropped = 0
+
+    def put(self, outgoing: Outgoing, *, bulk: bool) -> None:
+        (self._bulk if bulk else self._urgent).append(outgoing)
+        while len(self._bulk) > OUTBOX_MAX:
+            self._bulk.popleft()
+            self.dropped += 1
+        self._filled.set()
+
+    async def get(self) -> Outgoing:
+        while not self._urgent and not self._bulk:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        return (self._urgent or self._bulk).popleft()
+
+    def next_urgent(self) -> Outgoing | None:
+        return self._urgent.popleft() if self._urgent else None
+
+    def clear_urgent(self) -> None:
+        """What was urgent before the connection went is not any more: state is rebuilt, the rest asked for again."""
+        self._urgent.clear()
+
+
+class Link:
+    """Keeps a session to the broker. `run` ends only by an error that reconnecting does not mend."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        will: Will,
+        subscriptions: Callable[[], tuple[Address, ...]],
+        changed: Callable[[bool], Awaitable[None]],
+        arrived: Callable[[Delivery], Awaitable[None]],
+        timed: Timed,
+        farewell: Callable[[], None],
+        seed: int,
+    ) -> None:
+        """`farewell` puts into the outbox what is to be said before the connection is closed on purpose."""
+        self._broker = broker
+        self._will = will
+        self._subscriptions = subscriptions
+        self._changed = changed
+        self._arrived = arrived
+        self._timed = timed
+        self._farewell = farewell
+        self._random = random.Random(seed)
+        self._session: BrokerSession | None = None
+        self.outbox = Outbox()
+
+    async def run(self) -> None:
+        """Connect, and again whenever the connection goes, after a growing pause. Raises `BrokerRefused` if the first
+        attempt already fails: then the configuration is at fault, or the broker is not running."""
+        attempt = 0
+        connected_before = False
+        while True:
+            error: BaseException | None = None
+            try:
+                async with self._broker.session(will=self._will) as session:
+                    await session.subscribe(*self._subscriptions())
+                    connected_before, attempt = True, 0
+                    await self._serve(session)
+            except* BrokerLost as lost:
+                error = _first(lost)
+            if not connected_before:
+                raise BrokerRefused(str(error)) from error
+            if self._session is not None:
+                self._session = None
+                log.warning("broker_lost", error=str(error))
+                await self._changed(False)
+            pause_s = min(BACKOFF_FIRST_S * 2.0**attempt, BACKOFF_MAX_S) * self._random.uniform(0.5, 1.0)
+            attempt = min(attempt + 1, 16)
+            await anyio.sleep(pause_s)
+
+    async def _serve(self, session: BrokerSession) -> None:
+        self._session = session
+        self.outbox.clear_urgent()
+        log.info("broker_connected")
+        await self._changed(True)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, session)
+                tasks.start_soon(self._read, session)
+        except anyio.get_cancelled_exc_class():
+            self._farewell()
+            with anyio.move_on_after(FAREWELL_LIMIT_S, shield=True):
+                await self._write_urgent(session)
+            raise
+
+    async def subscribe(self, *patterns: Address) -> None:
+        """In the present session; later ones ask `subscriptions`."""
+        await self._in_session(lambda session: session.subscribe(*patterns))
+
+    async def unsubscribe(self, *patterns: Address) -> None:
+        await self._in_session(lambda session: session.unsubscribe(*patterns))
+
+    async def _in_session(self, action: Callable[[BrokerSession], Awaitable[None]]) -> None:
+        if self._session is not None:
+            try:
+                await action(self._session)
+            except BrokerLost as error:
+                log.debug("subscription_lost", error=str(error))  # the reader notices the loss too, and reconnects
+
+    async def _write_urgent(self, session: BrokerSession) -> None:
+        with contextlib.suppress(BrokerLost):
+            while outgoing := self.outbox.next_urgent():
+                await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain)
+
+    async def _write(self, session: BrokerSession) -> None:
+        while True:
+            outgoing = await self.outbox.get()
+            began = anyio.current_time()
+            await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain)
+            if len(outgoing.payload) >= BULK_BYTES_MIN:
+                await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
+
+    async def _read(self, session: BrokerSession) -> None:
+        while True:
+            await self._arrived(await session.receive())
+
+
+def _first(group: BaseExceptionGroup[BrokerLost]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

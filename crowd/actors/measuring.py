@@ -1,0 +1,57 @@
+"""How fast this device trains the very task: a few timed steps on a throw-away copy of the network."""
+
+import statistics
+from functools import partial
+
+import anyio
+import torch
+
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.samples import SampleSet, empty
+from crowd.learning.shards import LentSamples, SampleStore
+from crowd.learning.task import Task
+from crowd.learning.work import LocalTrainer, Work
+from crowd.planning.plan import Range
+from crowd.ports import Compute
+from crowd.units import DeviceId
+
+WARM_UP_STEPS = 2
+STEPS = 4
+PIECES = 9
+LIMIT_S = 0.5
+"""A slow device times fewer pieces."""
+
+
+async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
+    """Sustained training speed in kFLOP/s, the median of up to `PIECES` pieces of `STEPS` steps after a warm-up.
+    Trains zeros of the task's shape, so a device without data can do it too."""
+    facts = work.facts
+    local, pool, sampler = await compute.run(partial(_throw_away, task, work))
+
+    async def piece_s(steps: int) -> float:
+        samples = steps * facts.batch_size
+        began = anyio.current_time()
+        await compute.run(
+            lambda: local.steps(pool, sampler, samples, lambda: False), flops=samples * facts.flops_per_sample
+        )
+        return anyio.current_time() - began
+
+    await piece_s(WARM_UP_STEPS)
+    pieces_s = [await piece_s(STEPS)]
+    while len(pieces_s) < PIECES and sum(pieces_s) < LIMIT_S:
+        pieces_s.append(await piece_s(STEPS))
+    elapsed_s = statistics.median(pieces_s)
+    flops = STEPS * facts.batch_size * facts.flops_per_sample
+    return max(1, int(flops / max(elapsed_s, 1e-6)) // 1000)
+
+
+def _throw_away(task: Task, work: Work) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
+    form, count = work.store.format, work.facts.batch_size * STEPS
+    none = empty(form)
+    zeros = SampleSet(
+        torch.zeros((count, *form.input_shape), dtype=none.inputs.dtype),
+        torch.zeros((count, *form.label_shape), dtype=none.labels.dtype),
+    )
+    store = SampleStore(zeros, device=DeviceId("measuring"), data_epoch=0)
+    pool = TrainingPool(store, LentSamples(store), (Range(label=0, start=0, stop=count),), {})
+    return LocalTrainer(task, task.model()), pool, EpochSampler(count, seed=0, generation=0)

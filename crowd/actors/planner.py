@@ -1,0 +1,359 @@
+"""The planner: feeds the pure agreement with what it hears, and carries out what it says."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, assert_never
+
+import anyio
+import attrs
+import structlog
+
+from crowd.actors import inbox
+from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
+from crowd.errors import InfeasiblePlan
+from crowd.planning import agreement
+from crowd.planning.agreement import Active, Decision, State, Timing
+from crowd.planning.check import violations
+from crowd.planning.policy import Policy, decide
+from crowd.planning.profile import Profile
+from crowd.planning.view import View, plan_digest
+from crowd.ports import Compute
+from crowd.protocol import messages
+from crowd.runtime import Actor, ActorRef
+from crowd.units import SECOND_US, Address, Channel, DeviceId
+
+SETTLE_US = SECOND_US // 2
+"""After connecting, how long retained messages may take to come in before this device introduces itself."""
+
+MEMO_MAX = 16
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class PlanActivated:
+    """For observers of the node: a new generation has begun."""
+
+    active: Active
+
+
+@attrs.frozen(kw_only=True)
+class ResultKnown:
+    """For observers of the node: a device has published how its run ended."""
+
+    device: DeviceId
+    result: messages.ResultMessage
+
+
+@attrs.frozen(kw_only=True)
+class RunOver:
+    """For observers of the node: every living member has published the result of this run."""
+
+    run: int
+
+
+Observation: TypeAlias = PlanActivated | ResultKnown | RunOver
+
+
+class _Undecided(Exception):
+    """A step needs a plan that has not been computed yet."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+
+def now_us() -> int:
+    """The node's clock, in microseconds; virtual in a simulation."""
+    return int(anyio.current_time() * SECOND_US)
+
+
+class Planner(Actor[PlannerMessage]):
+    """Runs the agreement of one device.
+
+    1. Waits for the profiler's first profile and for what the broker has retained.
+    2. From then on every message, and the passing of time, is one `agreement.step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: DeviceId,
+        policies: Mapping[str, Policy],
+        compute: Compute,
+        trainer: ActorRef[TrainerMessage],
+        data_mover: ActorRef[DataMoverMessage],
+        observe: Callable[[Observation], None],
+        timing: Timing,
+    ) -> None:
+        self._me = device
+        self._policies = policies
+        self._compute = compute
+        self._trainer = trainer
+        self._data_mover = data_mover
+        self._observe = observe
+        self._timing = timing
+        self._state: State | None = None
+        self._own: Profile | None = None
+        self._settled_us: int | None = None
+        self._early: list[agreement.Event] = []
+        self._memo: dict[bytes, Decision] = {}
+        self._envelopes: dict[DeviceId, tuple[Profile, bytes]] = {}
+        self._results: dict[DeviceId, messages.ResultMessage] = {}
+        self._watched: tuple[DeviceId, ...] = ()
+        self._nonce = 0
+        self._over_run = 0
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def receive(self, message: PlannerMessage) -> None:
+        match message:
+            case inbox.LinkUp():
+                if self._state is None and self._settled_us is None:
+                    self._settled_us = now_us() + SETTLE_US
+                await self._step(agreement.Connected())
+            case inbox.LinkDown():
+                await self._step(agreement.Disconnected())
+            case inbox.Heard():
+                await self._hear(message)
+            case inbox.StatusSeen(device=device, online=online):
+                await self._step(agreement.StatusHeard(device=device, online=online))
+            case inbox.OwnNews(profile=profile):
+                self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
+                if self._state is not None:
+                    await self._step(agreement.OwnProfile(profile=self._own))
+            case inbox.RoundReady(generation=generation, progress=progress):
+                await self._step(agreement.RoundReady(generation=generation, progress=progress))
+            case inbox.StateReached(progress=progress):
+                await self._step(agreement.StateReached(progress=progress))
+            case inbox.OwnerSilent(device=device):
+                await self._step(agreement.OwnerSilent(device=device))
+            case inbox.OwnResult(result=result):
+                self._results[self._me] = result
+                await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
+                self._observe(ResultKnown(device=self._me, result=result))
+                self._check_over()
+            case _:
+                assert_never(message)
+        await self._begin_if_settled()
+
+    def deadline(self) -> float | None:
+        if self._state is None:
+            return None if self._own is None or self._settled_us is None else self._settled_us / SECOND_US
+        due_us = agreement.next_deadline_us(self._state)
+        return None if due_us is None else due_us / SECOND_US
+
+    async def tick(self) -> None:
+        await self._begin_if_settled()
+        # the clock of floats may wake a hair too early for integers
+        await self._step(agreement.Tick(), at_least_us=agreement.next_deadline_us(self._state) if self._state else None)
+
+    async def _begin_if_settled(self) -> None:
+        if self._state is not None or self._own is None or self._settled_us is None or now_us() < self._settled_us:
+            return
+        run = self._first_run()
+        self._own = attrs.evolve(self._own, run=run)
+        self._state = State(own=self._own, timing=self._timing, now_us=now_us())
+        await self._trainer.tell(inbox.BeginRun(run=run))
+        early, self._early = self._early, []
+        for event in early:
+            await self._step(event)
+
+    def _first_run(self) -> int:
+        """The run of those who are here; if nobody is, the one after the last that is known to have ended."""
+        offline = {
+            event.device for event in self._early if isinstance(event, agreement.StatusHeard) and not event.online
+        }
+        runs = [
+            profile.run
+            for event in self._early
+            if isinstance(event, agreement.Learned)
+            for profile in event.profiles
+            if profile.device not in offline and profile.device != self._me
+        ]
+        ended = [result.progress.run for result in self._results.values()]
+        return max(runs) if runs else 1 + max(ended, default=0)
+
+    async def _hear(self, heard: inbox.Heard) -> None:
+        sender = heard.sender
+        match heard.message:
+            case messages.ProfileMessage(profile=profile):
+                if profile.device == sender:
+                    known = self._envelopes.get(sender)
+                    if known is None or profile.version > known[0].version:
+                        self._envelopes[sender] = (profile, heard.envelope)
+                    await self._step(agreement.Learned(profiles=(profile,), source=sender))
+            case messages.AckMessage(ack=ack):
+                if ack.device == sender:
+                    await self._step(agreement.AckHeard(ack=ack))
+            case messages.Beat(life=life, view_digest=view_digest, generation=generation):
+                beat = agreement.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
+                await self._step(beat)
+            case messages.Burials(lives=lives):
+                await self._step(agreement.Learned(buried=lives, source=sender))
+            case messages.ViewReply(buried=buried):
+                await self._step(agreement.Learned(buried=buried, source=sender))
+            case messages.ViewRequest(versions=versions, buried=buried):
+                newest = {device: (version.life, version.revision) for device, version in versions.items()}
+                await self._step(agreement.ViewRequested(device=sender, versions=newest, buried=buried))
+            case messages.Probe(nonce=nonce):
+                if self._state is not None and self._state.returns_us is None:
+                    await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.life))
+            case messages.ProbeAnswer(life=life):
+                await self._step(agreement.ProbeAnswered(device=sender, life=life))
+            case messages.ResultMessage() as result:
+                await self._hear_result(sender, result)
+            case _:
+                log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
+
+    async def _hear_result(self, sender: DeviceId, result: messages.ResultMessage) -> None:
+        self._results[sender] = result
+        self._observe(ResultKnown(device=sender, result=result))
+        await self._follow_result(sender)
+        self._check_over()
+
+    async def _follow_result(self, device: DeviceId) -> None:
+        """Whoever sees a result fetches that state and redoes nothing."""
+        state, result = self._state, self._results[device]
+        if state is None or not state.view.is_living(device) or state.progress.finished:
+            return
+        if result.progress.run == state.own.run and result.progress > state.progress:
+            await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
+
+    def _check_over(self) -> None:
+        state = self._state
+        if state is None or not state.progress.finished or state.own.run <= self._over_run:
+            return
+        for profile in state.view.living:
+            result = self._results.get(profile.device)
+            if result is None or result.progress.run != state.own.run:
+                return
+        self._over_run = state.own.run
+        self._observe(RunOver(run=self._over_run))
+
+    # --- the agreement ------------------------------------------------------------------------------------------------
+
+    async def _step(self, event: agreement.Event, *, at_least_us: int | None = None) -> None:
+        if self._state is None:
+            self._early.append(event)
+            return
+        time_us = max(now_us(), min(at_least_us or 0, now_us() + 1_000))
+        while True:
+            try:
+                stepped = agreement.step(self._state, event, self._decide, now_us=time_us)
+                break
+            except _Undecided as needed:
+                await self._work_out(needed.view)
+        before, (self._state, effects) = self._state, stepped
+        for effect in effects:
+            await self._carry_out(effect)
+        if self._state.view is not before.view:
+            await self._after_view_change()
+        self._check_over()
+
+    def _decide(self, view: View) -> Decision:
+        if view.digest not in self._memo:
+            raise _Undecided(view)
+        return self._memo[view.digest]
+
+    async def _work_out(self, view: View) -> None:
+        def work() -> Decision:
+            plan = decide(view.living, self._policies)
+            broken = violations(plan, view.living)
+            if broken:
+                raise InfeasiblePlan(f"the policy made a plan that cannot be carried out: {broken[0]}")
+            return Decision(plan=plan, plan_digest=plan_digest(plan))
+
+        while len(self._memo) >= MEMO_MAX:
+            del self._memo[next(iter(self._memo))]
+        self._memo[view.digest] = await self._compute.run(work)
+
+    async def _after_view_change(self) -> None:
+        assert self._state is not None
+        state = self._state
+        if state.watched != self._watched:
+            self._watched = state.watched
+            await self._data_mover.tell(inbox.Watch(devices=self._watched))
+        run = max((profile.run for profile in state.view.living), default=0)
+        if self._own is not None and run > state.own.run:
+            self._own = attrs.evolve(self._own, run=run)
+            await self._trainer.tell(inbox.BeginRun(run=run))
+            await self._step(agreement.OwnProfile(profile=self._own))
+        for device in list(self._results):
+            await self._follow_result(device)
+
+    async def _carry_out(self, effect: agreement.Effect) -> None:
+        assert self._state is not None
+        match effect:
+            case agreement.PublishProfile(profile=profile):
+                await self._data_mover.tell(inbox.NewLife(life=profile.life))
+                address = Address(channel=Channel.PROFILE, source=self._me)
+                await self._send(address, messages.ProfileMessage(profile=profile), retain=True)
+            case agreement.PublishAck(ack=ack):
+                log.debug("plan_acknowledged", generation=ack.generation, round=ack.progress.round)
+                await self._send(
+                    Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
+                )
+            case agreement.PublishBurials(buried=buried):
+                address = Address(channel=Channel.ALL, source=self._me)
+                await self._send(address, messages.Burials(lives=dict(buried)))
+            case agreement.SendBeat(view_digest=view_digest, generation=generation):
+                beat = messages.Beat(life=self._state.own.life, view_digest=view_digest, generation=generation)
+                await self._send(Address(channel=Channel.BEAT, source=self._me), beat)
+            case agreement.AskView(device=device):
+                await self._send_to(device, self._view_request())
+            case agreement.SendView(device=device, profiles=names, buried=buried):
+                await self._send_view(device, names, buried)
+            case agreement.SendProbe(device=device):
+                self._nonce += 1
+                await self._send_to(device, messages.Probe(nonce=self._nonce))
+            case agreement.Freeze():
+                self._trainer.tell_nowait(inbox.Frozen())
+            case agreement.Activate(active=active):
+                self._report_activation(active)
+                self._trainer.tell_nowait(inbox.Activated(active=active))
+                self._observe(PlanActivated(active=active))
+            case agreement.RoundAccepted(progress=progress):
+                self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
+            case agreement.Buried(device=device, reason=reason):
+                log.warning("device_buried", departed=device, reason=reason)
+            case _:
+                assert_never(effect)
+
+    def _report_activation(self, active: Active) -> None:
+        log.info(
+            "plan_activated",
+            generation=active.generation,
+            plan=active.plan_digest.hex()[:8],
+            members=[member.device for member in active.plan.members],
+            start_round=active.start.round,
+            why=active.plan.why,
+        )
+        for left_out in active.plan.left_out:
+            log.warning("device_left_out", left_out=left_out.device, reason=left_out.reason)
+
+    def _view_request(self) -> messages.ViewRequest:
+        assert self._state is not None
+        view = self._state.view
+        return messages.ViewRequest(
+            versions={
+                device: messages.Version(life=profile.life, revision=profile.revision)
+                for device, profile in view.profiles.items()
+            },
+            buried=dict(view.buried),
+        )
+
+    async def _send_view(
+        self, device: DeviceId, names: tuple[DeviceId, ...], buried: Mapping[DeviceId, object]
+    ) -> None:
+        assert self._state is not None
+        if self._me in names:
+            await self._send_to(device, messages.ProfileMessage(profile=self._state.own))
+        envelopes = tuple(self._envelopes[name][1] for name in names if name in self._envelopes)
+        lives = {name: self._state.view.buried[name] for name in buried if name in self._state.view.buried}
+        if envelopes or lives:
+            await self._send_to(device, messages.ViewReply(envelopes=envelopes, buried=lives))
+
+    async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
+        await self._send(Address(channel=Channel.TO, source=self._me, destination=device), message)
+
+    async def _send(self, address: Address, message: messages.Message, *, retain: bool = False) -> None:
+        await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))

@@ -1,0 +1,127 @@
+"""The profiler: what this device can do, measured, and published only when it has changed enough to matter."""
+
+import statistics
+from collections import deque
+from typing import assert_never
+
+import anyio
+import attrs
+import structlog
+
+from crowd.actors import inbox
+from crowd.actors.inbox import PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.planning.profile import Profile
+from crowd.ports import Sensor
+from crowd.runtime import Actor, ActorRef
+from crowd.units import MEBIBYTE, SECOND_US
+
+HYSTERESIS_PERMILLE = 150
+"""A speed or rate is published again when it differs by so much from what was last published."""
+READ_EVERY_S = 10.0
+SPEED_WINDOW_US = 3 * SECOND_US
+"""A speed is the median over at least so much training."""
+LINK_WINDOW_BYTES = MEBIBYTE
+"""A link's rate counts as observed after so many bytes."""
+LINK_BYTES_S_MAX = 125_000_000
+"""1 Gbit/s: beyond it the link is never what limits."""
+MEMORY_STEP_BYTES = 64 * MEBIBYTE
+MEMORY_RESERVE_BYTES = 64 * MEBIBYTE
+MEASURING_LIMIT_S = 120.0
+
+log = structlog.get_logger()
+
+
+class Profiler(Actor[ProfilerMessage]):
+    """Measures this device.
+
+    1. Asks the trainer for its speed on the very task, reads the sensor, and tells the planner.
+    2. Watches the training and the transfers that happen anyway, and the sensor every `READ_EVERY_S`.
+    3. Tells the planner again when something has changed by more than the hysteresis.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        sensor: Sensor,
+        planner: ActorRef[PlannerMessage],
+        trainer: ActorRef[TrainerMessage],
+    ) -> None:
+        """`profile` says all that is not measured; its rates are the assumed ones."""
+        self._published = profile
+        self._sensor = sensor
+        self._planner = planner
+        self._trainer = trainer
+        self._flops_per_sample = profile.task.flops_per_sample
+        self._pieces: deque[tuple[int, int]] = deque()
+        self._links: dict[bool, tuple[int, int]] = {True: (0, 0), False: (0, 0)}
+        self._ready = False
+        self._read_at_s = 0.0
+
+    async def started(self) -> None:
+        self.spawn(self._measure)
+
+    async def _measure(self) -> None:
+        speed_kflops = await self._trainer.ask(inbox.MeasureSpeed(), timeout_s=MEASURING_LIMIT_S)
+        memory_bytes = budget(self._sensor.read().memory_free_bytes)
+        log.info("device_measured", speed_kflops=speed_kflops, memory_mib=memory_bytes // MEBIBYTE)
+        self._ready = True
+        self._read_at_s = anyio.current_time() + READ_EVERY_S
+        await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops, memory_bytes=memory_bytes))
+
+    async def receive(self, message: ProfilerMessage) -> None:
+        match message:
+            case inbox.StepsTimed(samples=samples, elapsed_us=elapsed_us):
+                self._pieces.append((samples, elapsed_us))
+                if sum(piece[1] for piece in self._pieces) >= SPEED_WINDOW_US:
+                    await self._note_speed()
+            case inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us):
+                await self._note_link(up, size_bytes, elapsed_us)
+            case _:
+                assert_never(message)
+
+    def deadline(self) -> float | None:
+        return self._read_at_s if self._ready else None
+
+    async def tick(self) -> None:
+        """Memory is a budget: it is not lowered here, as what is missing may well be this training's own use."""
+        self._read_at_s = anyio.current_time() + READ_EVERY_S
+        memory_bytes = budget(self._sensor.read().memory_free_bytes)
+        if differs(memory_bytes, self._published.memory_bytes) and memory_bytes > self._published.memory_bytes:
+            await self._publish(attrs.evolve(self._published, memory_bytes=memory_bytes))
+
+    async def _note_speed(self) -> None:
+        speeds = [samples * self._flops_per_sample * 1000 // max(1, us) for samples, us in self._pieces]
+        self._pieces.clear()
+        speed_kflops = max(1, int(statistics.median(speeds)))
+        if self._ready and differs(speed_kflops, self._published.speed_kflops):
+            log.info("speed_changed", before_kflops=self._published.speed_kflops, now_kflops=speed_kflops)
+            await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops))
+
+    async def _note_link(self, up: bool, size_bytes: int, elapsed_us: int) -> None:
+        bytes_sum, us_sum = self._links[up]
+        bytes_sum, us_sum = bytes_sum + size_bytes, us_sum + elapsed_us
+        self._links[up] = (bytes_sum, us_sum)
+        if bytes_sum < LINK_WINDOW_BYTES or not self._ready:
+            return
+        self._links[up] = (0, 0)
+        rate_bytes_s = max(1, min(bytes_sum * SECOND_US // max(1, us_sum), LINK_BYTES_S_MAX))
+        before = self._published
+        if up and differs(rate_bytes_s, before.uplink_bytes_s):
+            await self._publish(attrs.evolve(before, link_assumed=False, uplink_bytes_s=rate_bytes_s))
+        elif not up and differs(rate_bytes_s, before.downlink_bytes_s):
+            await self._publish(attrs.evolve(before, link_assumed=False, downlink_bytes_s=rate_bytes_s))
+
+    async def _publish(self, profile: Profile) -> None:
+        self._published = profile
+        await self._planner.tell(inbox.OwnNews(profile=profile))
+
+
+def differs(value: int, published: int) -> bool:
+    """Whether `value` is outside the hysteresis around what was published."""
+    return abs(value - published) * 1000 > published * HYSTERESIS_PERMILLE
+
+
+def budget(free_bytes: int) -> int:
+    """Free memory as a budget: less a reserve, rounded down."""
+    return max(0, (free_bytes - MEMORY_RESERVE_BYTES) // MEMORY_STEP_BYTES * MEMORY_STEP_BYTES)

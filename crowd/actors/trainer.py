@@ -1,0 +1,660 @@
+"""The trainer: local steps, encoded deltas, merged rounds, and the replicated state that they lead to.
+
+Layout: messages and timers, a generation and its samples, local steps, an owner's side, completing a round, getting and
+giving whole states, the end of a run. All torch work goes through `Compute`; the bookkeeping is in `Rounds`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, assert_never
+
+import attrs
+import structlog
+import torch
+
+from crowd.actors import inbox
+from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.local_round import PIECE_US, LocalRound, Shift
+from crowd.actors.measuring import measure_speed
+from crowd.actors.planner import now_us
+from crowd.actors.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, ReportOwner, Rounds
+from crowd.errors import MalformedMessage
+from crowd.learning import replica
+from crowd.learning.delta import decode, encode
+from crowd.learning.evaluation import is_reached, next_streak
+from crowd.learning.feedback import Feedback
+from crowd.learning.merge import SliceMerge
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.replica import ReplicaState
+from crowd.learning.samples import SampleSet
+from crowd.learning.shards import LentSamples, Ranges, Source, share_of
+from crowd.learning.task import Task
+from crowd.learning.work import LocalTrainer, Work
+from crowd.planning.ack import Progress
+from crowd.planning.agreement import Active
+from crowd.planning.plan import Range, SliceOwner
+from crowd.ports import Compute, Traffic
+from crowd.protocol import messages
+from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
+from crowd.runtime import Actor, ActorRef
+from crowd.units import SECOND_US, Address, Channel, DeviceId
+
+BORROW_AGAIN_US = 5 * SECOND_US
+LEND_BYTES = 256 * 1024
+"""Samples are lent in pieces of about this size, so that training can begin with the first."""
+EARLY_MAX = 256
+"""Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class RoundDone:
+    """For observers of the node: a round was completed here."""
+
+    progress: Progress
+    point: CurvePoint
+    """Its evaluation is of the state before this round."""
+
+
+@attrs.frozen(kw_only=True)
+class RunFinished:
+    """For observers of the node: this device holds the final state of the run."""
+
+    state: ReplicaState
+    result: ResultMessage
+
+
+Observation: TypeAlias = RoundDone | RunFinished
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Proposal:
+    """A round that could be completed, if the agreement allows it."""
+
+    state: ReplicaState
+    parts: tuple[Part, ...]
+
+
+@attrs.frozen(kw_only=True)
+class _Wanted:
+    """A state that is being fetched."""
+
+    progress: Progress
+    holders: tuple[DeviceId, ...]
+    attempt: int = 0
+    again_us: int
+
+
+@attrs.define(kw_only=True)
+class _Figures:
+    """What this device can say of its run."""
+
+    began_us: int | None = None
+    busy_us: int = 0
+    samples_trained: int = 0
+    generations: int = 0
+    traffic_before: Traffic = attrs.field(factory=Traffic)
+    curve: list[CurvePoint] = attrs.field(factory=list)
+
+
+class Trainer(Actor[TrainerMessage]):
+    """Trains this device's part of the active plan.
+
+    1. `BeginRun` makes the first state; `Activated` begins a generation, if need be by fetching its start.
+    2. In each round it trains its samples (`LocalRound`), sends its delta to the slices' owners, merges its own slices,
+       and proposes the round to the planner when all merged slices are here.
+    3. `RoundAccepted` makes the proposed state the present one; `Frozen` ends all that.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: DeviceId,
+        task: Task,
+        work: Work,
+        compute: Compute,
+        planner: ActorRef[PlannerMessage],
+        data_mover: ActorRef[DataMoverMessage],
+        profiler: ActorRef[ProfilerMessage],
+        observe: Callable[[Observation], None],
+        traffic: Callable[[], Traffic],
+        downlink_bytes_s: int,
+    ) -> None:
+        self._me = device
+        self._task = task
+        self._work = work
+        self._facts = work.facts
+        self._compute = compute
+        self._planner = planner
+        self._data_mover = data_mover
+        self._profiler = profiler
+        self._observe = observe
+        self._traffic = traffic
+        self._downlink_bytes_s = downlink_bytes_s
+        self._speed_kflops = 0
+        self._local = LocalTrainer(task, task.model())
+        self._inner = self._local.snapshot()
+        """The optimiser's state at the last complete round."""
+        self._state: ReplicaState | None = None
+        self._start: ReplicaState | None = None
+        self._rounds = Rounds(device)
+        self._feedback = Feedback(self._facts.state_elements)
+        self._lent = LentSamples(work.store)
+        self._borrowed: dict[Source, Ranges] = {}
+        self._borrow_again_us: int | None = None
+        self._pool: TrainingPool | None = None
+        self._sampler: EpochSampler | None = None
+        self._shift: LocalRound | None = None
+        self._proposal: _Proposal | None = None
+        self._merged_residuals: dict[int, torch.Tensor] = {}
+        self._wanted: _Wanted | None = None
+        self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
+        self._figures = _Figures()
+
+    # --- messages and timers ------------------------------------------------------------------------------------------
+
+    async def receive(self, message: TrainerMessage) -> None:
+        match message:
+            case inbox.MeasureSpeed():
+                self._speed_kflops = await measure_speed(self._task, self._work, self._compute)
+                message.reply(self._speed_kflops)
+            case inbox.BeginRun(run=run):
+                await self._begin_run(run)
+            case inbox.Frozen():
+                self._rounds.freeze()
+                self._wanted = None
+                if self._shift is not None:
+                    self._shift.stop()
+            case inbox.Activated(active=active):
+                await self._activate(active)
+            case inbox.Trained(generation=generation, round=number):
+                await self._contribute(generation, number)
+            case inbox.RoundAccepted(progress=progress):
+                await self._complete(progress)
+            case inbox.ContributionArrived(header=header):
+                if self._rounds.is_ahead(header.key):
+                    self._early.append(message)
+                else:
+                    await self._take_contribution(message)
+            case inbox.MergedArrived(sender=sender, header=header, data=data):
+                if self._rounds.is_ahead(header.key):
+                    self._early.append(message)
+                else:
+                    await self._carry_out(self._rounds.merged(sender, header, data, now_us()))
+            case inbox.SamplesArrived():
+                await self._take_samples(message)
+            case inbox.SamplesAsked(borrower=borrower, ask=ask):
+                await self._lend(borrower, ask)
+            case inbox.StateAsked(device=device, digest=digest):
+                await self._give_state(device, digest)
+            case inbox.StateArrived():
+                await self._take_state(message)
+            case inbox.FinishedElsewhere(progress=progress, holders=holders):
+                if self._state is not None and progress > self._state.progress:
+                    await self._fetch(progress, holders)
+            case inbox.Revoked(lender=lender):
+                await self._give_back(lender)
+            case _:
+                assert_never(message)
+
+    def deadline(self) -> float | None:
+        due = [self._rounds.next_deadline_us(), self._borrow_again_us]
+        if self._wanted is not None:
+            due.append(self._wanted.again_us)
+        times = [time for time in due if time is not None]
+        return min(times) / SECOND_US if times else None
+
+    async def tick(self) -> None:
+        now = now_us() + 1  # the clock of floats may wake a hair too early for integers
+        if self._wanted is not None and now >= self._wanted.again_us:
+            await self._ask_for_state(self._wanted.progress, self._wanted.holders, self._wanted.attempt + 1)
+        if self._borrow_again_us is not None and now >= self._borrow_again_us:
+            await self._borrow(self._rounds.active)
+        await self._carry_out(self._rounds.tick(now))
+
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Begin(round=number):
+                    self._begin_round(number)
+                case Fetch(progress=progress, holders=holders):
+                    await self._fetch(progress, holders)
+                case Merge(key=key, merge=merge):
+                    await self._publish_merged(key, merge)
+                case Complete(parts=parts):
+                    await self._propose(parts)
+                case AskForSlice(owner=owner, key=key):
+                    await self._send_to(owner, messages.AskSlice(key=key))
+                case ReportOwner(owner=owner):
+                    log.warning("slice_missing", owner=owner, round=self._rounds.in_hand)
+                    await self._planner.tell(inbox.OwnerSilent(device=owner))
+                case _:
+                    assert_never(effect)
+
+    async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
+        address = Address(channel=Channel.TO, source=self._me, destination=device)
+        await self._data_mover.tell(inbox.Send(address=address, message=message))
+
+    # --- a generation and its samples ---------------------------------------------------------------------------------
+
+    async def _begin_run(self, run: int) -> None:
+        await self._halt()
+
+        def work() -> tuple[ReplicaState, LocalTrainer]:
+            model = self._task.model()
+            state = replica.initial(model, run)
+            _ = state.digest  # computed here, away from the event loop
+            return state, LocalTrainer(self._task, model)
+
+        state, self._local = await self._compute.run(work)
+        self._inner = self._local.snapshot()
+        self._figures = _Figures()
+        self._wanted = None
+        self._hold(state)
+        self._rounds.reset(state.progress)
+        await self._planner.tell(inbox.StateReached(progress=state.progress))
+
+    def _hold(self, state: ReplicaState) -> None:
+        self._state = state
+
+    async def _activate(self, active: Active) -> None:
+        assert self._state is not None
+        await self._halt()
+        self._feedback.abandon()
+        self._merged_residuals = {}
+        self._wanted = None
+        self._start = self._state if self._state.progress == active.start else None
+        self._figures.generations += 1
+        await self._data_mover.tell(inbox.Forget(generation=active.generation))
+        if active.plan.has_work and self._figures.began_us is None:
+            self._figures.began_us = now_us()
+            self._figures.traffic_before = self._traffic()
+        if active.plan.has_work and not active.start.finished:
+            await self._compute.run(partial(self._assign, active))
+            await self._borrow(active)
+        await self._carry_out(self._rounds.activate(active, now_us()))
+        early, self._early = self._early, deque(maxlen=EARLY_MAX)
+        for message in early:
+            await self.receive(message)
+
+    def _assign(self, active: Active) -> None:
+        """Everything that the plan names for this device, in a worker thread."""
+        plan = active.plan
+        self._local.restore(self._inner)
+        own, self._borrowed = share_of(plan, self._me, {member.device: member.data_epoch for member in plan.members})
+        self._lent.keep_only(self._borrowed)
+        self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
+        self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
+
+    async def _borrow(self, active: Active | None) -> None:
+        """Ask every lender for what has not come yet."""
+        self._borrow_again_us = None
+        for source, ranges in self._borrowed.items():
+            missing = self._lent.missing(source, ranges)
+            if not missing:
+                continue
+            self._borrow_again_us = now_us() + BORROW_AGAIN_US
+            if active is not None:
+                ask = messages.AskSamples(
+                    generation=active.generation,
+                    plan_digest=active.plan_digest,
+                    data_epoch=source.data_epoch,
+                    ranges=missing,
+                )
+                await self._send_to(source.device, ask)
+
+    async def _take_samples(self, arrived: inbox.SamplesArrived) -> None:
+        header = arrived.header
+        if header.lender != arrived.sender or not any(source.device == arrived.sender for source in self._borrowed):
+            return
+        try:
+            await self._compute.run(partial(self._lent.add, header, arrived.data))
+        except MalformedMessage as error:
+            log.warning("samples_refused", lender=arrived.sender, error=str(error))
+            return
+        if self._borrow_again_us is not None:
+            missing = any(self._lent.missing(source, ranges) for source, ranges in self._borrowed.items())
+            self._borrow_again_us = now_us() + BORROW_AGAIN_US if missing else None
+        if self._shift is not None:
+            self._shift.samples_arrived()
+
+    async def _give_back(self, lender: DeviceId) -> None:
+        """The lender wants its samples deleted: not one step more with them."""
+        if not any(source.device == lender for source in self._borrowed):
+            return
+        await self._halt()
+        self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source.device != lender}
+        await self._compute.run(partial(self._lent.drop, lender))
+        self._pool = None
+        log.info("samples_given_back", lender=lender)
+
+    async def _lend(self, borrower: DeviceId, ask: messages.AskSamples) -> None:
+        """Send what the active plan lends to this borrower, and nothing else."""
+        active = self._rounds.active
+        if active is None or ask.generation > active.generation:
+            self._early.append(inbox.SamplesAsked(borrower=borrower, ask=ask))
+            return
+        if (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
+            return
+        named = [
+            span
+            for assignment, ranges in active.plan.ranges()
+            if (assignment.lender, assignment.trainer) == (self._me, borrower)
+            for span in ranges
+        ]
+        life = active.plan.life_of(self._me)
+        if life is None or not all(any(_contains(span, asked) for span in named) for asked in ask.ranges):
+            log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
+            return
+        form = self._work.store.format
+        for piece in _pieces(ask.ranges, max(1, LEND_BYTES // form.sample_bytes)):
+            header = messages.Samples(
+                lender=self._me,
+                life=life,
+                data_epoch=ask.data_epoch,
+                ranges=piece,
+                input_dtype=form.input_dtype,
+                input_shape=form.input_shape,
+                label_dtype=form.label_dtype,
+                label_shape=form.label_shape,
+            )
+            data = await self._compute.run(partial(self._work.store.to_bytes, piece))
+            await self._data_mover.tell(inbox.SendCargo(destination=borrower, cargo=header, data=data))
+
+    # --- local steps --------------------------------------------------------------------------------------------------
+
+    async def _halt(self) -> None:
+        """Stop the local steps, and wait until they have."""
+        if self._shift is not None:
+            self._shift.stop()
+            await self._shift.ended.wait()
+            self._shift = None
+        self._proposal = None
+
+    def _begin_round(self, number: int) -> None:
+        active = self._rounds.active
+        assert active is not None
+        assert self._state is not None
+        part = active.plan.trainer(self._me)
+        if part is None or self._pool is None or self._sampler is None:
+            return
+        share = self._work.evaluation
+        if self._facts.evaluation_samples:
+            start, stop = part.evaluation
+            share = SampleSet(share.inputs[start:stop], share.labels[start:stop])
+        piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
+        batch = self._facts.batch_size
+        self._shift = LocalRound(
+            Shift(
+                local=self._local,
+                state=self._state,
+                pool=self._pool,
+                sampler=self._sampler,
+                facts=self._facts,
+                evaluation=share,
+                samples=part.round_samples,
+                piece_samples=max(1, piece_samples // batch) * batch,
+            ),
+            self._compute,
+            number,
+            self._timed,
+        )
+        done = inbox.Trained(generation=active.generation, round=number)
+        self.spawn(self._shift.run, partial(self.ref.tell_nowait, done))
+
+    async def _timed(self, samples: int, elapsed_us: int) -> None:
+        self._figures.samples_trained += samples
+        self._figures.busy_us += elapsed_us
+        self._speed_kflops = samples * self._facts.flops_per_sample * 1000 // max(1, elapsed_us)
+        await self._profiler.tell(inbox.StepsTimed(samples=samples, elapsed_us=elapsed_us))
+
+    async def _contribute(self, generation: int, number: int) -> None:
+        """Send what was trained to the owners of the slices."""
+        active, shift, state = self._rounds.active, self._shift, self._state
+        if active is None or state is None or shift is None or self._rounds.frozen:
+            return
+        if (generation, number) != (active.generation, self._rounds.in_hand) or number != shift.number:
+            return
+        plan = active.plan
+
+        def work() -> list[bytes]:
+            shift.delta = self._local.delta(state)
+            return [self._feedback.contribute(shift.delta, span.start, span.stop, plan.form) for span in plan.slices]
+
+        encoded = await self._compute.run(work)
+        for index, (span, data) in enumerate(zip(plan.slices, encoded, strict=True)):
+            first = index == 0
+            header = Contribution(
+                key=SliceKey(generation=active.generation, plan_digest=active.plan_digest, round=number, index=index),
+                form=plan.form,
+                samples=shift.samples,
+                counters=self._local.counters() if first else (),
+                correct=shift.correct if first else 0,
+                evaluated=shift.evaluated if first else 0,
+            )
+            if span.owner == self._me:
+                await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
+            else:
+                await self._data_mover.tell(inbox.SendCargo(destination=span.owner, cargo=header, data=data))
+
+    # --- an owner's side ----------------------------------------------------------------------------------------------
+
+    async def _take_contribution(self, arrived: inbox.ContributionArrived) -> None:
+        header, active = arrived.header, self._rounds.active
+        if active is None or not self._rounds.is_mine(header.key):
+            return
+        span = active.plan.slices[header.key.index]
+        try:
+            delta = await self._compute.run(partial(decode, arrived.data, header.form, span.stop - span.start))
+            effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
+        except MalformedMessage as error:
+            log.warning("contribution_refused", sender=arrived.sender, error=str(error))
+            return
+        await self._carry_out(effects)
+
+    async def _publish_merged(self, key: SliceKey, merge: SliceMerge) -> None:
+        """Average, encode with what earlier encodings lost, and publish once, for everybody to apply."""
+        active = self._rounds.active
+        assert active is not None
+        form = active.plan.form
+        span = active.plan.slices[key.index]
+
+        def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
+            merged = merge.merged()
+            carried = merged.mean + self._merged_residuals.get(key.index, torch.zeros(()))
+            data = encode(carried, form)
+            header = MergedSlice(
+                key=key,
+                form=form,
+                senders=merged.senders,
+                counters=merged.counters,
+                correct=merged.correct,
+                evaluated=merged.evaluated,
+            )
+            return header, data, carried - decode(data, form, span.stop - span.start)
+
+        # the residual needs no commit: what is published is applied, or its whole generation is abandoned
+        header, data, self._merged_residuals[key.index] = await self._compute.run(work)
+        await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
+        await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
+
+    # --- completing a round -------------------------------------------------------------------------------------------
+
+    async def _propose(self, parts: tuple[Part, ...]) -> None:
+        """Work out the next state, and ask whether it may become the present one."""
+        active, state = self._rounds.active, self._state
+        assert active is not None
+        assert state is not None
+        try:
+            proposed = await self._compute.run(partial(self._next_state, state, active, parts))
+        except MalformedMessage as error:
+            log.warning("merged_slice_refused", round=self._rounds.in_hand, error=str(error))
+            for index in range(len(parts)):
+                self._rounds.reject(self._rounds.in_hand, index)
+            return
+        self._proposal = _Proposal(state=proposed, parts=parts)
+        await self._planner.tell(inbox.RoundReady(generation=active.generation, progress=proposed.progress))
+
+    def _next_state(self, state: ReplicaState, active: Active, parts: tuple[Part, ...]) -> ReplicaState:
+        plan, first = active.plan, parts[0].header
+        deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
+        samples = sum(first.senders.values())
+        streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
+        spent = state.samples + samples >= plan.epochs_max * plan.samples_total
+        proposed = replica.apply(
+            state,
+            plan.outer,
+            torch.cat(deltas),
+            samples=samples,
+            counters=first.counters or state.counters,
+            streak=streak,
+            finished=is_reached(streak) or spent,
+        )
+        _ = proposed.digest  # computed here, away from the event loop
+        return proposed
+
+    async def _complete(self, progress: Progress) -> None:
+        proposal, active, state = self._proposal, self._rounds.active, self._state
+        if proposal is None or active is None or state is None or proposal.state.progress != progress:
+            return
+        shift = self._shift
+        await self._halt()
+        taken = {
+            (span.start, span.stop): self._me in part.header.senders
+            for span, part in zip(active.plan.slices, proposal.parts, strict=True)
+        }
+
+        def work() -> dict[str, Any]:
+            delta = None
+            if shift is not None and shift.samples:
+                delta = shift.delta if shift.delta is not None else self._local.delta(state)
+            self._feedback.commit(delta, taken)
+            return self._local.snapshot()
+
+        self._inner = await self._compute.run(work)
+        self._hold(proposal.state)
+        self._observe_round(proposal)
+        if proposal.state.finished:
+            await self._finish(proposal.state)
+        await self._carry_out(self._rounds.accepted(progress, now_us()))
+
+    def _observe_round(self, proposal: _Proposal) -> None:
+        figures, first = self._figures, proposal.parts[0].header
+        traffic = self._traffic()
+        point = CurvePoint(
+            round=proposal.state.round,
+            elapsed_us=now_us() - (figures.began_us or 0),
+            correct=first.correct,
+            evaluated=first.evaluated,
+            bytes_up=traffic.up_bytes - figures.traffic_before.up_bytes,
+            bytes_down=traffic.down_bytes - figures.traffic_before.down_bytes,
+        )
+        figures.curve.append(point)
+        log.info(
+            "round_complete",
+            round=point.round,
+            accuracy=round(point.correct / point.evaluated, 4) if point.evaluated else None,
+            trainers=sorted(first.senders),
+            digest=proposal.state.digest.hex()[:8],
+        )
+        self._observe(RoundDone(progress=proposal.state.progress, point=point))
+
+    # --- whole states -------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, progress: Progress, holders: tuple[DeviceId, ...]) -> None:
+        others = tuple(holder for holder in holders if holder != self._me)
+        if others:
+            log.info("state_wanted", round=progress.round, holders=list(others))
+            await self._ask_for_state(progress, others, 0)
+
+    async def _ask_for_state(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int) -> None:
+        transfer_us = 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
+        self._wanted = _Wanted(
+            progress=progress, holders=holders, attempt=attempt, again_us=now_us() + 3 * SECOND_US + transfer_us
+        )
+        await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
+
+    async def _give_state(self, device: DeviceId, digest: bytes) -> None:
+        """The state that is asked for; one round further if it is gone already."""
+        state = self._state
+        if self._start is not None and self._start.digest == digest:
+            state = self._start
+        if state is not None:
+            data = await self._compute.run(partial(replica.to_bytes, state))
+            cargo = messages.State(progress=state.progress)
+            await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
+
+    async def _take_state(self, arrived: inbox.StateArrived) -> None:
+        wanted = self._wanted
+        if wanted is None or arrived.header.progress < wanted.progress or self._state is None:
+            return
+        counters = len(self._state.counters)
+        try:
+            state = await self._compute.run(
+                partial(replica.from_bytes, arrived.data, self._facts.state_elements, counters)
+            )
+        except MalformedMessage as error:
+            log.warning("state_refused", sender=arrived.sender, error=str(error))
+            return
+        if state.progress != arrived.header.progress:
+            log.warning("state_refused", sender=arrived.sender, error="it is another state than its header says")
+            return
+        await self._halt()
+        self._wanted = None
+        self._feedback.drop()
+        self._hold(state)
+        self._start = state
+        log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
+        await self._planner.tell(inbox.StateReached(progress=state.progress))
+        if state.finished:
+            await self._finish(state)
+        await self._carry_out(self._rounds.fetched(state.progress, now_us()))
+
+    # --- the end of a run ---------------------------------------------------------------------------------------------
+
+    async def _finish(self, state: ReplicaState) -> None:
+        figures = self._figures
+        traffic = self._traffic()
+        result = ResultMessage(
+            progress=state.progress,
+            reached=is_reached(state.streak),
+            elapsed_us=now_us() - figures.began_us if figures.began_us is not None else 0,
+            busy_us=figures.busy_us,
+            bytes_up=traffic.up_bytes - figures.traffic_before.up_bytes,
+            bytes_down=traffic.down_bytes - figures.traffic_before.down_bytes,
+            samples_trained=figures.samples_trained,
+            speed_kflops=self._speed_kflops,
+            generations=figures.generations,
+            curve=tuple(figures.curve),
+        )
+        log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
+        self._observe(RunFinished(state=state, result=result))
+        await self._planner.tell(inbox.OwnResult(result=result))
+
+
+def _decoded(part: Part, span: SliceOwner) -> torch.Tensor:
+    return decode(part.data, part.header.form, span.stop - span.start)
+
+
+def _contains(span: Range, asked: Range) -> bool:
+    return span.label == asked.label and span.start <= asked.start < asked.stop <= span.stop
+
+
+def _pieces(ranges: Ranges, samples_max: int) -> list[Ranges]:
+    """`ranges` in order, cut into pieces of at most `samples_max` samples."""
+    pieces: list[Ranges] = []
+    piece: Ranges = ()
+    room = samples_max
+    for span in ranges:
+        start = span.start
+        while start < span.stop:
+            stop = min(span.stop, start + room)
+            piece += (Range(label=span.label, start=start, stop=stop),)
+            room -= stop - start
+            start = stop
+            if not room:
+                pieces.append(piece)
+                piece, room = (), samples_max
+    return [*pieces, piece] if piece else pieces

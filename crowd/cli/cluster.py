@@ -1,0 +1,79 @@
+"""From a cluster file to the profiles that its devices would publish."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from crowd import plugins
+from crowd.config import ClusterConfig, DataConfig, DeviceKind, read_cluster_config
+from crowd.errors import BadConfig
+from crowd.planning.policy import Policy
+from crowd.planning.profile import Profile
+from crowd.protocol.messages import PROTOCOL_VERSION
+from crowd.units import DeviceId, Life, device_id
+
+
+def read_cluster(path: Path) -> tuple[ClusterConfig, dict[DeviceId, DeviceKind]]:
+    """A cluster file, and what each of its devices can do by the catalog. Raises `BadConfig`."""
+    cluster = read_cluster_config(path)
+    catalog: Mapping[str, DeviceKind] = plugins.load("crowd.devices", "catalog")()
+    try:
+        return cluster, {device_id(device.name): device.resolve(catalog) for device in cluster.devices}
+    except BadConfig as error:
+        raise BadConfig(f"{path}: {error}") from error
+
+
+def part_of(cluster: ClusterConfig, index: int) -> DataConfig:
+    """The part of a built-in task's data set that the device at `index` of the file plays the owner of."""
+    return DataConfig(
+        partition=cluster.data.partition, alpha=cluster.data.alpha, part=index, parts=len(cluster.devices)
+    )
+
+
+def make_profiles(
+    cluster: ClusterConfig, kinds: Mapping[DeviceId, DeviceKind], *, task: str, policy: str, seed: int = 0
+) -> tuple[Profile, ...]:
+    """What every device would publish before a run, had it measured just what its `kinds` say. Reads the task's data.
+
+    Raises `BadConfig` if the task or the policy cannot be used.
+    """
+    from crowd.learning.work import prepare  # loads torch, which a mistake in the file or --help need not wait for
+
+    version = load_policy(policy).version
+    profiles = []
+    for index, device in enumerate(cluster.devices):
+        name = device_id(device.name)
+        # A task of the user's own brings its own data; the file's [data] divides those of built-in tasks.
+        data = None if ":" in task else part_of(cluster, index)
+        work = prepare(plugins.make_task(task, name, data), device=name, data_epoch=0)
+        kind = kinds[name]
+        profiles.append(
+            Profile(
+                device=name,
+                life=Life(incarnation=0, boot=bytes(16)),
+                revision=0,
+                run=0,
+                started=False,
+                members_min=1,
+                policy=policy,
+                policy_version=version,
+                protocol_version=PROTOCOL_VERSION,
+                prefer=cluster.prefer,
+                seed=seed,
+                task=work.facts,
+                speed_kflops=kind.speed_kflops,
+                memory_bytes=kind.memory_bytes,
+                uplink_bytes_s=kind.uplink_bytes_s,
+                downlink_bytes_s=kind.downlink_bytes_s,
+                link_assumed=False,
+                share=device.share,
+                data_epoch=0,
+                label_counts=work.store.label_counts,
+            )
+        )
+    return tuple(profiles)
+
+
+def load_policy(name: str) -> Policy:
+    """The policy that is installed as `name`; raises `BadConfig`."""
+    policy: Policy = plugins.load("crowd.policies", name)()
+    return policy

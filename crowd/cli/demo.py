@@ -1,0 +1,88 @@
+"""`crowd demo`: a real network on real data, on emulated devices that differ 25-fold, three ways in turn."""
+
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import anyio
+from rich.console import Console
+
+from crowd.cli.emulate import News
+from crowd.cli.live import Screen, comparison
+from crowd.cli.output import logs_to_stderr, write_runs
+from crowd.cli.race import Contest, Race
+from crowd.cli.stopping import unless_stopped
+from crowd.cli.worlds import run_here, run_processes
+
+POLICIES = ("crowd_learning", "ship_once", "fedavg")
+PATIENCE = 8.0
+"""Another policy is stopped after so many times the time that the first one took."""
+
+
+def demo(*, devices: int = 5, broker: str | None = None, full: bool = False, json: Path | None = None) -> int:
+    """Train on emulated unequal devices, and compare with other ways to do it.
+
+    Parameters
+    ----------
+    devices
+        How many.
+    broker
+        Run each device as a process of its own on this MQTT broker, as mqtt://host:1883.
+    full
+        Let every policy train to the target, however long it takes.
+    json
+        Write the figures of all runs to this file.
+    """
+    contest = Contest.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
+    logs_to_stderr()
+    return anyio.run(unless_stopped, partial(compare, contest, Console(), broker=broker, full=full, json=json))
+
+
+async def compare(
+    contest: Contest,
+    console: Console,
+    *,
+    broker: str | None = None,
+    full: bool = False,
+    json: Path | None = None,
+    policies: Sequence[str] = POLICIES,
+) -> int:
+    """Run `policies` one after the other, the first to the target; 0 if that reached it, else 1."""
+    races: list[Race] = []
+    with Screen(console) as screen:
+        for policy in policies:
+            race = Race(contest.for_policy(policy), policy)
+            races.append(race)
+            screen.begin(race)
+            limit_s = PATIENCE * races[0].elapsed_s if len(races) > 1 and not full else None
+            await _run(race, screen, broker, limit_s)
+            screen.end(race)
+    console.print(comparison(races))
+    for race in races:
+        if race.reached:
+            console.print(_same_model(race), highlight=False, soft_wrap=True)
+    if json is not None:
+        write_runs(json, [race.record() for race in races])
+    return 0 if races[0].reached else 1
+
+
+async def _run(race: Race, screen: Screen, broker: str | None, limit_s: float | None) -> None:
+    def report(news: News) -> None:
+        if race.see(news):
+            screen.round_done(race)
+        if limit_s is not None and race.elapsed_s >= limit_s:
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        if broker is None:
+            await run_here(race.contest, race.policy, report)
+        else:
+            await run_processes(race.contest, race.policy, report, broker=broker)
+
+
+def _same_model(race: Race) -> str:
+    digests = {str(digest) for digest in race.digests}
+    if len(digests) != 1:
+        raise RuntimeError(f"{race.policy}: the devices ended with different models: {', '.join(sorted(digests))}")
+    return f"{race.policy}: the same model on all {len(race.latest)} devices: {digests.pop()}"

@@ -1,0 +1,81 @@
+"""The `crowd` command. Each subcommand is a file of its own, imported only when it is called.
+
+Exit codes: 0 done, 1 target not reached, 2 bad input (one line), 3 internal error, 130 interrupted.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import cyclopts
+
+import crowd
+from crowd.errors import Rejected
+from crowd.hints import did_you_mean
+
+DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+
+_COMMANDS = {
+    "demo": ("crowd.cli.demo:demo", "Train on emulated unequal devices and compare with other ways to do it."),
+    "node": ("crowd.cli.node:node", "Run this device."),
+    "keys": ("crowd.cli.keys:app", "Make and show device keys."),
+    "plan": ("crowd.cli.plan:plan", "Print what a cluster would do and why, and train nothing."),
+    "export": ("crowd.cli.export:export", "Copy the trained model out of a device's state directory."),
+}
+
+
+def make_app() -> cyclopts.App:
+    """The command line; making it imports no subcommand."""
+    app = cyclopts.App(
+        name="crowd",
+        help="Train a neural network together on the devices you already own.",
+        version=crowd.__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, (path, help_text) in _COMMANDS.items():
+        app.command(path, name=name, help=help_text)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (default: the process's own) name; returns the exit code."""
+    try:
+        result = make_app()(arguments, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return _report(error)
+    return result if isinstance(result, int) else DONE
+
+
+def _report(error: Exception) -> int:
+    match error:
+        case cyclopts.UnknownCommandError(unused_tokens=[word, *_], app=cyclopts.App() as app):
+            # Its own message would import every subcommand.
+            known = [name for name in app if not name.startswith("-")]
+            return _bad_input(f"unknown command {word!r}; {did_you_mean(word, known)}")
+        case Rejected() | cyclopts.CycloptsError():
+            return _bad_input(str(error))
+        case ExceptionGroup() if (rejected := _only_rejected(error)) is not None:
+            # Tasks that run side by side fail as a group; what is to mend is in the first.
+            return _report(rejected)
+        case _:
+            traceback.print_exception(error)
+            return INTERNAL_ERROR
+
+
+def _bad_input(message: str) -> int:
+    print(f"crowd: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _only_rejected(group: "ExceptionGroup[Exception]") -> Exception | None:
+    """The first error of `group` if all are bad input, else `None`."""
+    rejected, others = group.split(Rejected)
+    if rejected is None or others is not None:
+        return None
+    first: Exception = rejected
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first

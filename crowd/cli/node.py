@@ -1,0 +1,129 @@
+"""`crowd node`: this device's part in its cluster."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from rich.console import Console
+
+from crowd import plugins
+from crowd.cli.output import duration, logs_to_stderr, size, write_runs
+from crowd.cli.runs import figures_of, run_record
+from crowd.cli.stopping import unless_stopped
+from crowd.config import NodeConfig, read_node_config
+from crowd.errors import BadConfig
+from crowd.units import SECOND_US
+
+if TYPE_CHECKING:
+    from crowd.learning.task import Task
+    from crowd.node import Node, Progress
+    from crowd.planning.plan import Plan
+
+REACHED, NOT_REACHED = 0, 1
+NO_SAMPLES = "no device has samples"
+
+
+def node(*, config: Path, once: bool = False, json: Path | None = None) -> int:
+    """Run this device until it is stopped.
+
+    Parameters
+    ----------
+    config
+        The device's node.toml.
+    once
+        End when every living device has finished the run.
+    json
+        Write the figures of the run to this file.
+    """
+    settings = read_node_config(config)
+    console = Console()
+    logs_to_stderr(verbose=not console.is_terminal)
+    return anyio.run(unless_stopped, _Session(settings, console, once, json).run)
+
+
+def use_threads(cpu_share_max: float) -> None:
+    """Let torch take that share of the cores, and one at least."""
+    import torch
+
+    torch.set_num_threads(max(1, int((os.cpu_count() or 1) * cpu_share_max)))
+
+
+class _Session:
+    def __init__(self, config: NodeConfig, console: Console, once: bool, json: Path | None) -> None:
+        self._config = config
+        self._console = console
+        self._once = once
+        self._json = json
+
+    async def run(self) -> int:
+        from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
+
+        config = self._config
+        use_threads(config.cpu_share_max)
+        # kept, as the record needs its target
+        task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
+        async with Node(config, task=lambda device: task) as node:
+            async for progress in node.progress():
+                self._show(progress)
+                if self._once and progress.plan is not None:
+                    check_hope(progress.plan, node.name, config.members_min)
+            reached = self._report(node, task)
+            if not self._once:
+                await anyio.sleep_forever()
+        return REACHED if reached else NOT_REACHED
+
+    def _show(self, progress: "Progress") -> None:
+        if not self._console.is_terminal or not progress.round:
+            return
+        accuracy = "   -  " if progress.accuracy is None else f"{progress.accuracy:6.1%}"
+        self._console.print(
+            f"round {progress.round:3d}  {accuracy}  {duration(int(progress.elapsed_s * SECOND_US)):>8}  "
+            f"{size(progress.bytes_up):>8} up  {size(progress.bytes_down):>8} down",
+            highlight=False,
+        )
+
+    def _report(self, node: "Node", task: "Task") -> bool:
+        record = record_of(node, self._config, task.target_accuracy)
+        if self._json is not None:
+            write_runs(self._json, [record])
+        print(summary(record, node.digest), flush=True)
+        return bool(record["reached"])
+
+
+def check_hope(plan: "Plan", device: str, members_min: int) -> None:
+    """Raise `BadConfig` if, as things are, a run can never begin here."""
+    for left_out in plan.left_out:
+        if left_out.device == device:
+            raise BadConfig(f"{device} is left out: {left_out.reason}; give it the others' and start it again")
+    if plan.why == NO_SAMPLES and len(plan.members) >= members_min:
+        devices = ", ".join(member.device for member in plan.members)
+        raise BadConfig(f"{NO_SAMPLES} ({devices}): give at least one of them data to train")
+
+
+def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[str, Any]:
+    """The run that has just ended on `node`, with the figures of every device that ended with it."""
+    own = node.results[node.name]
+    results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
+    return run_record(
+        {name: figures_of(result) for name, result in results.items()},
+        policy=config.policy,
+        cluster=config.cluster,
+        task=config.task,
+        seed=config.seed,
+        target_accuracy=target_accuracy,
+        reached=own.reached,
+    )
+
+
+def summary(record: dict[str, Any], digest: str | None) -> str:
+    """A run in one line for people."""
+    target, accuracy = record["target_accuracy"], record["final_accuracy"]
+    elapsed_s = max(device["busy_s"] + device["idle_s"] for device in record["devices"].values())
+    verdict = "reached" if record["reached"] else "did not reach"
+    found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
+    return (
+        f"{verdict} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
+        f"{duration(int(elapsed_s * SECOND_US))}, {size(record['bytes_total'])}, model {digest}"
+    )

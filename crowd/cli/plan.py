@@ -1,0 +1,88 @@
+"""`crowd plan`: what a cluster would do, and why."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from crowd.cli.cluster import load_policy, make_profiles, read_cluster
+from crowd.cli.output import duration, size
+from crowd.planning.estimate import estimate
+from crowd.planning.plan import Plan
+from crowd.planning.policy import Cluster, decide
+from crowd.planning.profile import Profile
+from crowd.units import DeviceId
+
+
+def plan(cluster: Path, /, *, task: str = "fashion", policy: str = "crowd_learning") -> None:
+    """Print what a cluster would do and why, and train nothing.
+
+    Parameters
+    ----------
+    cluster
+        A cluster file.
+    task
+        A built-in task, or module:function.
+    policy
+        The policy that plans.
+    """
+    config, kinds = read_cluster(cluster)
+    profiles = make_profiles(config, kinds, task=task, policy=policy)
+    decided = decide(profiles, {policy: load_policy(policy)})
+    console = Console()
+    console.print(_table(f"{config.name}, {task}, {policy}", decided, profiles))
+    console.print(*_summary(decided, profiles), sep="\n", soft_wrap=True, highlight=False)
+
+
+def _table(title: str, decided: Plan, profiles: tuple[Profile, ...]) -> Table:
+    table = Table(title=title)
+    table.add_column("device", no_wrap=True)
+    for heading in ("GFLOP/s", "holds", "trains", "lends", "borrows", "a round", "merges"):
+        table.add_column(heading, justify="right")
+    for profile in sorted(profiles, key=lambda profile: -profile.speed_kflops):
+        table.add_row(*_row(decided, profile))
+    return table
+
+
+def _row(decided: Plan, profile: Profile) -> tuple[str, ...]:
+    """One device: samples that it holds, trains in an epoch, lends, borrows and trains in a round; its part of the
+    state to merge."""
+    device = profile.device
+    mine = [assignment for assignment in decided.assignments if device in (assignment.lender, assignment.trainer)]
+    trains = sum(assignment.samples for assignment in mine if assignment.trainer == device)
+    lends = sum(assignment.samples for assignment in mine if assignment.trainer != device)
+    borrows = sum(assignment.samples for assignment in mine if assignment.lender != device)
+    trainer = decided.trainer(device)
+    return (
+        device,
+        f"{profile.speed_kflops / 1e6:.1f}",
+        *(_count(count) for count in (profile.samples, trains, lends, borrows)),
+        _count(trainer.round_samples if trainer else 0),
+        _merged(decided, device),
+    )
+
+
+def _count(samples: int) -> str:
+    return f"{samples:,}" if samples else "-"
+
+
+def _merged(decided: Plan, device: DeviceId) -> str:
+    whole = sum(owned.stop - owned.start for owned in decided.slices)
+    own = sum(owned.stop - owned.start for owned in decided.slices if owned.owner == device)
+    return f"{own / whole:.0%}" if own else "-"
+
+
+def _summary(decided: Plan, profiles: tuple[Profile, ...]) -> list[str]:
+    lines = [f"left out: {out.device}, {out.reason}" for out in decided.left_out]
+    lines += [f"idle: {sum(idle.counts):,} samples of {idle.device}, {idle.reason}" for idle in decided.idle]
+    if decided.has_work:
+        members = {member.device for member in decided.members}
+        fit = tuple(sorted((profile for profile in profiles if profile.device in members), key=lambda p: p.device))
+        cost = estimate(Cluster(members=fit, prefer=fit[0].prefer, seed=decided.seed), decided)
+        lines += [
+            f"a round: {duration(decided.round_us)}, of which {duration(cost.sync_us)} to merge as "
+            f"{decided.form.value}; moving samples first: {duration(cost.ship_us)}",
+            f"estimate to the target: {duration(cost.total_us)}, {cost.rounds} rounds, {size(cost.bytes_total)} on all "
+            "links, up and down",
+        ]
+    return [*lines, f"why: {decided.why}"]

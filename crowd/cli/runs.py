@@ -1,0 +1,140 @@
+"""What happened in a run, as the JSON of design section 8: `Figures` of each device, `run_record` of all together."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from crowd.units import SECOND_US
+
+if TYPE_CHECKING:
+    from crowd.protocol.messages import ResultMessage
+
+
+@attrs.frozen(kw_only=True)
+class Point:
+    """One completed round, as one device saw it."""
+
+    round: int
+    elapsed_s: float
+    accuracy: float | None
+    """Of the state before the round; `None` where nobody evaluated."""
+    traffic_bytes: int
+    """Up and down, over this device's link."""
+
+
+@attrs.frozen(kw_only=True)
+class Figures:
+    """One device's part in a run. `None`: not known here."""
+
+    elapsed_s: float
+    busy_s: float | None
+    bytes_up: int
+    bytes_down: int
+    samples_trained: int | None
+    generations: int | None
+    digest: str | None
+    """Of its final state, in hexadecimal."""
+    curve: tuple[Point, ...]
+
+
+def figures_of(result: "ResultMessage") -> Figures:
+    """What a device published at the end of its run."""
+    return Figures(
+        elapsed_s=result.elapsed_us / SECOND_US,
+        busy_s=result.busy_us / SECOND_US,
+        bytes_up=result.bytes_up,
+        bytes_down=result.bytes_down,
+        samples_trained=result.samples_trained,
+        generations=result.generations,
+        digest=result.progress.digest.hex(),
+        curve=tuple(
+            Point(
+                round=point.round,
+                elapsed_s=point.elapsed_us / SECOND_US,
+                accuracy=point.correct / point.evaluated if point.evaluated else None,
+                traffic_bytes=point.bytes_up + point.bytes_down,
+            )
+            for point in result.curve
+        ),
+    )
+
+
+def run_record(
+    devices: Mapping[str, Figures],
+    *,
+    policy: str,
+    cluster: str,
+    task: str,
+    seed: int,
+    target_accuracy: float,
+    reached: bool,
+) -> dict[str, Any]:
+    """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
+    so what it took until then is what it took."""
+    curve = cluster_curve(devices)
+    bytes_up = sum(figures.bytes_up for figures in devices.values())
+    bytes_total = bytes_up + sum(figures.bytes_down for figures in devices.values())
+    return {
+        "policy": policy,
+        "cluster": cluster,
+        "task": task,
+        "seed": seed,
+        "target_accuracy": target_accuracy,
+        "reached": reached,
+        "seconds_to_target": _seconds(max(figures.elapsed_s for figures in devices.values())) if reached else None,
+        "bytes_to_target": bytes_total if reached else None,
+        "bytes_total": bytes_total,
+        "bytes_up": bytes_up,
+        "rounds": max((point.round for figures in devices.values() for point in figures.curve), default=0),
+        "samples_trained": _sum_if_known([figures.samples_trained for figures in devices.values()]),
+        "final_accuracy": curve[-1].accuracy if curve else None,
+        "accuracy_curve": [[_seconds(point.elapsed_s), point.accuracy, point.traffic_bytes] for point in curve],
+        "balance_efficiency": None,  # how much of a merge was exposed is known to nobody afterwards
+        "generations": max(
+            (figures.generations for figures in devices.values() if figures.generations is not None), default=None
+        ),
+        "model_digests": {name: figures.digest for name, figures in sorted(devices.items())},
+        "devices": {name: _device(figures) for name, figures in sorted(devices.items())},
+    }
+
+
+def cluster_curve(devices: Mapping[str, Figures]) -> list[Point]:
+    """The evaluated rounds: when the last device had completed each, and the bytes on all links until then."""
+    seen = {name: {point.round: point for point in figures.curve} for name, figures in devices.items()}
+    numbers = sorted({number for points in seen.values() for number in points})
+    latest: dict[str, Point] = {}
+    curve = []
+    for number in numbers:
+        now = [points[number] for points in seen.values() if number in points]
+        latest.update({name: points[number] for name, points in seen.items() if number in points})
+        accuracy = next((point.accuracy for point in now if point.accuracy is not None), None)
+        if accuracy is not None:
+            curve.append(
+                Point(
+                    round=number,
+                    elapsed_s=max(point.elapsed_s for point in now),
+                    accuracy=accuracy,
+                    traffic_bytes=sum(point.traffic_bytes for point in latest.values()),
+                )
+            )
+    return curve
+
+
+def _device(figures: Figures) -> dict[str, Any]:
+    busy_s = figures.busy_s
+    return {
+        "busy_s": None if busy_s is None else _seconds(busy_s),
+        "idle_s": None if busy_s is None else _seconds(max(0.0, figures.elapsed_s - busy_s)),
+        "bytes_up": figures.bytes_up,
+        "bytes_down": figures.bytes_down,
+    }
+
+
+def _sum_if_known(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _seconds(time_s: float) -> float:
+    return round(time_s, 3)

@@ -1,0 +1,60 @@
+"""What can go wrong, by what the caller can do about it.
+
+`CrowdError` → `Retryable` (try again: a supervisor restarts) | `Rejected` (the input is at fault: mend it).
+"""
+
+
+class CrowdError(Exception):
+    """The root of all errors that this project raises on purpose."""
+
+
+class Retryable(CrowdError):
+    """The world was at fault for now; the same call may succeed later."""
+
+
+class BrokerLost(Retryable):
+    """The connection to the broker has gone; open a new session."""
+
+
+class DeviceGone(Retryable):
+    """The other device has left the cluster."""
+
+
+class AskTimeout(Retryable):
+    """An actor did not answer in time."""
+
+
+class ActorDied(Retryable):
+    """The asked actor stopped before it answered."""
+
+
+class MailboxFull(Retryable):
+    """`tell_nowait` found no room in the mailbox."""
+
+
+class Rejected(CrowdError):
+    """The input was at fault; nothing was done."""
+
+
+class MalformedMessage(Rejected):
+    """Bytes from outside that are no valid message."""
+
+
+class StalePlan(Rejected):
+    """Something names a plan that is not, or no longer, active."""
+
+
+class InfeasiblePlan(Rejected):
+    """A plan that breaks a device's rules or loses samples."""
+
+
+class BadConfig(Rejected):
+    """A configuration, argument or data set that cannot be used; the message says what, where and how to mend it."""
+
+
+class BrokerRefused(BadConfig):
+    """The broker cannot be reached at the start, or refuses this device (address, credentials, certificate)."""
+
+
+class TrainingDiverged(BadConfig):
+    """The loss is no longer a finite number."""

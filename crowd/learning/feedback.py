@@ -1,0 +1,53 @@
+"""Error feedback on one trainer (Seide et al. 2014; Karimireddy et al. 2019, algorithm 2): what an encoding lost,
+and what an owner did not take, is added to the next round's delta.
+
+A residual is committed slice by slice when a round completes, and only then; an abandoned round leaves no trace.
+"""
+
+import torch
+
+from crowd.learning.delta import decode, encode
+from crowd.planning.plan import DeltaForm
+
+
+class Feedback:
+    """The residual of one device, as long as the flat state vector."""
+
+    def __init__(self, elements: int) -> None:
+        self._residual = torch.zeros(elements)
+        self._sent: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def residual(self) -> torch.Tensor:
+        """Of the last complete round; not to be written to."""
+        return self._residual
+
+    def contribute(self, delta: torch.Tensor, start: int, stop: int, form: DeltaForm) -> bytes:
+        """Encode `delta[start:stop]` with what is left from earlier rounds."""
+        carried = delta[start:stop] + self._residual[start:stop]  # (stop - start,)
+        data = encode(carried, form)
+        self._sent[start, stop] = (carried, carried - decode(data, form, stop - start))
+        return data
+
+    def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool]) -> None:
+        """The round is complete. `taken` says of each slice whether its owner named this device; `delta` is what was
+        trained, sent or not (`None`: nothing)."""
+        residual = self._residual.clone()
+        for (start, stop), named in taken.items():
+            if (start, stop) in self._sent:
+                carried, left = self._sent[start, stop]
+                residual[start:stop] = left if named else carried
+            elif delta is not None:
+                residual[start:stop] = delta[start:stop] + self._residual[start:stop]
+        self._residual = residual
+        self._sent = {}
+
+    def abandon(self) -> None:
+        """The round will be redone: forget what was sent in it."""
+        self._sent = {}
+
+    def drop(self) -> None:
+        """The state was replaced by another device's: what became of the residual is not known. At most once, never
+        twice, so it is gone."""
+        self._residual = torch.zeros_like(self._residual)
+        self._sent = {}

@@ -1,0 +1,44 @@
+"""The task's fingerprint: equal on two devices exactly if they can train together (design, section 4: fitness)."""
+
+from typing import Any
+
+import torch
+
+from crowd.learning.samples import SampleFormat, SampleSet
+from crowd.learning.task import Task
+from crowd.planning.view import digest
+
+_IMPLEMENTATION = frozenset({"params", "foreach", "fused", "capturable", "differentiable"})
+"""Settings of an optimiser that choose how, not what, it computes: devices may differ in them."""
+
+
+def fingerprint(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> bytes:
+    """Digest of what replicas must have in common: task name; names, shapes and dtypes of the state; sample format;
+    loss; optimiser class and settings; batch, target, epochs; content of the common evaluation set. Not of initial
+    parameters or of a device's own data."""
+    optimizer = task.optimizer(model.parameters())
+    state = [*model.named_parameters(), *model.named_buffers()]
+    return digest(
+        [
+            task.name,
+            sorted([name, list(tensor.shape), str(tensor.dtype)] for name, tensor in state),
+            form,
+            loss_name(task.loss),
+            type(optimizer).__name__,
+            [_settings(group) for group in optimizer.param_groups],
+            [task.batch_size, repr(task.target_accuracy), task.epochs_max],
+            evaluation.digest if evaluation is not None else b"",
+        ]
+    )
+
+
+def loss_name(loss: Any) -> str:
+    """Of a function its qualified name, of any other callable that of its class."""
+    name = getattr(loss, "__qualname__", None)
+    return name if isinstance(name, str) else type(loss).__qualname__
+
+
+def _settings(group: dict[str, Any]) -> list[list[str]]:
+    """Of one parameter group; by `repr`, which distinguishes all that an optimiser takes: numbers, pairs, flags."""
+    counted: list[list[str]] = [["params", str(len(group["params"]))]]
+    return counted + sorted([name, repr(value)] for name, value in group.items() if name not in _IMPLEMENTATION)

@@ -1,0 +1,132 @@
+"""One slice of one round at its owner: `SliceMerge` (what came, and its mean) and `Deadlines` (how long to wait)."""
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from crowd.errors import MalformedMessage
+from crowd.units import SECOND_US, DeviceId
+
+SPREADS = 3
+"""k in `median + k * max(MAD, median / 4)`."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Merged:
+    """The weighted mean of the contributions of `senders`."""
+
+    mean: Tensor = attrs.field(repr=False)
+    """(elements,) float32."""
+    senders: dict[DeviceId, int]
+    """Who is in it, with how many samples, by ID."""
+    counters: tuple[int, ...]
+    """Elementwise the largest."""
+    correct: int
+    evaluated: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Contribution:
+    samples: int
+    delta: Tensor
+    counters: tuple[int, ...]
+    correct: int
+    evaluated: int
+
+
+class SliceMerge:
+    """Collects the trainers' deltas of a slice of `elements`; `planned` is each trainer's samples in a round."""
+
+    def __init__(self, planned: Mapping[DeviceId, int], elements: int) -> None:
+        self._planned = dict(planned)
+        self._elements = elements
+        self._came: dict[DeviceId, _Contribution] = {}
+
+    def add(
+        self,
+        sender: DeviceId,
+        samples: int,
+        delta: Tensor,
+        counters: tuple[int, ...] = (),
+        correct: int = 0,
+        evaluated: int = 0,
+    ) -> bool:
+        """Take `sender`'s delta (elements,), trained on `samples`; it must not be written into afterwards.
+
+        Returns False, and changes nothing, for a sender that the plan does not name or that has been heard. Raises
+        `MalformedMessage` for another number of elements or counters than the others', or impossible counts.
+        """
+        if sender not in self._planned or sender in self._came:
+            return False
+        if delta.shape != (self._elements,):
+            raise MalformedMessage(f"{sender} sent {tuple(delta.shape)} for a slice of {self._elements} elements")
+        if samples < 0 or not 0 <= correct <= evaluated:
+            raise MalformedMessage(f"{sender} sent {samples} samples and {correct} correct of {evaluated}")
+        if any(len(counters) != len(other.counters) for other in self._came.values()):
+            raise MalformedMessage(f"{sender} sent {len(counters)} counters, others another number")
+        self._came[sender] = _Contribution(
+            samples=samples, delta=delta, counters=counters, correct=correct, evaluated=evaluated
+        )
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned trainer has been heard."""
+        return len(self._came) == len(self._planned)
+
+    @property
+    def enough(self) -> bool:
+        """Whether trainers with at least half of the planned samples have been heard."""
+        return 2 * sum(self._planned[sender] for sender in self._came) >= sum(self._planned.values())
+
+    def merged(self) -> Merged:
+        """The mean of what has come, weighted by samples and accumulated in the order of the senders' IDs; zeros where
+        nobody has trained a sample."""
+        came = sorted(self._came.items())
+        total = sum(contribution.samples for _, contribution in came)
+        mean = torch.zeros(self._elements)
+        for _, contribution in came:
+            if contribution.samples:
+                mean += contribution.delta * (contribution.samples / total)
+        return Merged(
+            mean=mean,
+            senders={sender: contribution.samples for sender, contribution in came},
+            counters=tuple(map(max, zip(*(contribution.counters for _, contribution in came), strict=True))),
+            correct=sum(contribution.correct for _, contribution in came),
+            evaluated=sum(contribution.evaluated for _, contribution in came),
+        )
+
+
+class Deadlines:
+    """How long an owner waits for contributions, by when each trainer's last one came. Integer microseconds."""
+
+    def __init__(self) -> None:
+        self._latest_us: dict[DeviceId, int] = {}
+
+    def keep(self, trainers: Iterable[DeviceId]) -> None:
+        """Only these are waited for from now on."""
+        wanted = set(trainers)
+        self._latest_us = {trainer: at for trainer, at in self._latest_us.items() if trainer in wanted}
+
+    def observe(self, trainer: DeviceId, arrival_us: int) -> None:
+        """A contribution came so long after its round began at the owner. Late ones must be told too: a deadline that
+        knew only those in time would shut out a slightly slower device for ever."""
+        self._latest_us[trainer] = arrival_us
+
+    def deadline_us(self, planned_us: int) -> int:
+        """Time from the owner's start of a round, planned to take `planned_us`, after which it no longer waits:
+        `median + 3 * max(MAD, median / 4)` of the last arrivals, and never less than planned."""
+        if not self._latest_us:
+            return max(2 * planned_us, planned_us + 2 * SECOND_US)
+        arrivals_us = self._latest_us.values()
+        median_us = _median(arrivals_us)
+        mad_us = _median(abs(arrival_us - median_us) for arrival_us in arrivals_us)
+        return max(planned_us, median_us + SPREADS * max(mad_us, median_us // 4))
+
+
+def _median(values: Iterable[int]) -> int:
+    """In integers, rounded down."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2

@@ -1,0 +1,239 @@
+"""The replicated state: what every device holds bitwise alike, and how a merged delta changes it.
+
+Replicas stay identical because the state is changed only here, and only by separately rounded elementwise float32
+operations: one multiplication, then one addition. A fused or scaled-add kernel rounds differently from processor to
+processor.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, assert_never
+
+import attrs
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from crowd.errors import MalformedMessage, TrainingDiverged
+from crowd.planning.ack import Progress
+from crowd.planning.plan import Outer, OuterKind
+from crowd.planning.view import DIGEST_BYTES
+
+_FIGURES = ("run", "round", "samples", "streak")
+_HEADER_BYTES_MAX = 4096
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ReplicaState:
+    """One state of a run. Immutable: nobody writes into its tensors, so snapshots share them."""
+
+    vector: Tensor = attrs.field(repr=False)
+    """(elements,) float32, contiguous, on the CPU: parameters, then floating-point buffers, in the model's order."""
+    counters: tuple[int, ...] = ()
+    """All integer buffers, flattened (boolean buffers are constant masks and no part of the state)."""
+    momentum: Tensor | None = attrs.field(default=None, repr=False)
+    """(elements,) float32: the outer optimiser's; `None` until it has one."""
+    run: int = 0
+    round: int = 0
+    """The last complete round."""
+    samples: int = 0
+    """Merged so far, over all devices."""
+    streak: int = 0
+    """Consecutive evaluations that met the target."""
+    finished: bool = False
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """BLAKE2b (16 bytes) of all of it, in little-endian bytes."""
+        hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
+        figures = (self.run, self.round, self.samples, self.streak)
+        hasher.update(struct.pack(f"<8q{len(self.counters)}q", *counts, *figures, *self.counters))
+        for tensor in (self.vector, self.momentum):
+            if tensor is not None:
+                hasher.update(tensor.numpy().astype("<f4", copy=False).view(np.uint8).data)
+        return hasher.digest()
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(
+            run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
+        )
+
+
+# --- between a model and its state ------------------------------------------------------------------------------------
+
+
+def _floating(model: torch.nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
+
+
+def _integer(model: torch.nn.Module) -> Iterator[Tensor]:
+    for buffer in model.buffers():
+        if not buffer.is_floating_point() and buffer.dtype != torch.bool:
+            yield buffer
+
+
+def from_model(model: torch.nn.Module) -> tuple[Tensor, tuple[int, ...]]:
+    """A copy of the model's state as `(vector, counters)`; the model must have passed `work.check_model`."""
+    vector = torch.cat([tensor.detach().reshape(-1) for tensor in _floating(model)])
+    counters = tuple(int(value) for buffer in _integer(model) for value in buffer.reshape(-1).tolist())
+    return vector, counters
+
+
+def initial(model: torch.nn.Module, run: int) -> ReplicaState:
+    """Round 0 of `run`, with the model as it is."""
+    vector, counters = from_model(model)
+    return ReplicaState(vector=vector, counters=counters, run=run)
+
+
+@torch.no_grad()
+def load(model: torch.nn.Module, state: ReplicaState) -> None:
+    """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of
+    the state's kind: as many elements and counters."""
+    start = 0
+    for tensor in _floating(model):
+        tensor.copy_(state.vector[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
+    start = 0
+    for buffer in _integer(model):
+        buffer.copy_(torch.tensor(state.counters[start : start + buffer.numel()]).view(buffer.shape))
+        start += buffer.numel()
+
+
+def trained_model_bytes(model: torch.nn.Module, state: ReplicaState) -> bytes:
+    """The state as a safetensors file with the names of the model's own `state_dict`; `model` is left as it is."""
+    trained = copy.deepcopy(model)
+    load(trained, state)
+    # Tied parameters share memory, which the file format does not know: each name gets its own copy.
+    tensors = {name: value.clone() for name, value in trained.state_dict().items() if isinstance(value, Tensor)}
+    return safetensors.torch.save(tensors, metadata={"format": "pt"})
+
+
+# --- a merged round ---------------------------------------------------------------------------------------------------
+
+
+def apply(
+    state: ReplicaState,
+    outer: Outer,
+    mean_delta: Tensor,
+    *,
+    samples: int,
+    counters: tuple[int, ...],
+    streak: int,
+    finished: bool,
+) -> ReplicaState:
+    """The state after one more round, in which `samples` were trained and the merged delta is `mean_delta`.
+
+    `counters` are the largest over the senders; the state's own are never lowered. Bitwise the same on every processor.
+    Raises `MalformedMessage` if lengths differ from the state's, `TrainingDiverged` if the new state is not finite.
+    """
+    if mean_delta.shape != state.vector.shape or len(counters) != len(state.counters):
+        raise MalformedMessage(
+            f"a merged delta of {mean_delta.numel()} elements and {len(counters)} counters does not fit a state of "
+            f"{state.vector.numel()} and {len(state.counters)}"
+        )
+    rate = _float32(outer.rate_ppm)
+    match outer.kind:
+        case OuterKind.PLAIN:
+            momentum = None
+            step = mean_delta
+        case OuterKind.NESTEROV:
+            decay = _float32(outer.momentum_ppm)
+            previous = torch.zeros_like(mean_delta) if state.momentum is None else state.momentum
+            momentum = decay * previous + mean_delta
+            step = mean_delta + decay * momentum
+        case _:
+            assert_never(outer.kind)
+    vector = state.vector + rate * step
+    if not is_finite(vector) or not (momentum is None or is_finite(momentum)):
+        raise TrainingDiverged(f"the merged state is no longer finite after round {state.round + 1}: lower the rate")
+    return ReplicaState(
+        vector=vector,
+        counters=tuple(map(max, state.counters, counters)),
+        momentum=momentum,
+        run=state.run,
+        round=state.round + 1,
+        samples=state.samples + samples,
+        streak=streak,
+        finished=finished,
+    )
+
+
+def _float32(ppm: int) -> Tensor:
+    return torch.tensor(ppm / 1_000_000, dtype=torch.float32)
+
+
+def is_finite(vector: Tensor) -> bool:
+    """Whether no element is infinite or not a number; one pass, no copy."""
+    return vector.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(vector))
+
+
+# --- files and transfers ----------------------------------------------------------------------------------------------
+
+
+def to_bytes(state: ReplicaState) -> bytes:
+    """The whole state as safetensors; equal states give equal bytes."""
+    tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
+    if state.momentum is not None:
+        tensors["momentum"] = state.momentum
+    figures = {name: getattr(state, name) for name in _FIGURES}
+    described = json.dumps(figures | {"finished": state.finished, "digest": state.digest.hex()})
+    # One key only: the library writes several in an order that differs from process to process.
+    return safetensors.torch.save(tensors, metadata={"state": described})
+
+
+def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
+    """What `to_bytes` wrote. Raises `MalformedMessage` for anything else: another size, shape or dtype, a value that is
+    not finite, missing metadata, or content that does not match the digest in the metadata."""
+    size_bytes_max = _HEADER_BYTES_MAX + 8 * elements + 8 * counters_count
+    if len(data) > size_bytes_max:
+        raise MalformedMessage(f"a state of {elements} elements has at most {size_bytes_max} bytes, not {len(data)}")
+    try:
+        tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # not annotated by the library
+        header_bytes = int.from_bytes(data[:8], "little")
+        described = json.loads(json.loads(data[8 : 8 + header_bytes])["__metadata__"]["state"])
+        figures = {name: described[name] for name in _FIGURES}
+        finished, digest = described["finished"], bytes.fromhex(described["digest"])
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedMessage(f"no state in safetensors form: {error}") from error
+    if not isinstance(finished, bool) or not all(type(value) is int and value >= 0 for value in figures.values()):
+        raise MalformedMessage("the figures of a state must be counts")
+    if not {"vector", "counters"} <= tensors.keys() <= {"vector", "counters", "momentum"}:
+        raise MalformedMessage(f"a state has a vector and counters, not {sorted(tensors)}")
+    momentum = tensors.get("momentum")
+    state = ReplicaState(
+        vector=_vector(tensors["vector"], elements),
+        counters=tuple(int(value) for value in _raw(tensors["counters"], "I64", "<i8", counters_count)),
+        momentum=None if momentum is None else _vector(momentum, elements),
+        finished=finished,
+        **figures,
+    )
+    try:
+        matches = state.digest == digest
+    except struct.error as error:
+        raise MalformedMessage(f"a figure of the state is too large: {error}") from error
+    if not matches:
+        raise MalformedMessage("the state does not match its digest")
+    return state
+
+
+def _raw(stored: dict[str, Any], dtype: str, numpy_dtype: str, count: int) -> "np.ndarray[Any, np.dtype[Any]]":
+    if stored["dtype"] != dtype or stored["shape"] != [count]:
+        raise MalformedMessage(f"expected {dtype} [{count}] in a state, not {stored['dtype']} {stored['shape']}")
+    raw: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(stored["data"], dtype=numpy_dtype)
+    return raw
+
+
+def _vector(stored: dict[str, Any], elements: int) -> Tensor:
+    vector = torch.from_numpy(_raw(stored, "F32", "<f4", elements).astype(np.float32))
+    if not is_finite(vector):
+        raise MalformedMessage("a state must be finite")
+    return vector

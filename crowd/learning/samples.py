@@ -1,0 +1,198 @@
+"""A data set in memory: `SampleSet` (stacked tensors) and `SampleFormat` (what one sample of it looks like).
+
+A task's map-style dataset is read exactly once, by `materialise`; after that no user code runs for a sample.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from crowd.errors import BadConfig
+
+LABEL_MAX = 9999
+"""Labels are counted one by one in every profile, so their number is limited."""
+HELD_OUT_PARTS = 10
+"""One part in so many is held out where a task has no evaluation set."""
+
+DTYPES = {
+    name: getattr(torch, name)
+    for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+}
+"""What a sample may consist of, by the name that travels."""
+
+
+@attrs.frozen(kw_only=True)
+class SampleFormat:
+    """Shape and dtype of one sample; the same on every device of a cluster."""
+
+    input_dtype: str
+    input_shape: tuple[int, ...]
+    label_dtype: str
+    label_shape: tuple[int, ...]
+
+    @property
+    def input_bytes(self) -> int:
+        return math.prod(self.input_shape) * int(DTYPES[self.input_dtype].itemsize)
+
+    @property
+    def label_bytes(self) -> int:
+        return math.prod(self.label_shape) * int(DTYPES[self.label_dtype].itemsize)
+
+    @property
+    def sample_bytes(self) -> int:
+        """One sample on the wire: raw input and raw label."""
+        return self.input_bytes + self.label_bytes
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are class numbers; if not, all samples count as label 0."""
+        return self.label_dtype == "int64" and self.label_shape == ()
+
+    def __str__(self) -> str:
+        return f"{self.input_dtype} {self.input_shape} with labels {self.label_dtype} {self.label_shape}"
+
+
+@attrs.frozen(eq=False)
+class SampleSet:
+    """Samples in memory; never written in place."""
+
+    inputs: Tensor = attrs.field(repr=False)
+    """(samples, *input_shape), contiguous."""
+    labels: Tensor = attrs.field(repr=False)
+    """(samples, *label_shape), contiguous."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def format(self) -> SampleFormat:
+        return SampleFormat(
+            input_dtype=_dtype_name(self.inputs),
+            input_shape=tuple(self.inputs.shape[1:]),
+            label_dtype=_dtype_name(self.labels),
+            label_shape=tuple(self.labels.shape[1:]),
+        )
+
+    @property
+    def digest(self) -> bytes:
+        """BLAKE2b (16 bytes) of format and content."""
+        hasher = hashlib.blake2b(f"{len(self)} {self.format}".encode(), digest_size=16)
+        hasher.update(as_bytes(self.inputs).data)
+        hasher.update(as_bytes(self.labels).data)
+        return hasher.digest()
+
+
+def seeded(*parts: object) -> np.random.Generator:
+    """PCG64 seeded from BLAKE2b of `parts`: the same parts give the same order, in any process."""
+    seed = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(seed, "little")))
+
+
+def as_bytes(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The memory of a contiguous tensor as (bytes,) uint8, without a copy."""
+    flat: np.ndarray[Any, np.dtype[np.uint8]] = tensor.reshape(-1).view(torch.uint8).numpy()
+    return flat
+
+
+def empty(form: SampleFormat) -> SampleSet:
+    """No samples, of this format."""
+    return SampleSet(
+        torch.empty((0, *form.input_shape), dtype=DTYPES[form.input_dtype]),
+        torch.empty((0, *form.label_shape), dtype=DTYPES[form.label_dtype]),
+    )
+
+
+def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> SampleSet:
+    """Read a map-style dataset of `(input, label)` into memory. Labels that are single integers become int64.
+
+    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. Raises
+    `BadConfig` in one line, with the index of the sample at fault and what was expected.
+    """
+    try:
+        count = len(dataset)
+    except TypeError as error:
+        raise BadConfig(f"{what} must be a map-style dataset with a length: {error}") from error
+    if count == 0:
+        if like is None:
+            raise BadConfig(
+                f"{what} is empty: a device without samples needs an evaluation set that has some, "
+                f"to know the shape of the inputs"
+            )
+        return empty(like)
+    first_input, first_label = _pair(dataset, 0, what)
+    inputs = torch.empty((count, *first_input.shape), dtype=first_input.dtype)
+    labels = torch.empty((count, *first_label.shape), dtype=first_label.dtype)
+    for index in range(count):
+        features, label = _pair(dataset, index, what)
+        _expect_alike("input", features, inputs, index, what)
+        _expect_alike("label", label, labels, index, what)
+        inputs[index] = features
+        labels[index] = label
+    samples = SampleSet(inputs, labels)
+    _expect_usable(samples, what)
+    if like is not None and samples.format != like:
+        raise BadConfig(f"{what} has inputs {samples.format}, but the evaluation set has {like}")
+    return samples
+
+
+def _pair(dataset: Any, index: int, what: str) -> tuple[Tensor, Tensor]:
+    try:
+        features, label = dataset[index]
+    except (TypeError, ValueError) as error:
+        raise BadConfig(f"{what}[{index}] must be a pair (input, label): {error}") from error
+    except IndexError as error:
+        raise BadConfig(f"{what} says it has {len(dataset)} samples, but has no index {index}") from error
+    label_tensor = _tensor(label, f"label of {what}[{index}]")
+    if label_tensor.shape == () and not (label_tensor.is_floating_point() or label_tensor.is_complex()):
+        label_tensor = label_tensor.to(torch.int64)
+    features_tensor = _tensor(features, f"input of {what}[{index}]")
+    for kind, tensor in (("input", features_tensor), ("label", label_tensor)):
+        if tensor.dtype not in DTYPES.values():
+            raise BadConfig(f"{kind} of {what}[{index}] is {tensor.dtype}; expected one of {', '.join(DTYPES)}")
+        if tensor.numel() == 0:
+            raise BadConfig(f"{kind} of {what}[{index}] has shape {tuple(tensor.shape)}, which holds nothing")
+    return features_tensor, label_tensor
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadConfig(f"the {what} is a {type(value).__name__}; expected a tensor, an array or a number") from error
+
+
+def _expect_alike(kind: str, tensor: Tensor, stacked: Tensor, index: int, what: str) -> None:
+    if tensor.shape != stacked.shape[1:] or tensor.dtype != stacked.dtype:
+        raise BadConfig(
+            f"{kind} of {what}[{index}] has shape {tuple(tensor.shape)} and {tensor.dtype}; "
+            f"expected {tuple(stacked.shape[1:])} and {stacked.dtype}, like {what}[0]"
+        )
+
+
+def _expect_usable(samples: SampleSet, what: str) -> None:
+    if samples.format.has_classes:
+        outside = (samples.labels < 0) | (samples.labels > LABEL_MAX)
+        if bool(outside.any()):
+            index = int(outside.nonzero()[0])
+            raise BadConfig(f"label of {what}[{index}] is {int(samples.labels[index])}; expected 0 to {LABEL_MAX}")
+    for kind, tensor in (("input", samples.inputs), ("label", samples.labels)):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
+            raise BadConfig(f"{kind} of {what}[{int((~finite).nonzero()[0])}] is not finite")
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def holdout(samples: SampleSet, *, device: str, data_epoch: int) -> tuple[SampleSet, SampleSet]:
+    """Split off a seeded tenth (of two samples or more at least one); returns `(training, held out)`."""
+    count = 0 if len(samples) < 2 else max(1, len(samples) // HELD_OUT_PARTS)
+    order = torch.from_numpy(seeded("holdout", device, data_epoch).permutation(len(samples)))
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    return SampleSet(samples.inputs[kept], samples.labels[kept]), SampleSet(samples.inputs[held], samples.labels[held])

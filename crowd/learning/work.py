@@ -1,0 +1,211 @@
+"""The work of one device: `prepare` turns a user's task into data and facts, `LocalTrainer` does the local steps."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.utils.flop_counter import FlopCounterMode
+
+from crowd.errors import BadConfig, TrainingDiverged
+from crowd.learning import replica
+from crowd.learning.fingerprint import fingerprint
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
+from crowd.learning.shards import SampleStore
+from crowd.learning.task import Task
+from crowd.planning.profile import TaskFacts
+from crowd.units import DeviceId
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Work:
+    """A task on this device, with its data in memory."""
+
+    store: SampleStore
+    """This device's own training samples."""
+    evaluation: SampleSet
+    """The common evaluation set; without one, what this device held out of its own."""
+    facts: TaskFacts
+
+
+def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
+    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together.
+    Raises `BadConfig` in one line that says what does not."""
+    common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
+    own = materialise(task.data, "data", like=None if common is None else common.format)
+    training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
+    model = task.model()
+    for what, samples in (("data", own), ("evaluation", evaluation)):
+        if len(samples):
+            check_model(task, model, samples, what)
+    return Work(
+        store=SampleStore(training, device=device, data_epoch=data_epoch),
+        evaluation=evaluation,
+        facts=task_facts(task, model, own.format, common),
+    )
+
+
+def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: str) -> None:
+    """Raise `BadConfig` unless the model is a float32 one on the CPU that takes a batch of `samples`, which `what`
+    names. `model` is left as it is."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BadConfig("the network has no parameters to train")
+    for name, tensor in tensors:
+        if is_lazy(tensor):
+            raise BadConfig(f"{name} of the network has no shape yet: run a batch through it in the task's model()")
+        if tensor.device.type != "cpu" or (tensor.is_floating_point() or tensor.is_complex()) != (
+            tensor.dtype == torch.float32
+        ):
+            raise BadConfig(f"{name} of the network is {tensor.dtype} on {tensor.device}; expected float32 on the CPU")
+    # With the largest label, or the loss would refuse it only in the middle of the training.
+    rows = [
+        *range(min(len(samples), task.batch_size) - 1),
+        int(samples.labels.reshape(len(samples), -1)[:, 0].argmax()),
+    ]
+    _forward_and_backward(task, model, samples.inputs[rows], samples.labels[rows], what)
+
+
+def _forward_and_backward(task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str) -> None:
+    """On a copy of the model; `BadConfig` names the layer that fails."""
+    tried = copy.deepcopy(model).train()
+    if len(inputs) == 1:
+        _rest_batch_norm(tried)
+    entered = [""]
+    for name, layer in tried.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_pre_hook(
+                lambda layer, _, name=name: entered.append(f"{name} ({type(layer).__name__})")
+            )
+    sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
+    try:
+        outputs = tried(inputs)
+    except Exception as error:  # whatever a user's network raises, it does not fit the data
+        raise BadConfig(f"the network cannot take {sample}: layer {entered[-1]}: {_first_line(error)}") from error
+    try:
+        loss = task.loss(outputs, labels)
+        loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+    except Exception as error:  # as above, for the loss
+        raise BadConfig(
+            f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
+            f"{tuple(labels.shape)} and {labels.dtype}: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def task_facts(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> TaskFacts:
+    """What planning needs to know; equal on all devices of one fingerprint, whatever data they hold. `evaluation` is
+    the common set, if there is one."""
+    return TaskFacts(
+        fingerprint=fingerprint(task, model, form, evaluation),
+        state_elements=replica.from_model(model)[0].numel(),
+        flops_per_sample=_flops_per_sample(task, model, form),
+        sample_bytes=form.sample_bytes,
+        batch_size=task.batch_size,
+        evaluation_samples=0 if evaluation is None else len(evaluation),
+        epochs_max=task.epochs_max,
+    )
+
+
+def _flops_per_sample(task: Task, model: torch.nn.Module, form: SampleFormat) -> int:
+    """Counted on one whole batch of zeros, so that it does not depend on how many samples are here; at least 1."""
+    none = empty(form)
+    inputs, labels = (tensor.new_zeros(task.batch_size, *tensor.shape[1:]) for tensor in (none.inputs, none.labels))
+    with FlopCounterMode(display=False) as counter:
+        _forward_and_backward(task, model, inputs, labels, "samples")
+    return max(1, int(counter.get_total_flops()) // task.batch_size)
+
+
+def _rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Switch batch normalisation to its running statistics, as one sample has none; returns what was switched."""
+    resting: list[torch.nn.Module] = [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.training
+    ]
+    for module in resting:
+        module.eval()
+    return resting
+
+
+# --- local steps ------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class StepReport:
+    """What a piece of local training did."""
+
+    samples: int
+    steps: int
+    loss_sum: float
+    """Sum over the steps of the mean loss of the batch."""
+
+
+class LocalTrainer:
+    """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure."""
+
+    def __init__(self, task: Task, model: torch.nn.Module) -> None:
+        self._task = task
+        self.model = model
+        self._optimizer = task.optimizer(model.parameters())
+        self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
+
+    def load(self, state: replica.ReplicaState) -> None:
+        """Start from this replicated state; the optimiser's own state stays."""
+        replica.load(self.model, state)
+
+    def steps(
+        self, pool: TrainingPool, sampler: EpochSampler, samples_quota: int, stop: Callable[[], bool]
+    ) -> StepReport:
+        """Train until the quota is met, `stop()` says so between two steps, or the rest of the epoch has not arrived.
+
+        Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
+        """
+        model, optimizer, loss_function = self.model, self._optimizer, self._task.loss
+        samples = steps = 0
+        loss_sum = 0.0
+        model.train()
+        while samples < samples_quota and not stop():
+            rows = sampler.take(min(self._task.batch_size, samples_quota - samples), pool.available)
+            if not len(rows):
+                break
+            inputs, labels = pool.batch(rows)
+            resting = _rest_batch_norm(model) if len(rows) == 1 and self._normalises else []
+            optimizer.zero_grad()
+            loss = loss_function(model(inputs), labels)
+            loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+            optimizer.step()
+            for module in resting:
+                module.train()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
+                )
+            samples += len(rows)
+            steps += 1
+            loss_sum += value
+        return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
+
+    def delta(self, start: replica.ReplicaState) -> Tensor:
+        """Local minus start: (elements,) float32, its own memory."""
+        return replica.from_model(self.model)[0].sub_(start.vector)
+
+    def counters(self) -> tuple[int, ...]:
+        """The model's integer buffers as they are now."""
+        return replica.from_model(self.model)[1]
+
+    def snapshot(self) -> dict[str, Any]:
+        """A deep copy of the optimiser's state."""
+        return copy.deepcopy(self._optimizer.state_dict())
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Back to `snapshot`, which stays as it is and may be restored again."""
+        self._optimizer.load_state_dict(copy.deepcopy(snapshot))

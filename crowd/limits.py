@@ -1,0 +1,40 @@
+"""Validators of attrs fields that people fill in: each raises a `BadConfig` that says what was expected."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from crowd.errors import BadConfig
+from crowd.units import is_identifier
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def must(expected: str, holds: Callable[[Any], bool]) -> Validator:
+    """What was `expected` of the field, and whether it `holds`. `None`, where a field allows it, is always right."""
+
+    def validate(_: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is not None and not holds(value):
+            raise BadConfig(f"{field.name}: expected {expected}, found {value!r}")
+
+    return validate
+
+
+def increasing(values: Sequence[float]) -> bool:
+    return all(earlier < later for earlier, later in itertools.pairwise(values))
+
+
+identifier = must("a-z, 0-9 and inner hyphens, at most 48 characters", is_identifier)
+not_empty = must("some text", bool)
+positive = must("a number above 0", lambda value: 0 < value < math.inf)
+not_negative = must("a number of at least 0", lambda value: 0 <= value < math.inf)
+some_or_all = must("a number above 0 and at most 1", lambda value: 0 < value <= 1)
+not_all = must("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
+at_least_one = must("at least 1", lambda value: value >= 1)
+times_s = must(
+    "seconds of at least 0, each later than the one before",
+    lambda times: all(0 <= time < math.inf for time in times) and increasing(times),
+)

@@ -1,0 +1,354 @@
+"""One device: the four actors under one supervisor, to be embedded in any asyncio application."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Self, assert_never
+
+import anyio
+import anyio.to_thread
+import attrs
+import structlog
+import torch
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+import crowd
+from crowd import plugins
+from crowd.actors import planner as planning_actor
+from crowd.actors import trainer as training_actor
+from crowd.actors.data_mover import DataMover
+from crowd.actors.planner import PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.profiler import Profiler
+from crowd.actors.trainer import RoundDone, RunFinished, Trainer
+from crowd.config import NodeConfig
+from crowd.errors import BadConfig
+from crowd.learning import replica
+from crowd.learning.replica import ReplicaState
+from crowd.learning.task import Task
+from crowd.learning.work import Work, prepare
+from crowd.planning.agreement import Timing
+from crowd.planning.plan import Plan
+from crowd.planning.policy import Policy
+from crowd.planning.profile import Profile
+from crowd.ports import Broker, Device, Signer, Store, Traffic
+from crowd.protocol.identity import Ed25519Signer, read_key, read_members
+from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage
+from crowd.runtime import ChildSpec, Strategy, Supervisor
+from crowd.units import SECOND_US, DeviceId, Life, device_id
+
+MODEL_FILE = "model.safetensors"
+MAILBOX_SIZE = 1024
+RESTARTS_MAX = 5
+RESTART_WINDOW_S = 60.0
+PROGRESS_BUFFER = 256
+
+TaskFunction = Callable[[str], Task]
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """What a node reports after each round, and when a plan begins or the run ends."""
+
+    round: int
+    accuracy: float | None
+    """Of the state before this round, over all devices that evaluated; `None` while nothing was evaluated."""
+    bytes_up: int
+    bytes_down: int
+    """Over this device's link, in this run."""
+    elapsed_s: float
+    """Since this device's first plan with work."""
+    plan: Plan | None
+    """Who does what."""
+    finished: bool = False
+
+
+class Node:
+    """This device's part in its cluster.
+
+    1. Entering reads the data, checks that task and network fit together, and starts the four actors; raises
+       `BadConfig` for what cannot work, `BrokerRefused` if the broker does.
+    2. `progress()` tells of every round; `wait()` returns when the run is over on every living member.
+    3. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
+
+    All that a node talks to can be given; what is not is found through `config` and what is installed.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        task: TaskFunction | None = None,
+        device: Device | None = None,
+        broker: Broker | None = None,
+        signer: Signer | None = None,
+        store: Store | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        """`task` is called with the device's name; without it the one that `config` names is made."""
+        self.config = config
+        self.name: DeviceId = device_id(config.name)
+        self._make_task = task
+        self._device = device or plugins.load("crowd.devices", "local")()
+        self._broker = broker or plugins.broker_from_url(
+            config.broker,
+            cluster=config.cluster,
+            device=self.name,
+            username=config.username,
+            password=config.read_password(),
+            ca_file=config.ca_file,
+        )
+        self._signer = signer or _read_signer(config, self.name)
+        self._store: Store | None = store
+        self._timing = timing or Timing()
+        self._policies: Mapping[str, Policy] = {
+            name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")
+        }
+        if config.policy not in self._policies:
+            plugins.load("crowd.policies", config.policy)
+        self.results: dict[DeviceId, ResultMessage] = {}
+        """How the run ended, by device, as far as is known here."""
+        self._task: Task | None = None
+        self._state: ReplicaState | None = None
+        self._plan: Plan | None = None
+        self._last = Progress(round=0, accuracy=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
+        self._listeners: set[MemoryObjectSendStream[Progress]] = set()
+        self._over = anyio.Event()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        task, work = await anyio.to_thread.run_sync(self._prepare)
+        self._task = task
+        if self._store is None:
+            self._store = await anyio.to_thread.run_sync(self._open_store)
+        boot = secrets.token_bytes(16)
+        self._supervisor = self._make_supervisor(task, work, Life(incarnation=1, boot=boot))
+        await self._supervisor.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._supervisor.__aexit__(kind, error, traceback)
+        finally:
+            for listener in list(self._listeners):
+                listener.close()
+
+    def _prepare(self) -> tuple[Task, Work]:
+        if self._make_task is not None:
+            task = self._make_task(self.config.name)
+        else:
+            task = plugins.make_task(self.config.task, self.config.name, self.config.data)
+        return task, prepare(task, device=self.name, data_epoch=0)
+
+    def _open_store(self) -> Store:
+        store: Store = plugins.load("crowd.devices", "store")(self.config.state_dir)
+        return store
+
+    def _make_supervisor(self, task: Task, work: Work, life: Life) -> Supervisor:
+        config, compute = self.config, self._device.compute
+        facts = work.facts
+        profile = Profile(
+            device=self.name,
+            life=life,
+            revision=0,
+            run=1,
+            started=False,
+            members_min=config.members_min,
+            policy=config.policy,
+            policy_version=self._policies[config.policy].version,
+            protocol_version=PROTOCOL_VERSION,
+            prefer=config.prefer,
+            seed=config.seed,
+            task=facts,
+            speed_kflops=1,
+            memory_bytes=0,
+            uplink_bytes_s=config.uplink_bytes_s,
+            downlink_bytes_s=config.downlink_bytes_s,
+            link_assumed=True,
+            share=config.share,
+            data_epoch=0,
+            label_counts=work.store.label_counts,
+            held_out=0 if facts.evaluation_samples else len(work.evaluation),
+        )
+        info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
+
+        def make_planner() -> Planner:
+            return Planner(
+                device=self.name,
+                policies=self._policies,
+                compute=compute,
+                trainer=supervisor.ref("trainer"),
+                data_mover=supervisor.ref("data mover"),
+                observe=self._observe,
+                timing=self._timing,
+            )
+
+        def make_trainer() -> Trainer:
+            return Trainer(
+                device=self.name,
+                task=task,
+                work=work,
+                compute=compute,
+                planner=supervisor.ref("planner"),
+                data_mover=supervisor.ref("data mover"),
+                profiler=supervisor.ref("profiler"),
+                observe=self._observe,
+                traffic=lambda: self.traffic,
+                downlink_bytes_s=config.downlink_bytes_s,
+            )
+
+        def make_data_mover() -> DataMover:
+            return DataMover(
+                device=self.name,
+                cluster=config.cluster,
+                broker=self._broker,
+                signer=self._signer,
+                life=life,
+                share=config.share,
+                size_bytes_max=max(1 << 20, 16 * facts.state_elements),
+                planner=supervisor.ref("planner"),
+                trainer=supervisor.ref("trainer"),
+                profiler=supervisor.ref("profiler"),
+                info=json.dumps(info).encode(),
+                seed=int.from_bytes(life.boot[:4], "big"),
+            )
+
+        def make_profiler() -> Profiler:
+            return Profiler(
+                profile=profile,
+                sensor=self._device.sensor,
+                planner=supervisor.ref("planner"),
+                trainer=supervisor.ref("trainer"),
+            )
+
+        # stopped in reverse order: the data mover says goodbye last
+        supervisor = Supervisor(
+            [
+                ChildSpec(name="data mover", factory=make_data_mover, mailbox_size=MAILBOX_SIZE),
+                ChildSpec(name="planner", factory=make_planner, mailbox_size=MAILBOX_SIZE),
+                ChildSpec(name="trainer", factory=make_trainer, mailbox_size=MAILBOX_SIZE),
+                ChildSpec(name="profiler", factory=make_profiler, mailbox_size=MAILBOX_SIZE),
+            ],
+            strategy=Strategy.ONE_FOR_ALL,
+            restarts_max=RESTARTS_MAX,
+            window_s=RESTART_WINDOW_S,
+            seed=int.from_bytes(life.boot[4:8], "big"),
+        )
+        return supervisor
+
+    # --- what its owner sees ------------------------------------------------------------------------------------------
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes over this device's link since the node was made."""
+        return self._broker.traffic
+
+    @property
+    def plan(self) -> Plan | None:
+        """The active plan."""
+        return self._plan
+
+    @property
+    def digest(self) -> str | None:
+        """Of the final state, in hexadecimal; `None` before the run is finished here."""
+        return None if self._state is None else self._state.digest.hex()
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The trained network, the same on every device; raises `RuntimeError` before the run is finished here."""
+        if self._state is None or self._task is None:
+            raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
+        model = self._task.model()
+        replica.load(model, self._state)
+        return model.eval()
+
+    async def wait(self) -> None:
+        """Return when every living member has published the result of the run."""
+        await self._over.wait()
+
+    async def progress(self) -> AsyncIterator[Progress]:
+        """Every round from now on, and every new plan; ends when `wait` would return. A listener that is slower than
+        the rounds misses some, never the last."""
+        send: MemoryObjectSendStream[Progress]
+        receive: MemoryObjectReceiveStream[Progress]
+        send, receive = anyio.create_memory_object_stream(PROGRESS_BUFFER)
+        if self._over.is_set():
+            send.close()
+        else:
+            self._listeners.add(send)
+        try:
+            async with receive:
+                async for news in receive:
+                    yield news
+        finally:
+            self._listeners.discard(send)
+            send.close()
+
+    # --- what the actors report ---------------------------------------------------------------------------------------
+
+    def _observe(self, news: planning_actor.Observation | training_actor.Observation) -> None:
+        match news:
+            case PlanActivated(active=active):
+                self._plan = active.plan
+                self._tell(attrs.evolve(self._last, plan=self._plan))
+            case RoundDone(progress=progress, point=point):
+                self._tell(
+                    Progress(
+                        round=progress.round,
+                        accuracy=point.correct / point.evaluated if point.evaluated else self._last.accuracy,
+                        bytes_up=point.bytes_up,
+                        bytes_down=point.bytes_down,
+                        elapsed_s=point.elapsed_us / SECOND_US,
+                        plan=self._plan,
+                        finished=progress.finished,
+                    )
+                )
+            case RunFinished(state=state):
+                self._state = state
+                self._keep(state)
+            case ResultKnown(device=device, result=result):
+                self.results[device] = result
+            case RunOver():
+                self._over.set()
+                for listener in list(self._listeners):
+                    listener.close()
+            case _:
+                assert_never(news)
+
+    def _tell(self, news: Progress) -> None:
+        self._last = news
+        for listener in list(self._listeners):
+            try:
+                listener.send_nowait(news)
+            except anyio.WouldBlock:
+                log.debug("progress_listener_slow", round=news.round)
+
+    def _keep(self, state: ReplicaState) -> None:
+        """Write the trained network to the store; one small file at the end of a run."""
+        assert self._task is not None
+        assert self._store is not None
+        self._store.write(MODEL_FILE, replica.trained_model_bytes(self._task.model(), state))
+
+
+def _read_signer(config: NodeConfig, name: DeviceId) -> Signer:
+    if config.key_file is None or config.members_file is None:
+        raise BadConfig(
+            f"node {name!r}: key_file and members_file are missing; make a key with 'crowd keys new {name}'"
+        )
+    members = read_members(config.members_file)
+    key = read_key(config.key_file)
+    if name not in members:
+        raise BadConfig(
+            f"{config.members_file}: {name!r} is not in it; add the line of 'crowd keys show {config.key_file}'"
+        )
+    if members[name].public_bytes_raw() != key.public_key().public_bytes_raw():
+        raise BadConfig(
+            f"{config.members_file}: the key of {name!r} is not that of {config.key_file}; "
+            f"replace the line by that of 'crowd keys show {config.key_file}'"
+        )
+    return Ed25519Signer(key, members)

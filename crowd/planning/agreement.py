@@ -1,0 +1,865 @@
+"""How devices agree on a plan without a leader (design, section 4): `step(state, event, decide)`, a pure function.
+
+Layout: `Timing`, the events, the effects, `State`, then `step` and what it is made of: `_learn` (views), `_watch` and
+`_bury` (departure), `_ack` (promises), `_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says
+when to send the next `Tick`. Times are integer microseconds of any monotonic clock; the caller owns the clock, the
+network and the memory of signed envelopes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, assert_never
+
+import attrs
+
+from crowd.planning.ack import Ack, Progress
+from crowd.planning.plan import Plan
+from crowd.planning.profile import Profile, Share
+from crowd.planning.view import View
+from crowd.units import SECOND_US, DeviceId, Life
+
+WATCHED = 3
+"""How many devices watch each heartbeat: the next IDs of the view."""
+
+_STRICTNESS = {Share.RAW: 0, Share.FEATURES: 1, Share.NEVER: 2}
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """The protocol's times."""
+
+    rest_us: int = SECOND_US // 5
+    rest_before_start_us: int = 2 * SECOND_US
+    probe_us: int = 2 * SECOND_US
+    ack_patience_us: int = 10 * SECOND_US
+    beat_running_us: int = 5 * SECOND_US
+    beat_idle_us: int = 60 * SECOND_US
+    beats_missed_max: int = 3
+    ask_again_us: int = SECOND_US
+    return_max_us: int = 600 * SECOND_US
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Tick:
+    """Time has passed."""
+
+
+@attrs.frozen(kw_only=True)
+class Connected:
+    """A new broker session is up; retained state must be rebuilt."""
+
+
+@attrs.frozen(kw_only=True)
+class Disconnected:
+    pass
+
+
+@attrs.frozen(kw_only=True)
+class OwnProfile:
+    """The profiler's news of this device; life, revision and `started` are filled in here."""
+
+    profile: Profile
+
+
+@attrs.frozen(kw_only=True)
+class Learned:
+    """Profiles and burials from outside."""
+
+    profiles: tuple[Profile, ...] = ()
+    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    source: DeviceId | None = None
+
+
+@attrs.frozen(kw_only=True)
+class AckHeard:
+    ack: Ack
+
+
+@attrs.frozen(kw_only=True)
+class BeatHeard:
+    device: DeviceId
+    life: Life
+    view_digest: bytes
+    generation: int
+
+
+@attrs.frozen(kw_only=True)
+class StatusHeard:
+    """`online` or `offline`: for people, and here only a reason to probe. It may be stale."""
+
+    device: DeviceId
+    online: bool
+
+
+@attrs.frozen(kw_only=True)
+class ProbeAnswered:
+    device: DeviceId
+    life: Life
+
+
+@attrs.frozen(kw_only=True)
+class ViewRequested:
+    device: DeviceId
+    versions: Mapping[DeviceId, tuple[Life, int]]
+    buried: Mapping[DeviceId, Life]
+
+
+@attrs.frozen(kw_only=True)
+class OwnerSilent:
+    """A slice of this device is still missing after three deadlines."""
+
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class StateReached:
+    """The state was initialised or fetched."""
+
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class RoundReady:
+    """All merged slices of the next round are here: may it be completed? Answered by `RoundAccepted` or not at all."""
+
+    generation: int
+    progress: Progress
+
+
+Event: TypeAlias = (
+    Tick
+    | Connected
+    | Disconnected
+    | OwnProfile
+    | Learned
+    | AckHeard
+    | BeatHeard
+    | StatusHeard
+    | ProbeAnswered
+    | ViewRequested
+    | OwnerSilent
+    | StateReached
+    | RoundReady
+)
+
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class PublishProfile:
+    profile: Profile
+
+
+@attrs.frozen(kw_only=True)
+class PublishAck:
+    ack: Ack
+
+
+@attrs.frozen(kw_only=True)
+class PublishBurials:
+    buried: Mapping[DeviceId, Life]
+
+
+@attrs.frozen(kw_only=True)
+class SendBeat:
+    view_digest: bytes
+    generation: int
+
+
+@attrs.frozen(kw_only=True)
+class AskView:
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class SendView:
+    """Send `device` the profiles of these devices, and the burials."""
+
+    device: DeviceId
+    profiles: tuple[DeviceId, ...]
+    buried: Mapping[DeviceId, Life]
+
+
+@attrs.frozen(kw_only=True)
+class SendProbe:
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class Freeze:
+    """Neither merge nor complete a round of the active plan any more. Comes before the `PublishAck` that says so."""
+
+
+@attrs.frozen(kw_only=True)
+class Activate:
+    active: "Active"
+
+
+@attrs.frozen(kw_only=True)
+class RoundAccepted:
+    progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class Buried:
+    """For the log: this device has declared a life dead, and why."""
+
+    device: DeviceId
+    reason: str
+
+
+Effect: TypeAlias = (
+    PublishProfile
+    | PublishAck
+    | PublishBurials
+    | SendBeat
+    | AskView
+    | SendView
+    | SendProbe
+    | Freeze
+    | Activate
+    | RoundAccepted
+    | Buried
+)
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What `decide` makes of a view."""
+
+    plan: Plan
+    plan_digest: bytes
+
+
+Decide: TypeAlias = Callable[[View], Decision]
+
+
+@attrs.frozen(kw_only=True)
+class Active:
+    """A plan that every member has acknowledged, and where its generation starts."""
+
+    generation: int
+    view_digest: bytes
+    plan_digest: bytes
+    plan: Plan
+    start: Progress
+    holders: tuple[DeviceId, ...]
+    """Who acknowledged with the state that is the start."""
+
+
+@attrs.frozen(kw_only=True)
+class Promise:
+    """The last ack given, and the plan that it promised to follow."""
+
+    ack: Ack
+    plan: Plan
+    given_us: int
+    rules: Mapping[DeviceId, tuple[Share, int]]
+    """Share level and memory budget of every member when the promise was given."""
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """All that one device knows. Begin with `State(own=..., progress=...)`; nothing is published before `Connected`."""
+
+    own: Profile
+    """As last published, or to be published on connection."""
+    progress: Progress = attrs.field(factory=Progress)
+    timing: Timing = attrs.field(factory=Timing)
+    now_us: int = 0
+    view: View = attrs.field(factory=View)
+    changed_us: int = 0
+    """When the view last changed."""
+    acks: Mapping[DeviceId, Ack] = attrs.field(factory=dict)
+    """The latest of each other device."""
+    generation_known: int = 0
+    generation_acked: int = 0
+    """The highest that this process ever promised, in whatever life."""
+    promise: Promise | None = None
+    active: Active | None = None
+    connected: bool = False
+    echoed_us: int | None = None
+    """When an own heartbeat last came back in this connection."""
+    beat_due_us: int = 0
+    heard_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    offline: frozenset[DeviceId] = frozenset()
+    probes_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    """When each suspect's answer is overdue."""
+    asked_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    times_buried: int = 0
+    returns_us: int | None = None
+    """While buried: when to come back."""
+
+    @property
+    def me(self) -> DeviceId:
+        return self.own.device
+
+    @property
+    def running(self) -> bool:
+        """Whether a plan with work is active and the run has not ended."""
+        return self.active is not None and self.active.plan.has_work and not self.progress.finished
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no round may be merged or completed: nothing is active, or a later plan is promised."""
+        return self.active is None or self.promise is None or self.promise.ack.generation > self.active.generation
+
+    @property
+    def echoing(self) -> bool:
+        """Whether own messages are known to make the way through the broker."""
+        return self.connected and self.echoed_us is not None and self.now_us - self.echoed_us < self.silence_us
+
+    @property
+    def beat_us(self) -> int:
+        return self.timing.beat_running_us if self.running else self.timing.beat_idle_us
+
+    @property
+    def silence_us(self) -> int:
+        return self.timing.beats_missed_max * self.beat_us
+
+    @property
+    def started(self) -> bool:
+        run = max((profile.run for profile in self.view.living), default=0)
+        return any(profile.started for profile in self.view.living if profile.run == run)
+
+    @property
+    def rest_us(self) -> int:
+        return self.timing.rest_us if self.started else self.timing.rest_before_start_us
+
+    @property
+    def ack_patience_us(self) -> int:
+        """How long a living member may leave a promise unanswered."""
+        round_us = self.active.plan.round_us if self.active is not None else 0
+        return max(self.timing.ack_patience_us, 3 * round_us)
+
+    @property
+    def watched(self) -> tuple[DeviceId, ...]:
+        """Whose heartbeats this device reads: its own and those of the IDs before it, in a ring."""
+        ring = [profile.device for profile in self.view.living]
+        if self.me not in ring:
+            return (self.me,)
+        place = ring.index(self.me)
+        return tuple(dict.fromkeys(ring[place - back] for back in range(min(WATCHED, len(ring) - 1) + 1)))
+
+
+Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
+
+
+class _Turn:
+    """One call of `step`: the state as it develops, and the effects so far."""
+
+    def __init__(self, state: State, decide: Decide) -> None:
+        self.state = state
+        self.decide = decide
+        self.effects: list[Effect] = []
+
+    def set(self, **changes: object) -> None:
+        self.state = attrs.evolve(self.state, **changes)  # type: ignore[arg-type]  # names are checked by evolve
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+
+def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
+    """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
+    turn = _Turn(attrs.evolve(state, now_us=max(now_us, state.now_us)), decide)
+    round_complete = _take_in(turn, event)
+    _rise_above(turn)
+    _watch(turn)
+    _bury_the_overdue(turn)
+    _ack(turn, round_complete=round_complete)
+    _activate(turn)
+    _ask_for_views(turn)
+    _beat(turn)
+    return turn.state, tuple(turn.effects)
+
+
+def _take_in(turn: _Turn, event: Event) -> bool:
+    """Put the event into the state; whether it completed a round."""
+    match event:
+        case Tick():
+            pass
+        case Connected():
+            _connect(turn)
+        case Disconnected():
+            turn.set(connected=False, echoed_us=None, probes_us={})
+        case OwnProfile(profile=profile):
+            _publish_own(turn, profile)
+        case Learned(profiles=profiles, buried=buried, source=source):
+            _learn(turn, profiles, buried, source)
+        case AckHeard(ack=ack):
+            _hear_ack(turn, ack)
+        case BeatHeard():
+            _hear_beat(turn, event)
+        case StatusHeard(device=device, online=online):
+            known = turn.state.offline - {device} if online else turn.state.offline | {device}
+            turn.set(offline=known)
+        case ProbeAnswered(device=device, life=life):
+            suspect = turn.state.view.profiles.get(device)
+            if suspect is not None and life >= suspect.life:
+                _alive(turn, device)
+        case ViewRequested():
+            _answer_view(turn, event)
+        case OwnerSilent(device=device):
+            _bury(turn, device, "its slice did not come")
+        case StateReached(progress=progress):
+            turn.set(progress=progress)
+        case RoundReady(generation=generation, progress=progress):
+            state = turn.state
+            if state.active is not None and generation == state.active.generation and not state.frozen:
+                turn.set(progress=progress)
+                turn.emit(RoundAccepted(progress=progress))
+                return True
+        case _:
+            assert_never(event)
+    return False
+
+
+def next_deadline_us(state: State) -> int | None:
+    """When something will be due without any event; `None` while disconnected."""
+    if not state.connected:
+        return None
+    due = [state.beat_due_us, *state.probes_us.values()]
+    if state.returns_us is not None:
+        due.append(state.returns_us)
+    if state.now_us < state.changed_us + state.rest_us:
+        due.append(state.changed_us + state.rest_us)
+    due.extend(
+        state.heard_us[device] + state.silence_us
+        for device in state.watched
+        if device != state.me and device in state.heard_us and device not in state.probes_us
+    )
+    if state.promise is not None and _missing_acks(state):
+        due.append(state.promise.given_us + state.ack_patience_us)
+    differing = _differing(state)
+    if differing is not None:
+        due.append(state.asked_us.get(differing, state.now_us) + state.timing.ask_again_us)
+    return max(min(due), state.now_us)
+
+
+# --- own life and views -----------------------------------------------------------------------------------------------
+
+
+def _connect(turn: _Turn) -> None:
+    """Rebuild what the broker may have forgotten; every clock restarts."""
+    state = turn.state
+    turn.set(
+        connected=True,
+        echoed_us=None,
+        beat_due_us=state.now_us,
+        probes_us={},
+        asked_us={},
+        heard_us=dict.fromkeys(state.heard_us, state.now_us),
+        changed_us=state.now_us,
+        promise=attrs.evolve(state.promise, given_us=state.now_us) if state.promise is not None else None,
+    )
+    if state.returns_us is None:
+        _merge(turn, (state.own,), {})
+        turn.emit(PublishProfile(profile=state.own))
+        if state.promise is not None:
+            turn.emit(PublishAck(ack=state.promise.ack))
+
+
+def _publish_own(turn: _Turn, profile: Profile) -> None:
+    own = turn.state.own
+    started = turn.state.running or (own.started and profile.run == own.run)
+    profile = attrs.evolve(profile, life=own.life, revision=own.revision, started=started)
+    if profile == own:
+        return
+    profile = attrs.evolve(profile, revision=own.revision + 1)
+    turn.set(own=profile)
+    if turn.state.connected and turn.state.returns_us is None:
+        _merge(turn, (profile,), {})
+        turn.emit(PublishProfile(profile=profile))
+
+
+def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId, Life]) -> None:
+    """Merge into the view; a change of what lives starts the rest time anew."""
+    before = turn.state.view
+    after = before.merge(profiles, buried)
+    if after is before:
+        return
+    turn.set(view=after)
+    if after.living == before.living:
+        return
+    living = {profile.device: profile for profile in after.living}
+    known = {profile.device: profile for profile in before.living}
+    now = turn.state.now_us
+    # a new life is a sign of life; a departed one is no suspect any more
+    fresh = {device for device, profile in living.items() if device not in known or known[device].life != profile.life}
+    turn.set(
+        changed_us=now,
+        heard_us={device: now if device in fresh else turn.state.heard_us.get(device, now) for device in living},
+        probes_us={
+            device: due for device, due in turn.state.probes_us.items() if device in living and device not in fresh
+        },
+        acks={device: ack for device, ack in turn.state.acks.items() if device in living},
+    )
+    own = turn.state.own
+    if turn.state.running and not own.started and turn.state.connected and turn.state.returns_us is None:
+        # rides on a change that others made: alone it would not be worth a generation
+        _publish_own(turn, own)
+
+
+def _learn(
+    turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId, Life], source: DeviceId | None
+) -> None:
+    state = turn.state
+    stale = any(
+        profile.device == source
+        and source in state.view.profiles
+        and (profile.version < state.view.profiles[source].version or state.view.is_buried(source, profile.life))
+        for profile in profiles
+    )
+    _merge(turn, profiles, buried)
+    if stale and source is not None and source != state.me:
+        # it has come back under its old name and does not know of its former life, or of its burial
+        turn.emit(SendView(device=source, profiles=(source,), buried=dict(turn.state.view.buried)))
+
+
+def _rise_above(turn: _Turn) -> None:
+    """Go above a profile of this device that it did not publish, and above its own burial."""
+    state = turn.state
+    if not state.connected:
+        return
+    me, own = state.me, state.own
+    foreign = state.view.profiles.get(me, own)
+    if state.returns_us is not None:
+        if state.now_us >= state.returns_us:
+            turn.set(returns_us=None)
+            _begin_life(turn, above=max(state.view.buried.get(me, own.life), own.life))
+        return
+    if state.view.is_buried(me, own.life):
+        pause_us = min(SECOND_US << min(state.times_buried + 1, 20), state.timing.return_max_us)
+        turn.set(times_buried=state.times_buried + 1, returns_us=state.now_us + pause_us)
+        _stop(turn)
+    elif foreign != own and foreign.version >= own.version:
+        _stop(turn)
+        _begin_life(turn, above=foreign.life)
+
+
+def _begin_life(turn: _Turn, *, above: Life) -> None:
+    own = turn.state.own
+    life = Life(incarnation=above.incarnation + 1, boot=own.life.boot)
+    own = attrs.evolve(own, life=life, revision=0)
+    turn.set(own=own)
+    _merge(turn, (own,), {})
+    turn.emit(PublishProfile(profile=own))
+
+
+def _stop(turn: _Turn) -> None:
+    """Leave the active plan and every promise: they were of another life."""
+    if turn.state.active is not None:
+        turn.emit(Freeze())
+    turn.set(active=None, promise=None)
+
+
+def _answer_view(turn: _Turn, request: ViewRequested) -> None:
+    view = turn.state.view
+    newer = tuple(
+        device
+        for device, profile in sorted(view.profiles.items())
+        if (device not in request.versions or profile.version > request.versions[device]) and view.is_living(device)
+    )
+    burials = {
+        device: life
+        for device, life in view.buried.items()
+        if (device not in request.buried or life > request.buried[device]) and device in request.versions
+    }
+    if newer or burials:
+        turn.emit(SendView(device=request.device, profiles=newer, buried=burials))
+    lacking = any(
+        device not in view.profiles or version > view.profiles[device].version
+        for device, version in request.versions.items()
+        if not view.is_buried(device, version[0])
+    ) or any(
+        device in view.profiles and life > view.buried.get(device, Life(incarnation=-1, boot=b""))
+        for device, life in request.buried.items()
+    )
+    if lacking:
+        _ask(turn, request.device)
+
+
+def _ask(turn: _Turn, device: DeviceId) -> None:
+    state = turn.state
+    if state.now_us - state.asked_us.get(device, -state.timing.ask_again_us) >= state.timing.ask_again_us:
+        turn.set(asked_us={**state.asked_us, device: state.now_us})
+        turn.emit(AskView(device=device))
+
+
+def _differing(state: State) -> DeviceId | None:
+    """Whose promise shows that it knows something that this device lacks: the most advanced, by lowest ID."""
+    mine = state.promise.ack.generation if state.promise is not None else 0
+    digest = state.view.digest
+    ahead = [
+        (-ack.generation, device)
+        for device, ack in state.acks.items()
+        if ack.view_digest != digest and ack.generation >= mine and state.view.is_living(device)
+    ]
+    return min(ahead)[1] if ahead else None
+
+
+def _ask_for_views(turn: _Turn) -> None:
+    state = turn.state
+    rested = state.now_us - state.changed_us >= state.timing.rest_us
+    if state.connected and rested and state.returns_us is None:
+        device = _differing(state)
+        if device is not None:
+            _ask(turn, device)
+
+
+# --- departure --------------------------------------------------------------------------------------------------------
+
+
+def _alive(turn: _Turn, device: DeviceId) -> None:
+    state = turn.state
+    turn.set(
+        heard_us={**state.heard_us, device: state.now_us},
+        offline=state.offline - {device},
+        probes_us={suspect: due for suspect, due in state.probes_us.items() if suspect != device},
+    )
+
+
+def _watch(turn: _Turn) -> None:
+    """Probe who is said to be offline, and whose heartbeat this device should have heard."""
+    state = turn.state
+    if not state.echoing:
+        return
+    silent = {
+        device
+        for device in state.watched
+        if device in state.heard_us and state.now_us - state.heard_us[device] >= state.silence_us
+    }
+    for device in sorted((silent | state.offline) - {state.me} - state.probes_us.keys()):
+        if state.view.is_living(device):
+            turn.set(probes_us={**turn.state.probes_us, device: state.now_us + state.timing.probe_us})
+            turn.emit(SendProbe(device=device))
+
+
+def _missing_acks(state: State) -> tuple[DeviceId, ...]:
+    """Living members whose matching ack this device's promise still waits for."""
+    promise = state.promise
+    if promise is None or (state.active is not None and state.active.generation >= promise.ack.generation):
+        return ()
+    return tuple(
+        member.device
+        for member in promise.plan.members
+        if member.device != state.me
+        and state.view.is_living(member.device)
+        and state.view.profiles[member.device].life == member.life
+        and not _matches(state.acks.get(member.device), promise.ack, member.life)
+    )
+
+
+def _bury_the_overdue(turn: _Turn) -> None:
+    state = turn.state
+    if not state.echoing:
+        return
+    for device, due_us in sorted(state.probes_us.items()):
+        if state.now_us >= due_us:
+            _bury(turn, device, "it did not answer")
+    if state.promise is not None and state.now_us - state.promise.given_us >= state.ack_patience_us:
+        for device in _missing_acks(state):
+            _bury(turn, device, "it did not agree to the plan")
+
+
+def _bury(turn: _Turn, device: DeviceId, reason: str) -> None:
+    state = turn.state
+    if device == state.me or not state.echoing or not state.view.is_living(device):
+        return
+    buried = {device: state.view.profiles[device].life}
+    turn.set(offline=state.offline - {device})
+    _merge(turn, (), buried)
+    turn.emit(Buried(device=device, reason=reason))
+    turn.emit(PublishBurials(buried=buried))
+
+
+# --- promises ---------------------------------------------------------------------------------------------------------
+
+
+def _matches(theirs: Ack | None, mine: Ack, life: Life) -> bool:
+    return (
+        theirs is not None
+        and theirs.life == life
+        and theirs.generation == mine.generation
+        and theirs.view_digest == mine.view_digest
+        and theirs.plan_digest == mine.plan_digest
+    )
+
+
+def _hear_ack(turn: _Turn, ack: Ack) -> None:
+    state = turn.state
+    if ack.device == state.me:
+        turn.set(generation_known=max(state.generation_known, ack.generation))
+        return
+    known = state.acks.get(ack.device)
+    if known is None or (ack.life, ack.generation) > (known.life, known.generation):
+        turn.set(acks={**state.acks, ack.device: ack}, generation_known=max(state.generation_known, ack.generation))
+
+
+def _ack(turn: _Turn, *, round_complete: bool) -> None:
+    """Promise to follow the plan of the present view, where the rules allow it now."""
+    state = turn.state
+    if not state.connected or state.returns_us is not None or not state.view.is_living(state.me):
+        return
+    if state.now_us - state.changed_us < state.rest_us or state.probes_us.keys() & {
+        p.device for p in state.view.living
+    }:
+        return
+    digest = state.view.digest
+    mine = state.promise.ack if state.promise is not None else None
+    joinable = max(
+        (ack.generation for ack in state.acks.values() if ack.view_digest == digest),
+        default=0,
+    )
+    if mine is not None and mine.view_digest == digest and joinable <= state.generation_acked:
+        return
+    if not round_complete and not _may_leave_round(state):
+        return
+    decision = turn.decide(state.view)
+    life = decision.plan.life_of(state.me)
+    if life is None:
+        if state.active is not None:
+            _stop(turn)
+        return
+    ack = Ack(
+        device=state.me,
+        life=life,
+        generation=joinable if joinable > state.generation_acked else state.generation_known + 1,
+        view_digest=digest,
+        plan_digest=decision.plan_digest,
+        progress=state.progress,
+    )
+    if not state.frozen:
+        turn.emit(Freeze())
+    members = {member.device for member in decision.plan.members}
+    rules = {p.device: (p.share, p.memory_bytes) for p in state.view.living if p.device in members}
+    turn.set(
+        promise=Promise(ack=ack, plan=decision.plan, given_us=state.now_us, rules=rules),
+        generation_known=max(state.generation_known, ack.generation),
+        generation_acked=ack.generation,
+    )
+    turn.emit(PublishAck(ack=ack))
+
+
+def _may_leave_round(state: State) -> bool:
+    """Whether an ack need not wait for the end of the round in hand."""
+    active, promise = state.active, state.promise
+    if active is None or promise is None or state.frozen or not state.running:
+        return True
+    living = {profile.device: profile for profile in state.view.living}
+    for member in active.plan.members:
+        profile = living.get(member.device)
+        if profile is None or profile.life != member.life:
+            return True
+        share, memory_bytes = promise.rules[member.device]
+        if _STRICTNESS[profile.share] > _STRICTNESS[share] or profile.memory_bytes < memory_bytes:
+            return True
+    in_hand = (state.progress.run, state.progress.round + 1)
+    return any(
+        ack.generation > active.generation and (ack.progress.run, ack.progress.round) < in_hand
+        for ack in state.acks.values()
+        if active.plan.life_of(ack.device) == ack.life
+    )
+
+
+def _activate(turn: _Turn) -> None:
+    """Begin the promised plan once every member has promised the same."""
+    state = turn.state
+    promise = state.promise
+    if promise is None or not state.echoing or state.returns_us is not None:
+        return
+    if state.active is not None and state.active.generation >= promise.ack.generation:
+        return
+    acks = {state.me: promise.ack}
+    for member in promise.plan.members:
+        if not state.view.is_living(member.device):
+            return
+        if member.device == state.me:
+            continue
+        ack = state.acks.get(member.device)
+        if ack is not None and _disagrees(promise.ack, ack):
+            _declare_unfit(turn)
+            return
+        if ack is None or not _matches(ack, promise.ack, member.life):
+            return
+        acks[member.device] = ack
+    start = max(ack.progress for ack in acks.values())
+    active = Active(
+        generation=promise.ack.generation,
+        view_digest=promise.ack.view_digest,
+        plan_digest=promise.ack.plan_digest,
+        plan=promise.plan,
+        start=start,
+        holders=tuple(sorted(device for device, ack in acks.items() if ack.progress == start)),
+    )
+    turn.set(active=active, heard_us=dict.fromkeys(state.heard_us, state.now_us))
+    turn.set(beat_due_us=min(state.beat_due_us, state.now_us + turn.state.beat_us))
+    turn.emit(Activate(active=active))
+
+
+def _disagrees(mine: Ack, theirs: Ack) -> bool:
+    """Whether the same view gave another plan there: one of the two computes wrongly."""
+    same_vote = theirs.generation == mine.generation and theirs.view_digest == mine.view_digest
+    return same_vote and theirs.plan_digest != mine.plan_digest
+
+
+def _declare_unfit(turn: _Turn) -> None:
+    """Step back if the others' plan is the commoner one (ties: the lower digest stays)."""
+    state = turn.state
+    if state.promise is None or state.own.unfit:
+        return
+    mine = state.promise.ack
+    votes: dict[bytes, int] = {mine.plan_digest: 1}
+    for ack in state.acks.values():
+        if ack.generation == mine.generation and ack.view_digest == mine.view_digest:
+            votes[ack.plan_digest] = votes.get(ack.plan_digest, 0) + 1
+    commonest = min(votes, key=lambda digest: (-votes[digest], digest))
+    if commonest != mine.plan_digest:
+        _publish_own(turn, attrs.evolve(state.own, unfit="it computes another plan from the same view"))
+
+
+# --- heartbeats -------------------------------------------------------------------------------------------------------
+
+
+def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
+    state = turn.state
+    turn.set(generation_known=max(state.generation_known, beat.generation))
+    if beat.device == state.me:
+        if beat.life == state.own.life:
+            turn.set(echoed_us=state.now_us)
+        return
+    profile = state.view.profiles.get(beat.device)
+    if profile is None or beat.life > profile.life:
+        _ask(turn, beat.device)
+        return
+    if beat.life == profile.life and state.view.is_living(beat.device):
+        _alive(turn, beat.device)
+        if beat.view_digest != state.view.digest:
+            _ask(turn, beat.device)
+        if beat.generation != (state.promise.ack.generation if state.promise is not None else 0):
+            _repeat(turn)
+
+
+def _repeat(turn: _Turn) -> None:
+    """Say the last promise again: somebody may have missed it."""
+    if turn.state.promise is not None:
+        turn.emit(PublishAck(ack=turn.state.promise.ack))
+
+
+def _beat(turn: _Turn) -> None:
+    state = turn.state
+    if not state.connected or state.now_us < state.beat_due_us:
+        return
+    # until the first echo, and while a promise waits for others, a lost message costs waiting time: beat faster
+    eager = not state.echoing or bool(_missing_acks(state))
+    pause_us = min(state.beat_us, state.timing.probe_us) if eager else state.beat_us
+    turn.set(beat_due_us=state.now_us + pause_us)
+    generation = state.promise.ack.generation if state.promise is not None else 0
+    turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))

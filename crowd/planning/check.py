@@ -1,0 +1,161 @@
+"""Whether a plan may be carried out: what S2 and S4 (design, section 4) and the plan's own form ask for."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Number
+from typing import Any
+
+import attrs
+
+from crowd.planning.estimate import memory_needed_bytes
+from crowd.planning.plan import Plan
+from crowd.planning.profile import Profile, Share, TaskFacts
+from crowd.units import DeviceId
+
+
+def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
+    """Everything that is wrong with `plan` for these living devices, one sentence each; empty if it may be carried
+    out. An engine refuses any other plan with `InfeasiblePlan`."""
+    living = {profile.device: profile for profile in profiles}
+    found = [*_form(plan), *_members(plan, living)]
+    if found:
+        return tuple(found)
+    members = {member.device: living[member.device] for member in plan.members}
+    found.extend(_roles(plan, members))
+    if found or not members:
+        return tuple(found)
+    task = next(iter(members.values())).task
+    found.extend(_samples(plan, members))
+    found.extend(_sharing(plan, members))
+    found.extend(_memory(plan, members, task))
+    found.extend(_trainers(plan, task))
+    found.extend(_slices(plan, task))
+    return tuple(found)
+
+
+def _form(plan: Plan) -> Iterator[str]:
+    """Integers only, none negative, and every tuple in its canonical order without repetition."""
+    orders: dict[str, list[tuple[Any, ...]]] = {
+        "members": [(member.device,) for member in plan.members],
+        "left_out": [(left_out.device,) for left_out in plan.left_out],
+        "trainers": [(trainer.device,) for trainer in plan.trainers],
+        "assignments": [(assignment.lender, assignment.trainer) for assignment in plan.assignments],
+        "idle": [(idle.device, idle.reason) for idle in plan.idle],
+        "slices": [(part.start, part.stop) for part in plan.slices],
+    }
+    for name, keys in orders.items():
+        if any(first >= second for first, second in itertools.pairwise(keys)):
+            yield f"{name} are not in canonical order"
+    values = attrs.asdict(plan, recurse=True, filter=lambda field, _: field.name not in ("life", "seed"))
+    for number in _numbers(values):
+        if type(number) is not int or number < 0:
+            yield f"{number!r} is no count"
+
+
+def _numbers(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, Number):
+        yield value
+
+
+def _members(plan: Plan, living: Mapping[DeviceId, Profile]) -> Iterator[str]:
+    lives = [(member.device, member.life) for member in plan.members]
+    lives.extend((left_out.device, left_out.life) for left_out in plan.left_out)
+    for device, life in lives:
+        profile = living.get(device)
+        if profile is None or profile.life != life:
+            yield f"{device} does not live in the life that the plan names"
+    twice = {member.device for member in plan.members} & {member.device for member in plan.left_out}
+    yield from (f"{device} is a member and left out" for device in sorted(twice))
+
+
+def _roles(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
+    """Only members have a part in the plan, only trainers are given samples, and no work means none at all."""
+    trainers = {trainer.device for trainer in plan.trainers}
+    given = {assignment.trainer for assignment in plan.assignments}
+    named = {assignment.lender for assignment in plan.assignments} | {idle.device for idle in plan.idle}
+    for device in sorted((trainers | given | named | {part.owner for part in plan.slices}) - members.keys()):
+        yield f"{device} is no member"
+    yield from (f"{device} is given samples but is no trainer" for device in sorted(given - trainers))
+    yield from (f"{device} is a trainer but is given no samples" for device in sorted(trainers - given))
+    if not plan.has_work and plan.slices:
+        yield "slices are owned though there is no work"
+
+
+def _samples(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
+    """S2: each sample of every member is assigned once or idle with a reason; a plan without work may leave it open."""
+    placed = {device: [0] * len(profile.label_counts) for device, profile in members.items()}
+    entries = [(assignment.lender, assignment.counts) for assignment in plan.assignments]
+    for device, counts in (*entries, *((idle.device, idle.counts) for idle in plan.idle)):
+        if len(counts) != len(placed[device]):
+            yield f"{device} has {len(placed[device])} labels, but an entry names {len(counts)}"
+            continue
+        if not any(counts):
+            yield f"an entry of {device} is empty"
+        for label, count in enumerate(counts):
+            placed[device][label] += count
+    for device, profile in members.items():
+        if tuple(placed[device]) != profile.label_counts and (plan.has_work or any(placed[device])):
+            yield f"{device} holds {profile.label_counts}, but the plan places {tuple(placed[device])}"
+    yield from (f"samples of {idle.device} are idle without a reason" for idle in plan.idle if not idle.reason)
+    assigned = sum(assignment.samples for assignment in plan.assignments)
+    if assigned != plan.samples_total:
+        yield f"{assigned} samples are assigned, but the plan counts {plan.samples_total}"
+
+
+def _sharing(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
+    """S4: raw samples leave only a device that shares them."""
+    for assignment in plan.assignments:
+        share = members[assignment.lender].share
+        if assignment.lender != assignment.trainer and share is not Share.RAW:
+            yield f"{assignment.lender} lends to {assignment.trainer}, but shares {share.value}"
+
+
+def _memory(plan: Plan, members: Mapping[DeviceId, Profile], task: TaskFacts) -> Iterator[str]:
+    """S4: every device can hold what its part needs."""
+    trainers = {trainer.device for trainer in plan.trainers}
+    borrowed: dict[DeviceId, int] = {}
+    for assignment in plan.assignments:
+        if assignment.lender != assignment.trainer:
+            borrowed[assignment.trainer] = borrowed.get(assignment.trainer, 0) + assignment.samples
+    owned: dict[DeviceId, int] = {}
+    for part in plan.slices:
+        owned[part.owner] = owned.get(part.owner, 0) + part.stop - part.start
+    for device in sorted(trainers | owned.keys()):
+        needed = memory_needed_bytes(
+            task,
+            trains=device in trainers,
+            samples_borrowed=borrowed.get(device, 0),
+            owned_elements=owned.get(device, 0),
+        )
+        if needed > members[device].memory_bytes:
+            yield f"{device} needs {needed} bytes of memory, but has {members[device].memory_bytes}"
+
+
+def _trainers(plan: Plan, task: TaskFacts) -> Iterator[str]:
+    yield from (f"{trainer.device} trains nothing in a round" for trainer in plan.trainers if trainer.round_samples < 1)
+    if plan.has_work:
+        shares = [trainer.evaluation for trainer in plan.trainers]
+        yield from _gaps("the evaluation set", shares, task.evaluation_samples)
+
+
+def _slices(plan: Plan, task: TaskFacts) -> Iterator[str]:
+    if plan.has_work:
+        yield from _gaps("the state", [(part.start, part.stop) for part in plan.slices], task.state_elements)
+        yield from (f"{part.owner} owns an empty slice" for part in plan.slices if part.start >= part.stop)
+
+
+def _gaps(what: str, ranges: Iterable[tuple[int, int]], length: int) -> Iterator[str]:
+    """Whether the ranges, one after the other, cover `[0, length)` without gap or overlap."""
+    position = 0
+    for start, stop in ranges:
+        if stop < start or (start != position and start != stop):
+            yield f"[{start}, {stop}) of {what} does not follow on {position}"
+        position = max(position, stop)
+    if position != length:
+        yield f"{what} is covered up to {position} of {length}"

@@ -1,0 +1,79 @@
+"""How many epochs a cluster needs to the target: the only place for what was found by training and not by counting.
+
+Layout: the constants, `Mix` (how a plan spreads the data over its trainers) and `epochs_permille`.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+
+import attrs
+
+from crowd.planning.policy import Cluster
+
+NOMINAL_EPOCHS = 20
+"""How many epochs one trainer with all the data needs, where the task does not allow fewer."""
+EPOCHS_PER_SKEW_PERMILLE = 1_000
+"""More epochs if trainers see wholly other labels than the cluster holds."""
+CONFIRMING_ROUNDS = 2
+"""The target must be met by two evaluations in a row, and the second is known one round later."""
+
+
+@attrs.frozen(kw_only=True)
+class Mix:
+    """How the data is spread over the trainers, as far as it bears on the number of epochs."""
+
+    samples: int
+    """Of all members."""
+    assigned: int
+    """Of those, what some trainer trains."""
+    effective: int
+    """How many evenly trained samples the assigned ones are worth: fewer where some are trained more often than
+    others (Kish's effective sample size)."""
+    effective_trainers_permille: int
+    skew_permille: int
+    """Mean total variation distance between a trainer's labels and the cluster's, weighted by work."""
+
+
+def label_totals(cluster: Cluster) -> tuple[int, ...]:
+    """Samples of all members, by label."""
+    totals = [0] * max(len(member.label_counts) for member in cluster.members)
+    for member in cluster.members:
+        for label, count in enumerate(member.label_counts):
+            totals[label] += count
+    return tuple(totals)
+
+
+def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> Mix:
+    """`parts` has, for each trainer, the samples that it trains in a given time and its assigned samples by label;
+    `totals` are the cluster's samples by label."""
+    samples = sum(totals)
+    trained = sum(pace for pace, _ in parts)
+    assigned = squares = scaled_squares = skew = 0
+    for pace, counts in parts:
+        own = sum(counts)
+        assigned += own
+        squares += pace * pace
+        scaled_squares += (pace * pace << 20) // own
+        distance = sum([abs(count * samples - total * own) for count, total in zip(counts, totals, strict=False)])
+        distance += own * sum(totals[len(counts) :])
+        skew += pace * distance * 500 // (own * samples)
+    return Mix(
+        samples=samples,
+        assigned=assigned,
+        effective=max(1, (trained * trained << 20) // max(1, scaled_squares)),
+        effective_trainers_permille=effective_trainers_permille(trained, squares),
+        skew_permille=skew // max(1, trained),
+    )
+
+
+def effective_trainers_permille(total: int, squares: int) -> int:
+    """`1 / sum(share²)` in thousandths, from the sum and the sum of squares of the shares."""
+    return 1_000 * total * total // max(1, squares)
+
+
+def epochs_permille(*, effective_trainers_permille: int, skew_permille: int = 0) -> int:
+    """Epochs to the target as thousandths of what one trainer with all the data needs: as the square root of the
+    number of effective trainers, for an average of n replicas advances as if each had trained with a batch n times as
+    large. Whether they merge once an epoch or four times makes no measurable difference."""
+    drift_permille = EPOCHS_PER_SKEW_PERMILLE * skew_permille // 1_000
+    return math.isqrt(1_000 * max(1_000, effective_trainers_permille)) + drift_permille

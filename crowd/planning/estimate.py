@@ -1,0 +1,276 @@
+"""What a plan costs: memory, time and bytes, in integers only, so that every device ranks plans alike.
+
+Layout: the constants; the costs of one device (`memory_needed_bytes`, `train_us`, `evaluation_us`); of a merge
+(`sync_cost`, `sync_us`) and of the moves (`ship_cost`, `ship_us`); all of it together, to the target (`project`,
+`estimate`). How many epochs that takes is in `convergence`.
+
+Model of the network: every device has its own link to a broker on a machine of its own (a star).
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import attrs
+
+from crowd.planning.convergence import CONFIRMING_ROUNDS, NOMINAL_EPOCHS, Mix, epochs_permille, label_totals, mix
+from crowd.planning.plan import DeltaForm, Plan, SliceOwner
+from crowd.planning.policy import Cluster
+from crowd.planning.profile import Profile, TaskFacts
+from crowd.units import SECOND_US, DeviceId, ceil_div
+
+# --- memory: copies of float32 elements -------------------------------------------------------------------------------
+
+ELEMENT_BYTES = 4
+REPLICA_COPIES = 4
+"""Live state, snapshot of the last round, outer optimiser, a state being fetched or served."""
+TRAINING_COPIES = 4
+"""Gradient, delta, residual, inner optimiser; with the replica's, all that a trainer holds."""
+OWNING_COPIES = 4
+"""Of the owned elements: the running sum, one decoded contribution, two encoded rounds kept for repair."""
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+BLOCK_ELEMENTS = 256
+BLOCK_SCALE_BYTES = 4
+PHASE_US = 5_000
+"""Latency of each of the two phases of a merge, and of the moves."""
+MESSAGE_US = 500
+"""A device's own work for each message: signature, decoding, the broker's turn."""
+MESSAGE_BYTES = 512
+"""Manifest, signature and the headers of MQTT, TCP and IP."""
+
+
+def encoded_bytes(form: DeltaForm, elements: int) -> int:
+    """Size of `elements` of a delta on the wire."""
+    match form:
+        case DeltaForm.FLOAT32:
+            return 4 * elements
+        case DeltaForm.FLOAT16:
+            return 2 * elements
+        case DeltaForm.BLOCKWISE8:
+            return elements + BLOCK_SCALE_BYTES * ceil_div(elements, BLOCK_ELEMENTS)
+
+
+# --- one device -------------------------------------------------------------------------------------------------------
+
+
+def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int = 0, owned_elements: int = 0) -> int:
+    """Every copy of the state that a member holds in its role, and the samples lent to it. A device's own samples and
+    the activations of one batch are in the reserve that its memory budget leaves."""
+    copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0)
+    return (
+        ELEMENT_BYTES * (copies * task.state_elements + OWNING_COPIES * owned_elements)
+        + samples_borrowed * task.sample_bytes
+    )
+
+
+def train_us(profile: Profile, samples: int) -> int:
+    """Time in which `profile`'s device trains `samples`."""
+    return ceil_div(samples * profile.task.flops_per_sample * 1_000, max(1, profile.speed_kflops))
+
+
+def evaluation_us(profile: Profile, samples: int) -> int:
+    """Time for the forward pass alone, a third of the training work, over `samples`."""
+    return ceil_div(samples * profile.task.flops_per_sample * 1_000, 3 * max(1, profile.speed_kflops))
+
+
+def link_bytes_s(profile: Profile) -> int:
+    """The slower direction of the device's link: by this, links are ranked."""
+    return min(profile.uplink_bytes_s, profile.downlink_bytes_s)
+
+
+def _link_us(size_bytes: int, rate_bytes_s: int) -> int:
+    return ceil_div(size_bytes * SECOND_US, max(1, rate_bytes_s))
+
+
+def _transfer_us(profile: Profile, up_bytes: int, down_bytes: int) -> int:
+    return max(_link_us(up_bytes, profile.uplink_bytes_s), _link_us(down_bytes, profile.downlink_bytes_s))
+
+
+# --- a merge ----------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class SyncCost:
+    """One merge."""
+
+    critical_us: int
+    """From the last local step to the merged state on every trainer."""
+    bystander_us: int
+    """How long the slowest member that neither trains nor owns a slice takes to receive: no round can be shorter, yet
+    nobody waits for it."""
+    bytes_total: int
+    """On all links, up and down."""
+
+
+def sync_cost(
+    cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], form: DeltaForm
+) -> SyncCost:
+    """Two phases: contributions go up to the slice owners; each merged slice goes up once and down to all others."""
+    owned: dict[DeviceId, tuple[int, int]] = {}
+    every_bytes = every_slices = 0
+    for part in slices:
+        size = encoded_bytes(form, part.stop - part.start) + MESSAGE_BYTES
+        size_before, slices_before = owned.get(part.owner, (0, 0))
+        owned[part.owner] = (size_before + size, slices_before + 1)
+        every_bytes += size
+        every_slices += 1
+    senders, listeners = len(trainers), len(cluster.members) - 1
+    collect_us = fan_out_us = bystander_us = 0
+    slowest_up, slowest_down, slowest_bystander = _slowest_links(cluster, trainers, owned)
+    handling_us = every_slices * MESSAGE_US
+    if slowest_up is not None and slowest_down is not None:
+        collect_us = _link_us(every_bytes, slowest_up) + handling_us
+        fan_out_us = _link_us(every_bytes, slowest_down) + handling_us
+    if slowest_bystander is not None:
+        bystander_us = _link_us(every_bytes, slowest_bystander) + handling_us
+    for member in cluster.members if listeners else ():
+        if member.device not in owned:
+            continue
+        own_bytes, own_slices = owned[member.device]
+        trains = member.device in trainers
+        others = senders - trains
+        sent_bytes, sent = (every_bytes - own_bytes, every_slices - own_slices) if trains else (0, 0)
+        messages = sent + others * own_slices
+        collect_us = max(collect_us, _transfer_us(member, sent_bytes, others * own_bytes) + messages * MESSAGE_US)
+        fan_out_us = max(fan_out_us, _transfer_us(member, own_bytes, every_bytes - own_bytes) + handling_us)
+    # Up and down: every trainer's contribution to every slice but its own, and every slice once up and down to all.
+    contributions_bytes = sum(size * (senders - (owner in trainers)) for owner, (size, _) in owned.items())
+    return SyncCost(
+        critical_us=collect_us + fan_out_us + ((collect_us > 0) + (fan_out_us > 0)) * PHASE_US,
+        bystander_us=bystander_us,
+        bytes_total=2 * contributions_bytes + every_bytes * ((listeners > 0) + listeners),
+    )
+
+
+def _slowest_links(
+    cluster: Cluster, trainers: Collection[DeviceId], owners: Collection[DeviceId]
+) -> tuple[int | None, int | None, int | None]:
+    """Of those who own no slice: the slowest uplink and downlink of a trainer, the slowest downlink of a bystander."""
+    up = down = bystander = None
+    for member in cluster.members:
+        if member.device in owners:
+            continue
+        if member.device in trainers:
+            up = member.uplink_bytes_s if up is None or member.uplink_bytes_s < up else up
+            down = member.downlink_bytes_s if down is None or member.downlink_bytes_s < down else down
+        elif bystander is None or member.downlink_bytes_s < bystander:
+            bystander = member.downlink_bytes_s
+    return up, down, bystander
+
+
+def sync_us(cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], form: DeltaForm) -> int:
+    """Time of one merge as the trainers see it."""
+    return sync_cost(cluster, trainers, slices, form).critical_us
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class ShipCost:
+    """All samples on their way to their borrowers."""
+
+    ship_us: int
+    bytes_total: int
+    """On all links, up and down."""
+
+
+def ship_cost(cluster: Cluster, lent: Mapping[DeviceId, int], borrowed: Mapping[DeviceId, int]) -> ShipCost:
+    """What it takes to move `lent[device]` samples away from and `borrowed[device]` samples to each device."""
+    size = cluster.members[0].task.sample_bytes
+    moved = sum(lent.values()) + sum(borrowed.values())
+    if not moved:
+        return ShipCost(ship_us=0, bytes_total=0)
+    slowest_us = max(
+        _transfer_us(member, lent.get(member.device, 0) * size, borrowed.get(member.device, 0) * size)
+        for member in cluster.members
+        if member.device in lent or member.device in borrowed
+    )
+    return ShipCost(ship_us=slowest_us + PHASE_US, bytes_total=moved * size)
+
+
+def ship_us(cluster: Cluster, plan: Plan) -> int:
+    """Time until every borrower holds what `plan` lends it."""
+    return ship_cost(cluster, *_moves(plan)).ship_us
+
+
+def _moves(plan: Plan) -> tuple[dict[DeviceId, int], dict[DeviceId, int]]:
+    lent: dict[DeviceId, int] = {}
+    borrowed: dict[DeviceId, int] = {}
+    for assignment in plan.assignments:
+        if assignment.lender != assignment.trainer:
+            lent[assignment.lender] = lent.get(assignment.lender, 0) + assignment.samples
+            borrowed[assignment.trainer] = borrowed.get(assignment.trainer, 0) + assignment.samples
+    return lent, borrowed
+
+
+# --- together ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    round_us: int
+    """Local steps, evaluation and merge."""
+    sync_us: int
+    """The merge's part of it."""
+    epoch_us: int
+    """Until as many samples have been trained as are assigned."""
+    rounds: int
+    """To the target."""
+    ship_us: int
+    total_us: int
+    """Moves and rounds to the target."""
+    bytes_total: int
+    """The same on all links, up and down."""
+
+
+def project(
+    task: TaskFacts, *, spread: Mix, round_samples: int, work_us: int, sync: SyncCost, ship: ShipCost
+) -> Estimate:
+    """The whole run from its parts: `round_samples` of all trainers together, `work_us` of the slowest in a round.
+    Samples that are idle, or trained less often than others, are made up for with longer training."""
+    round_us = max(work_us + sync.critical_us, sync.bystander_us)
+    epochs = epochs_permille(
+        effective_trainers_permille=spread.effective_trainers_permille,
+        skew_permille=spread.skew_permille,
+    )
+    nominal = min(NOMINAL_EPOCHS, task.epochs_max)
+    rounds = (
+        ceil_div(nominal * spread.samples * spread.samples * epochs, 1_000 * spread.effective * round_samples)
+        + CONFIRMING_ROUNDS
+    )
+    return Estimate(
+        round_us=round_us,
+        sync_us=sync.critical_us,
+        epoch_us=ceil_div(round_us * spread.assigned, round_samples),
+        rounds=rounds,
+        ship_us=ship.ship_us,
+        total_us=ship.ship_us + rounds * round_us,
+        bytes_total=ship.bytes_total + rounds * sync.bytes_total,
+    )
+
+
+def estimate(cluster: Cluster, plan: Plan) -> Estimate:
+    """What `plan`, which must contain work, costs this cluster."""
+    profiles = {member.device: member for member in cluster.members}
+    counts: dict[DeviceId, list[int]] = {trainer.device: [] for trainer in plan.trainers}
+    for assignment in plan.assignments:
+        labels = counts[assignment.trainer]
+        labels.extend([0] * (len(assignment.counts) - len(labels)))
+        for label, count in enumerate(assignment.counts):
+            labels[label] += count
+    work_us = 0
+    for trainer in plan.trainers:
+        profile = profiles[trainer.device]
+        evaluated = trainer.evaluation[1] - trainer.evaluation[0] or profile.held_out
+        work_us = max(work_us, train_us(profile, trainer.round_samples) + evaluation_us(profile, evaluated))
+    return project(
+        cluster.members[0].task,
+        spread=mix(
+            label_totals(cluster), [(trainer.round_samples, tuple(counts[trainer.device])) for trainer in plan.trainers]
+        ),
+        round_samples=sum(trainer.round_samples for trainer in plan.trainers),
+        work_us=work_us,
+        sync=sync_cost(cluster, counts.keys(), plan.slices, plan.form),
+        ship=ship_cost(cluster, *_moves(plan)),
+    )

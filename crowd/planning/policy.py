@@ -1,0 +1,100 @@
+"""From a view to a plan: who is fit, whose word counts, and the port that a policy fills.
+
+`decide` is what every device computes for itself; equal views give equal plans, on any processor.
+"""
+
+import abc
+from collections import Counter
+from collections.abc import Mapping
+
+import attrs
+
+from crowd.planning.plan import LeftOut, Member, Plan
+from crowd.planning.profile import Prefer, Profile
+from crowd.units import DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class Cluster:
+    """What a policy plans for: the members, sorted by ID, and what counts for all of them."""
+
+    members: tuple[Profile, ...]
+    prefer: Prefer
+    seed: int
+
+
+class Policy(abc.ABC):
+    """A pure function from the members' profiles to a plan: no clock, no randomness, no float, no state.
+
+    Found by name through the entry-point group `crowd.policies`.
+    """
+
+    version: int = 1
+    """Raised with every change of what `plan` returns; devices with different versions do not plan together."""
+
+    @abc.abstractmethod
+    def plan(self, cluster: Cluster) -> Plan:
+        """A plan for at least one member and at least one sample. `members`, `left_out`, `epochs_max` and `seed` may
+        be left empty: `decide` fills them in."""
+
+
+def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
+    """The plan for these living devices, one profile each, in any order (design, section 4: fitness, life of a run).
+
+    Lives whose versions or task fingerprint are not the commonest (ties: the lowest) are left out, each with its
+    reason. The smallest fit device's policy, preference and seed count. Until a profile shows the run started, and the
+    largest `members_min` is met, the plan contains no work.
+    """
+    ordered = sorted(profiles, key=lambda profile: profile.device)
+    reasons = _unfit(ordered, policies)
+    fit = tuple(profile for profile in ordered if profile.device not in reasons)
+    idle_plan = Plan(
+        members=tuple(
+            Member(device=profile.device, life=profile.life, data_epoch=profile.data_epoch) for profile in fit
+        ),
+        left_out=tuple(
+            LeftOut(device=profile.device, life=profile.life, reason=reasons[profile.device])
+            for profile in ordered
+            if profile.device in reasons
+        ),
+    )
+    if not fit:
+        return attrs.evolve(idle_plan, why="no device is fit to train")
+    if not any(profile.samples for profile in fit):
+        return attrs.evolve(idle_plan, why="no device has samples")
+    needed = max(profile.members_min for profile in fit)
+    run = max(profile.run for profile in fit)
+    if len(fit) < needed and not any(profile.started for profile in fit if profile.run == run):
+        return attrs.evolve(idle_plan, why=f"{len(fit)} of {needed} devices are here")
+    first = fit[0]
+    plan = policies[first.policy].plan(Cluster(members=fit, prefer=first.prefer, seed=first.seed))
+    return attrs.evolve(
+        plan,
+        members=idle_plan.members,
+        left_out=idle_plan.left_out,
+        epochs_max=first.task.epochs_max,
+        seed=first.seed,
+    )
+
+
+def _unfit(ordered: list[Profile], policies: Mapping[str, Policy]) -> dict[DeviceId, str]:
+    """Why each device that is left out is left out."""
+    reasons = {profile.device: profile.unfit for profile in ordered if profile.unfit}
+    candidates = [profile for profile in ordered if not profile.unfit]
+    if not candidates:
+        return reasons
+
+    def traits(profile: Profile) -> tuple[int, int, bytes]:
+        return (profile.protocol_version, profile.policy_version, profile.task.fingerprint)
+
+    counts = Counter(traits(profile) for profile in candidates)
+    commonest = min(counts, key=lambda key: (-counts[key], key))
+    for profile in candidates:
+        own = traits(profile)
+        if own[:2] != commonest[:2]:
+            reasons[profile.device] = "its protocol or policy version differs from the others'"
+        elif own != commonest:
+            reasons[profile.device] = "its task differs from the others'"
+        elif profile.policy not in policies:
+            reasons[profile.device] = f"its policy {profile.policy!r} is not installed here"
+    return reasons

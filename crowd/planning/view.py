@@ -1,0 +1,85 @@
+"""All that a device knows of the others: a join-semilattice of profiles and burials.
+
+Per device the newest profile and the last buried life are kept; merging is commutative, associative and idempotent, so
+order, duplication and repetition of messages do not matter.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+import cbor2
+
+from crowd.planning.plan import Plan
+from crowd.planning.profile import Profile
+from crowd.units import DeviceId, Life
+
+DIGEST_BYTES = 16
+
+
+def digest(value: Any) -> bytes:
+    """BLAKE2b (16 bytes) of the canonical CBOR form (RFC 8949, section 4.2) of an attrs instance or plain value."""
+    return hashlib.blake2b(cbor2.dumps(_plain(value), canonical=True), digest_size=DIGEST_BYTES).digest()
+
+
+def _plain(value: Any) -> Any:
+    if attrs.has(type(value)):
+        return [_plain(getattr(value, field.name)) for field in attrs.fields(type(value))]
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if hasattr(value, "value"):
+        return value.value
+    return value
+
+
+def _newest(one: Mapping[DeviceId, Any], other: Mapping[DeviceId, Any], key: Any) -> dict[DeviceId, Any]:
+    merged = dict(one)
+    for device, value in other.items():
+        if device not in merged or key(value) > key(merged[device]):
+            merged[device] = value
+    return merged
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """Immutable; `merge` returns a new one. Equal `digest`s mean equal living profiles, and so equal plans."""
+
+    profiles: Mapping[DeviceId, Profile] = attrs.field(factory=dict)
+    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    """Per device the last life that was declared dead; that life and all before it are."""
+
+    def merge(self, profiles: Iterable[Profile] = (), buried: Mapping[DeviceId, Life] | None = None) -> "View":
+        """The least view that contains this one and what is given; `self` if that adds nothing."""
+        merged_profiles = dict(self.profiles)
+        for profile in profiles:
+            known = merged_profiles.get(profile.device)
+            if known is None or profile.version > known.version:
+                merged_profiles[profile.device] = profile
+        merged_buried = _newest(self.buried, buried or {}, key=lambda life: life)
+        if merged_profiles == self.profiles and merged_buried == self.buried:
+            return self
+        return View(profiles=merged_profiles, buried=merged_buried)
+
+    def is_living(self, device: DeviceId) -> bool:
+        profile = self.profiles.get(device)
+        return profile is not None and not self.is_buried(device, profile.life)
+
+    def is_buried(self, device: DeviceId, life: Life) -> bool:
+        last = self.buried.get(device)
+        return last is not None and life <= last
+
+    @functools.cached_property
+    def living(self) -> tuple[Profile, ...]:
+        """The newest profiles of the devices that are not buried, by ID."""
+        return tuple(self.profiles[device] for device in sorted(self.profiles) if self.is_living(device))
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of the living profiles: burials of the departed do not keep two devices from agreeing."""
+        return digest(self.living)
+
+
+def plan_digest(plan: Plan) -> bytes:
+    return digest(plan)

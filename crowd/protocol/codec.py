@@ -1,0 +1,226 @@
+"""Between bytes and messages; the only place where anything from outside is decoded.
+
+Layout: `Refused` (why bytes were not let in), `encode` and `decode` (a message and its payload), `Sealer` and `Opener`
+(a message and its signed envelope).
+"""
+
+import enum
+from collections import OrderedDict
+from typing import Any, cast
+
+import attrs
+from cattrs import transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.preconf.cbor2 import Cbor2Converter
+
+from crowd.errors import MalformedMessage
+from crowd.ports import Signer
+from crowd.protocol import messages, strict
+from crowd.protocol.envelope import Envelope, Header, SequenceWindow, read, read_header
+from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message, ProfileMessage
+from crowd.units import Address, Channel, DeviceId, Life
+
+ENVELOPE_BYTES_MAX = 2 << 20
+BOOTS_MAX = 4
+"""How many lives of one sender an `Opener` remembers."""
+
+
+class Reason(enum.Enum):
+    """Why bytes were refused; a caller counts by it."""
+
+    TOO_LONG = "too_long"
+    MALFORMED = "malformed"
+    WRONG_VERSION = "wrong_version"
+    WRONG_CLUSTER = "wrong_cluster"
+    WRONG_ADDRESS = "wrong_address"
+    BAD_SIGNATURE = "bad_signature"
+    DUPLICATE = "duplicate"
+    UNKNOWN_KIND = "unknown_kind"
+
+
+class Refused(MalformedMessage):
+    """Bytes from outside that were not let in; the text is one line."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+# --- payloads ---------------------------------------------------------------------------------------------------------
+
+_MESSAGE_TAGS: dict[type, str] = {
+    messages.ProfileMessage: "profile",
+    messages.AckMessage: "ack",
+    messages.ResultMessage: "result",
+    messages.Beat: "beat",
+    messages.Burials: "burials",
+    messages.ViewRequest: "view?",
+    messages.ViewReply: "view",
+    messages.Probe: "probe?",
+    messages.ProbeAnswer: "probe",
+    messages.Offer: "offer",
+    messages.Want: "want",
+    messages.Done: "done",
+    messages.AskSamples: "samples?",
+    messages.AskState: "state?",
+    messages.AskSlice: "slice?",
+    messages.Revoke: "revoke",
+}
+_CARGO_TAGS: dict[type, str] = {
+    messages.Contribution: "delta",
+    messages.MergedSlice: "merged",
+    messages.Samples: "samples",
+    messages.State: "state",
+}
+
+
+def _make_converter() -> Cbor2Converter:
+    # Seeds and integer buffers may be negative, nothing else is; a transfer's name becomes one level of a topic.
+    fields: dict[str, strict.Hook] = {
+        "seed": strict.integer,
+        "counters": strict.integers,
+        "transfer": strict.identifier,
+    }
+    converter = strict.strict_converter(fields)
+    strict.tag_union(converter, Cargo, _CARGO_TAGS)
+    strict.tag_union(converter, Message, _MESSAGE_TAGS)
+    return converter
+
+
+_CONVERTER = _make_converter()
+
+
+def encode(message: Message) -> bytes:
+    """The payload of `message`."""
+    return _CONVERTER.dumps(message, unstructure_as=Message)
+
+
+def decode(payload: bytes) -> Message:
+    """The message in `payload`. Strict: nothing is converted, every field is there and no other, nothing follows.
+
+    Raises `Refused`, and nothing else: `UNKNOWN_KIND` if this version does not know the kind of message or cargo, for
+    all else `MALFORMED`.
+    """
+    try:
+        # cattrs takes unions; only its type hints do not.
+        return cast(Message, _CONVERTER.structure(strict.load_plain(payload), cast(Any, Message)))
+    except BaseValidationError as error:
+        reason = Reason.UNKNOWN_KIND if error.subgroup(strict.UnknownKind) else Reason.MALFORMED
+        faults = transform_error(error, "message", format_exception=lambda cause, _: str(cause))
+        raise Refused(reason, faults[0]) from error
+    except strict.UnknownKind as error:
+        raise Refused(Reason.UNKNOWN_KIND, str(error)) from error
+    except ValueError as error:
+        raise Refused(Reason.MALFORMED, str(error)) from error
+
+
+# --- envelopes --------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """A message, and the device that signed it."""
+
+    sender: DeviceId
+    life: Life
+    sequence: int
+    message: Message
+
+
+class Sealer:
+    """Puts this device's messages into signed envelopes, numbered from 0. Set `life` when a new one begins."""
+
+    def __init__(self, cluster: str, device: DeviceId, life: Life, signer: Signer) -> None:
+        self.life = life
+        self._header = Header(version=PROTOCOL_VERSION, cluster=cluster, sender=device)
+        self._signer = signer
+        self._sequence = 0
+
+    def seal(self, address: Address, message: Message) -> bytes:
+        """The envelope of `message` for `address`, whose source is this device. Raises `Refused` if it would be longer
+        than `ENVELOPE_BYTES_MAX`."""
+        sealed = Envelope(
+            header=self._header, life=self.life, sequence=self._sequence, address=address, payload=encode(message)
+        )
+        data = sealed.write(self._signer.sign)
+        if len(data) > ENVELOPE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {ENVELOPE_BYTES_MAX} may travel")
+        self._sequence += 1
+        return data
+
+
+class Opener:
+    """Lets in what members of this cluster sent to this device, each envelope once."""
+
+    def __init__(self, cluster: str, device: DeviceId, signer: Signer) -> None:
+        self._cluster = cluster
+        self._device = device
+        self._signer = signer
+        self._seen: dict[DeviceId, OrderedDict[bytes, SequenceWindow]] = {}
+
+    def open(self, address: Address, data: bytes) -> Opened:
+        """The message in an envelope that came on `address`; raises `Refused`."""
+        sealed = self._read(data)
+        if sealed.address != address or address.destination not in (None, self._device):
+            raise Refused(Reason.WRONG_ADDRESS, f"an envelope for {sealed.address} came on {address}")
+        self._verify(sealed)
+        self._remember(sealed)
+        return _open(sealed)
+
+    def open_relayed(self, data: bytes) -> Opened:
+        """The profile in an envelope that another device passed on; raises `Refused`. May be asked again and again:
+        a profile is state, not an event."""
+        sealed = self._read(data)
+        if sealed.address.channel is not Channel.PROFILE:
+            raise Refused(Reason.WRONG_ADDRESS, f"an envelope for {sealed.address} was relayed; only profiles may be")
+        self._verify(sealed)
+        opened = _open(sealed)
+        if not isinstance(opened.message, ProfileMessage):
+            raise Refused(Reason.MALFORMED, f"{opened.sender} sent something else as its profile")
+        return opened
+
+    def _read(self, data: bytes) -> Envelope:
+        if len(data) > ENVELOPE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {ENVELOPE_BYTES_MAX}")
+        try:
+            items = strict.load_plain(data)
+            header = read_header(items)
+            if header.version != PROTOCOL_VERSION:
+                text = f"{header.sender} speaks protocol version {header.version}, this device {PROTOCOL_VERSION}"
+                raise Refused(Reason.WRONG_VERSION, text)
+            if header.cluster != self._cluster:
+                text = f"{header.sender} sent this in cluster {header.cluster}, not {self._cluster}"
+                raise Refused(Reason.WRONG_CLUSTER, text)
+            sealed = read(header, items, data)
+        except ValueError as error:
+            raise Refused(Reason.MALFORMED, f"no envelope: {error}") from error
+        if sealed.address.source != header.sender:
+            raise Refused(Reason.WRONG_ADDRESS, f"{header.sender} sent as {sealed.address.source}")
+        return sealed
+
+    def _verify(self, sealed: Envelope) -> None:
+        if not self._signer.verify(sealed.header.sender, sealed.signed, sealed.signature):
+            raise Refused(Reason.BAD_SIGNATURE, f"not signed by a member named {sealed.header.sender}")
+
+    def _remember(self, sealed: Envelope) -> None:
+        boots = self._seen.setdefault(sealed.header.sender, OrderedDict())
+        window = boots.setdefault(sealed.life.boot, SequenceWindow())
+        boots.move_to_end(sealed.life.boot)
+        if len(boots) > BOOTS_MAX:
+            boots.popitem(last=False)
+        # The broker keeps a retained message and may hand it out after any number of later ones.
+        if not window.add(sealed.sequence, late_is_new=sealed.address.channel in _RETAINED):
+            raise Refused(Reason.DUPLICATE, f"number {sealed.sequence} of {sealed.header.sender} has come before")
+
+
+_RETAINED = frozenset({Channel.PROFILE, Channel.ACK, Channel.RESULT})
+
+
+def _open(sealed: Envelope) -> Opened:
+    """The message of a checked envelope. A device speaks for itself alone; raises `Refused`."""
+    message, sender = decode(sealed.payload), sealed.header.sender
+    match message:
+        case ProfileMessage(profile=told) | AckMessage(ack=told) if told.device != sender:
+            raise Refused(Reason.MALFORMED, f"{sender} speaks for {told.device}")
+        case _:
+            return Opened(sender=sender, life=sealed.life, sequence=sealed.sequence, message=message)

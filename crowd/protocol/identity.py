@@ -1,0 +1,135 @@
+"""Who a device is: an Ed25519 key of its own (RFC 8032), and the public keys of the cluster's members.
+
+A key file is PKCS 8 in PEM, as `openssl genpkey -algorithm ed25519` writes it; a members file is TOML with one line
+`name = "public key in base64"` for each device.
+"""
+
+import base64
+import binascii
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from crowd.errors import BadConfig
+from crowd.ports import Signer
+from crowd.units import DeviceId, device_id
+
+
+class Ed25519Signer(Signer):
+    """Signs with this device's key; `members` must contain this device too, or it does not know its own heartbeat."""
+
+    def __init__(self, private_key: Ed25519PrivateKey, members: Mapping[DeviceId, Ed25519PublicKey]) -> None:
+        self._private_key = private_key
+        self._members = dict(members)
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes."""
+        return self._private_key.sign(data)
+
+    def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
+        public_key = self._members.get(device)
+        if public_key is None:
+            return False
+        try:
+            public_key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def generate_key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+def write_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write `key` to the new file `path`, readable by its owner alone. Raises `BadConfig` if the file exists or cannot
+    be written."""
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise BadConfig(f"{path} exists and is not overwritten: move it away, or choose another name") from error
+    except OSError as error:
+        raise BadConfig(
+            f"{path} cannot be written ({error.strerror}): choose a directory that you may write"
+        ) from error
+    with open(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def read_key(path: Path) -> Ed25519PrivateKey:
+    """The key that `write_key` wrote; raises `BadConfig`."""
+    mend = "give key_file the path of a file made by `crowd keys new`"
+    try:
+        key = serialization.load_pem_private_key(_read(path, mend), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadConfig(f"{path} holds no unencrypted private key in PEM: {mend}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadConfig(f"{path} holds a private key of another kind than Ed25519: {mend}")
+    return key
+
+
+def public_line(name: str, key: Ed25519PrivateKey) -> str:
+    """The line that `key`'s device has in the members file. Raises `BadConfig` if `name` may not name a device."""
+    try:
+        device = device_id(name)
+    except ValueError as error:
+        raise BadConfig(str(error)) from error
+    return f'{device} = "{base64.b64encode(key.public_key().public_bytes_raw()).decode()}"'
+
+
+def read_members(path: Path) -> dict[DeviceId, Ed25519PublicKey]:
+    """Every member's public key; raises `BadConfig`."""
+    mend = "give each device one line, as `crowd keys show` prints it"
+    try:
+        table = tomllib.loads(_read(path, mend).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} is no TOML: {error}; {mend}") from error
+    if not table:
+        raise BadConfig(f"{path} names no device: {mend}")
+    members: dict[DeviceId, Ed25519PublicKey] = {}
+    names_by_key: dict[bytes, str] = {}
+    for name, value in table.items():
+        try:
+            device, public_bytes = device_id(name), _public_bytes(value)
+            members[device] = Ed25519PublicKey.from_public_bytes(public_bytes)
+        except ValueError as error:
+            raise BadConfig(f"{path}, {name!r}: {error}; {mend}") from error
+        twin = names_by_key.setdefault(public_bytes, name)
+        if twin != name:
+            raise BadConfig(f"{path}: {twin} and {name} have the same key; make one for each with `crowd keys new`")
+    return members
+
+
+def throw_away_signers(devices: Iterable[DeviceId]) -> dict[DeviceId, Ed25519Signer]:
+    """Signers with keys that exist in this process only and know each other: for demonstrations."""
+    keys = {device: generate_key() for device in devices}
+    members = {device: key.public_key() for device, key in keys.items()}
+    return {device: Ed25519Signer(key, members) for device, key in keys.items()}
+
+
+def _public_bytes(value: object) -> bytes:
+    """Raises `ValueError`."""
+    if not isinstance(value, str):
+        raise ValueError("a public key is a text in quotation marks")
+    try:
+        public_bytes = base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"the public key is no base64 ({error})") from error
+    if len(public_bytes) != 32:
+        raise ValueError(f"the public key has {len(public_bytes)} bytes instead of 32")
+    return public_bytes
+
+
+def _read(path: Path, mend: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadConfig(f"{path} cannot be read ({error.strerror}): {mend}") from error

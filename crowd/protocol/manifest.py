@@ -1,0 +1,64 @@
+"""How bytes are cut into chunks, and how the offer of a transfer names them."""
+
+import hashlib
+
+from crowd.protocol.messages import Cargo, Offer
+from crowd.units import ceil_div
+
+INLINE_BYTES_MAX = 48 << 10
+"""What is not longer travels inside its offer."""
+CHUNK_BYTES = 256 << 10
+DIGEST_BYTES = 16
+
+
+def make_offer(transfer: str, cargo: Cargo, data: bytes) -> Offer:
+    view = memoryview(data)
+    count = _count(len(data), CHUNK_BYTES)
+    return Offer(
+        transfer=transfer,
+        cargo=cargo,
+        size_bytes=len(data),
+        chunk_bytes=CHUNK_BYTES,
+        digests=tuple(_digest(view[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES]) for n in range(count)),
+        inline=data if len(data) <= INLINE_BYTES_MAX else b"",
+    )
+
+
+def is_inline(offer: Offer) -> bool:
+    return offer.size_bytes <= INLINE_BYTES_MAX
+
+
+def is_sound(offer: Offer, size_bytes_max: int) -> bool:
+    """Whether the offer is at one with itself and not too large; only then the functions below apply to it."""
+    if not (0 <= offer.size_bytes <= size_bytes_max and 0 < offer.chunk_bytes <= CHUNK_BYTES):
+        return False
+    if len(offer.digests) != _count(offer.size_bytes, offer.chunk_bytes):
+        return False
+    if any(len(digest) != DIGEST_BYTES for digest in offer.digests):
+        return False
+    if is_inline(offer):
+        return len(offer.digests) == 1 and is_chunk(offer, 0, offer.inline)
+    return not offer.inline
+
+
+def is_chunk(offer: Offer, index: int, data: bytes | memoryview) -> bool:
+    """Whether `data` is chunk `index` of the offered bytes."""
+    if not 0 <= index < len(offer.digests):
+        return False
+    start, stop = chunk_span(offer, index)
+    return len(data) == stop - start and _digest(data) == offer.digests[index]
+
+
+def chunk_span(offer: Offer, index: int) -> tuple[int, int]:
+    """The place `[start, stop)` of a chunk among the offered bytes."""
+    start = index * offer.chunk_bytes
+    return start, min(start + offer.chunk_bytes, offer.size_bytes)
+
+
+def _count(size_bytes: int, chunk_bytes: int) -> int:
+    """No bytes at all are one empty chunk."""
+    return max(1, ceil_div(size_bytes, chunk_bytes))
+
+
+def _digest(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()

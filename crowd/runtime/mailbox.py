@@ -1,0 +1,131 @@
+"""The bounded queue in front of an actor: `Mailbox`, and `Ask`, a message that wants an answer."""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import anyio
+import attrs
+
+from crowd.errors import ActorDied, MailboxFull
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+class Answer(Generic[R]):
+    """What an asker waits for. Settled once, by a value or by the death of who owes it; what comes later is ignored."""
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.settled = anyio.Event()
+        self._outcome: R | ActorDied
+        self._debts: dict[Answer[R], None] = {}
+
+    def value(self) -> R:
+        """Once settled; raises `ActorDied` if no value will come."""
+        if isinstance(self._outcome, ActorDied):
+            raise self._outcome
+        return self._outcome
+
+    def settle(self, outcome: R | ActorDied) -> None:
+        if not self.settled.is_set():
+            self._outcome = outcome
+            self.settled.set()
+            self.owe({})
+
+    def owe(self, debts: "dict[Answer[R], None]") -> None:
+        """From now on the keeper of `debts` owes this answer, and nobody else."""
+        self._debts.pop(self, None)
+        self._debts = debts
+        if not self.settled.is_set():
+            debts[self] = None
+
+
+@attrs.frozen(kw_only=True)
+class Ask(Generic[R]):
+    """Base of the messages that want an answer of type `R`: `class Total(Ask[int])`, itself `@attrs.frozen`. Sent by
+    `ActorRef.ask`, each object once. The actor that took it last owes the answer, now or later: if its life ends first,
+    the asker gets `ActorDied`."""
+
+    answer: Answer[R] = attrs.field(init=False, factory=Answer, eq=False, repr=False)
+
+    def reply(self, value: R) -> None:
+        """Answer. Only the first reply counts; one to an asker that no longer waits goes nowhere."""
+        self.answer.settle(value)
+
+
+class Mailbox(Generic[M]):
+    """At most `size` messages for one reader, first in, first out; those who wait to put keep their turn. Outlives its
+    reader: after `end_life` the next one goes on where the last one stopped; `close` is for good."""
+
+    def __init__(self, owner: str, size: int) -> None:
+        self.owner = owner
+        self._size = size
+        self._messages: deque[M] = deque()
+        self._arrival = anyio.Event()
+        self._waiting: dict[anyio.Event, M] = {}
+        self._debts: dict[Answer[object], None] = {}
+        self._closed = False
+
+    async def put(self, message: M) -> None:
+        """Waits for room. Raises `ActorDied` if the mailbox is closed, now or while waiting. A message whose `put` is
+        cancelled may have been taken."""
+        if self._admits():
+            self._accept(message)
+            return
+        turn = anyio.Event()
+        self._waiting[turn] = message
+        try:
+            await turn.wait()
+        finally:
+            refused = self._waiting.pop(turn, None) is not None
+        if refused:
+            raise self._death()
+
+    def put_nowait(self, message: M) -> None:
+        """Raises `MailboxFull` if there is no room, `ActorDied` if the mailbox is closed."""
+        if not self._admits():
+            raise MailboxFull(f"the mailbox of {self.owner} holds {self._size} messages: wait, or send less")
+        self._accept(message)
+
+    async def get(self) -> M:
+        """The oldest message; waits for one. Cancelled, it takes none."""
+        while not self._messages:
+            self._arrival = anyio.Event()
+            await self._arrival.wait()
+        message = self._messages.popleft()
+        if self._waiting:
+            turn = next(iter(self._waiting))
+            self._accept(self._waiting.pop(turn))
+            turn.set()
+        if isinstance(message, Ask):
+            message.answer.owe(self._debts)
+        return message
+
+    def end_life(self) -> None:
+        """The reader's life has ended: what it was asked and did not answer fails; what is queued stays."""
+        for answer in tuple(self._debts):
+            answer.settle(ActorDied(f"{self.owner} died before it answered: ask again"))
+
+    def close(self) -> None:
+        """There will be no reader any more: all asks and all waiting puts fail with `ActorDied`."""
+        self._closed = True
+        self.end_life()
+        for message in self._messages:
+            if isinstance(message, Ask):
+                message.answer.settle(self._death())
+        self._messages.clear()
+        for turn in self._waiting:
+            turn.set()
+
+    def _admits(self) -> bool:
+        if self._closed:
+            raise self._death()
+        return len(self._messages) < self._size
+
+    def _accept(self, message: M) -> None:
+        self._messages.append(message)
+        self._arrival.set()
+
+    def _death(self) -> ActorDied:
+        return ActorDied(f"{self.owner} has stopped for good: send to it no more")

@@ -1,0 +1,94 @@
+"""The ground floor: identifiers and integer units that every other module shares.
+
+Layout: `DeviceId` (who), `Life` (which start of that device), `Channel` and `Address` (where a message goes),
+and the constants by which planning counts in integers only.
+"""
+
+import enum
+import re
+from typing import NewType
+
+import attrs
+
+DeviceId = NewType("DeviceId", str)
+"""A device's name in its cluster: lower-case letters, digits and inner hyphens, at most 48 characters."""
+
+EVERYBODY = "all"
+"""Stands for all devices where a destination is named, so no device may be called so."""
+
+SECOND_US = 1_000_000
+MEBIBYTE = 1 << 20
+
+_IDENTIFIER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
+
+
+def is_identifier(text: str) -> bool:
+    """Whether `text` may name a device, a cluster or a transfer (it becomes one level of a topic)."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def device_id(text: str) -> DeviceId:
+    """`text` as a device ID; raises `ValueError` if it may not be one."""
+    if not is_identifier(text) or text == EVERYBODY:
+        raise ValueError(f"{text!r} is no device ID: use a-z, 0-9 and inner hyphens, at most 48 characters, not 'all'")
+    return DeviceId(text)
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """`numerator / denominator`, rounded up, in integers."""
+    return -(-numerator // denominator)
+
+
+@attrs.frozen(kw_only=True, order=True)
+class Life:
+    """One life of a device: a start of its process, or its return after it was buried. Later lives compare greater."""
+
+    incarnation: int
+    boot: bytes = attrs.field(repr=lambda boot: boot.hex()[:8])
+    """128 random bits, drawn once for each start of the process."""
+
+
+class Channel(enum.Enum):
+    """The kinds of address; the value is the word that a carrier may use for it."""
+
+    STATUS = "status"
+    """Retained plain text `online` or `offline`; the last will of the device's connection."""
+    INFO = "info"
+    """Retained JSON: version, incarnation, limits."""
+    STATE = "state"
+    """Retained JSON for dashboards."""
+    PROFILE = "profile"
+    """Retained: the device's profile."""
+    ACK = "ack"
+    """Retained: the device's latest promise."""
+    RESULT = "result"
+    """Retained: how the device's last run ended."""
+    BEAT = "beat"
+    """The device's heartbeat, not retained."""
+    SET = "set"
+    """Unsigned commands to the device."""
+    ALL = "all"
+    """From one device to every member."""
+    TO = "to"
+    """From one device to another."""
+    BLOB = "blob"
+    """One chunk of a transfer, to one device or, with no destination, to all."""
+
+
+@attrs.frozen(kw_only=True)
+class Address:
+    """Where a message goes. A broker adapter maps it to its own kind of name (MQTT: a topic).
+
+    As a subscription pattern, a field that is `None` matches anything, except that a `BLOB` pattern without a
+    destination matches the chunks meant for all.
+    """
+
+    channel: Channel
+    source: DeviceId | None = None
+    """Who sends; for `SET` who is commanded."""
+    destination: DeviceId | None = None
+    """Who receives: of `TO` always; of `BLOB`, `None` means all."""
+    name: str | None = None
+    """Of `SET`: the command. Of `BLOB`: the transfer."""
+    chunk: int | None = None
+    """Of `BLOB`: the chunk's number."""

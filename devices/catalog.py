@@ -1,0 +1,14 @@
+"""Kinds of devices and what they can do, from `catalog.toml` next to this file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from crowd.config import DeviceKind
+from crowd.strict_toml import read_toml, structure
+
+_FILE = Path(__file__).with_name("catalog.toml")
+
+
+def load() -> Mapping[str, DeviceKind]:
+    """Every kind by its name."""
+    return structure(read_toml(_FILE), dict[str, DeviceKind], path=_FILE)

@@ -1,0 +1,78 @@
+"""A slower device than this one, in real time: real work, then a pause until the emulated device would be done."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from crowd.ports import Compute, Device
+from devices.sensors import FixedSensor
+
+T = TypeVar("T")
+
+LAG_S_MAX = 1.0
+"""How far an emulated device may fall behind before it says so; less is the scheduler's jitter."""
+WARNING_EVERY_S = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class EmulatedCompute(Compute):
+    """One processor of `speed_kflops`: calls with `flops` run one after the other, each for as long as they take there.
+    What one call takes too long, or too short because it was cancelled, the next makes up for: over many calls the rate
+    is exact. Work without `flops` takes the time that it takes here, beside them.
+
+    Logs `emulation_too_slow`, at most once a minute, when this machine cannot keep up. `clock` and `sleep` are anyio's.
+    """
+
+    def __init__(
+        self,
+        speed_kflops: int,
+        *,
+        clock: Callable[[], float] = anyio.current_time,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        if speed_kflops <= 0:
+            raise ValueError(f"expected a speed above 0 kFLOP/s, found {speed_kflops}")
+        self._speed_kflops = speed_kflops
+        self._clock = clock
+        self._sleep = sleep
+        self._processor = anyio.Lock()
+        self._limiter = anyio.CapacityLimiter(2)
+        self._debt_s = 0.0
+        """Emulated time not yet spent; negative: this machine has fallen behind."""
+        self._warned_s = -math.inf
+
+    async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
+        if not flops:
+            return await self._in_thread(work)
+        async with self._processor:
+            started_s = self._clock()
+            self._debt_s += flops / (self._speed_kflops * 1000)
+            try:
+                result = await self._in_thread(work)
+                rest_s = self._debt_s - (self._clock() - started_s)
+                if rest_s > 0:
+                    await self._sleep(rest_s)
+            finally:
+                self._debt_s -= self._clock() - started_s
+                self._warn_if_behind()
+            return result
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # A limiter of its own: many emulated devices must not queue for one pool of threads.
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def _warn_if_behind(self) -> None:
+        now_s = self._clock()
+        if self._debt_s < -LAG_S_MAX and now_s - self._warned_s >= WARNING_EVERY_S:
+            self._warned_s = now_s
+            _log.warning("emulation_too_slow", speed_kflops=self._speed_kflops, behind_s=round(-self._debt_s, 3))
+
+
+def emulated(speed_kflops: int, memory_bytes: int) -> Device:
+    """A device of that training speed and free memory, on this machine."""
+    return Device(compute=EmulatedCompute(speed_kflops), sensor=FixedSensor(memory_free_bytes=memory_bytes))

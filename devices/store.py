@@ -1,0 +1,58 @@
+"""Files in a directory."""
+
+import os
+import re
+import threading
+from pathlib import Path
+
+from crowd.errors import BadConfig
+from crowd.ports import Store
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+class FileStore(Store):
+    """Keeps each name as a file in `directory`, made if it is missing (`BadConfig` if that fails). Only one store at a
+    time writes to a directory; its threads may share it. A write survives a power cut once it has returned. A full or
+    broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen, underscore a `ValueError`.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
+        self._lock = threading.Lock()
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadConfig(f"state directory {self._directory}: cannot be made: {error.strerror}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        # No name starts with a dot, so this is nobody's; left behind by a crash, the next write replaces it.
+        fresh = path.with_name(f".{name}.new")
+        with self._lock:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+            self._sync_directory()
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a stored file")
+        return self._directory / name
+
+    def _sync_directory(self) -> None:
+        """Without this the rename itself may be lost with the power."""
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

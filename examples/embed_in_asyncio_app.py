@@ -1,0 +1,62 @@
+"""An asyncio application that reads a sensor ten times a second, and a node that trains beside it.
+
+    python examples/embed_in_asyncio_app.py
+
+The node is alone here. With `broker="mqtt://…"`, a key, a members file and `members_min=2` it trains with others; the
+application stays as it is.
+"""
+
+import asyncio
+import itertools
+import logging
+import tempfile
+from pathlib import Path
+
+import psutil
+import structlog
+import torch
+
+import crowd
+from crowd.protocol.identity import throw_away_signers
+from crowd.tasks import digits
+from crowd.tasks.partition import Partition
+from crowd.units import device_id
+
+PERIOD_S = 0.1
+NAME = device_id("gateway")
+
+
+async def read_sensor() -> None:
+    """What the application is there for; here the sensor is the machine's own memory."""
+    for reading in itertools.count():
+        if reading % 10 == 0:
+            print(f"sensor: {psutil.virtual_memory().percent} % of the memory in use")
+        await asyncio.sleep(PERIOD_S)
+
+
+async def train(state_dir: Path) -> torch.nn.Module:
+    """Take part in the training until it is over; the trained network."""
+    config = crowd.NodeConfig(
+        name=NAME, cluster="home", broker="memory://home", task="digits", members_min=1, state_dir=state_dir
+    )
+    async with crowd.Node(config, signer=throw_away_signers([NAME])[NAME]) as node:
+        async for progress in node.progress():
+            if progress.accuracy is not None:
+                print(f"training: round {progress.round}, {progress.accuracy:.1%}")
+        return node.model
+
+
+async def main() -> None:
+    sensor = asyncio.create_task(read_sensor())
+    with tempfile.TemporaryDirectory() as state_dir:
+        model = await train(Path(state_dir))
+    sensor.cancel()
+    evaluation = digits.task(NAME, Partition()).evaluation
+    assert evaluation is not None
+    images, labels = evaluation[:5]
+    print(f"the network reads {model(images).argmax(1).tolist()}, which is {labels.tolist()}")
+
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+torch.set_num_threads(1)
+asyncio.run(main())

@@ -1,0 +1,89 @@
+"""In what form deltas travel and who merges which slice: communication data reallocation (CrowdLearning, second
+module)."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from crowd.planning.estimate import (
+    BLOCK_ELEMENTS,
+    ELEMENT_BYTES,
+    OWNING_COPIES,
+    SyncCost,
+    link_bytes_s,
+    memory_needed_bytes,
+    sync_cost,
+)
+from crowd.planning.plan import DeltaForm, SliceOwner
+from crowd.planning.policy import Cluster
+from crowd.units import DeviceId, ceil_div
+
+FORM = DeltaForm.BLOCKWISE8
+"""A quarter of the bytes of float32 and, with error feedback, the same accuracy."""
+SPLIT_GAIN_PERMILLE = 100
+"""More slices are more messages: they must save this part of a round."""
+
+
+def cut(elements: int, owners: Sequence[DeviceId]) -> tuple[SliceOwner, ...]:
+    """`[0, elements)` in nearly equal slices of whole blocks, one for each of `owners`, in their order; fewer slices
+    where there are fewer blocks than owners."""
+    blocks = ceil_div(elements, BLOCK_ELEMENTS)
+    count = min(len(owners), blocks)
+    bounds = [min(elements, blocks * index // count * BLOCK_ELEMENTS) for index in range(count + 1)]
+    return tuple(
+        SliceOwner(owner=owner, start=start, stop=stop)
+        for owner, (start, stop) in zip(owners, itertools.pairwise(bounds), strict=False)
+    )
+
+
+def slice_owners(
+    cluster: Cluster, borrowed: Mapping[DeviceId, int], work_us: int, *, form: DeltaForm = FORM
+) -> tuple[tuple[SliceOwner, ...], SyncCost] | None:
+    """Who merges what, and what a merge then costs; `None` if no member has the memory to merge.
+
+    `borrowed` names the trainers and how many samples each has on loan; `work_us` is the time between two merges.
+    Owners are the trainers with the best links; another member owns the only slice where no trainer can, or where its
+    link saves a tenth of a round. There are as few slices as are within a tenth of a round of the fastest number.
+    """
+    elements = cluster.members[0].task.state_elements
+    rates = {member.device: link_bytes_s(member) for member in cluster.members}
+    ranked = sorted(rates, key=lambda device: (device not in borrowed, -rates[device], device))
+    free = {
+        member.device: member.memory_bytes
+        - memory_needed_bytes(
+            member.task, trains=member.device in borrowed, samples_borrowed=borrowed.get(member.device, 0)
+        )
+        for member in cluster.members
+    }
+    best: tuple[tuple[SliceOwner, ...], SyncCost] | None = None
+    fastest_us = 0
+    for count in (1, 1, *_counts(len(borrowed))):
+        largest = min(elements, ceil_div(ceil_div(elements, BLOCK_ELEMENTS), count) * BLOCK_ELEMENTS)
+        able = [device for device in ranked if free[device] >= ELEMENT_BYTES * OWNING_COPIES * largest]
+        if count == 1 and best is not None:
+            able.sort(key=rates.__getitem__, reverse=True)  # again, now the best link of all
+        elif count > 1:
+            able = [device for device in able if device in borrowed]
+        if len(able) < count:
+            continue
+        slices = cut(elements, able[:count])
+        cost = sync_cost(cluster, borrowed.keys(), slices, form)
+        if best is None or _saves(best[1], cost, work_us):
+            best = (slices, cost)
+        elif count > 1 and cost.critical_us > fastest_us:
+            break
+        fastest_us = cost.critical_us
+    return best
+
+
+def _counts(trainers: int) -> Iterator[int]:
+    """Numbers of slices to try: 2, 3, 4, 8, 16, …"""
+    count = 2
+    while count <= trainers:
+        yield count
+        count = count + 1 if count < 4 else 2 * count
+
+
+def _saves(before: SyncCost, after: SyncCost, work_us: int) -> bool:
+    round_us = max(work_us + before.critical_us, before.bystander_us)
+    shorter_us = max(work_us + after.critical_us, after.bystander_us)
+    return (round_us - shorter_us) * 1_000 > SPLIT_GAIN_PERMILLE * round_us

@@ -1,0 +1,62 @@
+"""How often trainers merge, and what is done with the merged delta."""
+
+from collections.abc import Sequence
+
+from crowd.planning.convergence import Mix
+from crowd.planning.estimate import Estimate, ShipCost, SyncCost, evaluation_us, project, train_us
+from crowd.planning.plan import Outer, OuterKind
+from crowd.planning.profile import Profile, TaskFacts
+from crowd.units import ceil_div
+
+NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=1_000_000, momentum_ppm=500_000)
+NESTEROV_TRAINERS_MIN = 8
+"""With eight trainers Nesterov saved 15 to 20 % of the epochs, with five nothing."""
+MERGES_PER_EPOCH_MAX = 4
+"""Shorter rounds than a quarter of an epoch have not been found to save epochs."""
+OVERHEAD_PERMILLE_MAX = 100
+"""More frequent merges than one an epoch may take this part of a round."""
+
+Shift = tuple[Profile, int, int]
+"""A trainer, the samples that it trains in an epoch and its share of the evaluation set."""
+
+
+def outer(trainers: int) -> Outer:
+    """The outer optimiser for so many trainers: for a few, the merged delta is applied as it is."""
+    return NESTEROV if trainers >= NESTEROV_TRAINERS_MIN else Outer()
+
+
+def work_us(shifts: Sequence[Shift], merges: int) -> int:
+    """Time between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
+    return max(
+        train_us(profile, ceil_div(samples, merges)) + evaluation_us(profile, evaluated or profile.held_out)
+        for profile, samples, evaluated in shifts
+    )
+
+
+def merges_per_epoch(
+    task: TaskFacts, shifts: Sequence[Shift], spread: Mix, sync: SyncCost, ship: ShipCost, *, frequent: bool = True
+) -> tuple[int, Estimate]:
+    """How many merges an epoch is to have, and what the run then takes.
+
+    Of the numbers with which a merge takes at most a tenth of a round, and an average trainer still trains a whole
+    batch, the one with the shortest run (ties: the most merges). One trainer alone, or not `frequent`: one.
+    """
+    samples = sum(count for _, count, _ in shifts)
+    best: tuple[int, Estimate] | None = None
+    for merges in range(1, MERGES_PER_EPOCH_MAX + 1):
+        if merges > 1 and (len(shifts) == 1 or not frequent or samples < merges * len(shifts) * task.batch_size):
+            break
+        estimate = project(
+            task,
+            spread=spread,
+            round_samples=sum(ceil_div(count, merges) for _, count, _ in shifts),
+            work_us=work_us(shifts, merges),
+            sync=sync,
+            ship=ship,
+        )
+        if merges > 1 and estimate.sync_us * 1_000 > OVERHEAD_PERMILLE_MAX * estimate.round_us:
+            break
+        if best is None or estimate.total_us <= best[1].total_us:
+            best = (merges, estimate)
+    assert best is not None
+    return best

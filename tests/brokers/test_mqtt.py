@@ -1,0 +1,209 @@
+"""What holds for MQTT alone, against a real Mosquitto."""
+
+import signal
+import ssl
+from pathlib import Path
+
+import anyio
+import pytest
+
+from brokers import mqtt
+from brokers.accounting import PUBACK_BYTES, publish_packet_bytes
+from brokers.topics import Topics
+from crowd.errors import BadConfig, BrokerLost, BrokerRefused
+from crowd.ports import Broker, Will
+from crowd.units import Channel, DeviceId
+from tests.brokers.conftest import mqtt_carrier
+from tests.brokers.talk import ANNA, BEN, CARL, PATIENCE_S, in_background, letter, of, payloads, take
+from tests.support.certificates import make_certificates
+from tests.support.mosquitto import Mosquitto
+from tests.support.wire import wire_to
+
+pytestmark = pytest.mark.anyio
+
+ACL = """
+pattern write crowd/1/+/to/+/%u
+pattern read crowd/1/+/to/%u/+
+"""
+
+
+def broker_of(
+    mosquitto: Mosquitto, device: DeviceId, *, password: str | None = None, ca_file: str | None = None
+) -> Broker:
+    username = None if password is None else device
+    return mqtt.from_url(
+        mosquitto.url, cluster="home", device=device, username=username, password=password, ca_file=ca_file
+    )
+
+
+async def test_a_wrong_password_is_refused_with_one_line_that_says_what_to_mend() -> None:
+    with Mosquitto(users={ANNA: "right"}) as mosquitto:
+        with pytest.raises(BrokerRefused) as caught:
+            async with broker_of(mosquitto, ANNA, password="wrong").session():
+                pass
+        message = str(caught.value)
+        assert mosquitto.url in message
+        assert "'anna'" in message
+        assert "password_file" in message
+        assert "wrong" not in message
+        assert "\n" not in message
+        async with broker_of(mosquitto, ANNA, password="right").session():
+            pass
+
+
+async def test_a_client_without_a_username_is_refused_where_one_is_asked_for() -> None:
+    with Mosquitto(users={ANNA: "right"}) as mosquitto, pytest.raises(BrokerRefused, match="without a username"):
+        async with broker_of(mosquitto, ANNA).session():
+            pass
+
+
+async def test_the_username_is_what_an_access_list_can_hold_a_device_to() -> None:
+    with Mosquitto(users={ANNA: "a", BEN: "b"}, acl=ACL) as mosquitto:
+        anna, ben = broker_of(mosquitto, ANNA, password="a"), broker_of(mosquitto, BEN, password="b")
+        async with anna.session() as a, ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            await a.publish(letter(CARL, BEN), b"in another's name")
+            await a.publish(letter(ANNA, BEN), b"in her own name")
+            assert (await take(b)).payload == b"in her own name"
+
+
+async def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
+    certificates = make_certificates()
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(certificates.authority)
+    with Mosquitto(certificates=certificates) as mosquitto:
+        anna, ben = [broker_of(mosquitto, device, ca_file=str(ca_file)) for device in (ANNA, BEN)]
+        payload = bytes(1 << 20)
+        async with anna.session() as a, ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            async with in_background(lambda: a.publish(letter(ANNA, BEN), payload)):
+                assert (await take(b)).payload == payload
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused() -> None:
+    with Mosquitto(certificates=make_certificates()) as mosquitto:
+        with pytest.raises(BrokerRefused, match=r"not trusted.*ca_file") as caught:
+            async with broker_of(mosquitto, ANNA).session():
+                pass
+        assert caught.value.__cause__ is not None
+        assert isinstance(caught.value.__cause__.__context__, ssl.SSLCertVerificationError)
+
+
+async def test_tls_to_a_port_without_tls_says_so(mosquitto: Mosquitto) -> None:
+    broker = mqtt.from_url(mosquitto.url.replace("mqtt:", "mqtts:"), cluster="home", device=ANNA)
+    with pytest.raises(BrokerLost, match=r"TLS failed|hung up.*scheme"):
+        async with broker.session():
+            pass
+
+
+async def test_a_port_where_nobody_listens_is_out_of_reach(mosquitto: Mosquitto) -> None:
+    mosquitto.kill()
+    with pytest.raises(BrokerLost, match=f"^cannot reach {mosquitto.url}: connection refused; is the broker running"):
+        async with broker_of(mosquitto, ANNA).session():
+            pass
+
+
+async def test_a_host_that_does_not_exist_is_out_of_reach() -> None:
+    with pytest.raises(BrokerLost, match=r"^cannot reach mqtt://nowhere\.invalid:1883: host name not found"):
+        async with mqtt.from_url("mqtt://nowhere.invalid", cluster="home", device=ANNA).session():
+            pass
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_out_of_reach(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT_S", 0.3)
+    mosquitto.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(BrokerLost, match="no answer"):
+            async with broker_of(mosquitto, ANNA).session():
+                pass
+    finally:
+        mosquitto.signal(signal.SIGCONT)
+
+
+async def test_a_pending_publish_fails_when_the_broker_is_killed(mosquitto: Mosquitto) -> None:
+    async with broker_of(mosquitto, ANNA).session() as a:
+        mosquitto.signal(signal.SIGSTOP)  # it will not answer any more
+
+        async def write() -> None:
+            with pytest.raises(BrokerLost, match=f"connection to {mosquitto.url} lost"):
+                await a.publish(letter(ANNA, BEN), bytes(1 << 20))
+
+        async with in_background(write):
+            await anyio.wait_all_tasks_blocked()
+            mosquitto.kill()
+
+
+async def test_leaving_a_session_whose_broker_hangs_does_not_hang(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "CLOSE_TIMEOUT_S", 0.1)
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            async with broker_of(mosquitto, ANNA).session() as a, anyio.create_task_group() as tasks:
+                mosquitto.signal(signal.SIGSTOP)
+                for _ in range(20):  # more than fits into the socket: the farewell is stuck behind it
+                    tasks.start_soon(a.publish, letter(ANNA, BEN), bytes(1 << 20))
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+    finally:
+        mosquitto.signal(signal.SIGCONT)
+
+
+async def test_no_more_crosses_the_link_of_a_receiver_that_does_not_read_than_its_window(mosquitto: Mosquitto) -> None:
+    async with wire_to(mosquitto.port) as wire, broker_of(mosquitto, ANNA).session() as a:
+        ben = mqtt.from_url(f"mqtt://127.0.0.1:{wire.port}", cluster="home", device=BEN)
+        async with ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            payload = bytes(16384)
+            count = 10 * mqtt.RECEIVE_MESSAGES_MAX
+            for _ in range(count):
+                await a.publish(letter(ANNA, BEN), payload)
+            await b.unsubscribe(of(Channel.ALL))  # its answer comes after all that was sent before
+            window_bytes = mqtt.RECEIVE_MESSAGES_MAX * len(payload)
+            assert window_bytes <= wire.down_bytes < 1.1 * window_bytes
+            assert await payloads(b, count) == [payload] * count
+
+
+async def test_the_packets_on_the_wire_are_as_long_as_the_formula_says() -> None:
+    async with mqtt_carrier() as carrier:
+        anna, ben = [await carrier.broker(device) for device in (ANNA, BEN)]
+        async with anna.session() as a, ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            wire = carrier.wires[ANNA]
+            up_bytes, down_bytes = wire.up_bytes, wire.down_bytes
+            await a.publish(letter(ANNA, BEN), bytes(5000), expiry_s=60)
+            await take(b)
+            topic_bytes = len(Topics("home").topic(letter(ANNA, BEN)))
+            packet = publish_packet_bytes(topic_bytes=topic_bytes, payload_bytes=5000, qos=1, expiry=True)
+            assert (wire.up_bytes - up_bytes, wire.down_bytes - down_bytes) == (packet, PUBACK_BYTES)
+
+
+async def test_what_was_not_read_has_crossed_the_link_all_the_same(mosquitto: Mosquitto) -> None:
+    anna, ben = [broker_of(mosquitto, device) for device in (ANNA, BEN)]
+    async with anna.session() as a:
+        async with ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            await a.publish(letter(ANNA, BEN), bytes(1000))
+            await b.unsubscribe(of(Channel.ALL))
+            assert ben.traffic.down_bytes == 0
+        assert ben.traffic.down_bytes == anna.traffic.up_bytes
+
+
+async def test_a_late_will_of_an_earlier_session_reaches_the_device_itself() -> None:
+    async with mqtt_carrier() as carrier:
+        anna = await carrier.broker(ANNA)
+        will = Will(address=of(Channel.STATUS, ANNA), payload=b"offline")
+        async with anna.session(will=will) as first:
+            carrier.cut(ANNA)
+            with pytest.raises(BrokerLost):
+                await take(first)
+        async with anna.session(will=will) as second:
+            await second.subscribe(of(Channel.STATUS, ANNA))
+            assert (await take(second)).payload == b"offline"
+
+
+async def test_a_bad_url_is_bad_configuration() -> None:
+    with pytest.raises(BadConfig, match="mqtt://HOST:PORT"):
+        mqtt.from_url("http://broker.local", cluster="home", device=ANNA)

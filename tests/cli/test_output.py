@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+import structlog
+
+from crowd.cli.output import duration, logs_to_stderr, size, write_runs
+from crowd.errors import BadConfig
+
+
+@pytest.mark.parametrize(
+    ("time_us", "text"),
+    [(0, "0 ms"), (850_000, "850 ms"), (3_240_000, "3.2 s"), (99_000_000, "99.0 s"), (125_000_000, "2 min 5 s")],
+)
+def test_a_duration_is_short(time_us: int, text: str) -> None:
+    assert duration(time_us) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_400, "1.4 kB"), (20_000_000, "20.0 MB"), (3_000_000_000, "3.0 GB")],
+)
+def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
+    assert size(size_bytes) == text
+
+
+def test_runs_are_written_as_json(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.json", [{"policy": "fedavg", "reached": True}])
+    assert json.loads((tmp_path / "runs.json").read_text()) == {"runs": [{"policy": "fedavg", "reached": True}]}
+
+
+def test_runs_that_cannot_be_written_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="cannot be written"):
+        write_runs(tmp_path / "nowhere" / "runs.json", [])
+
+
+@pytest.mark.parametrize(("verbose", "expected"), [(False, ["lost"]), (True, ["joined", "lost"])])
+def test_logs_stay_out_of_the_result(verbose: bool, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        logs_to_stderr(verbose=verbose)
+        log = structlog.get_logger()
+        log.info("joined")
+        log.warning("lost")
+    finally:
+        structlog.configure(**before)
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert [event for event in ("joined", "lost") if event in error] == expected

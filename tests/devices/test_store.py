@@ -1,0 +1,63 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from crowd.errors import BadConfig
+from devices.store import FileStore
+
+
+def test_what_was_written_is_read_by_another_store_on_the_same_directory(tmp_path: Path) -> None:
+    FileStore(tmp_path / "deep" / "state").write("model.safetensors", b"abc")
+    assert FileStore(tmp_path / "deep" / "state").read("model.safetensors") == b"abc"
+
+
+def test_a_name_that_was_never_written_has_no_content(tmp_path: Path) -> None:
+    assert FileStore(tmp_path).read("model.safetensors") is None
+
+
+def test_a_later_write_replaces_all_of_an_earlier_one(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.write("state", b"long content")
+    store.write("state", b"short")
+    assert store.read("state") == b"short"
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    store.write("state", b"old")
+
+    def power_cut(*_: object) -> None:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", power_cut)
+        with pytest.raises(OSError, match="power cut"):
+            store.write("state", b"new")
+    assert FileStore(tmp_path).read("state") == b"old"
+
+
+def test_what_a_cut_short_write_left_behind_is_gone_after_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".state.new").write_bytes(b"rest of a long write")
+    FileStore(tmp_path).write("state", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_only_the_owner_may_read_a_stored_file(tmp_path: Path) -> None:
+    FileStore(tmp_path).write("state", b"")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../state", "a/b", ".hidden", "a\0b", "State", "a" * 101])
+def test_a_name_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
+    store = FileStore(tmp_path)
+    with pytest.raises(ValueError, match="name of a stored file"):
+        store.write(name, b"")
+    with pytest.raises(ValueError, match="name of a stored file"):
+        store.read(name)
+
+
+def test_a_directory_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadConfig, match=r"state directory .*: cannot be made: Not a directory"):
+        FileStore(tmp_path / "file" / "state")

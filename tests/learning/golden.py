@@ -1,0 +1,42 @@
+"""Prints the digests of fixed computations on the replicated state; run under one processor capability at a time."""
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+
+from crowd.learning import delta, replica
+from crowd.planning.plan import DeltaForm, Outer, OuterKind
+
+ELEMENTS = 5003
+PLAIN = Outer(rate_ppm=700_000)
+NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)
+
+
+def numbers(seed: int) -> np.ndarray:
+    """Made without a random library, whose streams are no promise: hash bytes over many magnitudes."""
+    raw = hashlib.shake_128(str(seed).encode()).digest(4 * ELEMENTS)
+    whole = np.frombuffer(raw, dtype="<i4").astype(np.float64)
+    return np.ldexp(whole, np.arange(ELEMENTS) % 27 - 51).astype(np.float32)
+
+
+def rounds(outer: Outer) -> str:
+    state = replica.ReplicaState(vector=torch.from_numpy(numbers(0)), counters=(3,))
+    for number in range(1, 4):
+        merged = torch.from_numpy(numbers(number))
+        state = replica.apply(state, outer, merged, samples=10, counters=(number,), streak=0, finished=False)
+    return state.digest.hex()
+
+
+def decoded(form: DeltaForm) -> str:
+    vector = delta.decode(delta.encode(torch.from_numpy(numbers(4)), form), form, ELEMENTS)
+    return hashlib.blake2b(vector.numpy().astype("<f4").tobytes(), digest_size=16).hexdigest()
+
+
+def digests() -> dict[str, str]:
+    return {"plain": rounds(PLAIN), "nesterov": rounds(NESTEROV)} | {form.value: decoded(form) for form in DeltaForm}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "digests": digests()}))

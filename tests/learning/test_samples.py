@@ -1,0 +1,121 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crowd.errors import BadConfig
+from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
+from tests.learning.nets import A, B, dataset, separable
+
+IMAGE = SampleFormat(input_dtype="uint8", input_shape=(2, 3), label_dtype="int64", label_shape=())
+
+
+def pairs(*labels: Any, shape: tuple[int, ...] = (2, 3)) -> list[Any]:
+    return [(np.full(shape, index, dtype=np.uint8), label) for index, label in enumerate(labels)]
+
+
+def test_a_dataset_becomes_stacked_tensors_of_its_own_dtypes() -> None:
+    samples = materialise(pairs(2, 0, 1), "data")
+    assert samples.format == IMAGE
+    assert samples.inputs[:, 0, 0].tolist() == [0, 1, 2]
+    assert samples.labels.tolist() == [2, 0, 1]
+    assert samples.format.sample_bytes == 6 + 8
+
+
+@pytest.mark.parametrize("label", [1, np.int32(1), np.array(1), torch.tensor(1, dtype=torch.int16), True])
+def test_any_single_integer_is_a_class_number(label: Any) -> None:
+    samples = materialise(pairs(label), "data")
+    assert samples.labels.tolist() == [1]
+    assert samples.format.has_classes
+
+
+@pytest.mark.parametrize("label", [0.5, [0.0, 1.0], torch.tensor([1, 2])])
+def test_any_other_label_is_kept_as_it_is_and_names_no_class(label: Any) -> None:
+    samples = materialise(pairs(label), "data")
+    assert torch.equal(samples.labels[0], torch.as_tensor(label))
+    assert not samples.format.has_classes
+
+
+def test_a_dataset_is_read_once() -> None:
+    class Counting(list[Any]):
+        reads = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.reads += 1
+            return super().__getitem__(index)
+
+    counting = Counting(pairs(0, 1, 2))
+    materialise(counting, "data")
+    assert counting.reads <= len(counting) + 1  # the first sample tells the shape
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (iter([]), "data must be a map-style dataset with a length"),
+        ([1, 2], r"data\[0\] must be a pair \(input, label\)"),
+        ([(torch.zeros(1), 0), torch.zeros(3)], r"data\[1\] must be a pair \(input, label\)"),
+        (pairs(0) + pairs(0, shape=(3, 2)), r"input of data\[1\] has shape \(3, 2\).*expected \(2, 3\)"),
+        ([(torch.zeros(1), 0), (torch.zeros(1).int(), 0)], r"input of data\[1\] has .*int32; expected .*float32"),
+        (pairs(0, [1, 2]), r"label of data\[1\] has shape \(2,\)"),
+        (pairs("cat"), r"label of data\[0\] is a str; expected a tensor, an array or a number"),
+        (pairs(None), r"label of data\[0\] is a NoneType"),
+        (pairs(1j), r"label of data\[0\]"),
+        ([(torch.zeros(2, dtype=torch.bool), 0)], r"input of data\[0\] is torch.bool; expected one of uint8"),
+        ([(torch.zeros(0), 0)], r"input of data\[0\] has shape \(0,\)"),
+        (pairs(0, -1), r"label of data\[1\] is -1; expected 0 to 9999"),
+        (pairs(0, 0, 10_000), r"label of data\[2\] is 10000; expected 0 to 9999"),
+        ([(torch.zeros(2), 0), (torch.tensor([0.0, torch.nan]), 0)], r"input of data\[1\] is not finite"),
+        ([], "a device without samples needs an evaluation set"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_in_one_line(data: Any, complaint: str) -> None:
+    with pytest.raises(BadConfig, match=complaint) as refused:
+        materialise(data, "data")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_dataset_that_is_shorter_than_it_says_is_refused() -> None:
+    class Short(list[Any]):
+        def __len__(self) -> int:
+            return 5
+
+    with pytest.raises(BadConfig, match="says it has 5 samples, but has no index 2"):
+        materialise(Short(pairs(0, 1)), "data")
+
+
+def test_a_device_without_samples_takes_their_format_from_the_evaluation_set() -> None:
+    samples = materialise([], "data", like=IMAGE)
+    assert len(samples) == 0
+    assert samples.format == IMAGE
+    assert empty(IMAGE).format == IMAGE
+
+
+def test_data_and_evaluation_set_must_have_one_format() -> None:
+    with pytest.raises(BadConfig, match="but the evaluation set has uint8"):
+        materialise(dataset(separable(3)), "data", like=IMAGE)
+
+
+def test_the_digest_of_samples_covers_content_and_format() -> None:
+    samples = separable(4)
+    changed = samples.inputs.clone()
+    changed[3, 5] += 1
+    reshaped = samples.inputs.view(4, 2, 3)
+    digests = [SampleSet(inputs, samples.labels).digest for inputs in (samples.inputs, changed, reshaped)]
+    assert len(set(digests)) == 3
+    assert separable(4).digest == digests[0]
+
+
+@pytest.mark.parametrize(("count", "held"), [(0, 0), (1, 0), (2, 1), (19, 1), (20, 2), (200, 20)])
+def test_a_tenth_is_held_out_and_nothing_is_lost(count: int, held: int) -> None:
+    samples = SampleSet(torch.arange(count).float().view(-1, 1), torch.zeros(count, dtype=torch.int64))
+    training, evaluation = holdout(samples, device=A, data_epoch=0)
+    assert len(evaluation) == held
+    assert sorted([*training.inputs.view(-1).tolist(), *evaluation.inputs.view(-1).tolist()]) == list(range(count))
+
+
+def test_what_is_held_out_is_the_same_after_a_restart_and_another_on_another_device() -> None:
+    samples = separable(200)
+    once, again, elsewhere = (holdout(samples, device=device, data_epoch=0)[1].digest for device in (A, A, B))
+    assert once == again != elsewhere

@@ -1,0 +1,261 @@
+"""The promises of design section 4, under everything that a network and its devices may do."""
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from crowd.planning import agreement
+from crowd.planning.ack import Progress
+from crowd.planning.agreement import Decision, State, step
+from crowd.planning.policy import decide
+from crowd.planning.profile import Share
+from crowd.planning.view import View, plan_digest
+from crowd.units import SECOND_US, DeviceId, Life
+from tests.planning.cluster_model import Everybody, Fault, Model, Scenario, Violation
+from tests.support.profiles import make_profile
+
+CALM_US = 100 * SECOND_US
+"""Long enough for buried devices to come back and for every member to agree."""
+
+faults = st.builds(
+    Fault,
+    at_us=st.integers(0, 60 * SECOND_US),
+    kind=st.sampled_from(["crash", "cut", "slow", "deaf", "broker", "update", "stale_will"]),
+    device=st.integers(0, 5),
+    lasts_us=st.sampled_from([SECOND_US // 2, 3 * SECOND_US, 10 * SECOND_US, 25 * SECOND_US]),
+)
+scenarios = st.builds(
+    Scenario,
+    devices=st.integers(2, 6),
+    seed=st.integers(0, 2**32 - 1),
+    loss_permille=st.sampled_from([0, 20, 100, 250]),
+    duplicate_permille=st.sampled_from([0, 50, 200]),
+    delay_max_us=st.sampled_from([5_000, 50_000, 400_000]),
+    members_min=st.integers(1, 2),
+    policy=st.sampled_from(["everybody", "crowd_learning", "fedavg", "ship_once"]),
+    faults=st.lists(faults, max_size=8).map(tuple),
+)
+
+
+def run_with_faults(scenario: Scenario) -> Model:
+    """Safety under faults, then a healed network: the checks inside the model raise `Violation`."""
+    model = Model(scenario)
+    model.start()
+    model.run(scenario.faults_until_us + SECOND_US)
+    model.heal()
+    model.run(model.now_us + CALM_US)
+    return model
+
+
+def expect_agreement(model: Model) -> None:
+    """L1: every device runs the same plan, made from the same view, and rounds go on."""
+    active = [device.state.active for device in model.devices]
+    if None in active:
+        raise Violation("L1: a device has no active plan")
+    if len({(one.generation, one.view_digest, one.plan_digest) for one in active if one is not None}) != 1:
+        raise Violation(f"L1: different plans: {[(one.generation, one.plan_digest) for one in active if one]}")
+    if any(len(one.plan.members) != len(model.devices) for one in active if one is not None):
+        raise Violation("L1: a living device is no member")
+    before = model.checks.rounds_completed
+    model.run(model.now_us + 30 * SECOND_US)
+    if model.checks.rounds_completed < before + 10 * len(model.devices):
+        raise Violation("L1: rounds do not go on")
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a scenario takes a second: shrinking would take minutes
+)
+@given(scenarios)
+def test_devices_agree_lose_nothing_and_end_equal_whatever_happens(scenario: Scenario) -> None:
+    expect_agreement(run_with_faults(scenario))
+
+
+def test_a_healthy_cluster_activates_two_message_delays_after_the_rest_time() -> None:
+    model = Model(Scenario(devices=4, delay_max_us=20_000))
+    model.start()
+    model.run(10 * SECOND_US)
+    first = [device.state.active for device in model.devices]
+    assert all(active is not None and len(active.plan.members) == 4 for active in first)
+    slowest = model.devices[1]
+    slowest.hear(agreement.OwnProfile(profile=attrs.evolve(slowest.state.own, speed_kflops=77)))
+    changed_us = model.now_us
+    while len({device.state.active.generation for device in model.devices if device.state.active}) > 1 or (
+        model.devices[0].state.active == first[0]
+    ):
+        model.run(model.now_us + 10_000)
+        assert model.now_us < changed_us + 10 * SECOND_US
+    # rest time, two messages, at most the round in hand (1 s) and its three messages
+    assert model.now_us - changed_us <= 200_000 + 2 * 20_000 + SECOND_US + 6 * 20_000 + 20_000
+
+
+def test_a_cluster_below_its_smallest_size_waits_without_work() -> None:
+    model = Model(Scenario(devices=3, members_min=3))
+    model.at(0, model.devices[0].boot)
+    model.at(0, model.devices[1].boot)
+    model.run(20 * SECOND_US)
+    assert model.checks.rounds_completed == 0
+    active = model.devices[0].state.active
+    assert active is not None
+    assert active.plan.why == "2 of 3 devices are here"
+    model.at(model.now_us, model.devices[2].boot)
+    model.run(40 * SECOND_US)
+    assert model.checks.rounds_completed > 0
+
+
+def test_after_the_start_the_smallest_size_is_forgotten() -> None:
+    crash = Fault(at_us=10 * SECOND_US, kind="crash", device=2, lasts_us=10_000 * SECOND_US)
+    model = Model(Scenario(devices=3, members_min=3, faults=(crash,)))
+    model.start()
+    model.run(15 * SECOND_US)
+    before = model.checks.rounds_completed
+    model.run(30 * SECOND_US)
+    assert model.checks.rounds_completed > before + 10
+
+
+def test_others_go_on_within_the_probe_time_and_two_rounds_of_a_crash() -> None:
+    crash = Fault(at_us=10 * SECOND_US, kind="crash", device=2, lasts_us=10_000 * SECOND_US)
+    model = Model(Scenario(devices=3, faults=(crash,), seed=5))
+    model.start()
+    model.run(10 * SECOND_US)
+    before = model.checks.rounds_completed
+    # a will may take 3 s in the model; then the probe (2 s), the rest time, an exchange and two rounds
+    model.run(10 * SECOND_US + 3 * SECOND_US + 2 * SECOND_US + 2 * SECOND_US + SECOND_US)
+    assert model.checks.rounds_completed >= before + 2
+
+
+def test_a_cut_off_device_buries_nobody() -> None:
+    cut = Fault(at_us=10 * SECOND_US, kind="cut", device=0, lasts_us=25 * SECOND_US)
+    model = Model(Scenario(devices=3, faults=(cut,)))
+    model.start()
+    model.run(34 * SECOND_US)
+    assert model.devices[0].state.view.buried == {}
+
+
+def test_a_living_device_that_never_acks_is_buried_and_returns() -> None:
+    deaf = Fault(at_us=10 * SECOND_US, kind="deaf", device=2, lasts_us=30 * SECOND_US)
+    update = Fault(at_us=11 * SECOND_US, kind="update", device=0, lasts_us=SECOND_US)
+    model = Model(Scenario(devices=3, faults=(deaf, update)))
+    model.start()
+    model.run(35 * SECOND_US)
+    assert DeviceId("d2") in model.devices[0].state.view.buried
+    model.run(120 * SECOND_US)
+    expect_agreement(model)
+
+
+# --- single steps -----------------------------------------------------------------------------------------------------
+
+
+def decision_of(view: View) -> Decision:
+    plan = decide(view.living, {"test": Everybody()})
+    return Decision(plan=plan, plan_digest=plan_digest(plan))
+
+
+def connected(name: str = "a", **changes: object) -> State:
+    state, _ = step(State(own=make_profile(name, **changes)), agreement.Connected(), decision_of, now_us=0)
+    return state
+
+
+def after(state: State, event: agreement.Event, now_us: int) -> State:
+    return step(state, event, decision_of, now_us=now_us)[0]
+
+
+def test_a_device_that_sees_its_own_name_in_a_later_life_goes_above_it() -> None:
+    state = connected()
+    other = make_profile("a", life=Life(incarnation=3, boot=b"another"))
+    state = after(state, agreement.Learned(profiles=(other,), source=DeviceId("a")), 1_000)
+    assert state.own.life.incarnation == 4
+    assert state.view.profiles[DeviceId("a")] == state.own
+
+
+def test_a_buried_device_returns_later_each_time() -> None:
+    state, now_us = connected(), 0
+    pauses_s = []
+    for _ in range(3):
+        state = after(state, agreement.Learned(buried={DeviceId("a"): state.own.life}), now_us)
+        assert state.returns_us is not None
+        pauses_s.append((state.returns_us - now_us) // SECOND_US)
+        now_us = state.returns_us
+        state = after(state, agreement.Tick(), now_us)
+        assert state.returns_us is None
+    assert pauses_s == [2, 4, 8]
+
+
+def test_a_single_device_agrees_with_itself() -> None:
+    state = connected()
+    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(state, beat, 10)
+    state = after(state, agreement.Tick(), 2 * SECOND_US)
+    assert state.active is not None
+    assert state.active.generation == 1
+    assert state.active.start == Progress()
+
+
+def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> None:
+    state = after(connected(), agreement.Tick(), 2 * SECOND_US)
+    assert state.promise is not None
+    assert state.active is None
+
+
+def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
+    state = connected()
+    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    assert state.running
+    changed = attrs.evolve(state.own, speed_kflops=5)
+    state = after(state, agreement.OwnProfile(profile=changed), 3 * SECOND_US)
+    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    assert state.promise is not None
+    assert state.promise.ack.generation == 1
+    ready = agreement.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
+    assert agreement.RoundAccepted(progress=ready.progress) in effects
+    assert state.promise is not None
+    assert state.promise.ack.generation == 2
+    assert state.promise.ack.progress == ready.progress
+
+
+@pytest.mark.parametrize("tightened", [{"share": Share.NEVER}, {"memory_bytes": 1 << 20}])
+def test_a_tightened_rule_ends_the_round_at_once(tightened: dict[str, object]) -> None:
+    state = connected()
+    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    state = after(state, agreement.OwnProfile(profile=attrs.evolve(state.own, **tightened)), 3 * SECOND_US)
+    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    assert state.promise is not None
+    assert state.promise.ack.generation == 2
+
+
+def test_a_frozen_round_cannot_be_completed() -> None:
+    state = connected()
+    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    other = make_profile("b")
+    state = after(state, agreement.Learned(profiles=(other,), source=other.device), 3 * SECOND_US)
+    tightened = attrs.evolve(state.own, share=Share.NEVER)
+    state = after(state, agreement.OwnProfile(profile=tightened), 3 * SECOND_US)
+    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    assert state.frozen
+    ready = agreement.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
+    assert not any(isinstance(effect, agreement.RoundAccepted) for effect in effects)
+    assert state.progress == Progress()
+
+
+def test_a_device_that_computes_another_plan_from_the_same_view_steps_back() -> None:
+    state = connected()
+    others = [make_profile("b"), make_profile("c")]
+    state = after(state, agreement.Learned(profiles=tuple(others)), 0)
+    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    assert state.promise is not None
+    for other in others:
+        ack = attrs.evolve(
+            state.promise.ack, device=other.device, life=other.life, plan_digest=b"what the others computed"
+        )
+        state = after(state, agreement.AckHeard(ack=ack), 2 * SECOND_US)
+    assert state.own.unfit
+    assert state.active is None

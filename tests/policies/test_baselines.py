@@ -1,0 +1,62 @@
+"""FedAvg and ship-once do what their names promise."""
+
+from crowd.planning.estimate import memory_needed_bytes
+from crowd.planning.plan import DeltaForm, Outer, SliceOwner
+from crowd.planning.policy import decide
+from crowd.planning.profile import Share
+from tests.planning.strategies import POLICIES
+from tests.support.profiles import make_profile, task_facts
+
+TASK = task_facts()
+ALONE_BYTES = memory_needed_bytes(TASK, trains=True, owned_elements=TASK.state_elements)
+
+
+def plan_for(policy, *devices):
+    return decide(tuple(make_profile(name, policy=policy, **changes) for name, changes in devices), POLICIES)
+
+
+def test_in_fedavg_everybody_trains_one_epoch_of_its_own_and_nothing_moves():
+    plan = plan_for("fedavg", ("a", {"label_counts": (7, 1)}), ("b", {"speed_kflops": 1}), ("c", {"label_counts": ()}))
+    assert [(each.lender, each.trainer, each.counts) for each in plan.assignments] == [
+        ("a", "a", (7, 1)),
+        ("b", "b", (10, 10)),
+    ]
+    assert [trainer.round_samples for trainer in plan.trainers] == [8, 20]
+    assert (plan.form, plan.outer) == (DeltaForm.FLOAT32, Outer())
+
+
+def test_in_fedavg_the_fastest_link_averages_even_if_it_does_not_train():
+    fast = {"uplink_bytes_s": 10**8, "downlink_bytes_s": 10**8, "label_counts": ()}
+    plan = plan_for("fedavg", ("a", {}), ("b", fast), ("c", fast))
+    assert plan.slices == (SliceOwner(owner="b", start=0, stop=TASK.state_elements),)
+
+
+def test_ship_once_moves_all_to_the_fastest_device():
+    plan = plan_for("ship_once", ("a", {}), ("b", {"speed_kflops": 2_000_000, "label_counts": ()}), ("c", {}))
+    assert [(each.lender, each.trainer, each.counts) for each in plan.assignments] == [
+        ("a", "b", (10, 10)),
+        ("c", "b", (10, 10)),
+    ]
+    assert plan.trainers[0].round_samples == 40
+    assert plan.trainers[0].evaluation == (0, TASK.evaluation_samples)
+    assert plan.form is DeltaForm.FLOAT32
+
+
+def test_ship_once_passes_over_a_fast_device_without_the_memory():
+    fast = {"speed_kflops": 2_000_000, "memory_bytes": ALONE_BYTES + 39 * TASK.sample_bytes}
+    plan = plan_for("ship_once", ("a", {}), ("b", {}), ("c", fast))
+    assert [trainer.device for trainer in plan.trainers] == ["a"]
+
+
+def test_ship_once_leaves_idle_what_may_not_move():
+    plan = plan_for("ship_once", ("a", {"speed_kflops": 9**9}), ("b", {"share": Share.FEATURES}))
+    assert [(idle.device, idle.counts, idle.reason) for idle in plan.idle] == [("b", (10, 10), "they may not leave it")]
+
+
+def test_ship_once_takes_the_device_with_most_room_where_none_has_room_for_all():
+    rooms = {"a": 3, "b": 15}
+    devices = [(name, {"memory_bytes": ALONE_BYTES + room * TASK.sample_bytes}) for name, room in rooms.items()]
+    plan = plan_for("ship_once", *devices, ("c", {"memory_bytes": 0}))
+    assert [trainer.device for trainer in plan.trainers] == ["b"]
+    assert plan.samples_total == 20 + 15
+    assert sum(sum(idle.counts) for idle in plan.idle) == 25

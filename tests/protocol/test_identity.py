@@ -1,0 +1,169 @@
+"""A device's key file, the members file, and what a signature is worth."""
+
+import base64
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+from crowd.errors import BadConfig
+from crowd.protocol.identity import (
+    Ed25519Signer,
+    generate_key,
+    public_line,
+    read_key,
+    read_members,
+    throw_away_signers,
+    write_key,
+)
+from crowd.units import device_id
+
+GATEWAY, CAMERA, STRANGER = device_id("gateway"), device_id("camera"), device_id("stranger")
+A_KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.key"
+    write_key(path, generate_key())
+    return path
+
+
+def test_a_members_signature_is_verified_by_every_other_member() -> None:
+    signers = throw_away_signers([GATEWAY, CAMERA])
+    assert signers[CAMERA].verify(GATEWAY, b"data", signers[GATEWAY].sign(b"data"))
+
+
+@pytest.mark.parametrize(
+    ("device", "data", "change"),
+    [
+        (CAMERA, b"data", lambda signature: signature),
+        (GATEWAY, b"datA", lambda signature: signature),
+        (GATEWAY, b"data", lambda signature: bytes([signature[0] ^ 1]) + signature[1:]),
+        (GATEWAY, b"data", lambda signature: signature[:-1]),
+        (GATEWAY, b"data", lambda signature: b""),
+        (STRANGER, b"data", lambda signature: signature),
+    ],
+    ids=["another member's", "other data", "a flipped bit", "too short", "none", "no member"],
+)
+def test_any_other_signature_is_worth_nothing(device, data, change) -> None:  # type: ignore[no-untyped-def]
+    signers = throw_away_signers([GATEWAY, CAMERA])
+    assert not signers[CAMERA].verify(device, data, change(signers[GATEWAY].sign(b"data")))
+
+
+def test_a_written_key_is_read_back_and_signs_the_same(tmp_path: Path) -> None:
+    key = generate_key()
+    write_key(tmp_path / "a.key", key)
+    assert read_key(tmp_path / "a.key").sign(b"data") == key.sign(b"data")
+
+
+def test_a_key_file_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.key"
+    program = (
+        "import os, pathlib; os.umask(0); from crowd.protocol.identity import generate_key, write_key;"
+        f"write_key(pathlib.Path({str(path)!r}), generate_key())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_file_is_never_overwritten(key_file: Path) -> None:
+    before = key_file.read_bytes()
+    with pytest.raises(BadConfig, match=r"gateway\.key exists and is not overwritten: move it away"):
+        write_key(key_file, generate_key())
+    assert key_file.read_bytes() == before
+
+
+def test_a_key_cannot_be_written_where_there_is_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"cannot be written \(No such file or directory\)"):
+        write_key(tmp_path / "nowhere" / "a.key", generate_key())
+
+
+def test_a_missing_key_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"missing\.key cannot be read .*`crowd keys new`"):
+        read_key(tmp_path / "missing.key")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no key", b"\xff\x00", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END-----\n"]
+)
+def test_a_file_without_a_key_is_bad_config(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.key"
+    path.write_bytes(content)
+    with pytest.raises(BadConfig, match=r"bad\.key holds no unencrypted private key"):
+        read_key(path)
+
+
+def test_a_key_of_another_kind_is_bad_config(tmp_path: Path) -> None:
+    path = tmp_path / "ec.key"
+    path.write_bytes(
+        generate_private_key(SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    with pytest.raises(BadConfig, match="another kind than Ed25519"):
+        read_key(path)
+
+
+def test_an_encrypted_key_is_bad_config(tmp_path: Path) -> None:
+    path = tmp_path / "locked.key"
+    path.write_bytes(
+        generate_key().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(BadConfig, match="unencrypted"):
+        read_key(path)
+
+
+def test_the_public_lines_of_all_devices_make_a_members_file(tmp_path: Path) -> None:
+    keys = {GATEWAY: generate_key(), CAMERA: generate_key()}
+    path = tmp_path / "members.toml"
+    path.write_text("\n".join(public_line(name, key) for name, key in keys.items()))
+    members = read_members(path)
+    assert members.keys() == keys.keys()
+    for device, key in keys.items():
+        assert Ed25519Signer(keys[GATEWAY], members).verify(device, b"data", key.sign(b"data"))
+
+
+def test_a_public_line_needs_a_name_for_a_device() -> None:
+    with pytest.raises(BadConfig, match="'My Phone' is no device ID"):
+        public_line("My Phone", generate_key())
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("", "names no device"),
+        ("gateway = \n", "at line 1"),
+        (f'gateway = "{A_KEY}"\ngateway = "{A_KEY}"\n', "at line 2"),
+        ("gateway = 5", "'gateway': a public key is a text"),
+        ("[gateway]\nkey = 1", "'gateway': a public key is a text"),
+        ('gateway = "!!"', "'gateway': the public key is no base64"),
+        ('gateway = "ÄÖ=="', "'gateway': "),
+        ('gateway = "AAAA"', "'gateway': the public key has 3 bytes instead of 32"),
+        (f'Gateway = "{A_KEY}"', "'Gateway': 'Gateway' is no device ID"),
+        (f'gateway = "{A_KEY}"\ncamera = "{A_KEY}"', "gateway and camera have the same key"),
+    ],
+)
+def test_a_bad_members_file_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path, content: str, what: str) -> None:
+    path = tmp_path / "members.toml"
+    path.write_text(content)
+    with pytest.raises(BadConfig) as caught:
+        read_members(path)
+    assert str(caught.value).startswith(str(path))
+    assert what in str(caught.value)
+    assert "crowd keys" in str(caught.value)
+
+
+def test_a_members_file_that_is_no_text_is_bad_config(tmp_path: Path) -> None:
+    path = tmp_path / "members.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(BadConfig, match="is no TOML"):
+        read_members(path)

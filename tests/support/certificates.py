@@ -1,0 +1,59 @@
+"""A certificate authority of one's own, made afresh: for brokers that speak TLS in tests."""
+
+import datetime
+import ipaddress
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+@attrs.frozen(kw_only=True)
+class Certificates:
+    """All PEM."""
+
+    authority: bytes
+    server_certificate: bytes
+    server_key: bytes
+
+
+def make_certificates(host: str = "127.0.0.1") -> Certificates:
+    """An authority and what it issued to the server at the IP address `host`, valid from yesterday for two days."""
+    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority_name, server_name = _name("crowd test authority"), _name(host)
+    authority = (
+        _builder(authority_name, authority_name, authority_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    server = (
+        _builder(server_name, authority_name, server_key.public_key())
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    return Certificates(
+        authority=authority.public_bytes(serialization.Encoding.PEM),
+        server_certificate=server.public_bytes(serialization.Encoding.PEM),
+        server_key=server_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )

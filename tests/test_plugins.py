@@ -1,0 +1,119 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crowd import plugins
+from crowd.config import DataConfig
+from crowd.errors import BadConfig
+from crowd.learning.task import Task
+from crowd.units import device_id
+
+TASK = """
+import torch
+import crowd
+
+def task(device):
+    return crowd.Task(
+        model=lambda: torch.nn.Linear(2, 2),
+        data=torch.utils.data.TensorDataset(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+        name=device,
+    )
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory from which modules can be imported, and forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_what_is_installed_is_found_by_name() -> None:
+    assert {"digits", "fashion", "watch", "wide"} <= set(plugins.names("crowd.tasks"))
+    assert plugins.load("crowd.devices", "catalog")()["raspberry-pi-4"].speed_kflops == 6_000_000
+
+
+def test_an_unknown_name_is_answered_with_the_likeliest_one() -> None:
+    with pytest.raises(BadConfig, match="unknown task 'digit'; did you mean 'digits'"):
+        plugins.task_function("digit")
+
+
+def test_a_name_like_no_other_is_answered_with_all_of_them() -> None:
+    with pytest.raises(BadConfig, match="unknown kind of broker 'carrier-pigeon'; known are 'memory', 'mqtt', 'mqtts'"):
+        plugins.broker_from_url("carrier-pigeon://loft", cluster="home", device=device_id("a"))
+
+
+def test_the_scheme_of_the_url_chooses_the_broker() -> None:
+    from brokers.memory import MemoryBroker
+
+    broker = plugins.broker_from_url("memory://plugins", cluster="home", device=device_id("a"))
+    assert isinstance(broker, MemoryBroker)
+
+
+def test_a_broker_without_a_scheme_is_refused() -> None:
+    with pytest.raises(BadConfig, match="broker 'localhost:1883': expected a URL"):
+        plugins.broker_from_url("localhost:1883", cluster="home", device=device_id("a"))
+
+
+def test_a_task_of_ones_own_is_found_in_the_working_directory(here: Path) -> None:
+    (here / "my_work.py").write_text(TASK)
+    task = plugins.make_task("my_work:task", "gateway")
+    assert isinstance(task, Task)
+    assert task.name == "gateway"
+
+
+def test_a_task_of_ones_own_takes_no_part_of_a_built_in_data_set(here: Path) -> None:
+    (here / "my_work.py").write_text(TASK)
+    with pytest.raises(BadConfig, match="brings its own data: leave \\[data\\] out"):
+        plugins.make_task("my_work:task", "gateway", DataConfig(part=0, parts=2))
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "expected"),
+    [
+        ("", "nowhere:task", "there is no module 'nowhere', neither here nor installed"),
+        (TASK, "my_work:tsk", "no function 'tsk' in my_work; did you mean 'task'?"),
+        ("import nothing_like_it\n", "my_work:task", "my_work.py, line 1: ModuleNotFoundError: No module named"),
+        ("x = 1\ny = z\n", "my_work:task", "my_work.py, line 2: NameError: name 'z' is not defined"),
+        ("def task(:\n", "my_work:task", "my_work.py, line 1: SyntaxError: invalid syntax"),
+        ("import json\n\ndef task(d):\n    return json.loads(d)\n", "my_work:task", "my_work.py, line 4: json.decoder"),
+        (
+            "def task(d):\n    return helper()\n\ndef helper():\n    return 1 / 0\n",
+            "my_work:task",
+            "my_work.py, line 5: Zero",
+        ),
+        ("def task(device):\n    return 3\n", "my_work:task", "expected it to return a crowd.Task, found int"),
+        (
+            "def task():\n    return 3\n",
+            "my_work:task",
+            "TypeError: task() takes 0 positional arguments but 1 was given",
+        ),
+    ],
+)
+def test_a_mistake_in_the_users_module_is_one_line_with_its_place(
+    here: Path, source: str, spec: str, expected: str
+) -> None:
+    (here / "my_work.py").write_text(source)
+    with pytest.raises(BadConfig) as caught:
+        plugins.make_task(spec, "gateway")
+    assert str(caught.value).startswith(f"task {spec!r}: ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_built_in_task_is_given_its_part_of_the_data_set() -> None:
+    def inputs(data: DataConfig | None) -> list[bytes]:
+        samples = plugins.make_task("digits", "gateway", data).data
+        return sorted(samples[index][0].numpy().tobytes() for index in range(len(samples)))  # type: ignore[arg-type]  # map-style
+
+    parts = [inputs(DataConfig(part=part, parts=3)) for part in range(3)]
+    assert [len(part) for part in parts] == [479] * 3
+    assert sorted([*parts[0], *parts[1], *parts[2]]) == inputs(None)
