@@ -93,7 +93,7 @@ async def in_node(epochs: int, signer: Signer) -> Run:
                 async for progress in node.progress():
                     if progress.finished:
                         cpu_s = time.process_time() - cpu_began_s
-                    elif progress.plan is not None and progress.plan.has_work and not progress.round:
+                    elif not cpu_began_s and progress.plan is not None and progress.plan.has_work:
                         cpu_began_s = time.process_time()
                         tasks.start_soon(measure_lag, lags_s)
                 tasks.cancel_scope.cancel()

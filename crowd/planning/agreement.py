@@ -533,7 +533,7 @@ def _rise_above(turn: _Turn) -> None:
     if state.returns_us is not None:
         if state.now_us >= state.returns_us:
             turn.set(returns_us=None)
-            _begin_life(turn, above=max(state.view.buried.get(me, own.life), own.life))
+            _begin_life(turn, above=max(state.view.buried.get(me, own.life), own.life, foreign.life))
         return
     if state.view.is_buried(me, own.life):
         pause_us = min(SECOND_US << min(state.times_buried + 1, 20), state.timing.return_max_us)
@@ -708,6 +708,8 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
     state = turn.state
     if not state.connected or state.returns_us is not None or not state.view.is_living(state.me):
         return
+    if state.view.profiles[state.me] != state.own:
+        return  # the view names another life of this device: its promises are not this one's to give
     if state.now_us - state.changed_us < state.rest_us or state.probes_us.keys() & {
         p.device for p in state.view.living
     }:

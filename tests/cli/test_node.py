@@ -1,0 +1,201 @@
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crowd.cli.main import main
+from crowd.cli.node import check_hope
+from crowd.errors import BadConfig
+from crowd.planning.plan import LeftOut, Plan
+from crowd.protocol.identity import generate_key, public_line, write_key
+from crowd.units import Life, device_id
+from tests.support.mosquitto import Mosquitto
+
+NAMES = ("anna", "ben")
+TASK = """
+import torch
+import crowd
+
+def samples(count, width=4):
+    inputs = torch.randn(count, width, generator=torch.Generator().manual_seed(0))
+    return torch.utils.data.TensorDataset(inputs, (inputs[:, 0] > 0).long())
+
+def make(data, loss=torch.nn.functional.cross_entropy, target=0.9):
+    return crowd.Task(
+        model=lambda: torch.nn.Linear(4, 2),
+        data=data,
+        evaluation=samples(64),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
+        loss=loss,
+        batch_size=8,
+        target_accuracy=target,
+        epochs_max=3,
+    )
+
+def easy(device):
+    return make(samples(256), target=0.6)
+
+def too_hard(device):
+    return make(samples(64), target=1.0, loss=lambda output, labels: 0 * output.sum())
+
+def empty(device):
+    return make(samples(0))
+
+def diverging(device):
+    return make(samples(64), loss=lambda output, labels: output.sum() * float("nan"))
+
+def wrong_shape(device):
+    return make(samples(64, width=5))
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a task and everybody's keys."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mytask", raising=False)
+    (tmp_path / "mytask.py").write_text(TASK)
+    keys = {name: generate_key() for name in NAMES}
+    for name, key in keys.items():
+        write_key(tmp_path / f"{name}.key", key)
+    (tmp_path / "members.toml").write_text("".join(f"{public_line(name, key)}\n" for name, key in keys.items()))
+    return tmp_path
+
+
+def write_config(
+    here: Path, name: str, broker: str, *, task: str, members_min: int = 1, policy: str = "fedavg", node: str = ""
+) -> Path:
+    path = here / f"{name}.toml"
+    path.write_text(
+        f'[node]\nname = "{name}"\ncluster = "{here.name.strip("_").replace("_", "-")[:40].lower()}"\n'
+        f'broker = "{broker}"\nkey_file = "{name}.key"\nmembers_file = "members.toml"\nstate_dir = "state-{name}"\n'
+        f'{node}\n[train]\ntask = "{task}"\nmembers_min = {members_min}\npolicy = "{policy}"\n'
+    )
+    return path
+
+
+def start(here: Path, config: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from crowd.cli.main import main; sys.exit(main())"]
+        + ["node", "--config", str(config), *arguments],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def fails(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The last line with which a node that cannot work ends."""
+    assert main(["node", "--config", str(config), "--once"]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert "Traceback" not in error
+    last = error.splitlines()[-1]
+    assert last.startswith("crowd: ")
+    assert error.count("crowd: ") == 1
+    return last
+
+
+def test_two_nodes_train_and_end_with_the_same_model(here: Path, broker: Mosquitto) -> None:
+    configs = {name: write_config(here, name, broker.url, task="mytask:easy", members_min=2) for name in NAMES}
+    processes = {name: start(here, path, "--once", "--json", f"{name}.json") for name, path in configs.items()}
+    said = {name: process.communicate(timeout=120) for name, process in processes.items()}
+    assert [process.returncode for process in processes.values()] == [0, 0], said
+    lines = {output.strip() for output, _ in said.values()}
+    assert len(lines) == 1, "everybody tells of the same run and the same model"
+    assert lines.pop().startswith("reached the target of 60.0%: ")
+    (run,) = json.loads((here / "anna.json").read_text())["runs"]
+    assert run["reached"] is True
+    assert set(run["devices"]) == set(NAMES)
+    assert len(set(run["model_digests"].values())) == 1
+    assert run["bytes_total"] > 0
+    assert (here / "state-anna" / "model.safetensors").is_file()
+
+
+def test_a_run_short_of_its_target_ends_with_one(
+    here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(here, "anna", broker.url, task="mytask:too_hard")
+    assert main(["node", "--config", str(config), "--once"]) == 1
+    assert capsys.readouterr().out.startswith("did not reach the target of 100.0%: ")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_node_that_is_told_to_stop_says_nothing_and_says_by_what(
+    here: Path, broker: Mosquitto, number: signal.Signals, code: int
+) -> None:
+    process = start(here, write_config(here, "anna", broker.url, task="mytask:easy", members_min=2))
+    assert process.stderr is not None
+    assert any("plan_activated" in line for line in process.stderr), "it waits for the second device"
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "")
+    assert "Traceback" not in error
+
+
+def test_a_cluster_without_data_is_bad_input(here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(here, "anna", broker.url, task="mytask:empty")
+    assert "no device has samples (anna)" in fails(config, capsys)
+
+
+def test_a_loss_that_is_no_number_is_bad_input(
+    here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(here, "anna", broker.url, task="mytask:diverging")
+    assert "loss" in fails(config, capsys)
+
+
+@pytest.mark.parametrize(
+    ("task", "policy", "scheme", "expected"),
+    [
+        ("digitz", "fedavg", "mqtt", "unknown task 'digitz'; did you mean 'digits'?"),
+        ("mytask:easy", "fedavgg", "mqtt", "unknown policy 'fedavgg'; did you mean 'fedavg'?"),
+        ("mytask:easy", "fedavg", "amqp", "unknown kind of broker 'amqp'"),
+        ("mytask:wrong_shape", "fedavg", "mqtt", "shape"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_named_before_anything_is_sent(
+    here: Path, capsys: pytest.CaptureFixture[str], task: str, policy: str, scheme: str, expected: str
+) -> None:
+    config = write_config(here, "anna", f"{scheme}://127.0.0.1:1", task=task, policy=policy)
+    assert expected in fails(config, capsys)
+
+
+def test_a_broker_out_of_reach_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is the broker running?" in fails(
+        write_config(here, "anna", "mqtt://127.0.0.1:1", task="mytask:easy"), capsys
+    )
+
+
+def test_a_wrong_password_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "password").write_text("wrong\n")
+    with Mosquitto(users={"anna": "right"}) as guarded:
+        node = 'username = "anna"\npassword_file = "password"'
+        config = write_config(here, "anna", guarded.url, task="mytask:easy", node=node)
+        assert "password" in fails(config, capsys)
+
+
+def test_a_missing_and_a_malformed_file_are_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.toml: no such file" in fails(here / "nowhere.toml", capsys)
+    (here / "broken.toml").write_text("[node\n")
+    assert "broken.toml" in fails(here / "broken.toml", capsys)
+
+
+def test_a_device_that_is_left_out_is_told_why() -> None:
+    life = Life(incarnation=1, boot=bytes(16))
+    plan = Plan(members=(), left_out=(LeftOut(device=device_id("anna"), life=life, reason="its task differs"),))
+    with pytest.raises(BadConfig, match="anna is left out: its task differs"):
+        check_hope(plan, "anna", 2)
+    check_hope(plan, "ben", 2)
