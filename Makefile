@@ -3,13 +3,15 @@
 #   make test            all tests
 #   make check           format, lint, types, import rules
 #   make bench-overhead  what the engine itself costs
+#   make bench-eight     eight processes over Mosquitto
+#   make bench-ddp       the same work with PyTorch's DistributedDataParallel
 # PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 export PYTHON TORCH
 
-.PHONY: demo test check bench-overhead
+.PHONY: demo test check bench-overhead bench-eight bench-ddp
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -29,6 +31,13 @@ check: .venv/ready
 bench-overhead: .venv/ready
 	@./setup.sh packages || true
 	.venv/bin/python examples/bench_overhead.py
+
+bench-eight: .venv/ready
+	@./setup.sh packages || true
+	.venv/bin/python examples/bench_eight_nodes.py
+
+bench-ddp: .venv/ready
+	.venv/bin/python examples/bench_ddp.py
 
 .venv/ready: pyproject.toml setup.sh
 	@./setup.sh python

@@ -18,8 +18,9 @@ from crowd.units import MEBIBYTE, SECOND_US
 HYSTERESIS_PERMILLE = 150
 """A speed or rate is published again when it differs by so much from what was last published."""
 READ_EVERY_S = 10.0
-SPEED_WINDOW_US = 3 * SECOND_US
-"""A speed is the median over at least so much training."""
+SPEED_WINDOW_US = 4 * SECOND_US
+"""A speed is the median over at least so much training, and has changed when two such windows in a row say so: a new
+plan costs a new epoch, and a moment's load is not worth it."""
 LINK_WINDOW_BYTES = MEBIBYTE
 """A link's rate counts as observed after so many bytes."""
 LINK_BYTES_S_MAX = 125_000_000
@@ -55,6 +56,7 @@ class Profiler(Actor[ProfilerMessage]):
         self._flops_per_sample = profile.task.flops_per_sample
         self._pieces: deque[tuple[int, int]] = deque()
         self._links: dict[bool, tuple[int, int]] = {True: (0, 0), False: (0, 0)}
+        self._changed_before = False
         self._ready = False
         self._read_at_s = 0.0
 
@@ -94,7 +96,9 @@ class Profiler(Actor[ProfilerMessage]):
         speeds = [samples * self._flops_per_sample * 1000 // max(1, us) for samples, us in self._pieces]
         self._pieces.clear()
         speed_kflops = max(1, int(statistics.median(speeds)))
-        if self._ready and differs(speed_kflops, self._published.speed_kflops):
+        before, self._changed_before = self._changed_before, differs(speed_kflops, self._published.speed_kflops)
+        if self._ready and before and self._changed_before:
+            self._changed_before = False
             log.info("speed_changed", before_kflops=self._published.speed_kflops, now_kflops=speed_kflops)
             await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops))
 

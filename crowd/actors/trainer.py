@@ -146,6 +146,7 @@ class Trainer(Actor[TrainerMessage]):
         self._borrow_again_us: int | None = None
         self._pool: TrainingPool | None = None
         self._sampler: EpochSampler | None = None
+        self._epochs_reported = 0
         self._shift: LocalRound | None = None
         self._proposal: _Proposal | None = None
         self._merged_residuals: dict[int, torch.Tensor] = {}
@@ -287,6 +288,7 @@ class Trainer(Actor[TrainerMessage]):
         self._lent.keep_only(self._borrowed)
         self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
         self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
+        self._epochs_reported = 0
 
     async def _borrow(self, active: Active | None) -> None:
         """Ask every lender for what has not come yet."""
@@ -534,11 +536,27 @@ class Trainer(Actor[TrainerMessage]):
             return self._local.snapshot()
 
         self._inner = await self._compute.run(work)
+        self._report_epoch(active)
         self._hold(proposal.state)
         self._observe_round(proposal)
         if proposal.state.finished:
             await self._finish(proposal.state)
         await self._carry_out(self._rounds.accepted(progress, now_us()))
+
+    def _report_epoch(self, active: Active) -> None:
+        """Say, once for each epoch, whose samples have all been trained here."""
+        sampler, pool = self._sampler, self._pool
+        if sampler is None or pool is None or not len(pool):
+            return
+        complete = sampler.epoch + (sampler.trained_in_epoch == len(pool))
+        if complete > self._epochs_reported:
+            self._epochs_reported = complete
+            trained = {
+                assignment.lender: assignment.samples
+                for assignment in active.plan.assignments
+                if assignment.trainer == self._me
+            }
+            log.info("epoch_complete", generation=active.generation, epoch=complete, trained=trained)
 
     def _observe_round(self, proposal: _Proposal) -> None:
         figures, first = self._figures, proposal.parts[0].header

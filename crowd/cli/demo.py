@@ -4,23 +4,32 @@ import secrets
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import anyio
+import cyclopts
 from rich.console import Console
 
 from crowd.cli.emulate import News
-from crowd.cli.live import Screen, comparison
+from crowd.cli.live import Screen, final_screen
 from crowd.cli.output import logs_to_stderr, write_runs
 from crowd.cli.race import Contest, Race
 from crowd.cli.stopping import unless_stopped
 from crowd.cli.worlds import run_here, run_processes
+from crowd.errors import BadConfig
 
 POLICIES = ("crowd_learning", "ship_once", "fedavg")
 PATIENCE = 8.0
 """Another policy is stopped after so many times the time that the first one took."""
 
 
-def demo(*, devices: int = 5, broker: str | None = None, full: bool = False, json: Path | None = None) -> int:
+def demo(
+    *,
+    devices: int = 5,
+    broker: str | None = None,
+    full: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    json: Path | None = None,
+) -> int:
     """Train on emulated unequal devices, and compare with other ways to do it.
 
     Parameters
@@ -35,8 +44,18 @@ def demo(*, devices: int = 5, broker: str | None = None, full: bool = False, jso
         Write the figures of all runs to this file.
     """
     contest = Contest.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
+    if broker is not None and broker.startswith("memory:"):
+        raise BadConfig(f"--broker {broker}: processes share no memory; give an MQTT broker, or leave --broker out")
     logs_to_stderr()
-    return anyio.run(unless_stopped, partial(compare, contest, Console(), broker=broker, full=full, json=json))
+    return anyio.run(unless_stopped, partial(_demo, contest, Console(), broker, full, json))
+
+
+async def _demo(contest: Contest, console: Console, broker: str | None, full: bool, json: Path | None) -> int:
+    races = await compare(contest, console, broker=broker, full=full)
+    console.print(final_screen(races), highlight=False)
+    if json is not None:
+        write_runs(json, [race.record() for race in races])
+    return 0 if races[0].reached else 1
 
 
 async def compare(
@@ -45,10 +64,10 @@ async def compare(
     *,
     broker: str | None = None,
     full: bool = False,
-    json: Path | None = None,
     policies: Sequence[str] = POLICIES,
-) -> int:
-    """Run `policies` one after the other, the first to the target; 0 if that reached it, else 1."""
+) -> list[Race]:
+    """Run `policies` one after the other, the first to the target, and show it on `console`. Raises `RuntimeError` if
+    the devices of one end with different models."""
     races: list[Race] = []
     with Screen(console) as screen:
         for policy in policies:
@@ -58,13 +77,9 @@ async def compare(
             limit_s = PATIENCE * races[0].elapsed_s if len(races) > 1 and not full else None
             await _run(race, screen, broker, limit_s)
             screen.end(race)
-    console.print(comparison(races))
-    for race in races:
-        if race.reached:
-            console.print(_same_model(race), highlight=False, soft_wrap=True)
-    if json is not None:
-        write_runs(json, [race.record() for race in races])
-    return 0 if races[0].reached else 1
+            if race.reached and len(race.digests) > 1:
+                raise RuntimeError(f"{policy}: the devices ended with different models: {race.digests}")
+    return races
 
 
 async def _run(race: Race, screen: Screen, broker: str | None, limit_s: float | None) -> None:
@@ -79,10 +94,3 @@ async def _run(race: Race, screen: Screen, broker: str | None, limit_s: float | 
             await run_here(race.contest, race.policy, report)
         else:
             await run_processes(race.contest, race.policy, report, broker=broker)
-
-
-def _same_model(race: Race) -> str:
-    digests = {str(digest) for digest in race.digests}
-    if len(digests) != 1:
-        raise RuntimeError(f"{race.policy}: the devices ended with different models: {', '.join(sorted(digests))}")
-    return f"{race.policy}: the same model on all {len(race.latest)} devices: {digests.pop()}"

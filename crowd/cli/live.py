@@ -1,6 +1,7 @@
 """What a demonstration shows: who does what while it runs, and the comparison at the end.
 
-Layout: `Screen` (a terminal's live view, or plain lines where there is no terminal), `devices_table`, `comparison`.
+Layout: `Screen` (a terminal's live view, or plain lines where there is no terminal), `devices_table`, `comparison`,
+`final_screen`.
 """
 
 from collections.abc import Sequence
@@ -52,14 +53,13 @@ class Screen:
         """From now on this race is shown."""
         self._races.append(race)
         if not self._console.is_terminal:
-            self._line(f"{_title(race)}: the devices measure themselves")
+            self._line(f"{TITLES[race.policy]}: the devices measure themselves")
 
     def round_done(self, race: Race) -> None:
         if not self._console.is_terminal:
             accuracy = "-" if race.accuracy is None else f"{race.accuracy:.1%}"
-            self._line(
-                f"{_title(race)}: round {race.rounds}, {accuracy}, {_time(race.elapsed_s)}, {size(race.traffic_bytes)}"
-            )
+            spent = f"{_time(race.elapsed_s)}, {size(race.traffic_bytes)}"
+            self._line(f"{TITLES[race.policy]}: round {race.rounds}, {accuracy}, {spent}")
 
     def end(self, race: Race) -> None:
         """The race is over, or was stopped."""
@@ -78,7 +78,7 @@ class Screen:
         race = self._races[-1]
         target = race.target_accuracy
         accuracy = race.accuracy or 0.0
-        head = Text.assemble((_title(race), "bold"), f"   {_time(race.elapsed_s)}   {size(race.traffic_bytes)}")
+        head = Text.assemble((TITLES[race.policy], "bold"), f"   {_time(race.elapsed_s)}   {size(race.traffic_bytes)}")
         progress = Table.grid(padding=(0, 1))
         progress.add_row(
             f"round {race.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
@@ -134,14 +134,21 @@ def comparison(races: Sequence[Race]) -> Table:
     return table
 
 
+def final_screen(races: Sequence[Race]) -> RenderableType:
+    """Who did what in the first race, all races compared, and the models that they ended with."""
+    first = races[0]
+    models = [
+        f"{TITLES[race.policy]}: the same model on all {len(race.latest)} devices: {', '.join(map(str, race.digests))}"
+        for race in races
+        if race.reached
+    ]
+    return Group(devices_table(first), first.why, "", comparison(races), "", *models)
+
+
 def _verdict(race: Race) -> str:
     if race.reached:
         return f"{TITLES[race.policy]}: reached in {_time(race.elapsed_s)}, {size(race.traffic_bytes)}"
     return f"{TITLES[race.policy]}: stopped after {_time(race.elapsed_s)}, target not reached"
-
-
-def _title(race: Race) -> str:
-    return TITLES[race.policy]
 
 
 def _bar(fraction: float, label: str) -> RenderableType:

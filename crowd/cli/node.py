@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import anyio.to_thread
+import cyclopts
 from rich.console import Console
 
 from crowd import plugins
@@ -25,7 +26,9 @@ REACHED, NOT_REACHED = 0, 1
 NO_SAMPLES = "no device has samples"
 
 
-def node(*, config: Path, once: bool = False, json: Path | None = None) -> int:
+def node(
+    *, config: Path, once: Annotated[bool, cyclopts.Parameter(negative="")] = False, json: Path | None = None
+) -> int:
     """Run this device until it is stopped.
 
     Parameters

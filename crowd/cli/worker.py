@@ -2,6 +2,7 @@
 SPEED_KFLOPS MEMORY_BYTES`. Writes its news as lines of JSON; a reader that is gone ends it."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = read_node_config(Path(path))
         part = Part(name=config.name, speed_kflops=int(speed_kflops), memory_bytes=int(memory_bytes))
-        return anyio.run(unless_stopped, lambda: _work(config, part))
+        return_code = anyio.run(unless_stopped, partial(_work, config, part))
     except* Rejected as rejected:
         print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT

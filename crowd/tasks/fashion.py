@@ -32,13 +32,13 @@ _UNSIGNED_BYTE = 0x08
 def task(device: str, part: Partition) -> Task:
     """The images that `device` plays the owner of. Raises `BadConfig` if the data set is missing or damaged."""
     train, evaluation = small_samples()
-    return _task("fashion", train, evaluation, part, target_accuracy=0.84)
+    return _task("fashion", train, evaluation, part)
 
 
 def full_task(device: str, part: Partition) -> Task:
     """As `task`, with the whole data set."""
     train, evaluation = _samples("train"), _samples("t10k")
-    return _task("fashion-full", train, evaluation, part, target_accuracy=FULL)
+    return _task("fashion-full", train, evaluation, part)
 
 
 def network() -> torch.nn.Module:
@@ -63,14 +63,14 @@ def small_samples() -> tuple[Samples, Samples]:
     return _first(_samples("train"), 12_000), _first(_samples("t10k"), 3_000)
 
 
-def _task(name: str, train: Samples, evaluation: Samples, part: Partition, *, target_accuracy: float) -> Task:
+def _task(name: str, train: Samples, evaluation: Samples, part: Partition) -> Task:
     return Task(
         name=name,
         model=network,
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd(),
-        target_accuracy=target_accuracy,
+        target_accuracy=0.84,
         epochs_max=60,
     )
 

@@ -56,7 +56,7 @@ mosquitto -c mosquitto.conf 2>mosquitto.log &
 broker=$!
 running=$broker
 until grep -q ' running$' mosquitto.log; do
-    kill -0 "$broker" 2>/dev/null || { echo "start.sh: Mosquitto does not start:" >&2; cat mosquitto.log >&2; exit 2; }
+    kill -0 "$broker" 2>/dev/null || { echo "start.sh: Mosquitto does not start (PORT= chooses another port than $port):" >&2; cat mosquitto.log >&2; exit 2; }
     sleep 0.1
 done
 

@@ -16,6 +16,7 @@ from crowd.units import Life, device_id
 from tests.support.mosquitto import Mosquitto
 
 NAMES = ("anna", "ben")
+COMMAND = "import sys; from crowd.cli.main import main; sys.exit(main())"
 TASK = """
 import torch
 import crowd
@@ -87,8 +88,7 @@ def write_config(
 
 def start(here: Path, config: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", "import sys; from crowd.cli.main import main; sys.exit(main())"]
-        + ["node", "--config", str(config), *arguments],
+        [sys.executable, "-c", COMMAND, "node", "--config", str(config), *arguments],
         cwd=here,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -163,7 +163,7 @@ def test_a_loss_that_is_no_number_is_bad_input(
         ("digitz", "fedavg", "mqtt", "unknown task 'digitz'; did you mean 'digits'?"),
         ("mytask:easy", "fedavgg", "mqtt", "unknown policy 'fedavgg'; did you mean 'fedavg'?"),
         ("mytask:easy", "fedavg", "amqp", "unknown kind of broker 'amqp'"),
-        ("mytask:wrong_shape", "fedavg", "mqtt", "shape"),
+        ("mytask:wrong_shape", "fedavg", "mqtt", "data has inputs float32 (5,)"),
     ],
 )
 def test_what_does_not_exist_or_fit_is_named_before_anything_is_sent(
