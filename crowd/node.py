@@ -18,7 +18,7 @@ from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors import trainer as training_actor
 from crowd.actors.data_mover import DataMover
-from crowd.actors.planner import PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import RoundDone, RunFinished, Trainer
 from crowd.config import NodeConfig
@@ -293,6 +293,8 @@ class Node:
 
     def _observe(self, news: planning_actor.Observation | training_actor.Observation) -> None:
         match news:
+            case LeftOut(plan=plan):
+                self._tell(attrs.evolve(self._last, plan=plan))
             case PlanActivated(active=active):
                 self._plan = active.plan
                 self._tell(attrs.evolve(self._last, plan=self._plan))

@@ -135,29 +135,24 @@ def expect_one_model(runs: list[dict[str, object]], names: tuple[str, ...] = NAM
 
 
 def expect_every_sample_once_per_epoch(processes: list[NodeProcess]) -> None:
-    """In each epoch of each generation that all trainers completed, all trainers together trained every sample of every
-    lender: as many as in every other such epoch with the same lenders."""
-    pattern = re.compile(r"epoch_complete .*epoch=(\d+) generation=(\d+) .*trained=(\{[^}]*\})")
+    """In each epoch that all trainers of a plan completed, they together trained every lender's samples, each of them
+    once (a trainer's own sampler sees to that): as many as in every other such epoch."""
+    pattern = re.compile(r"epoch_complete +epoch=(\d+) generation=(\d+) trained=(\{[^}]*\}) trainers=(\d+)")
     epochs: dict[tuple[int, int], dict[str, dict[str, int]]] = {}
+    trainers: dict[int, int] = {}
     for process in processes:
         for line in process.lines:
             if found := pattern.search(line):
                 epoch, generation = int(found[1]), int(found[2])
+                trainers[generation] = int(found[4])
                 trained: dict[str, int] = json.loads(found[3].replace("'", '"'))
                 assert epochs.setdefault((generation, epoch), {}).setdefault(process.name, trained) == trained
-    assert epochs
-    trainers = {
-        generation: max((set(done) for (of, _), done in epochs.items() if of == generation), key=len)
-        for generation, _ in epochs
-    }
     totals: dict[str, set[int]] = {}
     for (generation, _), done in epochs.items():
-        if set(done) != trainers[generation]:
-            continue
-        lenders = {lender for trained in done.values() for lender in trained}
-        for lender in lenders:
-            totals.setdefault(lender, set()).add(sum(trained.get(lender, 0) for trained in done.values()))
-    assert totals
+        if len(done) == trainers[generation]:
+            for lender in {lender for trained in done.values() for lender in trained}:
+                totals.setdefault(lender, set()).add(sum(trained.get(lender, 0) for trained in done.values()))
+    assert totals, "no epoch was completed by all"
     assert all(len(counts) == 1 for counts in totals.values()), totals
 
 
@@ -178,7 +173,7 @@ def test_a_killed_device_is_left_behind_and_catches_up_when_it_returns(home: Hom
     returned = home.start("kitchen")
     returned.wait_for(lambda line: "state_fetched" in line)
     expect_one_model([process.finish() for process in (attic, cellar, returned)])
-    expect_every_sample_once_per_epoch([attic, cellar])
+    expect_every_sample_once_per_epoch([attic, cellar, kitchen, returned])
 
 
 @pytest.mark.parametrize("home", ["watch"], indirect=True)

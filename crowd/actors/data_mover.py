@@ -133,6 +133,7 @@ class DataMover(Actor[DataMoverMessage]):
             # a former life of this device may have lent under a laxer rule
             self._publish(Address(channel=Channel.ALL, source=self._me), messages.Revoke(data_epoch=0))
         await self._carry_out(self._transfers.reconnected(now_us()))
+        await self._trainer.tell(inbox.LinkUp())
         await self._planner.tell(inbox.LinkUp())
 
     async def _watch(self, devices: tuple[DeviceId, ...]) -> None:

@@ -20,7 +20,7 @@ def _size(data: bytes) -> str:
     return f"<{len(data)} bytes>"
 
 
-# --- to the planner ---------------------------------------------------------------------------------------------------
+# --- to the planner, and the first to the trainer too -----------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
@@ -178,7 +178,8 @@ class Trained:
 
 
 TrainerMessage: TypeAlias = (
-    MeasureSpeed
+    LinkUp
+    | MeasureSpeed
     | BeginRun
     | Frozen
     | Activated

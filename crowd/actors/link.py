@@ -14,7 +14,8 @@ from crowd.ports import Broker, BrokerSession, Delivery, Will
 from crowd.units import SECOND_US, Address
 
 BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 30.0
+BACKOFF_MAX_S = 5.0
+"""A gateway that comes back finds its devices within seconds of each other."""
 OUTBOX_MAX = 4096
 """Beyond this the oldest bulk message is dropped: a transfer asks again for what it lacks."""
 FAREWELL_LIMIT_S = 1.0

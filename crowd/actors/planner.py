@@ -13,6 +13,7 @@ from crowd.errors import InfeasiblePlan
 from crowd.planning import agreement
 from crowd.planning.agreement import Active, Decision, State, Timing
 from crowd.planning.check import violations
+from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
 from crowd.planning.view import View, plan_digest
@@ -51,7 +52,14 @@ class RunOver:
     run: int
 
 
-Observation: TypeAlias = PlanActivated | ResultKnown | RunOver
+@attrs.frozen(kw_only=True)
+class LeftOut:
+    """For observers of the node: the others plan without this device; the plan says why."""
+
+    plan: Plan
+
+
+Observation: TypeAlias = LeftOut | PlanActivated | ResultKnown | RunOver
 
 
 class _Undecided(Exception):
@@ -313,6 +321,9 @@ class Planner(Actor[PlannerMessage]):
                 self._observe(PlanActivated(active=active))
             case agreement.RoundAccepted(progress=progress):
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
+            case agreement.Excluded(plan=plan):
+                self._warn_of_left_out(plan)
+                self._observe(LeftOut(plan=plan))
             case agreement.Buried(device=device, reason=reason):
                 log.warning("device_buried", departed=device, reason=reason)
             case _:
@@ -327,7 +338,10 @@ class Planner(Actor[PlannerMessage]):
             start_round=active.start.round,
             why=active.plan.why,
         )
-        for left_out in active.plan.left_out:
+        self._warn_of_left_out(active.plan)
+
+    def _warn_of_left_out(self, plan: Plan) -> None:
+        for left_out in plan.left_out:
             log.warning("device_left_out", left_out=left_out.device, reason=left_out.reason)
 
     def _view_request(self) -> messages.ViewRequest:

@@ -23,6 +23,10 @@ SPEED_WINDOW_US = 4 * SECOND_US
 plan costs a new epoch, and a moment's load is not worth it."""
 LINK_WINDOW_BYTES = MEBIBYTE
 """A link's rate counts as observed after so many bytes."""
+LINK_WINDOWS = 8
+"""A link's rate is the best of so many windows: in the others something else held the bytes up."""
+PUBLISH_AGAIN_S = 15.0
+"""At least so long between two profiles, as each of them costs the whole cluster a new epoch."""
 LINK_BYTES_S_MAX = 125_000_000
 """1 Gbit/s: beyond it the link is never what limits."""
 MEMORY_STEP_BYTES = 64 * MEBIBYTE
@@ -56,6 +60,8 @@ class Profiler(Actor[ProfilerMessage]):
         self._flops_per_sample = profile.task.flops_per_sample
         self._pieces: deque[tuple[int, int]] = deque()
         self._links: dict[bool, tuple[int, int]] = {True: (0, 0), False: (0, 0)}
+        self._rates: dict[bool, deque[int]] = {up: deque(maxlen=LINK_WINDOWS) for up in (True, False)}
+        self._published_at_s = 0.0
         self._changed_before = False
         self._ready = False
         self._read_at_s = 0.0
@@ -97,27 +103,33 @@ class Profiler(Actor[ProfilerMessage]):
         self._pieces.clear()
         speed_kflops = max(1, int(statistics.median(speeds)))
         before, self._changed_before = self._changed_before, differs(speed_kflops, self._published.speed_kflops)
-        if self._ready and before and self._changed_before:
+        if before and self._changed_before and self._may_publish:
             self._changed_before = False
             log.info("speed_changed", before_kflops=self._published.speed_kflops, now_kflops=speed_kflops)
             await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops))
 
     async def _note_link(self, up: bool, size_bytes: int, elapsed_us: int) -> None:
         bytes_sum, us_sum = self._links[up]
-        bytes_sum, us_sum = bytes_sum + size_bytes, us_sum + elapsed_us
-        self._links[up] = (bytes_sum, us_sum)
-        if bytes_sum < LINK_WINDOW_BYTES or not self._ready:
+        self._links[up] = bytes_sum, us_sum = bytes_sum + size_bytes, us_sum + elapsed_us
+        if bytes_sum < LINK_WINDOW_BYTES:
             return
         self._links[up] = (0, 0)
-        rate_bytes_s = max(1, min(bytes_sum * SECOND_US // max(1, us_sum), LINK_BYTES_S_MAX))
-        before = self._published
+        self._rates[up].append(max(1, min(bytes_sum * SECOND_US // max(1, us_sum), LINK_BYTES_S_MAX)))
+        rate_bytes_s, before = max(self._rates[up]), self._published
+        if not self._may_publish:
+            return
         if up and differs(rate_bytes_s, before.uplink_bytes_s):
             await self._publish(attrs.evolve(before, link_assumed=False, uplink_bytes_s=rate_bytes_s))
         elif not up and differs(rate_bytes_s, before.downlink_bytes_s):
             await self._publish(attrs.evolve(before, link_assumed=False, downlink_bytes_s=rate_bytes_s))
 
+    @property
+    def _may_publish(self) -> bool:
+        return self._ready and anyio.current_time() >= self._published_at_s + PUBLISH_AGAIN_S
+
     async def _publish(self, profile: Profile) -> None:
         self._published = profile
+        self._published_at_s = anyio.current_time()
         await self._planner.tell(inbox.OwnNews(profile=profile))
 
 

@@ -152,6 +152,12 @@ class Rounds:
         self._progress = progress
         return self._begin(now_us)
 
+    def restart_clocks(self, now_us: int) -> None:
+        """The connection was lost and is back: nobody is to blame for what did not come meanwhile."""
+        if self.in_hand in self._began_us:
+            self._began_us[self.in_hand] = now_us
+        self._asked_us = {}
+
     def reject(self, number: int, index: int) -> None:
         """A proposed part turned out to be unusable: it counts as never come."""
         self._parts.get(number, {}).pop(index, None)

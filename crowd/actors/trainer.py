@@ -161,6 +161,8 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.MeasureSpeed():
                 self._speed_kflops = await measure_speed(self._task, self._work, self._compute)
                 message.reply(self._speed_kflops)
+            case inbox.LinkUp():
+                self._rounds.restart_clocks(now_us())
             case inbox.BeginRun(run=run):
                 await self._begin_run(run)
             case inbox.Frozen():
@@ -556,7 +558,13 @@ class Trainer(Actor[TrainerMessage]):
                 for assignment in active.plan.assignments
                 if assignment.trainer == self._me
             }
-            log.info("epoch_complete", generation=active.generation, epoch=complete, trained=trained)
+            log.info(
+                "epoch_complete",
+                generation=active.generation,
+                epoch=complete,
+                trained=trained,
+                trainers=len(active.plan.trainers),
+            )
 
     def _observe_round(self, proposal: _Proposal) -> None:
         figures, first = self._figures, proposal.parts[0].header

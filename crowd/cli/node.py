@@ -59,6 +59,7 @@ class _Session:
         self._console = console
         self._once = once
         self._json = json
+        self._shown = 0
 
     async def run(self) -> int:
         from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
@@ -78,8 +79,9 @@ class _Session:
         return REACHED if reached else NOT_REACHED
 
     def _show(self, progress: "Progress") -> None:
-        if not self._console.is_terminal or not progress.round:
+        if not self._console.is_terminal or progress.round <= self._shown:
             return
+        self._shown = progress.round
         accuracy = "   -  " if progress.accuracy is None else f"{progress.accuracy:6.1%}"
         self._console.print(
             f"round {progress.round:3d}  {accuracy}  {duration(int(progress.elapsed_s * SECOND_US)):>8}  "

@@ -204,6 +204,13 @@ class RoundAccepted:
 
 
 @attrs.frozen(kw_only=True)
+class Excluded:
+    """The plan of the present view leaves this device out."""
+
+    plan: Plan
+
+
+@attrs.frozen(kw_only=True)
 class Buried:
     """For the log: this device has declared a life dead, and why."""
 
@@ -222,6 +229,7 @@ Effect: TypeAlias = (
     | Freeze
     | Activate
     | RoundAccepted
+    | Excluded
     | Buried
 )
 
@@ -292,6 +300,8 @@ class State:
     probes_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
     """When each suspect's answer is overdue."""
     asked_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    excluded: bytes = b""
+    """The view whose plan was last found to leave this device out."""
     times_buried: int = 0
     returns_us: int | None = None
     """While buried: when to come back."""
@@ -727,6 +737,9 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
     decision = turn.decide(state.view)
     life = decision.plan.life_of(state.me)
     if life is None:
+        if state.excluded != digest:
+            turn.set(excluded=digest)
+            turn.emit(Excluded(plan=decision.plan))
         if state.active is not None:
             _stop(turn)
         return

@@ -23,7 +23,7 @@ def task(device: str, part: Partition) -> Task:
         model=network,
         data=train.part(part),
         evaluation=evaluation.dataset(),
-        optimizer=sgd(),
+        optimizer=sgd,
         target_accuracy=0.95,
         epochs_max=120,
     )

@@ -69,7 +69,7 @@ def _task(name: str, train: Samples, evaluation: Samples, part: Partition) -> Ta
         model=network,
         data=train.part(part),
         evaluation=evaluation.dataset(),
-        optimizer=sgd(),
+        optimizer=sgd,
         target_accuracy=0.84,
         epochs_max=60,
     )

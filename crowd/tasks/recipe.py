@@ -1,6 +1,6 @@
 """What the built-in tasks have in common: the form of their data and their optimiser."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 import torch
@@ -28,6 +28,6 @@ class Samples:
         return TensorDataset(self.inputs[indices], self.labels[indices])
 
 
-def sgd(rate: float = 0.05) -> Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]:
-    """Stochastic gradient descent with momentum 0.9."""
-    return lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=0.9)
+def sgd(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Stochastic gradient descent, learning rate 0.05, momentum 0.9."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

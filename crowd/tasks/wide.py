@@ -17,7 +17,7 @@ def task(device: str, part: Partition) -> Task:
         model=network,
         data=train.part(part),
         evaluation=evaluation.dataset(),
-        optimizer=sgd(),
+        optimizer=sgd,
         target_accuracy=0.81,
         epochs_max=20,
     )

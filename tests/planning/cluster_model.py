@@ -285,6 +285,8 @@ class Device:
                         replay()
             case agreement.RoundAccepted(progress=progress):
                 self.commit(progress)
+            case agreement.Excluded():
+                raise Violation(f"{self.name} is left out, but it is like the others")
             case agreement.Buried():
                 model.burials += 1
             case _:
