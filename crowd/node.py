@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Self, assert_never
 
 import anyio
-import anyio.to_thread
 import attrs
 import structlog
 import torch
@@ -120,10 +119,10 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        task, work = await anyio.to_thread.run_sync(self._prepare)
+        task, work = await self._device.compute.run(self._prepare)
         self._task = task
         if self._store is None:
-            self._store = await anyio.to_thread.run_sync(self._open_store)
+            self._store = await self._device.compute.run(self._open_store)
         boot = secrets.token_bytes(16)
         self._supervisor = self._make_supervisor(task, work, Life(incarnation=1, boot=boot))
         await self._supervisor.__aenter__()

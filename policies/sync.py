@@ -8,9 +8,9 @@ from crowd.planning.plan import Outer, OuterKind
 from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import ceil_div
 
-NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=1_000_000, momentum_ppm=500_000)
-NESTEROV_TRAINERS_MIN = 8
-"""With eight trainers Nesterov saved 15 to 20 % of the epochs, with five nothing."""
+NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=750_000, momentum_ppm=500_000)
+NESTEROV_TRAINERS_MIN = 3
+"""From there on Nesterov saved up to a fifth of the epochs (docs/decisions.md); with two trainers it cost some."""
 MERGES_PER_EPOCH_MAX = 4
 """Shorter rounds than a quarter of an epoch have not been found to save epochs."""
 OVERHEAD_PERMILLE_MAX = 100

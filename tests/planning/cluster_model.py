@@ -174,8 +174,9 @@ class Device:
             members_min=self.model.scenario.members_min,
             task=task_facts(state_elements=elements, evaluation_samples=0),
         )
-        self.vector = torch.zeros(elements)
-        self.base = torch.zeros(2)
+        # every process initialises its network differently, as the random numbers of real ones would
+        self.vector = torch.full((elements,), float(self.model.random.randrange(1000)))
+        self.base = self.vector[self.index :: self.model.scenario.devices].clone()
         self.made = 0
         self.feedback = Feedback(elements)
         self.rounds = Rounds(self.name)

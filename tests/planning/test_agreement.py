@@ -259,3 +259,17 @@ def test_a_device_that_computes_another_plan_from_the_same_view_steps_back() -> 
         state = after(state, agreement.AckHeard(ack=ack), 2 * SECOND_US)
     assert state.own.unfit
     assert state.active is None
+
+
+def test_a_device_that_returns_from_a_burial_rises_above_every_life_that_it_has_heard_of() -> None:
+    # found by a scenario: it went above its burial only, and then acked in the name of its former process
+    state = connected()
+    buried = Life(incarnation=1, boot=b"the first process")
+    former = make_profile("a", life=Life(incarnation=2, boot=b"the first process"))
+    state = after(state, agreement.Learned(buried={DeviceId("a"): buried}), 1_000)
+    assert state.returns_us is not None
+    state = after(state, agreement.Learned(profiles=(former,), source=DeviceId("a")), 2_000)
+    state, effects = step(state, agreement.Tick(), decision_of, now_us=state.returns_us or 0)
+    acks = [effect.ack for effect in effects if isinstance(effect, agreement.PublishAck)]
+    assert state.own.life == Life(incarnation=3, boot=b"a")
+    assert all(ack.life == state.own.life for ack in acks)

@@ -92,7 +92,7 @@ def residual_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
 HOLES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int]] = {
     "an ack that does not freeze the old generation": (ack_without_freezing, 0),
     "ties in the most advanced round": (ties_in_the_most_advanced_round, 0),
-    "a device back without its disk under its old life": (back_under_the_old_life, 0),
+    "a device back without its disk under its old life": (back_under_the_old_life, 1),
     "a residual sent again after its slice was merged": (residual_sent_again, 0),
 }
 

@@ -1,0 +1,196 @@
+"""Whole nodes in one process: `Cluster` (devices on one broker in memory), what a device is made of (`InlineCompute`,
+`MemoryStore`), the work that they do (`blobs`), and what crosses the broker (`WatchedHub`, `read`)."""
+
+import zlib
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import anyio
+import attrs
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from brokers.memory import MemoryBroker, MemoryHub
+from crowd.config import NodeConfig
+from crowd.learning.task import Task
+from crowd.node import Node, Progress, TaskFunction
+from crowd.ports import Compute, Delivery, Device, Store
+from crowd.protocol import strict
+from crowd.protocol.codec import decode
+from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.messages import Message
+from crowd.units import Channel, DeviceId, device_id
+from devices.sensors import FixedSensor
+
+T = TypeVar("T")
+
+CLUSTER = "home"
+FEATURES = 8
+SPEED_FLOPS_S = 400_000
+"""About 200 samples of `blobs` in a second, so that a round takes long enough for things to happen in it."""
+LIMIT_S = 3600.0
+"""Virtual: whatever takes longer will never end."""
+
+torch.set_num_threads(1)  # networks this small only lose by more
+
+
+# --- a device ---------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class InlineCompute(Compute):
+    """A processor under virtual time: the work runs at once, and takes as long as `speed_flops_s` needs for it."""
+
+    speed_flops_s: float
+
+    async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
+        result = work()
+        await anyio.sleep(flops / self.speed_flops_s)
+        return result
+
+
+class MemoryStore(Store):
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def write(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    def read(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+
+def emulated(speed_flops_s: float = SPEED_FLOPS_S) -> Device:
+    return Device(compute=InlineCompute(speed_flops_s), sensor=FixedSensor(memory_free_bytes=1 << 30))
+
+
+# --- the work ---------------------------------------------------------------------------------------------------------
+
+
+def blobs(samples: int = 200, **changes: Any) -> TaskFunction:
+    """Two overlapping Gaussian blobs, of which each device draws its own `samples`: the best that is possible is about
+    92 % right, and the target of 87 % takes some rounds. `changes` are of the `Task`."""
+
+    def task(device: str) -> Task:
+        seed = zlib.crc32(device.encode())
+        values: dict[str, Any] = {
+            "name": "blobs",
+            "model": lambda: network(seed),
+            "data": draw(samples, seed),
+            "evaluation": draw(400, 0),
+            "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+            "batch_size": 16,
+            "target_accuracy": 0.87,
+            "epochs_max": 200,
+        }
+        return Task(**(values | changes))
+
+    return task
+
+
+def draw(samples: int, seed: int) -> TensorDataset:
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(samples) % 2)
+    inputs = random.standard_normal((samples, FEATURES)) + (labels[:, None] - 0.5)
+    return TensorDataset(torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels))
+
+
+def network(seed: int, *layers: torch.nn.Module) -> torch.nn.Module:
+    """From (batch, 8) to (batch, 2); like any user's network it starts differently on each device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(FEATURES, 32), *layers, torch.nn.ReLU(), torch.nn.Linear(32, 2))
+
+
+# --- the devices together ---------------------------------------------------------------------------------------------
+
+
+class WatchedHub(MemoryHub):
+    """Remembers everything that anybody published, and who did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: list[tuple[DeviceId, Delivery]] = []
+
+    async def carry(self, message: Any, *, publisher: Any, retain: bool) -> None:
+        self.published.append((publisher.device, message.delivery))
+        await super().carry(message, publisher=publisher, retain=retain)
+
+    def messages(self, publisher: str) -> list[Message]:
+        """All messages of one device, opened."""
+        return [read(delivery) for device, delivery in self.published if device == publisher and is_sealed(delivery)]
+
+
+def is_sealed(delivery: Delivery) -> bool:
+    plain = (Channel.STATUS, Channel.INFO, Channel.STATE, Channel.BLOB)
+    return delivery.address.channel not in plain and bool(delivery.payload)
+
+
+def read(delivery: Delivery) -> Message:
+    """What is in an envelope, whoever it is for."""
+    return decode(strict.load_plain(delivery.payload)[7])
+
+
+class Cluster:
+    """Devices that trust each other, on one hub. Those who are named last need not have a node: their signers are for
+    tests that speak for themselves."""
+
+    def __init__(self, *names: str) -> None:
+        self.hub = WatchedHub()
+        self.signers = throw_away_signers([device_id(name) for name in names])
+        self.nodes: dict[str, Node] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
+
+    def add(
+        self, name: str, task: TaskFunction, *, speed_flops_s: float = SPEED_FLOPS_S, members_min: int = 2, **train: Any
+    ) -> Node:
+        """A device that is switched off; `train` are keys of its `node.toml`."""
+        config = NodeConfig(name=name, cluster=CLUSTER, broker="memory://test", members_min=members_min, **train)
+        self.nodes[name] = Node(
+            config,
+            task=task,
+            device=emulated(speed_flops_s),
+            broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
+            signer=self.signers[device_id(name)],
+            store=MemoryStore(),
+        )
+        return self.nodes[name]
+
+    async def play(self, name: str) -> None:
+        """Switch a device on; returns when the run is over, or it was unplugged."""
+        with anyio.CancelScope() as self._scopes[name]:
+            async with self.nodes[name] as node:
+                await node.wait()
+
+    def unplug(self, name: str) -> None:
+        """It goes without a word; what is left of it is its will."""
+        self.hub.drop(device_id(name))
+        self._scopes[name].cancel()
+
+    async def train(self, *names: str) -> None:
+        """Play with these devices (without names: all) until the run is over."""
+        with anyio.fail_after(LIMIT_S):
+            async with anyio.create_task_group() as tasks:
+                for name in names or self.nodes:
+                    tasks.start_soon(self.play, name)
+
+    def raw(self, name: str) -> MemoryBroker:
+        """The way to the hub of somebody who is no node."""
+        return MemoryBroker(self.hub, device_id(name), cluster=CLUSTER)
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        return {name: node.digest for name, node in self.nodes.items()}
+
+
+async def round_of(node: Node, number: int) -> Progress:
+    """Waits until the node has completed that round."""
+    async with aclosing(node.progress()) as news:
+        async for progress in news:
+            if progress.round >= number:
+                return progress
+    raise AssertionError(f"the run ended before round {number}")
+
+
