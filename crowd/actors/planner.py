@@ -221,16 +221,23 @@ class Planner(Actor[PlannerMessage]):
     async def _follow_result(self, device: DeviceId) -> None:
         """Whoever sees a result fetches that state and redoes nothing."""
         state, result = self._state, self._results[device]
-        if state is None or not state.view.is_living(device) or state.progress.finished:
+        if state is None or state.progress.finished or not any(profile.device == device for profile in self._peers()):
             return
         if result.progress.run == state.own.run and result.progress > state.progress:
             await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
+
+    def _peers(self) -> tuple[Profile, ...]:
+        """The living with this very task: another's state is of no use here, and a device that is left out for its task
+        never has the result of this run."""
+        assert self._state is not None
+        own = self._state.own.task.fingerprint
+        return tuple(profile for profile in self._state.view.living if profile.task.fingerprint == own)
 
     def _check_over(self) -> None:
         state = self._state
         if state is None or not state.progress.finished or state.own.run <= self._over_run:
             return
-        for profile in state.view.living:
+        for profile in self._peers():
             result = self._results.get(profile.device)
             if result is None or result.progress.run != state.own.run:
                 return

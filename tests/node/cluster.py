@@ -192,5 +192,3 @@ async def round_of(node: Node, number: int) -> Progress:
             if progress.round >= number:
                 return progress
     raise AssertionError(f"the run ended before round {number}")
-
-
