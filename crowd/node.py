@@ -26,10 +26,10 @@ from crowd.learning import replica
 from crowd.learning.replica import ReplicaState
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
-from crowd.planning.agreement import Timing
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
+from crowd.planning.standing import Timing
 from crowd.ports import Broker, Device, Signer, Store, Traffic
 from crowd.protocol.identity import Ed25519Signer, read_key, read_members
 from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import attrs
 
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import Active
 from crowd.planning.profile import Profile
+from crowd.planning.standing import Active
 from crowd.ports import Delivery
 from crowd.protocol.messages import AskSamples, Cargo, Contribution, MergedSlice, Message, ResultMessage, Samples, State
 from crowd.runtime import Ask

@@ -10,12 +10,12 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.errors import InfeasiblePlan
-from crowd.planning import agreement
-from crowd.planning.agreement import Active, Decision, State, Timing
+from crowd.planning import agreement, events
 from crowd.planning.check import violations
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
+from crowd.planning.standing import Active, Decision, State, Timing
 from crowd.planning.view import View, plan_digest
 from crowd.ports import Compute
 from crowd.protocol import messages
@@ -102,7 +102,7 @@ class Planner(Actor[PlannerMessage]):
         self._state: State | None = None
         self._own: Profile | None = None
         self._settled_us: int | None = None
-        self._early: list[agreement.Event] = []
+        self._early: list[events.Event] = []
         self._memo: dict[bytes, Decision] = {}
         self._envelopes: dict[DeviceId, tuple[Profile, bytes]] = {}
         self._results: dict[DeviceId, messages.ResultMessage] = {}
@@ -117,23 +117,23 @@ class Planner(Actor[PlannerMessage]):
             case inbox.LinkUp():
                 if self._state is None and self._settled_us is None:
                     self._settled_us = now_us() + SETTLE_US
-                await self._step(agreement.Connected())
+                await self._step(events.Connected())
             case inbox.LinkDown():
-                await self._step(agreement.Disconnected())
+                await self._step(events.Disconnected())
             case inbox.Heard():
                 await self._hear(message)
             case inbox.StatusSeen(device=device, online=online):
-                await self._step(agreement.StatusHeard(device=device, online=online))
+                await self._step(events.StatusHeard(device=device, online=online))
             case inbox.OwnNews(profile=profile):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
-                    await self._step(agreement.OwnProfile(profile=self._own))
+                    await self._step(events.OwnProfile(profile=self._own))
             case inbox.RoundReady(generation=generation, progress=progress):
-                await self._step(agreement.RoundReady(generation=generation, progress=progress))
+                await self._step(events.RoundReady(generation=generation, progress=progress))
             case inbox.StateReached(progress=progress):
-                await self._step(agreement.StateReached(progress=progress))
+                await self._step(events.StateReached(progress=progress))
             case inbox.OwnerSilent(device=device):
-                await self._step(agreement.OwnerSilent(device=device))
+                await self._step(events.OwnerSilent(device=device))
             case inbox.OwnResult(result=result):
                 self._results[self._me] = result
                 await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
@@ -152,7 +152,7 @@ class Planner(Actor[PlannerMessage]):
     async def tick(self) -> None:
         await self._begin_if_settled()
         # the clock of floats may wake a hair too early for integers
-        await self._step(agreement.Tick(), at_least_us=agreement.next_deadline_us(self._state) if self._state else None)
+        await self._step(events.Tick(), at_least_us=agreement.next_deadline_us(self._state) if self._state else None)
 
     async def _begin_if_settled(self) -> None:
         if self._state is not None or self._own is None or self._settled_us is None or now_us() < self._settled_us:
@@ -167,13 +167,11 @@ class Planner(Actor[PlannerMessage]):
 
     def _first_run(self) -> int:
         """The run of those who are here; if nobody is, the one after the last that is known to have ended."""
-        offline = {
-            event.device for event in self._early if isinstance(event, agreement.StatusHeard) and not event.online
-        }
+        offline = {event.device for event in self._early if isinstance(event, events.StatusHeard) and not event.online}
         runs = [
             profile.run
             for event in self._early
-            if isinstance(event, agreement.Learned)
+            if isinstance(event, events.Learned)
             for profile in event.profiles
             if profile.device not in offline and profile.device != self._me
         ]
@@ -188,25 +186,25 @@ class Planner(Actor[PlannerMessage]):
                     known = self._envelopes.get(sender)
                     if known is None or profile.version > known[0].version:
                         self._envelopes[sender] = (profile, heard.envelope)
-                    await self._step(agreement.Learned(profiles=(profile,), source=sender))
+                    await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.AckMessage(ack=ack):
                 if ack.device == sender:
-                    await self._step(agreement.AckHeard(ack=ack))
+                    await self._step(events.AckHeard(ack=ack))
             case messages.Beat(life=life, view_digest=view_digest, generation=generation):
-                beat = agreement.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
+                beat = events.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
                 await self._step(beat)
             case messages.Burials(lives=lives):
-                await self._step(agreement.Learned(buried=lives, source=sender))
+                await self._step(events.Learned(buried=lives, source=sender))
             case messages.ViewReply(buried=buried):
-                await self._step(agreement.Learned(buried=buried, source=sender))
+                await self._step(events.Learned(buried=buried, source=sender))
             case messages.ViewRequest(versions=versions, buried=buried):
                 newest = {device: (version.life, version.revision) for device, version in versions.items()}
-                await self._step(agreement.ViewRequested(device=sender, versions=newest, buried=buried))
+                await self._step(events.ViewRequested(device=sender, versions=newest, buried=buried))
             case messages.Probe(nonce=nonce):
                 if self._state is not None and self._state.returns_us is None:
                     await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.life))
             case messages.ProbeAnswer(life=life):
-                await self._step(agreement.ProbeAnswered(device=sender, life=life))
+                await self._step(events.ProbeAnswered(device=sender, life=life))
             case messages.ResultMessage() as result:
                 await self._hear_result(sender, result)
             case _:
@@ -246,7 +244,7 @@ class Planner(Actor[PlannerMessage]):
 
     # --- the agreement ------------------------------------------------------------------------------------------------
 
-    async def _step(self, event: agreement.Event, *, at_least_us: int | None = None) -> None:
+    async def _step(self, event: events.Event, *, at_least_us: int | None = None) -> None:
         if self._state is None:
             self._early.append(event)
             return
@@ -291,47 +289,47 @@ class Planner(Actor[PlannerMessage]):
         if self._own is not None and run > state.own.run:
             self._own = attrs.evolve(self._own, run=run)
             await self._trainer.tell(inbox.BeginRun(run=run))
-            await self._step(agreement.OwnProfile(profile=self._own))
+            await self._step(events.OwnProfile(profile=self._own))
         for device in list(self._results):
             await self._follow_result(device)
 
-    async def _carry_out(self, effect: agreement.Effect) -> None:
+    async def _carry_out(self, effect: events.Effect) -> None:
         assert self._state is not None
         match effect:
-            case agreement.PublishProfile(profile=profile):
+            case events.PublishProfile(profile=profile):
                 await self._data_mover.tell(inbox.NewLife(life=profile.life))
                 address = Address(channel=Channel.PROFILE, source=self._me)
                 await self._send(address, messages.ProfileMessage(profile=profile), retain=True)
-            case agreement.PublishAck(ack=ack):
+            case events.PublishAck(ack=ack):
                 log.debug("plan_acknowledged", generation=ack.generation, round=ack.progress.round)
                 await self._send(
                     Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
                 )
-            case agreement.PublishBurials(buried=buried):
+            case events.PublishBurials(buried=buried):
                 address = Address(channel=Channel.ALL, source=self._me)
                 await self._send(address, messages.Burials(lives=dict(buried)))
-            case agreement.SendBeat(view_digest=view_digest, generation=generation):
+            case events.SendBeat(view_digest=view_digest, generation=generation):
                 beat = messages.Beat(life=self._state.own.life, view_digest=view_digest, generation=generation)
                 await self._send(Address(channel=Channel.BEAT, source=self._me), beat)
-            case agreement.AskView(device=device):
+            case events.AskView(device=device):
                 await self._send_to(device, self._view_request())
-            case agreement.SendView(device=device, profiles=names, buried=buried):
+            case events.SendView(device=device, profiles=names, buried=buried):
                 await self._send_view(device, names, buried)
-            case agreement.SendProbe(device=device):
+            case events.SendProbe(device=device):
                 self._nonce += 1
                 await self._send_to(device, messages.Probe(nonce=self._nonce))
-            case agreement.Freeze():
+            case events.Freeze():
                 self._trainer.tell_nowait(inbox.Frozen())
-            case agreement.Activate(active=active):
+            case events.Activate(active=active):
                 self._report_activation(active)
                 self._trainer.tell_nowait(inbox.Activated(active=active))
                 self._observe(PlanActivated(active=active))
-            case agreement.RoundAccepted(progress=progress):
+            case events.RoundAccepted(progress=progress):
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
-            case agreement.Excluded(plan=plan):
+            case events.Excluded(plan=plan):
                 self._warn_of_left_out(plan)
                 self._observe(LeftOut(plan=plan))
-            case agreement.Buried(device=device, reason=reason):
+            case events.Buried(device=device, reason=reason):
                 log.warning("device_buried", departed=device, reason=reason)
             case _:
                 assert_never(effect)

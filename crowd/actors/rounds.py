@@ -13,8 +13,8 @@ import torch
 
 from crowd.learning.merge import Deadlines, SliceMerge
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import Active
 from crowd.planning.plan import SliceOwner
+from crowd.planning.standing import Active
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId
 

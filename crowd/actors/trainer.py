@@ -32,8 +32,8 @@ from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, Work
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import Active
 from crowd.planning.plan import Range, SliceOwner
+from crowd.planning.standing import Active
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
@@ -134,13 +134,11 @@ class Trainer(Actor[TrainerMessage]):
         self._traffic = traffic
         self._downlink_bytes_s = downlink_bytes_s
         self._speed_kflops = 0
-        self._local = LocalTrainer(task, task.model())
-        self._inner = self._local.snapshot()
-        """The optimiser's state at the last complete round."""
         self._state: ReplicaState | None = None
         self._start: ReplicaState | None = None
         self._rounds = Rounds(device)
-        self._feedback = Feedback(self._facts.state_elements)
+        self._evaluation = work.evaluation
+        """This device's share of it."""
         self._lent = LentSamples(work.store)
         self._borrowed: dict[Source, Ranges] = {}
         self._borrow_again_us: int | None = None
@@ -155,6 +153,16 @@ class Trainer(Actor[TrainerMessage]):
         self._figures = _Figures()
 
     # --- messages and timers ------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        await self._compute.run(self._make_tools)
+
+    def _make_tools(self) -> None:
+        """All that a large network makes too slow for the event loop, in a worker thread."""
+        self._local = LocalTrainer(self._task, self._task.model())
+        self._inner = self._local.snapshot()
+        """The optimiser's state at the last complete round."""
+        self._feedback = Feedback(self._facts.state_elements)
 
     async def receive(self, message: TrainerMessage) -> None:
         match message:
@@ -291,6 +299,11 @@ class Trainer(Actor[TrainerMessage]):
         self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
         self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
         self._epochs_reported = 0
+        part, share = plan.trainer(self._me), self._work.evaluation
+        if part is not None and self._facts.evaluation_samples:
+            start, stop = part.evaluation
+            share = SampleSet(share.inputs[start:stop], share.labels[start:stop])
+        self._evaluation = share
 
     async def _borrow(self, active: Active | None) -> None:
         """Ask every lender for what has not come yet."""
@@ -384,10 +397,6 @@ class Trainer(Actor[TrainerMessage]):
         part = active.plan.trainer(self._me)
         if part is None or self._pool is None or self._sampler is None:
             return
-        share = self._work.evaluation
-        if self._facts.evaluation_samples:
-            start, stop = part.evaluation
-            share = SampleSet(share.inputs[start:stop], share.labels[start:stop])
         piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
         batch = self._facts.batch_size
         self._shift = LocalRound(
@@ -397,7 +406,7 @@ class Trainer(Actor[TrainerMessage]):
                 pool=self._pool,
                 sampler=self._sampler,
                 facts=self._facts,
-                evaluation=share,
+                evaluation=self._evaluation,
                 samples=part.round_samples,
                 piece_samples=max(1, piece_samples // batch) * batch,
             ),
@@ -423,18 +432,19 @@ class Trainer(Actor[TrainerMessage]):
             return
         plan = active.plan
 
-        def work() -> list[bytes]:
-            shift.delta = self._local.delta(state)
-            return [self._feedback.contribute(shift.delta, span.start, span.stop, plan.form) for span in plan.slices]
+        def work() -> tuple[list[bytes], tuple[int, ...]]:
+            delta = shift.delta = self._local.delta(state)
+            encoded = [self._feedback.contribute(delta, span.start, span.stop, plan.form) for span in plan.slices]
+            return encoded, self._local.counters()
 
-        encoded = await self._compute.run(work)
+        encoded, counters = await self._compute.run(work)
         for index, (span, data) in enumerate(zip(plan.slices, encoded, strict=True)):
             first = index == 0
             header = Contribution(
                 key=SliceKey(generation=active.generation, plan_digest=active.plan_digest, round=number, index=index),
                 form=plan.form,
                 samples=shift.samples,
-                counters=self._local.counters() if first else (),
+                counters=counters if first else (),
                 correct=shift.correct if first else 0,
                 evaluated=shift.evaluated if first else 0,
             )
@@ -629,7 +639,7 @@ class Trainer(Actor[TrainerMessage]):
             return
         await self._halt()
         self._wanted = None
-        self._feedback.drop()
+        await self._compute.run(self._feedback.drop)
         self._hold(state)
         self._start = state
         log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
@@ -656,7 +666,8 @@ class Trainer(Actor[TrainerMessage]):
             curve=tuple(figures.curve),
         )
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
-        self._observe(RunFinished(state=state, result=result))
+        # in a worker thread, as it writes the model to a file
+        await self._compute.run(partial(self._observe, RunFinished(state=state, result=result)))
         await self._planner.tell(inbox.OwnResult(result=result))
 
 

@@ -1,362 +1,50 @@
 """How devices agree on a plan without a leader (design, section 4): `step(state, event, decide)`, a pure function.
 
-Layout: `Timing`, the events, the effects, `State`, then `step` and what it is made of: `_learn` (views), `_watch` and
-`_bury` (departure), `_ack` (promises), `_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says
-when to send the next `Tick`. Times are integer microseconds of any monotonic clock; the caller owns the clock, the
-network and the memory of signed envelopes.
+Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (departure), `_ack` (promises),
+`_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says when to send the next `Tick`. Times are integer
+microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias, assert_never
 
 import attrs
 
-from crowd.planning.ack import Ack, Progress
-from crowd.planning.plan import Plan
+from crowd.planning.ack import Ack
+from crowd.planning.events import (
+    AckHeard,
+    Activate,
+    AskView,
+    BeatHeard,
+    Buried,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    Excluded,
+    Freeze,
+    Learned,
+    OwnerSilent,
+    OwnProfile,
+    ProbeAnswered,
+    PublishAck,
+    PublishBurials,
+    PublishProfile,
+    RoundAccepted,
+    RoundReady,
+    SendBeat,
+    SendProbe,
+    SendView,
+    StateReached,
+    StatusHeard,
+    Tick,
+    ViewRequested,
+)
 from crowd.planning.profile import Profile, Share
-from crowd.planning.view import View
+from crowd.planning.standing import Active, Decide, Promise, State
 from crowd.units import SECOND_US, DeviceId, Life
 
-WATCHED = 3
-"""How many devices watch each heartbeat: the next IDs of the view."""
-
 _STRICTNESS = {Share.RAW: 0, Share.FEATURES: 1, Share.NEVER: 2}
-
-
-@attrs.frozen(kw_only=True)
-class Timing:
-    """The protocol's times."""
-
-    rest_us: int = SECOND_US // 5
-    rest_before_start_us: int = 2 * SECOND_US
-    probe_us: int = 2 * SECOND_US
-    ack_patience_us: int = 10 * SECOND_US
-    beat_running_us: int = 5 * SECOND_US
-    beat_idle_us: int = 60 * SECOND_US
-    beats_missed_max: int = 3
-    ask_again_us: int = SECOND_US
-    return_max_us: int = 600 * SECOND_US
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Tick:
-    """Time has passed."""
-
-
-@attrs.frozen(kw_only=True)
-class Connected:
-    """A new broker session is up; retained state must be rebuilt."""
-
-
-@attrs.frozen(kw_only=True)
-class Disconnected:
-    pass
-
-
-@attrs.frozen(kw_only=True)
-class OwnProfile:
-    """The profiler's news of this device; life, revision and `started` are filled in here."""
-
-    profile: Profile
-
-
-@attrs.frozen(kw_only=True)
-class Learned:
-    """Profiles and burials from outside."""
-
-    profiles: tuple[Profile, ...] = ()
-    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
-    source: DeviceId | None = None
-
-
-@attrs.frozen(kw_only=True)
-class AckHeard:
-    ack: Ack
-
-
-@attrs.frozen(kw_only=True)
-class BeatHeard:
-    device: DeviceId
-    life: Life
-    view_digest: bytes
-    generation: int
-
-
-@attrs.frozen(kw_only=True)
-class StatusHeard:
-    """`online` or `offline`: for people, and here only a reason to probe. It may be stale."""
-
-    device: DeviceId
-    online: bool
-
-
-@attrs.frozen(kw_only=True)
-class ProbeAnswered:
-    device: DeviceId
-    life: Life
-
-
-@attrs.frozen(kw_only=True)
-class ViewRequested:
-    device: DeviceId
-    versions: Mapping[DeviceId, tuple[Life, int]]
-    buried: Mapping[DeviceId, Life]
-
-
-@attrs.frozen(kw_only=True)
-class OwnerSilent:
-    """A slice of this device is still missing after three deadlines."""
-
-    device: DeviceId
-
-
-@attrs.frozen(kw_only=True)
-class StateReached:
-    """The state was initialised or fetched."""
-
-    progress: Progress
-
-
-@attrs.frozen(kw_only=True)
-class RoundReady:
-    """All merged slices of the next round are here: may it be completed? Answered by `RoundAccepted` or not at all."""
-
-    generation: int
-    progress: Progress
-
-
-Event: TypeAlias = (
-    Tick
-    | Connected
-    | Disconnected
-    | OwnProfile
-    | Learned
-    | AckHeard
-    | BeatHeard
-    | StatusHeard
-    | ProbeAnswered
-    | ViewRequested
-    | OwnerSilent
-    | StateReached
-    | RoundReady
-)
-
-
-# --- effects ----------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class PublishProfile:
-    profile: Profile
-
-
-@attrs.frozen(kw_only=True)
-class PublishAck:
-    ack: Ack
-
-
-@attrs.frozen(kw_only=True)
-class PublishBurials:
-    buried: Mapping[DeviceId, Life]
-
-
-@attrs.frozen(kw_only=True)
-class SendBeat:
-    view_digest: bytes
-    generation: int
-
-
-@attrs.frozen(kw_only=True)
-class AskView:
-    device: DeviceId
-
-
-@attrs.frozen(kw_only=True)
-class SendView:
-    """Send `device` the profiles of these devices, and the burials."""
-
-    device: DeviceId
-    profiles: tuple[DeviceId, ...]
-    buried: Mapping[DeviceId, Life]
-
-
-@attrs.frozen(kw_only=True)
-class SendProbe:
-    device: DeviceId
-
-
-@attrs.frozen(kw_only=True)
-class Freeze:
-    """Neither merge nor complete a round of the active plan any more. Comes before the `PublishAck` that says so."""
-
-
-@attrs.frozen(kw_only=True)
-class Activate:
-    active: "Active"
-
-
-@attrs.frozen(kw_only=True)
-class RoundAccepted:
-    progress: Progress
-
-
-@attrs.frozen(kw_only=True)
-class Excluded:
-    """The plan of the present view leaves this device out."""
-
-    plan: Plan
-
-
-@attrs.frozen(kw_only=True)
-class Buried:
-    """For the log: this device has declared a life dead, and why."""
-
-    device: DeviceId
-    reason: str
-
-
-Effect: TypeAlias = (
-    PublishProfile
-    | PublishAck
-    | PublishBurials
-    | SendBeat
-    | AskView
-    | SendView
-    | SendProbe
-    | Freeze
-    | Activate
-    | RoundAccepted
-    | Excluded
-    | Buried
-)
-
-
-# --- state ------------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Decision:
-    """What `decide` makes of a view."""
-
-    plan: Plan
-    plan_digest: bytes
-
-
-Decide: TypeAlias = Callable[[View], Decision]
-
-
-@attrs.frozen(kw_only=True)
-class Active:
-    """A plan that every member has acknowledged, and where its generation starts."""
-
-    generation: int
-    view_digest: bytes
-    plan_digest: bytes
-    plan: Plan
-    start: Progress
-    holders: tuple[DeviceId, ...]
-    """Who acknowledged with the state that is the start."""
-
-
-@attrs.frozen(kw_only=True)
-class Promise:
-    """The last ack given, and the plan that it promised to follow."""
-
-    ack: Ack
-    plan: Plan
-    given_us: int
-    rules: Mapping[DeviceId, tuple[Share, int]]
-    """Share level and memory budget of every member when the promise was given."""
-
-
-@attrs.frozen(kw_only=True)
-class State:
-    """All that one device knows. Begin with `State(own=..., progress=...)`; nothing is published before `Connected`."""
-
-    own: Profile
-    """As last published, or to be published on connection."""
-    progress: Progress = attrs.field(factory=Progress)
-    timing: Timing = attrs.field(factory=Timing)
-    now_us: int = 0
-    view: View = attrs.field(factory=View)
-    changed_us: int = 0
-    """When the view last changed."""
-    acks: Mapping[DeviceId, Ack] = attrs.field(factory=dict)
-    """The latest of each other device."""
-    generation_known: int = 0
-    generation_acked: int = 0
-    """The highest that this process ever promised, in whatever life."""
-    promise: Promise | None = None
-    active: Active | None = None
-    connected: bool = False
-    echoed_us: int | None = None
-    """When an own heartbeat last came back in this connection."""
-    beat_due_us: int = 0
-    heard_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
-    offline: frozenset[DeviceId] = frozenset()
-    probes_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
-    """When each suspect's answer is overdue."""
-    asked_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
-    excluded: bytes = b""
-    """The view whose plan was last found to leave this device out."""
-    times_buried: int = 0
-    returns_us: int | None = None
-    """While buried: when to come back."""
-
-    @property
-    def me(self) -> DeviceId:
-        return self.own.device
-
-    @property
-    def running(self) -> bool:
-        """Whether a plan with work is active and the run has not ended."""
-        return self.active is not None and self.active.plan.has_work and not self.progress.finished
-
-    @property
-    def frozen(self) -> bool:
-        """Whether no round may be merged or completed: nothing is active, or a later plan is promised."""
-        return self.active is None or self.promise is None or self.promise.ack.generation > self.active.generation
-
-    @property
-    def echoing(self) -> bool:
-        """Whether own messages are known to make the way through the broker."""
-        return self.connected and self.echoed_us is not None and self.now_us - self.echoed_us < self.silence_us
-
-    @property
-    def beat_us(self) -> int:
-        return self.timing.beat_running_us if self.running else self.timing.beat_idle_us
-
-    @property
-    def silence_us(self) -> int:
-        return self.timing.beats_missed_max * self.beat_us
-
-    @property
-    def started(self) -> bool:
-        run = max((profile.run for profile in self.view.living), default=0)
-        return any(profile.started for profile in self.view.living if profile.run == run)
-
-    @property
-    def rest_us(self) -> int:
-        return self.timing.rest_us if self.started else self.timing.rest_before_start_us
-
-    @property
-    def ack_patience_us(self) -> int:
-        """How long a living member may leave a promise unanswered."""
-        round_us = self.active.plan.round_us if self.active is not None else 0
-        return max(self.timing.ack_patience_us, 3 * round_us)
-
-    @property
-    def watched(self) -> tuple[DeviceId, ...]:
-        """Whose heartbeats this device reads: its own and those of the IDs before it, in a ring."""
-        ring = [profile.device for profile in self.view.living]
-        if self.me not in ring:
-            return (self.me,)
-        place = ring.index(self.me)
-        return tuple(dict.fromkeys(ring[place - back] for back in range(min(WATCHED, len(ring) - 1) + 1)))
-
 
 Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
 

@@ -20,12 +20,12 @@ from crowd.actors import rounds as rounds_module
 from crowd.actors.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportOwner, Rounds
 from crowd.learning.delta import decode
 from crowd.learning.feedback import Feedback
-from crowd.planning import agreement
+from crowd.planning import agreement, events
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import Active, Decision, State
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, DeltaForm, Plan, SliceOwner, Trainer
 from crowd.planning.policy import Cluster, Policy, decide
+from crowd.planning.standing import Active, Decision, State
 from crowd.planning.view import View, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -190,7 +190,7 @@ class Device:
         self.rounds.reset(progress)
         self.state = State(own=profile, progress=progress)
         if not self.cut:
-            self.step(agreement.Connected())
+            self.step(events.Connected())
             self.model.deliver_retained(self)
         self.wake()
 
@@ -222,60 +222,60 @@ class Device:
 
     def tick(self) -> None:
         self.wakes_us = None
-        self.step(agreement.Tick())
+        self.step(events.Tick())
         self.run_rounds(self.rounds.tick(self.model.now_us))
         self.wake()
 
     # --- agreement ----------------------------------------------------------------------------------------------------
 
-    def step(self, event: agreement.Event) -> None:
+    def step(self, event: events.Event) -> None:
         self.state, effects = agreement.step(self.state, event, self.model.decide, now_us=self.model.now_us)
         for effect in effects:
             self.carry_out(effect)
 
-    def hear(self, event: agreement.Event) -> None:
+    def hear(self, event: events.Event) -> None:
         if self.alive and not self.cut:
             self.step(event)
             self.wake()
 
-    def carry_out(self, effect: agreement.Effect) -> None:
+    def carry_out(self, effect: events.Effect) -> None:
         model = self.model
         match effect:
-            case agreement.PublishProfile(profile=profile):
-                model.retain(self, "profile", agreement.Learned(profiles=(profile,), source=self.name))
-            case agreement.PublishAck(ack=ack):
+            case events.PublishProfile(profile=profile):
+                model.retain(self, "profile", events.Learned(profiles=(profile,), source=self.name))
+            case events.PublishAck(ack=ack):
                 if self.deaf:
                     return
                 model.checks.acked(ack)
-                model.retain(self, "ack", agreement.AckHeard(ack=ack))
-            case agreement.PublishBurials(buried=buried):
-                model.broadcast(self, agreement.Learned(buried=buried, source=self.name))
-            case agreement.SendBeat(view_digest=view_digest, generation=generation):
-                beat = agreement.BeatHeard(
+                model.retain(self, "ack", events.AckHeard(ack=ack))
+            case events.PublishBurials(buried=buried):
+                model.broadcast(self, events.Learned(buried=buried, source=self.name))
+            case events.SendBeat(view_digest=view_digest, generation=generation):
+                beat = events.BeatHeard(
                     device=self.name, life=self.state.own.life, view_digest=view_digest, generation=generation
                 )
                 model.broadcast(self, beat)
                 model.send(self, self, beat)
-            case agreement.AskView(device=device):
+            case events.AskView(device=device):
                 view = self.state.view
-                request = agreement.ViewRequested(
+                request = events.ViewRequested(
                     device=self.name,
                     versions={name: profile.version for name, profile in view.profiles.items()},
                     buried=dict(view.buried),
                 )
                 model.send(self, model.named(device), request)
-            case agreement.SendView(device=device, profiles=names, buried=buried):
+            case events.SendView(device=device, profiles=names, buried=buried):
                 profiles = tuple(self.state.view.profiles[name] for name in names if name in self.state.view.profiles)
                 model.send(
-                    self, model.named(device), agreement.Learned(profiles=profiles, buried=buried, source=self.name)
+                    self, model.named(device), events.Learned(profiles=profiles, buried=buried, source=self.name)
                 )
-            case agreement.SendProbe(device=device):
+            case events.SendProbe(device=device):
                 model.probe(self, model.named(device))
-            case agreement.Freeze():
+            case events.Freeze():
                 self.rounds.freeze()
                 self.feedback.abandon()
                 self.local = None
-            case agreement.Activate(active=active):
+            case events.Activate(active=active):
                 model.checks.activated(self.name, self.state.own.life, active)
                 self.feedback.abandon()
                 self.local = self.wanted = None
@@ -284,11 +284,11 @@ class Device:
                 for generation, replay in early:
                     if generation >= active.generation:
                         replay()
-            case agreement.RoundAccepted(progress=progress):
+            case events.RoundAccepted(progress=progress):
                 self.commit(progress)
-            case agreement.Excluded():
+            case events.Excluded():
                 raise Violation(f"{self.name} is left out, but it is like the others")
-            case agreement.Buried():
+            case events.Buried():
                 model.burials += 1
             case _:
                 assert_never(effect)
@@ -326,7 +326,7 @@ class Device:
                 case AskForSlice(owner=owner, key=key):
                     self.model.send_bulk(self, self.model.named(owner), lambda o, k=key: o.serve(self, k), once=True)
                 case ReportOwner(owner=owner):
-                    self.step(agreement.OwnerSilent(device=owner))
+                    self.step(events.OwnerSilent(device=owner))
                 case _:
                     assert_never(effect)
         self.wake()
@@ -382,7 +382,7 @@ class Device:
             finished=number >= self.model.scenario.rounds_max,
         )
         self.pending = (progress, vector, parts)
-        self.step(agreement.RoundReady(generation=self.generation, progress=progress))
+        self.step(events.RoundReady(generation=self.generation, progress=progress))
 
     def commit(self, progress: Progress) -> None:
         active = self.rounds.active
@@ -432,7 +432,7 @@ class Device:
         self.base = vector[self.index :: self.model.scenario.devices].clone()
         self.made = 0
         self.snapshots[progress.digest] = (progress, vector)
-        self.step(agreement.StateReached(progress=progress))
+        self.step(events.StateReached(progress=progress))
         self.run_rounds(self.rounds.fetched(progress, self.model.now_us))
 
 
@@ -451,7 +451,7 @@ class Model:
         self.burials = 0
         self.healed = False
         self.elements = 2 * scenario.devices
-        self.retained: dict[tuple[DeviceId, str], agreement.Event] = {}
+        self.retained: dict[tuple[DeviceId, str], events.Event] = {}
         self.devices = [Device(self, index) for index in range(scenario.devices)]
 
     def decide(self, view: View) -> Decision:
@@ -478,19 +478,19 @@ class Model:
             return 0
         return 2 if self.random.randrange(1000) < self.scenario.duplicate_permille else 1
 
-    def send(self, source: Device, target: Device, event: agreement.Event) -> None:
+    def send(self, source: Device, target: Device, event: events.Event) -> None:
         if source.cut or not source.alive:
             return
         for _ in range(self._copies()):
             delay_us = self.random.randint(1_000, self.scenario.delay_max_us)
             self.at(self.now_us + delay_us, lambda: target.hear(event))
 
-    def broadcast(self, source: Device, event: agreement.Event) -> None:
+    def broadcast(self, source: Device, event: events.Event) -> None:
         for target in self.devices:
             if target is not source:
                 self.send(source, target, event)
 
-    def retain(self, source: Device, kind: str, event: agreement.Event) -> None:
+    def retain(self, source: Device, kind: str, event: events.Event) -> None:
         if not source.cut:
             self.retained[source.name, kind] = event
         self.broadcast(source, event)
@@ -504,7 +504,7 @@ class Model:
     def probe(self, source: Device, target: Device) -> None:
         def answer() -> None:
             if target.alive and not target.cut:
-                self.send(target, source, agreement.ProbeAnswered(device=target.name, life=target.state.own.life))
+                self.send(target, source, events.ProbeAnswered(device=target.name, life=target.state.own.life))
 
         if not source.cut and self._copies():
             self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), answer)
@@ -540,7 +540,7 @@ class Model:
             case "cut":
                 if device.alive and not device.cut:
                     device.cut = True
-                    device.step(agreement.Disconnected())
+                    device.step(events.Disconnected())
                     self._will(device)
                     self.at(self.now_us + fault.lasts_us, lambda: self._reconnect(device))
             case "slow":
@@ -554,14 +554,14 @@ class Model:
                 for other in self.devices:
                     if other.alive and not other.cut:
                         other.cut = True
-                        other.step(agreement.Disconnected())
+                        other.step(events.Disconnected())
                         self.at(self.now_us + fault.lasts_us, lambda o=other: self._reconnect(o))  # type: ignore[misc]
             case "update":
                 if device.alive:
                     speed = self.random.randint(1, 100) * 10_000
                     memory = self.random.choice([1, 2, 4]) << 28
                     device.hear(
-                        agreement.OwnProfile(
+                        events.OwnProfile(
                             profile=attrs.evolve(device.state.own, speed_kflops=speed, memory_bytes=memory)
                         )
                     )
@@ -572,7 +572,7 @@ class Model:
 
     def _will(self, device: Device) -> None:
         """The broker tells everybody, sooner or later."""
-        event = agreement.StatusHeard(device=device.name, online=False)
+        event = events.StatusHeard(device=device.name, online=False)
         for target in self.devices:
             if target is not device:
                 delay_us = self.random.randint(0, 3 * SECOND_US)
@@ -582,7 +582,7 @@ class Model:
         if device.cut:
             device.cut = False
             if device.alive:
-                device.step(agreement.Connected())
+                device.step(events.Connected())
                 self.deliver_retained(device)
                 device.wake()
 

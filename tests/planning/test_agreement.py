@@ -5,11 +5,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from crowd.planning import agreement
+from crowd.planning import events
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import Decision, State, step
+from crowd.planning.agreement import step
 from crowd.planning.policy import decide
 from crowd.planning.profile import Share
+from crowd.planning.standing import Decision, State
 from crowd.planning.view import View, plan_digest
 from crowd.units import SECOND_US, DeviceId, Life
 from tests.planning.cluster_model import Everybody, Fault, Model, Scenario, Violation
@@ -81,7 +82,7 @@ def test_a_healthy_cluster_activates_two_message_delays_after_the_rest_time() ->
     first = [device.state.active for device in model.devices]
     assert all(active is not None and len(active.plan.members) == 4 for active in first)
     slowest = model.devices[1]
-    slowest.hear(agreement.OwnProfile(profile=attrs.evolve(slowest.state.own, speed_kflops=77)))
+    slowest.hear(events.OwnProfile(profile=attrs.evolve(slowest.state.own, speed_kflops=77)))
     changed_us = model.now_us
     while len({device.state.active.generation for device in model.devices if device.state.active}) > 1 or (
         model.devices[0].state.active == first[0]
@@ -155,18 +156,18 @@ def decision_of(view: View) -> Decision:
 
 
 def connected(name: str = "a", **changes: object) -> State:
-    state, _ = step(State(own=make_profile(name, **changes)), agreement.Connected(), decision_of, now_us=0)
+    state, _ = step(State(own=make_profile(name, **changes)), events.Connected(), decision_of, now_us=0)
     return state
 
 
-def after(state: State, event: agreement.Event, now_us: int) -> State:
+def after(state: State, event: events.Event, now_us: int) -> State:
     return step(state, event, decision_of, now_us=now_us)[0]
 
 
 def test_a_device_that_sees_its_own_name_in_a_later_life_goes_above_it() -> None:
     state = connected()
     other = make_profile("a", life=Life(incarnation=3, boot=b"another"))
-    state = after(state, agreement.Learned(profiles=(other,), source=DeviceId("a")), 1_000)
+    state = after(state, events.Learned(profiles=(other,), source=DeviceId("a")), 1_000)
     assert state.own.life.incarnation == 4
     assert state.view.profiles[DeviceId("a")] == state.own
 
@@ -175,44 +176,44 @@ def test_a_buried_device_returns_later_each_time() -> None:
     state, now_us = connected(), 0
     pauses_s = []
     for _ in range(3):
-        state = after(state, agreement.Learned(buried={DeviceId("a"): state.own.life}), now_us)
+        state = after(state, events.Learned(buried={DeviceId("a"): state.own.life}), now_us)
         assert state.returns_us is not None
         pauses_s.append((state.returns_us - now_us) // SECOND_US)
         now_us = state.returns_us
-        state = after(state, agreement.Tick(), now_us)
+        state = after(state, events.Tick(), now_us)
         assert state.returns_us is None
     assert pauses_s == [2, 4, 8]
 
 
 def test_a_single_device_agrees_with_itself() -> None:
     state = connected()
-    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    beat = events.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
     state = after(state, beat, 10)
-    state = after(state, agreement.Tick(), 2 * SECOND_US)
+    state = after(state, events.Tick(), 2 * SECOND_US)
     assert state.active is not None
     assert state.active.generation == 1
     assert state.active.start == Progress()
 
 
 def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> None:
-    state = after(connected(), agreement.Tick(), 2 * SECOND_US)
+    state = after(connected(), events.Tick(), 2 * SECOND_US)
     assert state.promise is not None
     assert state.active is None
 
 
 def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
     state = connected()
-    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
-    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    beat = events.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), events.Tick(), 2 * SECOND_US)
     assert state.running
     changed = attrs.evolve(state.own, speed_kflops=5)
-    state = after(state, agreement.OwnProfile(profile=changed), 3 * SECOND_US)
-    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    state = after(state, events.OwnProfile(profile=changed), 3 * SECOND_US)
+    state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.promise is not None
     assert state.promise.ack.generation == 1
-    ready = agreement.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=Progress(samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
-    assert agreement.RoundAccepted(progress=ready.progress) in effects
+    assert events.RoundAccepted(progress=ready.progress) in effects
     assert state.promise is not None
     assert state.promise.ack.generation == 2
     assert state.promise.ack.progress == ready.progress
@@ -221,42 +222,42 @@ def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
 @pytest.mark.parametrize("tightened", [{"share": Share.NEVER}, {"memory_bytes": 1 << 20}])
 def test_a_tightened_rule_ends_the_round_at_once(tightened: dict[str, object]) -> None:
     state = connected()
-    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
-    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
-    state = after(state, agreement.OwnProfile(profile=attrs.evolve(state.own, **tightened)), 3 * SECOND_US)
-    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    beat = events.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), events.Tick(), 2 * SECOND_US)
+    state = after(state, events.OwnProfile(profile=attrs.evolve(state.own, **tightened)), 3 * SECOND_US)
+    state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.promise is not None
     assert state.promise.ack.generation == 2
 
 
 def test_a_frozen_round_cannot_be_completed() -> None:
     state = connected()
-    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
-    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    beat = events.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), events.Tick(), 2 * SECOND_US)
     other = make_profile("b")
-    state = after(state, agreement.Learned(profiles=(other,), source=other.device), 3 * SECOND_US)
+    state = after(state, events.Learned(profiles=(other,), source=other.device), 3 * SECOND_US)
     tightened = attrs.evolve(state.own, share=Share.NEVER)
-    state = after(state, agreement.OwnProfile(profile=tightened), 3 * SECOND_US)
-    state = after(state, agreement.Tick(), 4 * SECOND_US)
+    state = after(state, events.OwnProfile(profile=tightened), 3 * SECOND_US)
+    state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.frozen
-    ready = agreement.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=Progress(samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
-    assert not any(isinstance(effect, agreement.RoundAccepted) for effect in effects)
+    assert not any(isinstance(effect, events.RoundAccepted) for effect in effects)
     assert state.progress == Progress()
 
 
 def test_a_device_that_computes_another_plan_from_the_same_view_steps_back() -> None:
     state = connected()
     others = [make_profile("b"), make_profile("c")]
-    state = after(state, agreement.Learned(profiles=tuple(others)), 0)
-    beat = agreement.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
-    state = after(after(state, beat, 10), agreement.Tick(), 2 * SECOND_US)
+    state = after(state, events.Learned(profiles=tuple(others)), 0)
+    beat = events.BeatHeard(device=DeviceId("a"), life=state.own.life, view_digest=b"", generation=0)
+    state = after(after(state, beat, 10), events.Tick(), 2 * SECOND_US)
     assert state.promise is not None
     for other in others:
         ack = attrs.evolve(
             state.promise.ack, device=other.device, life=other.life, plan_digest=b"what the others computed"
         )
-        state = after(state, agreement.AckHeard(ack=ack), 2 * SECOND_US)
+        state = after(state, events.AckHeard(ack=ack), 2 * SECOND_US)
     assert state.own.unfit
     assert state.active is None
 
@@ -266,10 +267,10 @@ def test_a_device_that_returns_from_a_burial_rises_above_every_life_that_it_has_
     state = connected()
     buried = Life(incarnation=1, boot=b"the first process")
     former = make_profile("a", life=Life(incarnation=2, boot=b"the first process"))
-    state = after(state, agreement.Learned(buried={DeviceId("a"): buried}), 1_000)
+    state = after(state, events.Learned(buried={DeviceId("a"): buried}), 1_000)
     assert state.returns_us is not None
-    state = after(state, agreement.Learned(profiles=(former,), source=DeviceId("a")), 2_000)
-    state, effects = step(state, agreement.Tick(), decision_of, now_us=state.returns_us or 0)
-    acks = [effect.ack for effect in effects if isinstance(effect, agreement.PublishAck)]
+    state = after(state, events.Learned(profiles=(former,), source=DeviceId("a")), 2_000)
+    state, effects = step(state, events.Tick(), decision_of, now_us=state.returns_us or 0)
+    acks = [effect.ack for effect in effects if isinstance(effect, events.PublishAck)]
     assert state.own.life == Life(incarnation=3, boot=b"a")
     assert all(ack.life == state.own.life for ack in acks)

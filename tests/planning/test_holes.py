@@ -16,7 +16,7 @@ import pytest
 from crowd.actors.rounds import Rounds
 from crowd.learning.feedback import Feedback
 from crowd.planning import agreement
-from crowd.planning.agreement import State
+from crowd.planning.standing import State
 from crowd.units import SECOND_US
 from tests.planning.cluster_model import Device, Fault, Scenario, Violation
 from tests.planning.test_agreement import (
