@@ -1,8 +1,8 @@
 """How devices agree on a plan without a leader (design, section 4): `step(state, event, decide)`, a pure function.
 
 Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (departure), `_ack` (promises),
-`_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says when to send the next `Tick`. Times are integer
-microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
+`_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says when to send the next `Tick`. Times are
+integer microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
 """
 
 from collections.abc import Mapping
