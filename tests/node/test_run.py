@@ -27,7 +27,7 @@ def slow_sgd(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.003)
 
 
-LONG = {"optimizer": slow_sgd}
+LONG: dict[str, Any] = {"optimizer": slow_sgd}
 
 
 def expect_one_model(cluster: Cluster, *names: str) -> None:
@@ -340,10 +340,11 @@ async def test_samples_that_may_not_leave_stay_even_when_the_plan_moves_them(mon
     assert samples_sent(cluster, "lender") == []
 
 
+@pytest.mark.parametrize("share", [Share.NEVER, Share.RAW])
 @virtual_time
-async def test_samples_that_may_not_leave_stay_when_a_member_asks_for_them() -> None:
+async def test_samples_that_no_plan_moves_stay_when_a_member_asks_for_them(share: Share) -> None:
     cluster = Cluster("ada", "ben", "mallory")
-    cluster.add("ada", blobs(**LONG), share=Share.NEVER)
+    cluster.add("ada", blobs(**LONG), share=share)
     cluster.add("ben", blobs(**LONG))
 
     async def ask(session: BrokerSession) -> None:
