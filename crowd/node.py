@@ -113,7 +113,7 @@ class Node:
         self._state: ReplicaState | None = None
         self._plan: Plan | None = None
         self._last = Progress(round=0, accuracy=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
-        self._listeners: set[MemoryObjectSendStream[Progress]] = set()
+        self._listeners: dict[MemoryObjectSendStream[Progress], MemoryObjectReceiveStream[Progress]] = {}
         self._over = anyio.Event()
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -123,8 +123,7 @@ class Node:
         self._task = task
         if self._store is None:
             self._store = await self._device.compute.run(self._open_store)
-        boot = secrets.token_bytes(16)
-        self._supervisor = self._make_supervisor(task, work, Life(incarnation=1, boot=boot))
+        self._supervisor = self._make_supervisor(task, work)
         await self._supervisor.__aenter__()
         return self
 
@@ -148,9 +147,10 @@ class Node:
         store: Store = plugins.load("crowd.devices", "store")(self.config.state_dir)
         return store
 
-    def _make_supervisor(self, task: Task, work: Work, life: Life) -> Supervisor:
+    def _make_supervisor(self, task: Task, work: Work) -> Supervisor:
         config, compute = self.config, self._device.compute
         facts = work.facts
+        life = Life(incarnation=1, boot=secrets.token_bytes(16))
         profile = Profile(
             device=self.name,
             life=life,
@@ -179,6 +179,7 @@ class Node:
         def make_planner() -> Planner:
             return Planner(
                 device=self.name,
+                life=life,
                 policies=self._policies,
                 compute=compute,
                 trainer=supervisor.ref("trainer"),
@@ -202,6 +203,9 @@ class Node:
             )
 
         def make_data_mover() -> DataMover:
+            nonlocal life
+            # the first of the four to start, and all restart together: each time in a life of its own
+            life = Life(incarnation=1, boot=secrets.token_bytes(16))
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -219,7 +223,7 @@ class Node:
 
         def make_profiler() -> Profiler:
             return Profiler(
-                profile=profile,
+                profile=attrs.evolve(profile, life=life),
                 sensor=self._device.sensor,
                 planner=supervisor.ref("planner"),
                 trainer=supervisor.ref("trainer"),
@@ -236,7 +240,7 @@ class Node:
             strategy=Strategy.ONE_FOR_ALL,
             restarts_max=RESTARTS_MAX,
             window_s=RESTART_WINDOW_S,
-            seed=int.from_bytes(life.boot[4:8], "big"),
+            seed=secrets.randbits(32),
         )
         return supervisor
 
@@ -279,13 +283,13 @@ class Node:
         if self._over.is_set():
             send.close()
         else:
-            self._listeners.add(send)
+            self._listeners[send] = receive
         try:
             async with receive:
                 async for news in receive:
                     yield news
         finally:
-            self._listeners.discard(send)
+            self._listeners.pop(send, None)
             send.close()
 
     # --- what the actors report ---------------------------------------------------------------------------------------
@@ -295,6 +299,8 @@ class Node:
             case LeftOut(plan=plan):
                 self._tell(attrs.evolve(self._last, plan=plan))
             case PlanActivated(active=active):
+                if self._over.is_set() and not active.start.finished:
+                    self._over = anyio.Event()  # another run
                 self._plan = active.plan
                 self._tell(attrs.evolve(self._last, plan=self._plan))
             case RoundDone(progress=progress, point=point):
@@ -323,11 +329,12 @@ class Node:
 
     def _tell(self, news: Progress) -> None:
         self._last = news
-        for listener in list(self._listeners):
+        for listener, other_end in self._listeners.items():
             try:
                 listener.send_nowait(news)
             except anyio.WouldBlock:
-                log.debug("progress_listener_slow", round=news.round)
+                other_end.receive_nowait()  # a slow listener misses the oldest
+                listener.send_nowait(news)
 
     def _keep(self, state: ReplicaState) -> None:
         """Write the trained network to the store; one small file at the end of a run."""

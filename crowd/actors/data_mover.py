@@ -29,6 +29,7 @@ from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 GIVE_UP_US = 60 * SECOND_US
 LOANS_AT_ONCE = 2
 """Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
+ALIVE_AGAIN_US = SECOND_US
 CHUNK_GAP_US_MAX = 2 * SECOND_US
 """Chunks further apart were waited for, and say nothing about the link."""
 REFUSALS_LOGGED_EVERY_US = 60 * SECOND_US
@@ -78,11 +79,12 @@ class DataMover(Actor[DataMoverMessage]):
         self._watched: tuple[DeviceId, ...] = ()
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
-        self._contributions: dict[str, int] = {}
+        self._contributions: dict[str, tuple[int, int]] = {}
         self._loans: deque[inbox.SendCargo] = deque()
-        self._loans_out: set[str] = set()
+        self._loans_out: dict[str, inbox.SendCargo] = {}
+        self._alive_us: dict[DeviceId, int] = {}
         self._latest_chunk: tuple[DeviceId, str, int] | None = None
-        self._states_out: dict[tuple[DeviceId, bytes], str] = {}
+        self._states_out: dict[DeviceId, str] = {}
         self._refused: Counter[str] = Counter()
         self._refusals_logged_us = 0
         self._status = Address(channel=Channel.STATUS, source=device)
@@ -153,7 +155,7 @@ class DataMover(Actor[DataMoverMessage]):
     async def _time_chunk(self, source: DeviceId, transfer: str, size_bytes: int) -> None:
         """Two chunks of one transfer that follow each other closely tell the rate at which they came."""
         previous, self._latest_chunk = self._latest_chunk, (source, transfer, now_us())
-        if previous is not None and previous[:2] == (source, transfer):
+        if previous is not None and previous[:2] == (source, transfer) and self._transfers.receives(source, transfer):
             elapsed_us = now_us() - previous[2]
             if elapsed_us < CHUNK_GAP_US_MAX:
                 await self._time_link(False, size_bytes, elapsed_us)
@@ -225,6 +227,12 @@ class DataMover(Actor[DataMoverMessage]):
         except Refused as error:
             self._count_refusal(error.reason.value, str(error))
 
+    def _note_life(self, sender: DeviceId, life: Life) -> None:
+        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link."""
+        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US and sender != self._me:
+            self._alive_us[sender] = now_us()
+            self._tell_planner(inbox.Alive(device=sender, life=life))
+
     def _count_refusal(self, reason: str, text: str) -> None:
         """Count always, log at most once a minute."""
         self._refused[reason] += 1
@@ -236,6 +244,7 @@ class DataMover(Actor[DataMoverMessage]):
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
         sender = opened.sender
+        self._note_life(sender, opened.life)
         match opened.message:
             case messages.Offer() as offer:
                 to_all = address.channel is Channel.ALL
@@ -247,11 +256,15 @@ class DataMover(Actor[DataMoverMessage]):
             case messages.AskSamples() as ask:
                 await self._trainer.tell(inbox.SamplesAsked(borrower=sender, ask=ask))
             case messages.AskState(digest=digest):
-                if (sender, digest) not in self._states_out:
+                if sender not in self._states_out:
                     await self._trainer.tell(inbox.StateAsked(device=sender, digest=digest))
             case messages.AskSlice(key=key):
                 if key in self._published:
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
+                else:
+                    self._publish(self._address(sender), messages.NotYet(key=key))
+            case messages.NotYet(key=key):
+                await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key))
             case messages.Revoke():
                 await self._trainer.tell(inbox.Revoked(lender=sender))
             case messages.ViewReply(envelopes=envelopes) as reply:
@@ -280,17 +293,19 @@ class DataMover(Actor[DataMoverMessage]):
                 if self._share is not Share.RAW:
                     log.error("lending_refused", borrower=message.destination, share=self._share.value)
                     return
-                self._loans.append(message)
+                if not self._is_on_loan(message):
+                    self._loans.append(message)
                 await self._next_loan()
             case MergedSlice(key=key):
                 self._published[key] = await self._begin(message)
                 for old in [old for old in self._published if _is_out_of_date(old, key)]:
                     self._transfers.drop(self._published.pop(old))
             case Contribution(key=key):
-                self._contributions[await self._begin(message)] = key.generation
-            case State(progress=progress):
+                self._drop_contributions_before(key.generation, key.round)
+                self._contributions[await self._begin(message)] = (key.generation, key.round)
+            case State():
                 if message.destination is not None:
-                    self._states_out[message.destination, progress.digest] = await self._begin(message)
+                    self._states_out[message.destination] = await self._begin(message)
             case _:
                 assert_never(message.cargo)
 
@@ -299,23 +314,35 @@ class DataMover(Actor[DataMoverMessage]):
         await self._carry_out(effects)
         return transfer
 
+    def _is_on_loan(self, asked: inbox.SendCargo) -> bool:
+        """Whether the borrower asks again for what is on its way to it already."""
+        waiting = [*self._loans, *self._loans_out.values()]
+        return any((loan.destination, loan.cargo) == (asked.destination, asked.cargo) for loan in waiting)
+
     async def _next_loan(self) -> None:
         while self._loans and len(self._loans_out) < LOANS_AT_ONCE:
-            self._loans_out.add(await self._begin(self._loans.popleft()))
+            loan = self._loans.popleft()
+            self._loans_out[await self._begin(loan)] = loan
 
     async def _ended(self, transfer: str) -> None:
         self._contributions.pop(transfer, None)
-        self._states_out = {key: name for key, name in self._states_out.items() if name != transfer}
-        if transfer in self._loans_out:
-            self._loans_out.discard(transfer)
+        self._states_out = {device: name for device, name in self._states_out.items() if name != transfer}
+        if self._loans_out.pop(transfer, None) is not None:
             await self._next_loan()
 
     async def _forget(self, generation: int) -> None:
         """A new generation: contributions to earlier ones are of no use, and their borrowers ask anew."""
-        for transfer in [name for name, of in self._contributions.items() if of < generation]:
+        self._drop_contributions_before(generation, 0)
+        for transfer in self._loans_out:
+            self._transfers.drop(transfer)
+        self._loans.clear()
+        self._loans_out.clear()
+
+    def _drop_contributions_before(self, generation: int, number: int) -> None:
+        """What is still on its way to an earlier round would only hold up what matters now."""
+        for transfer in [name for name, of in self._contributions.items() if of < (generation, number)]:
             self._transfers.drop(transfer)
             del self._contributions[transfer]
-        self._loans.clear()
 
     async def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

@@ -11,7 +11,17 @@ from crowd.planning.ack import Progress
 from crowd.planning.profile import Profile
 from crowd.planning.standing import Active
 from crowd.ports import Delivery
-from crowd.protocol.messages import AskSamples, Cargo, Contribution, MergedSlice, Message, ResultMessage, Samples, State
+from crowd.protocol.messages import (
+    AskSamples,
+    Cargo,
+    Contribution,
+    MergedSlice,
+    Message,
+    ResultMessage,
+    Samples,
+    SliceKey,
+    State,
+)
 from crowd.runtime import Ask
 from crowd.units import Address, DeviceId, Life
 
@@ -50,6 +60,14 @@ class StatusSeen:
 
 
 @attrs.frozen(kw_only=True)
+class Alive:
+    """Something that only this life of this device can have signed has come."""
+
+    device: DeviceId
+    life: Life
+
+
+@attrs.frozen(kw_only=True)
 class OwnNews:
     """What the profiler now thinks of this device."""
 
@@ -82,7 +100,7 @@ class OwnResult:
 
 
 PlannerMessage: TypeAlias = (
-    LinkUp | LinkDown | Heard | StatusSeen | OwnNews | RoundReady | StateReached | OwnerSilent | OwnResult
+    LinkUp | LinkDown | Heard | StatusSeen | Alive | OwnNews | RoundReady | StateReached | OwnerSilent | OwnResult
 )
 
 
@@ -114,6 +132,14 @@ class Activated:
 @attrs.frozen(kw_only=True)
 class RoundAccepted:
     progress: Progress
+
+
+@attrs.frozen(kw_only=True)
+class SliceAwaited:
+    """The owner of a slice that was asked for lives, and waits for contributions itself."""
+
+    owner: DeviceId
+    key: SliceKey
 
 
 @attrs.frozen(kw_only=True)
@@ -184,6 +210,7 @@ TrainerMessage: TypeAlias = (
     | Frozen
     | Activated
     | RoundAccepted
+    | SliceAwaited
     | FinishedElsewhere
     | ContributionArrived
     | MergedArrived

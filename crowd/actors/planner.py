@@ -20,7 +20,7 @@ from crowd.planning.view import View, plan_digest
 from crowd.ports import Compute
 from crowd.protocol import messages
 from crowd.runtime import Actor, ActorRef
-from crowd.units import SECOND_US, Address, Channel, DeviceId
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 SETTLE_US = SECOND_US // 2
 """After connecting, how long retained messages may take to come in before this device introduces itself."""
@@ -85,6 +85,7 @@ class Planner(Actor[PlannerMessage]):
         self,
         *,
         device: DeviceId,
+        life: Life,
         policies: Mapping[str, Policy],
         compute: Compute,
         trainer: ActorRef[TrainerMessage],
@@ -93,6 +94,7 @@ class Planner(Actor[PlannerMessage]):
         timing: Timing,
     ) -> None:
         self._me = device
+        self._life = life
         self._policies = policies
         self._compute = compute
         self._trainer = trainer
@@ -106,6 +108,9 @@ class Planner(Actor[PlannerMessage]):
         self._memo: dict[bytes, Decision] = {}
         self._envelopes: dict[DeviceId, tuple[Profile, bytes]] = {}
         self._results: dict[DeviceId, messages.ResultMessage] = {}
+        self._result_lives: dict[DeviceId, Life] = {}
+        self._followed: DeviceId | None = None
+        """Who was last named to the trainer as holder of the final state."""
         self._watched: tuple[DeviceId, ...] = ()
         self._nonce = 0
         self._over_run = 0
@@ -124,6 +129,8 @@ class Planner(Actor[PlannerMessage]):
                 await self._hear(message)
             case inbox.StatusSeen(device=device, online=online):
                 await self._step(events.StatusHeard(device=device, online=online))
+            case inbox.Alive(device=device, life=life):
+                await self._step(events.ProbeAnswered(device=device, life=life))
             case inbox.OwnNews(profile=profile):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
@@ -158,7 +165,8 @@ class Planner(Actor[PlannerMessage]):
         if self._state is not None or self._own is None or self._settled_us is None or now_us() < self._settled_us:
             return
         run = self._first_run()
-        self._own = attrs.evolve(self._own, run=run)
+        # the mailbox may hold a profile of a former life of these actors
+        self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=self._own, timing=self._timing, now_us=now_us())
         await self._trainer.tell(inbox.BeginRun(run=run))
         early, self._early = self._early, []
@@ -206,6 +214,7 @@ class Planner(Actor[PlannerMessage]):
             case messages.ProbeAnswer(life=life):
                 await self._step(events.ProbeAnswered(device=sender, life=life))
             case messages.ResultMessage() as result:
+                self._result_lives[sender] = heard.life
                 await self._hear_result(sender, result)
             case _:
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
@@ -221,7 +230,13 @@ class Planner(Actor[PlannerMessage]):
         state, result = self._state, self._results[device]
         if state is None or state.progress.finished or not any(profile.device == device for profile in self._peers()):
             return
+        told_in = self._result_lives.get(device)
+        if told_in is None or state.view.profiles[device].life.boot != told_in.boot:
+            return  # its process has ended since, and the state with it
+        if self._followed is not None and state.view.is_living(self._followed):
+            return
         if result.progress.run == state.own.run and result.progress > state.progress:
+            self._followed = device
             await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
 
     def _peers(self) -> tuple[Profile, ...]:
@@ -288,6 +303,7 @@ class Planner(Actor[PlannerMessage]):
         run = max((profile.run for profile in state.view.living), default=0)
         if self._own is not None and run > state.own.run:
             self._own = attrs.evolve(self._own, run=run)
+            self._followed = None
             await self._trainer.tell(inbox.BeginRun(run=run))
             await self._step(events.OwnProfile(profile=self._own))
         for device in list(self._results):

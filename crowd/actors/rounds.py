@@ -21,6 +21,9 @@ from crowd.units import SECOND_US, DeviceId
 DEADLINES_MAX = 3
 """After this many missed deadlines a silent owner is reported."""
 
+PATIENCE_DEADLINES = 20
+"""After this many, an owner reports the trainers without whom it may not merge: they live, but hold everybody up."""
+
 ASK_AGAIN_US = SECOND_US
 
 ROUNDS_AHEAD_MAX = 4
@@ -77,13 +80,13 @@ class AskForSlice:
 
 
 @attrs.frozen(kw_only=True)
-class ReportOwner:
-    """This owner's slice is still missing after three deadlines."""
+class Report:
+    """What this device owes the round has not come for several deadlines."""
 
-    owner: DeviceId
+    device: DeviceId
 
 
-Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | ReportOwner
+Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | Report
 
 
 class Rounds:
@@ -106,6 +109,7 @@ class Rounds:
         self._parts: dict[int, dict[int, Part]] = {}
         self._asked_us: dict[int, int] = {}
         self._proposed = False
+        self._waiting_us = 0
 
     # --- the life of a generation -------------------------------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class Rounds:
     def restart_clocks(self, now_us: int) -> None:
         """The connection was lost and is back: nobody is to blame for what did not come meanwhile."""
         if self.in_hand in self._began_us:
-            self._began_us[self.in_hand] = now_us
+            self._began_us[self.in_hand] = self._waiting_us = now_us
         self._asked_us = {}
 
     def reject(self, number: int, index: int) -> None:
@@ -181,7 +185,7 @@ class Rounds:
         self._merging = {place for place in self._merging if place[0] >= self.in_hand}
         self._parts = {number: parts for number, parts in self._parts.items() if number >= self.in_hand}
         self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
-        self._began_us[self.in_hand] = now_us
+        self._began_us[self.in_hand] = self._waiting_us = now_us
         self._asked_us = {}
         done = self._propose()
         # a device that lags applies what the others have merged; it does not train for rounds that are over
@@ -295,16 +299,41 @@ class Rounds:
             return (Fetch(progress=attrs.evolve(self._progress, round=self.in_hand, digest=b""), holders=holders),)
         effects = list(self._ready(now_us))
         began_us = self._began_us[self.in_hand]
-        patience_us = self._deadline_us() - began_us
+        effects.extend(Report(device=trainer) for trainer in self._stragglers(now_us))
         for index, span in self._missing():
             if self._ask_due_us(index) > now_us:
                 continue
             self._asked_us[index] = now_us
-            if now_us - began_us >= DEADLINES_MAX * max(patience_us, ASK_AGAIN_US):
-                effects.append(ReportOwner(owner=span.owner))
+            if now_us - began_us >= DEADLINES_MAX * self._patience_us():
+                effects.append(Report(device=span.owner))
             else:
                 effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
         return tuple(effects)
+
+    def not_yet(self, owner: DeviceId, key: SliceKey, now_us: int) -> None:
+        """The owner lives and waits for others: it is not to blame."""
+        active = self._active
+        if active is None or key != self._key(self.in_hand, key.index) or not 0 <= key.index < len(active.plan.slices):
+            return
+        if active.plan.slices[key.index].owner == owner and self.in_hand in self._began_us:
+            self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
+
+    def _stragglers(self, now_us: int) -> tuple[DeviceId, ...]:
+        """Trainers that have kept an own slice waiting beyond all patience."""
+        if now_us < self._stragglers_due_us():
+            return ()
+        self._waiting_us = now_us
+        merges = [self._merge(self.in_hand, index) for index in self._own_slices()]
+        return tuple(
+            sorted({trainer for merge in merges if not merge.enough for trainer in merge.missing} - {self._me})
+        )
+
+    def _stragglers_due_us(self) -> int:
+        return self._waiting_us + PATIENCE_DEADLINES * self._patience_us()
+
+    def _patience_us(self) -> int:
+        """The deadline of the round in hand, from its start; at least what a question takes."""
+        return max(self._deadline_us() - self._began_us[self.in_hand], ASK_AGAIN_US)
 
     @property
     def _is_left_behind(self) -> bool:
@@ -320,7 +349,7 @@ class Rounds:
         return tuple((index, span) for index, span in spans if index not in have and span.owner != self._me)
 
     def _ask_due_us(self, index: int) -> int:
-        patience_us = max(self._deadline_us() - self._began_us[self.in_hand], ASK_AGAIN_US)
+        patience_us = self._patience_us()
         asked_us = self._asked_us.get(index)
         return self._began_us[self.in_hand] + patience_us if asked_us is None else asked_us + patience_us // 2
 
@@ -336,7 +365,8 @@ class Rounds:
             return 0
         due = [self._ask_due_us(index) for index, _ in self._missing()]
         for index in self._own_slices():
-            merge = self._merges.get((self.in_hand, index))
-            if merge is not None and merge.enough and (self.in_hand, index) not in self._merging:
-                due.append(self._deadline_us())
+            if (self.in_hand, index) not in self._merging:
+                merge = self._merges.get((self.in_hand, index))
+                enough = merge is not None and merge.enough
+                due.append(self._deadline_us() if enough else self._stragglers_due_us())
         return min(due, default=None)

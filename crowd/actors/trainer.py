@@ -18,7 +18,7 @@ from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage
 from crowd.actors.local_round import PIECE_US, LocalRound, Shift
 from crowd.actors.measuring import measure_speed
 from crowd.actors.planner import now_us
-from crowd.actors.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, ReportOwner, Rounds
+from crowd.actors.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, Report, Rounds
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
 from crowd.learning.delta import decode, encode
@@ -41,6 +41,9 @@ from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, Address, Channel, DeviceId
 
 BORROW_AGAIN_US = 5 * SECOND_US
+FOLLOW_AFTER_US = 3 * SECOND_US
+"""A result overtakes the last merged slices, which are on their way: only who lacks them after so long fetches."""
+CURVE_POINTS_MAX = 2000
 LEND_BYTES = 256 * 1024
 """Samples are lent in pieces of about this size, so that training can begin with the first."""
 EARLY_MAX = 256
@@ -149,6 +152,7 @@ class Trainer(Actor[TrainerMessage]):
         self._proposal: _Proposal | None = None
         self._merged_residuals: dict[int, torch.Tensor] = {}
         self._wanted: _Wanted | None = None
+        self._finished_elsewhere: _Wanted | None = None
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
         self._figures = _Figures()
 
@@ -169,10 +173,12 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.MeasureSpeed():
                 self._speed_kflops = await measure_speed(self._task, self._work, self._compute)
                 message.reply(self._speed_kflops)
-            case inbox.LinkUp():
-                self._rounds.restart_clocks(now_us())
             case inbox.BeginRun(run=run):
                 await self._begin_run(run)
+            case _ if self._state is None:
+                log.debug("message_before_run", kind=type(message).__name__)  # of a former life of these actors
+            case inbox.LinkUp():
+                self._rounds.restart_clocks(now_us())
             case inbox.Frozen():
                 self._rounds.freeze()
                 self._wanted = None
@@ -184,6 +190,8 @@ class Trainer(Actor[TrainerMessage]):
                 await self._contribute(generation, number)
             case inbox.RoundAccepted(progress=progress):
                 await self._complete(progress)
+            case inbox.SliceAwaited(owner=owner, key=key):
+                self._rounds.not_yet(owner, key, now_us())
             case inbox.ContributionArrived(header=header):
                 if self._rounds.is_ahead(header.key):
                     self._early.append(message)
@@ -203,8 +211,9 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.StateArrived():
                 await self._take_state(message)
             case inbox.FinishedElsewhere(progress=progress, holders=holders):
-                if self._state is not None and progress > self._state.progress:
-                    await self._fetch(progress, holders)
+                self._finished_elsewhere = _Wanted(
+                    progress=progress, holders=holders, again_us=now_us() + FOLLOW_AFTER_US
+                )
             case inbox.Revoked(lender=lender):
                 await self._give_back(lender)
             case _:
@@ -212,18 +221,27 @@ class Trainer(Actor[TrainerMessage]):
 
     def deadline(self) -> float | None:
         due = [self._rounds.next_deadline_us(), self._borrow_again_us]
-        if self._wanted is not None:
-            due.append(self._wanted.again_us)
+        due.extend(want.again_us for want in (self._wanted, self._finished_elsewhere) if want is not None)
         times = [time for time in due if time is not None]
         return min(times) / SECOND_US if times else None
 
     async def tick(self) -> None:
         now = now_us() + 1  # the clock of floats may wake a hair too early for integers
+        await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
             await self._ask_for_state(self._wanted.progress, self._wanted.holders, self._wanted.attempt + 1)
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
         await self._carry_out(self._rounds.tick(now))
+
+    async def _follow(self, now: int) -> None:
+        """Fetch the final state that others hold, unless this device has reached it by itself meanwhile."""
+        final = self._finished_elsewhere
+        if final is None or now < final.again_us:
+            return
+        self._finished_elsewhere = None
+        if self._state is not None and final.progress > self._state.progress and self._wanted is None:
+            await self._fetch(final.progress, final.holders)
 
     async def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -238,9 +256,9 @@ class Trainer(Actor[TrainerMessage]):
                     await self._propose(parts)
                 case AskForSlice(owner=owner, key=key):
                     await self._send_to(owner, messages.AskSlice(key=key))
-                case ReportOwner(owner=owner):
-                    log.warning("slice_missing", owner=owner, round=self._rounds.in_hand)
-                    await self._planner.tell(inbox.OwnerSilent(device=owner))
+                case Report(device=device):
+                    log.warning("round_held_up", by=device, round=self._rounds.in_hand)
+                    await self._planner.tell(inbox.OwnerSilent(device=device))
                 case _:
                     assert_never(effect)
 
@@ -261,8 +279,10 @@ class Trainer(Actor[TrainerMessage]):
 
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
+        await self._compute.run(self._feedback.drop)
         self._figures = _Figures()
-        self._wanted = None
+        self._wanted = self._start = self._pool = None
+        self._rounds = Rounds(self._me)
         self._hold(state)
         self._rounds.reset(state.progress)
         await self._planner.tell(inbox.StateReached(progress=state.progress))
@@ -341,7 +361,7 @@ class Trainer(Actor[TrainerMessage]):
         """The lender wants its samples deleted: not one step more with them."""
         if not any(source.device == lender for source in self._borrowed):
             return
-        await self._halt()
+        await self._stop_steps()
         self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source.device != lender}
         await self._compute.run(partial(self._lent.drop, lender))
         self._pool = None
@@ -383,12 +403,15 @@ class Trainer(Actor[TrainerMessage]):
     # --- local steps --------------------------------------------------------------------------------------------------
 
     async def _halt(self) -> None:
-        """Stop the local steps, and wait until they have."""
+        """Stop the local steps, wait until they have, and forget the round that was proposed."""
+        await self._stop_steps()
+        self._proposal = None
+
+    async def _stop_steps(self) -> None:
         if self._shift is not None:
             self._shift.stop()
             await self._shift.ended.wait()
             self._shift = None
-        self._proposal = None
 
     def _begin_round(self, number: int) -> None:
         active = self._rounds.active
@@ -457,7 +480,7 @@ class Trainer(Actor[TrainerMessage]):
 
     async def _take_contribution(self, arrived: inbox.ContributionArrived) -> None:
         header, active = arrived.header, self._rounds.active
-        if active is None or not self._rounds.is_mine(header.key):
+        if active is None or not self._rounds.is_mine(header.key) or active.plan.trainer(arrived.sender) is None:
             return
         span = active.plan.slices[header.key.index]
         try:
@@ -535,6 +558,7 @@ class Trainer(Actor[TrainerMessage]):
             return
         shift = self._shift
         await self._halt()
+        self._wanted = None
         taken = {
             (span.start, span.stop): self._me in part.header.senders
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
@@ -601,9 +625,9 @@ class Trainer(Actor[TrainerMessage]):
 
     async def _fetch(self, progress: Progress, holders: tuple[DeviceId, ...]) -> None:
         others = tuple(holder for holder in holders if holder != self._me)
-        if others:
-            log.info("state_wanted", round=progress.round, holders=list(others))
-            await self._ask_for_state(progress, others, 0)
+        assert others, "this device is said to be the only one that holds a state which it lacks"
+        log.info("state_wanted", round=progress.round, holders=list(others))
+        await self._ask_for_state(progress, others, 0)
 
     async def _ask_for_state(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int) -> None:
         transfer_us = 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
@@ -623,8 +647,10 @@ class Trainer(Actor[TrainerMessage]):
             await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
 
     async def _take_state(self, arrived: inbox.StateArrived) -> None:
-        wanted = self._wanted
-        if wanted is None or arrived.header.progress < wanted.progress or self._state is None:
+        wanted, told = self._wanted, arrived.header.progress
+        if wanted is None or told < wanted.progress or self._state is None:
+            return
+        if told <= self._state.progress and told != wanted.progress:
             return
         counters = len(self._state.counters)
         try:
@@ -663,7 +689,7 @@ class Trainer(Actor[TrainerMessage]):
             samples_trained=figures.samples_trained,
             speed_kflops=self._speed_kflops,
             generations=figures.generations,
-            curve=tuple(figures.curve),
+            curve=tuple(figures.curve[:: len(figures.curve) // CURVE_POINTS_MAX + 1]),
         )
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
         # in a worker thread, as it writes the model to a file

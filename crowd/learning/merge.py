@@ -77,6 +77,11 @@ class SliceMerge:
         return len(self._came) == len(self._planned)
 
     @property
+    def missing(self) -> tuple[DeviceId, ...]:
+        """Planned trainers that have not been heard, by ID."""
+        return tuple(sorted(self._planned.keys() - self._came.keys()))
+
+    @property
     def enough(self) -> bool:
         """Whether trainers with at least half of the planned samples have been heard."""
         return 2 * sum(self._planned[sender] for sender in self._came) >= sum(self._planned.values())

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from crowd.planning.ack import Ack
+from crowd.planning.ack import Ack, Progress
 from crowd.planning.events import (
     AckHeard,
     Activate,
@@ -107,11 +107,11 @@ def _take_in(turn: _Turn, event: Event) -> bool:
         case OwnerSilent(device=device):
             _bury(turn, device, "its slice did not come")
         case StateReached(progress=progress):
-            turn.set(progress=progress)
+            _reach(turn, progress)
         case RoundReady(generation=generation, progress=progress):
             state = turn.state
             if state.active is not None and generation == state.active.generation and not state.frozen:
-                turn.set(progress=progress)
+                _reach(turn, progress)
                 turn.emit(RoundAccepted(progress=progress))
                 return True
         case _:
@@ -119,25 +119,35 @@ def _take_in(turn: _Turn, event: Event) -> bool:
     return False
 
 
+def _reach(turn: _Turn, progress: Progress) -> None:
+    finished_us = turn.state.now_us if progress.finished else None
+    turn.set(progress=progress, finished_us=finished_us)
+
+
 def next_deadline_us(state: State) -> int | None:
     """When something will be due without any event; `None` while disconnected."""
     if not state.connected:
         return None
-    due = [state.beat_due_us, *state.probes_us.values()]
+    due = [state.beat_due_us]
     if state.returns_us is not None:
         due.append(state.returns_us)
-    if state.now_us < state.changed_us + state.rest_us:
-        due.append(state.changed_us + state.rest_us)
-    due.extend(
-        state.heard_us[device] + state.silence_us
-        for device in state.watched
-        if device != state.me and device in state.heard_us and device not in state.probes_us
-    )
-    if state.promise is not None and _missing_acks(state):
-        due.append(state.promise.given_us + state.ack_patience_us)
+    rested_us = state.changed_us + state.rest_us
+    if state.now_us < rested_us:
+        due.append(rested_us)
+    if state.echoing:  # else nobody is suspected, and nobody buried
+        due.extend(state.probes_us.values())
+        due.extend(
+            state.heard_us[device] + state.silence_us
+            for device in state.watched
+            if device != state.me and device in state.heard_us and device not in state.probes_us
+        )
+        if state.promise is not None and _missing_acks(state):
+            due.append(state.promise.given_us + state.ack_patience_us)
     differing = _differing(state)
-    if differing is not None:
-        due.append(state.asked_us.get(differing, state.now_us) + state.timing.ask_again_us)
+    if differing is not None and state.returns_us is None:
+        asked_us = state.asked_us.get(differing)
+        again_us = state.now_us if asked_us is None else asked_us + state.timing.ask_again_us
+        due.append(max(again_us, state.changed_us + state.timing.rest_us))
     return max(min(due), state.now_us)
 
 
@@ -167,7 +177,8 @@ def _connect(turn: _Turn) -> None:
 def _publish_own(turn: _Turn, profile: Profile) -> None:
     own = turn.state.own
     started = turn.state.running or (own.started and profile.run == own.run)
-    profile = attrs.evolve(profile, life=own.life, revision=own.revision, started=started)
+    unfit = profile.unfit or own.unfit
+    profile = attrs.evolve(profile, life=own.life, revision=own.revision, started=started, unfit=unfit)
     if profile == own:
         return
     profile = attrs.evolve(profile, revision=own.revision + 1)
@@ -408,6 +419,8 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
         return
     if state.view.profiles[state.me] != state.own:
         return  # the view names another life of this device: its promises are not this one's to give
+    if state.progress.run != state.own.run:
+        return  # the state of this run is still being made, and an ack names the state that its device holds
     if state.now_us - state.changed_us < state.rest_us or state.probes_us.keys() & {
         p.device for p in state.view.living
     }:
@@ -533,7 +546,6 @@ def _declare_unfit(turn: _Turn) -> None:
 
 def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
     state = turn.state
-    turn.set(generation_known=max(state.generation_known, beat.generation))
     if beat.device == state.me:
         if beat.life == state.own.life:
             turn.set(echoed_us=state.now_us)
@@ -544,6 +556,7 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
         return
     if beat.life == profile.life and state.view.is_living(beat.device):
         _alive(turn, beat.device)
+        turn.set(generation_known=max(state.generation_known, beat.generation))
         if beat.view_digest != state.view.digest:
             _ask(turn, beat.device)
         if beat.generation != (state.promise.ack.generation if state.promise is not None else 0):

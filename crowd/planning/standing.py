@@ -31,6 +31,7 @@ class Timing:
     beats_missed_max: int = 3
     ask_again_us: int = SECOND_US
     return_max_us: int = 600 * SECOND_US
+    afterglow_us: int = 300 * SECOND_US
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +76,8 @@ class State:
     own: Profile
     """As last published, or to be published on connection."""
     progress: Progress = attrs.field(factory=Progress)
+    finished_us: int | None = None
+    """When this device reached the end of the run."""
     timing: Timing = attrs.field(factory=Timing)
     now_us: int = 0
     view: View = attrs.field(factory=View)
@@ -123,7 +126,9 @@ class State:
 
     @property
     def beat_us(self) -> int:
-        return self.timing.beat_running_us if self.running else self.timing.beat_idle_us
+        """Those that have not finished yet expect to hear of those that have, for a while."""
+        fresh = self.finished_us is not None and self.now_us - self.finished_us < self.timing.afterglow_us
+        return self.timing.beat_running_us if self.running or fresh else self.timing.beat_idle_us
 
     @property
     def silence_us(self) -> int:

@@ -64,6 +64,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.AskSamples: "samples?",
     messages.AskState: "state?",
     messages.AskSlice: "slice?",
+    messages.NotYet: "slice",
     messages.Revoke: "revoke",
 }
 _CARGO_TAGS: dict[type, str] = {

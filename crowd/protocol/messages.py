@@ -2,7 +2,7 @@
 
 Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Burials`,
 `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
-name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `Revoke`).
+name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NotYet`, `Revoke`).
 """
 
 import attrs
@@ -224,6 +224,13 @@ class AskSlice:
 
 
 @attrs.frozen(kw_only=True)
+class NotYet:
+    """The answer to `AskSlice` while contributions are missing: «I live, and wait for others.»"""
+
+    key: SliceKey
+
+
+@attrs.frozen(kw_only=True)
 class Revoke:
     """Delete what you borrowed from the sender before your next step."""
 
@@ -246,5 +253,6 @@ Message = (
     | AskSamples
     | AskState
     | AskSlice
+    | NotYet
     | Revoke
 )

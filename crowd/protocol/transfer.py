@@ -142,6 +142,10 @@ class Transfers:
         received = Received(sender=sender, offer=incoming.offer, data=incoming.data())
         return (received, *self._end(key, Done(transfer=transfer), incoming.to_all))
 
+    def receives(self, sender: DeviceId, transfer: str) -> bool:
+        """Whether this transfer was offered by `sender` and is coming in."""
+        return (sender, transfer) in self._incoming
+
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> int | None:

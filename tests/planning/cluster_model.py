@@ -17,7 +17,7 @@ import attrs
 import torch
 
 from crowd.actors import rounds as rounds_module
-from crowd.actors.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportOwner, Rounds
+from crowd.actors.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, Report, Rounds
 from crowd.learning.delta import decode
 from crowd.learning.feedback import Feedback
 from crowd.planning import agreement, events
@@ -325,8 +325,8 @@ class Device:
                     self.complete(parts)
                 case AskForSlice(owner=owner, key=key):
                     self.model.send_bulk(self, self.model.named(owner), lambda o, k=key: o.serve(self, k), once=True)
-                case ReportOwner(owner=owner):
-                    self.step(events.OwnerSilent(device=owner))
+                case Report(device=device):
+                    self.step(events.OwnerSilent(device=device))
                 case _:
                     assert_never(effect)
         self.wake()
@@ -366,7 +366,9 @@ class Device:
         self.run_rounds(self.rounds.merged(sender, header, data, self.model.now_us))
 
     def serve(self, asker: "Device", key: SliceKey) -> None:
-        if key in self.published:
+        if key not in self.published:
+            self.model.send_bulk(self, asker, lambda a: a.rounds.not_yet(self.name, key, self.model.now_us), once=True)
+        else:
             header, data = self.published[key]
             self.model.send_bulk(self, asker, lambda o: o.merged(self.name, header, data), once=True)
 
@@ -424,6 +426,8 @@ class Device:
     def take_state(self, generation: int, progress: Progress, vector: torch.Tensor) -> None:
         wanted = self.wanted
         if wanted is None or self.generation != generation or not (progress == wanted or progress > wanted):
+            return
+        if progress <= self.rounds.progress and progress != wanted:
             return
         self.wanted = None
         self.vector = vector

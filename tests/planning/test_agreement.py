@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from crowd.planning import events
 from crowd.planning.ack import Progress
-from crowd.planning.agreement import step
+from crowd.planning.agreement import next_deadline_us, step
 from crowd.planning.policy import decide
 from crowd.planning.profile import Share
 from crowd.planning.standing import Decision, State
@@ -156,7 +156,9 @@ def decision_of(view: View) -> Decision:
 
 
 def connected(name: str = "a", **changes: object) -> State:
-    state, _ = step(State(own=make_profile(name, **changes)), events.Connected(), decision_of, now_us=0)
+    state, _ = step(
+        State(own=make_profile(name, **changes), progress=Progress(run=1)), events.Connected(), decision_of, now_us=0
+    )
     return state
 
 
@@ -192,7 +194,7 @@ def test_a_single_device_agrees_with_itself() -> None:
     state = after(state, events.Tick(), 2 * SECOND_US)
     assert state.active is not None
     assert state.active.generation == 1
-    assert state.active.start == Progress()
+    assert state.active.start == Progress(run=1)
 
 
 def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> None:
@@ -211,7 +213,7 @@ def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
     state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.promise is not None
     assert state.promise.ack.generation == 1
-    ready = events.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=Progress(run=1, samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
     assert events.RoundAccepted(progress=ready.progress) in effects
     assert state.promise is not None
@@ -240,10 +242,10 @@ def test_a_frozen_round_cannot_be_completed() -> None:
     state = after(state, events.OwnProfile(profile=tightened), 3 * SECOND_US)
     state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.frozen
-    ready = events.RoundReady(generation=1, progress=Progress(samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=Progress(run=1, samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
     assert not any(isinstance(effect, events.RoundAccepted) for effect in effects)
-    assert state.progress == Progress()
+    assert state.progress == Progress(run=1)
 
 
 def test_a_device_that_computes_another_plan_from_the_same_view_steps_back() -> None:
@@ -274,3 +276,27 @@ def test_a_device_that_returns_from_a_burial_rises_above_every_life_that_it_has_
     acks = [effect.ack for effect in effects if isinstance(effect, events.PublishAck)]
     assert state.own.life == Life(incarnation=3, boot=b"a")
     assert all(ack.life == state.own.life for ack in acks)
+
+
+def test_waking_when_told_to_never_leads_to_waking_at_once_again() -> None:
+    # connected, but no own heartbeat comes back: nothing may be decided, and nothing is due but the next heartbeat
+    state = connected()
+    others = tuple(make_profile(name) for name in "bc")
+    state = after(state, events.Learned(profiles=others), 0)
+    state = after(state, events.StatusHeard(device=DeviceId("b"), online=False), 0)
+    for _ in range(50):
+        due_us = next_deadline_us(state)
+        assert due_us is not None
+        state = after(state, events.Tick(), due_us)
+        again_us = next_deadline_us(state)
+        assert again_us is not None
+        assert again_us > due_us
+    assert state.now_us > 60 * SECOND_US
+
+
+def test_nothing_is_promised_before_the_state_of_the_run_is_there() -> None:
+    state = after(State(own=make_profile("a")), events.Connected(), 0)
+    state = after(state, events.Tick(), 5 * SECOND_US)
+    assert state.promise is None
+    state = after(state, events.StateReached(progress=Progress(run=1)), 5 * SECOND_US)
+    assert state.promise is not None
