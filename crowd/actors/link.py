@@ -19,6 +19,8 @@ BACKOFF_MAX_S = 5.0
 OUTBOX_MAX = 4096
 """Beyond this the oldest bulk message is dropped: a transfer asks again for what it lacks."""
 FAREWELL_LIMIT_S = 1.0
+EXPIRY_S = 60
+"""What has waited so long at the broker for its receiver is of no use to it any more."""
 BULK_BYTES_MIN = 64 * 1024
 """Smaller messages say nothing about a link's rate."""
 
@@ -147,19 +149,24 @@ class Link:
     async def _write_urgent(self, session: BrokerSession) -> None:
         with contextlib.suppress(BrokerLost):
             while outgoing := self.outbox.next_urgent():
-                await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain)
+                await _publish(session, outgoing)
 
     async def _write(self, session: BrokerSession) -> None:
         while True:
             outgoing = await self.outbox.get()
             began = anyio.current_time()
-            await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain)
+            await _publish(session, outgoing)
             if len(outgoing.payload) >= BULK_BYTES_MIN:
                 await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
 
     async def _read(self, session: BrokerSession) -> None:
         while True:
             await self._arrived(await session.receive())
+
+
+async def _publish(session: BrokerSession, outgoing: Outgoing) -> None:
+    expiry_s = None if outgoing.retain else EXPIRY_S
+    await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
 
 
 def _first(group: BaseExceptionGroup[BrokerLost]) -> BaseException:

@@ -14,14 +14,16 @@ import structlog
 import torch
 
 from crowd.actors import inbox
+from crowd.actors.figures import RunFigures
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.lending import is_named, loans
 from crowd.actors.local_round import PIECE_US, LocalRound, Shift
 from crowd.actors.measuring import measure_speed
 from crowd.actors.planner import now_us
 from crowd.actors.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, Report, Rounds
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
-from crowd.learning.delta import decode, encode
+from crowd.learning.delta import decode, with_feedback
 from crowd.learning.evaluation import is_reached, next_streak
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
@@ -32,7 +34,7 @@ from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, Work
 from crowd.planning.ack import Progress
-from crowd.planning.plan import Range, SliceOwner
+from crowd.planning.plan import SliceOwner
 from crowd.planning.standing import Active
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
@@ -43,9 +45,6 @@ from crowd.units import SECOND_US, Address, Channel, DeviceId
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_US = 3 * SECOND_US
 """A result overtakes the last merged slices, which are on their way: only who lacks them after so long fetches."""
-CURVE_POINTS_MAX = 2000
-LEND_BYTES = 256 * 1024
-"""Samples are lent in pieces of about this size, so that training can begin with the first."""
 EARLY_MAX = 256
 """Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
 
@@ -88,18 +87,6 @@ class _Wanted:
     holders: tuple[DeviceId, ...]
     attempt: int = 0
     again_us: int
-
-
-@attrs.define(kw_only=True)
-class _Figures:
-    """What this device can say of its run."""
-
-    began_us: int | None = None
-    busy_us: int = 0
-    samples_trained: int = 0
-    generations: int = 0
-    traffic_before: Traffic = attrs.field(factory=Traffic)
-    curve: list[CurvePoint] = attrs.field(factory=list)
 
 
 class Trainer(Actor[TrainerMessage]):
@@ -154,7 +141,7 @@ class Trainer(Actor[TrainerMessage]):
         self._wanted: _Wanted | None = None
         self._finished_elsewhere: _Wanted | None = None
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
-        self._figures = _Figures()
+        self._figures = RunFigures()
 
     # --- messages and timers ------------------------------------------------------------------------------------------
 
@@ -280,7 +267,7 @@ class Trainer(Actor[TrainerMessage]):
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
         await self._compute.run(self._feedback.drop)
-        self._figures = _Figures()
+        self._figures = RunFigures()
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
         self._hold(state)
@@ -299,9 +286,8 @@ class Trainer(Actor[TrainerMessage]):
         self._start = self._state if self._state.progress == active.start else None
         self._figures.generations += 1
         await self._data_mover.tell(inbox.Forget(generation=active.generation))
-        if active.plan.has_work and self._figures.began_us is None:
-            self._figures.began_us = now_us()
-            self._figures.traffic_before = self._traffic()
+        if active.plan.has_work:
+            self._figures.begin(now_us(), self._traffic())
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
             await self._borrow(active)
@@ -375,29 +361,12 @@ class Trainer(Actor[TrainerMessage]):
             return
         if (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
             return
-        named = [
-            span
-            for assignment, ranges in active.plan.ranges()
-            if (assignment.lender, assignment.trainer) == (self._me, borrower)
-            for span in ranges
-        ]
-        life = active.plan.life_of(self._me)
-        if life is None or not all(any(_contains(span, asked) for span in named) for asked in ask.ranges):
+        if not is_named(active.plan, self._me, borrower, ask):
             log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
             return
-        form = self._work.store.format
-        for piece in _pieces(ask.ranges, max(1, LEND_BYTES // form.sample_bytes)):
-            header = messages.Samples(
-                lender=self._me,
-                life=life,
-                data_epoch=ask.data_epoch,
-                ranges=piece,
-                input_dtype=form.input_dtype,
-                input_shape=form.input_shape,
-                label_dtype=form.label_dtype,
-                label_shape=form.label_shape,
-            )
-            data = await self._compute.run(partial(self._work.store.to_bytes, piece))
+        store = self._work.store
+        for header in loans(active.plan, self._me, ask, store.format):
+            data = await self._compute.run(partial(store.to_bytes, header.ranges))
             await self._data_mover.tell(inbox.SendCargo(destination=borrower, cargo=header, data=data))
 
     # --- local steps --------------------------------------------------------------------------------------------------
@@ -500,8 +469,8 @@ class Trainer(Actor[TrainerMessage]):
 
         def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
             merged = merge.merged()
-            carried = merged.mean + self._merged_residuals.get(key.index, torch.zeros(()))
-            data = encode(carried, form)
+            residual = self._merged_residuals.get(key.index, torch.zeros(span.stop - span.start))
+            data, left = with_feedback(merged.mean, residual, form)
             header = MergedSlice(
                 key=key,
                 form=form,
@@ -510,7 +479,7 @@ class Trainer(Actor[TrainerMessage]):
                 correct=merged.correct,
                 evaluated=merged.evaluated,
             )
-            return header, data, carried - decode(data, form, span.stop - span.start)
+            return header, data, left
 
         # the residual needs no commit: what is published is applied, or its whole generation is abandoned
         header, data, self._merged_residuals[key.index] = await self._compute.run(work)
@@ -601,17 +570,8 @@ class Trainer(Actor[TrainerMessage]):
             )
 
     def _observe_round(self, proposal: _Proposal) -> None:
-        figures, first = self._figures, proposal.parts[0].header
-        traffic = self._traffic()
-        point = CurvePoint(
-            round=proposal.state.round,
-            elapsed_us=now_us() - (figures.began_us or 0),
-            correct=first.correct,
-            evaluated=first.evaluated,
-            bytes_up=traffic.up_bytes - figures.traffic_before.up_bytes,
-            bytes_down=traffic.down_bytes - figures.traffic_before.down_bytes,
-        )
-        figures.curve.append(point)
+        first = proposal.parts[0].header
+        point = self._figures.round_done(proposal.state.round, first, now_us(), self._traffic())
         log.info(
             "round_complete",
             round=point.round,
@@ -677,20 +637,8 @@ class Trainer(Actor[TrainerMessage]):
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
     async def _finish(self, state: ReplicaState) -> None:
-        figures = self._figures
-        traffic = self._traffic()
-        result = ResultMessage(
-            progress=state.progress,
-            reached=is_reached(state.streak),
-            elapsed_us=now_us() - figures.began_us if figures.began_us is not None else 0,
-            busy_us=figures.busy_us,
-            bytes_up=traffic.up_bytes - figures.traffic_before.up_bytes,
-            bytes_down=traffic.down_bytes - figures.traffic_before.down_bytes,
-            samples_trained=figures.samples_trained,
-            speed_kflops=self._speed_kflops,
-            generations=figures.generations,
-            curve=tuple(figures.curve[:: len(figures.curve) // CURVE_POINTS_MAX + 1]),
-        )
+        self._figures.speed_kflops = self._speed_kflops
+        result = self._figures.result(state, now_us(), self._traffic())
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
         # in a worker thread, as it writes the model to a file
         await self._compute.run(partial(self._observe, RunFinished(state=state, result=result)))
@@ -699,25 +647,3 @@ class Trainer(Actor[TrainerMessage]):
 
 def _decoded(part: Part, span: SliceOwner) -> torch.Tensor:
     return decode(part.data, part.header.form, span.stop - span.start)
-
-
-def _contains(span: Range, asked: Range) -> bool:
-    return span.label == asked.label and span.start <= asked.start < asked.stop <= span.stop
-
-
-def _pieces(ranges: Ranges, samples_max: int) -> list[Ranges]:
-    """`ranges` in order, cut into pieces of at most `samples_max` samples."""
-    pieces: list[Ranges] = []
-    piece: Ranges = ()
-    room = samples_max
-    for span in ranges:
-        start = span.start
-        while start < span.stop:
-            stop = min(span.stop, start + room)
-            piece += (Range(label=span.label, start=start, stop=stop),)
-            room -= stop - start
-            start = stop
-            if not room:
-                pieces.append(piece)
-                piece, room = (), samples_max
-    return [*pieces, piece] if piece else pieces

@@ -6,7 +6,7 @@ A residual is committed slice by slice when a round completes, and only then; an
 
 import torch
 
-from crowd.learning.delta import decode, encode
+from crowd.learning.delta import with_feedback
 from crowd.planning.plan import DeltaForm
 
 
@@ -24,9 +24,9 @@ class Feedback:
 
     def contribute(self, delta: torch.Tensor, start: int, stop: int, form: DeltaForm) -> bytes:
         """Encode `delta[start:stop]` with what is left from earlier rounds."""
-        carried = delta[start:stop] + self._residual[start:stop]  # (stop - start,)
-        data = encode(carried, form)
-        self._sent[start, stop] = (carried, carried - decode(data, form, stop - start))
+        residual = self._residual[start:stop]  # (stop - start,)
+        data, left = with_feedback(delta[start:stop], residual, form)
+        self._sent[start, stop] = (delta[start:stop] + residual, left)
         return data
 
     def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool]) -> None:

@@ -1,0 +1,61 @@
+"""What one device can say of its run: when, how much, how many bytes."""
+
+import attrs
+
+from crowd.learning.evaluation import is_reached
+from crowd.learning.replica import ReplicaState
+from crowd.ports import Traffic
+from crowd.protocol.messages import CurvePoint, MergedSlice, ResultMessage
+
+CURVE_POINTS_MAX = 2000
+"""A result must fit into one message."""
+
+
+@attrs.define(kw_only=True)
+class RunFigures:
+    """Counts from the first plan with work on; times in microseconds of the node's clock."""
+
+    began_us: int | None = None
+    busy_us: int = 0
+    samples_trained: int = 0
+    generations: int = 0
+    speed_kflops: int = 0
+    _before: Traffic = attrs.field(factory=Traffic, init=False)
+    _curve: list[CurvePoint] = attrs.field(factory=list, init=False)
+
+    def begin(self, now_us: int, traffic: Traffic) -> None:
+        """The first plan with work is active; later ones change nothing."""
+        if self.began_us is None:
+            self.began_us, self._before = now_us, traffic
+
+    def round_done(self, number: int, first: MergedSlice, now_us: int, traffic: Traffic) -> CurvePoint:
+        """Round `number` was completed with `first` as its slice 0; returns its point of the curve."""
+        point = CurvePoint(
+            round=number,
+            elapsed_us=self._elapsed_us(now_us),
+            correct=first.correct,
+            evaluated=first.evaluated,
+            bytes_up=traffic.up_bytes - self._before.up_bytes,
+            bytes_down=traffic.down_bytes - self._before.down_bytes,
+        )
+        self._curve.append(point)
+        return point
+
+    def result(self, state: ReplicaState, now_us: int, traffic: Traffic) -> ResultMessage:
+        """How the run ended here. Of a very long curve every n-th point, the last among them."""
+        every = len(self._curve) // CURVE_POINTS_MAX + 1
+        return ResultMessage(
+            progress=state.progress,
+            reached=is_reached(state.streak),
+            elapsed_us=self._elapsed_us(now_us),
+            busy_us=self.busy_us,
+            bytes_up=traffic.up_bytes - self._before.up_bytes,
+            bytes_down=traffic.down_bytes - self._before.down_bytes,
+            samples_trained=self.samples_trained,
+            speed_kflops=self.speed_kflops,
+            generations=self.generations,
+            curve=tuple(reversed(self._curve[::-every])),
+        )
+
+    def _elapsed_us(self, now_us: int) -> int:
+        return 0 if self.began_us is None else now_us - self.began_us
