@@ -1,5 +1,6 @@
 """`crowd export`: the trained model, for use elsewhere."""
 
+from datetime import datetime
 from pathlib import Path
 
 from crowd import plugins
@@ -30,4 +31,5 @@ def export(*, state_dir: Path, to: Path) -> None:
         to.write_bytes(model)
     except OSError as error:
         raise BadConfig(f"{to}: cannot be written: {error.strerror}") from error
-    print(f"{to}: {len(model):,} bytes")
+    written = datetime.fromtimestamp((state_dir / MODEL).stat().st_mtime).isoformat(" ", "minutes")
+    print(f"{to}: {len(model):,} bytes, of the run that ended on {written}")

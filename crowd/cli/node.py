@@ -60,6 +60,7 @@ class _Session:
         self._once = once
         self._json = json
         self._shown = 0
+        self._waiting = ""
 
     async def run(self) -> int:
         from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
@@ -68,6 +69,8 @@ class _Session:
         use_threads(config.cpu_share_max)
         # kept, as the record needs its target
         task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
+        if self._console.is_terminal:
+            self._console.print(f"{config.name} joins {config.cluster} at {config.broker}", highlight=False)
         async with Node(config, task=lambda device: task) as node:
             async for progress in node.progress():
                 self._show(progress)
@@ -79,7 +82,13 @@ class _Session:
         return REACHED if reached else NOT_REACHED
 
     def _show(self, progress: "Progress") -> None:
-        if not self._console.is_terminal or progress.round <= self._shown:
+        if not self._console.is_terminal:
+            return
+        plan = progress.plan
+        if plan is not None and not plan.has_work and plan.why != self._waiting:
+            self._waiting = plan.why
+            self._console.print(f"waiting: {plan.why}", highlight=False)
+        if progress.round <= self._shown:
             return
         self._shown = progress.round
         accuracy = "   -  " if progress.accuracy is None else f"{progress.accuracy:6.1%}"
