@@ -15,16 +15,14 @@ import pytest
 
 from crowd.actors.rounds import Rounds
 from crowd.learning.feedback import Feedback
+from crowd.learning.merge import Deadlines
 from crowd.planning import agreement
 from crowd.planning.standing import State
 from crowd.units import SECOND_US
+from tests.learning import test_merge
+from tests.planning import test_agreement
 from tests.planning.cluster_model import Device, Fault, Scenario, Violation
-from tests.planning.test_agreement import (
-    expect_agreement,
-    run_with_faults,
-    test_a_cut_off_device_buries_nobody,
-    test_a_living_device_that_never_acks_is_buried_and_returns,
-)
+from tests.planning.test_agreement import expect_agreement, run_with_faults
 
 SCENARIOS_MAX = 40
 KINDS = ["crash", "cut", "slow", "deaf", "broker", "update", "stale_will"]
@@ -116,10 +114,17 @@ def test_a_hole_put_back_is_caught(hole: str) -> None:
 def test_waiting_for_ever_for_a_member_that_never_acks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "_missing_acks", lambda state: ())
     with pytest.raises(AssertionError):
-        test_a_living_device_that_never_acks_is_buried_and_returns()
+        test_agreement.test_a_living_device_that_never_acks_is_buried_and_returns()
 
 
 def test_a_cut_off_device_that_buries_everyone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(State, "echoing", property(lambda state: True))
     with pytest.raises(AssertionError):
-        test_a_cut_off_device_buries_nobody()
+        test_agreement.test_a_cut_off_device_buries_nobody()
+
+
+def test_a_deadline_that_shuts_out_a_slightly_slower_device_for_ever_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    # with regular arrivals the median absolute deviation is nothing, and the median alone would be the deadline
+    rewrite(monkeypatch, Deadlines, "deadline_us", "max(mad_us, median_us // 4)", "mad_us")
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        test_merge.test_a_regular_device_within_half_of_the_median_is_never_shut_out_for_ever()
