@@ -151,29 +151,7 @@ class Node:
         config, compute = self.config, self._device.compute
         facts = work.facts
         life = Life(incarnation=1, boot=secrets.token_bytes(16))
-        profile = Profile(
-            device=self.name,
-            life=life,
-            revision=0,
-            run=1,
-            started=False,
-            members_min=config.members_min,
-            policy=config.policy,
-            policy_version=self._policies[config.policy].version,
-            protocol_version=PROTOCOL_VERSION,
-            prefer=config.prefer,
-            seed=config.seed,
-            task=facts,
-            speed_kflops=1,
-            memory_bytes=0,
-            uplink_bytes_s=config.uplink_bytes_s,
-            downlink_bytes_s=config.downlink_bytes_s,
-            link_assumed=True,
-            share=config.share,
-            data_epoch=0,
-            label_counts=work.store.label_counts,
-            held_out=0 if facts.evaluation_samples else len(work.evaluation),
-        )
+        profile = self._unmeasured_profile(work, life)
         info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
 
         def make_planner() -> Planner:
@@ -243,6 +221,33 @@ class Node:
             seed=secrets.randbits(32),
         )
         return supervisor
+
+    def _unmeasured_profile(self, work: Work, life: Life) -> Profile:
+        """All that the configuration and the data say of this device; the rest the profiler measures."""
+        config, facts = self.config, work.facts
+        return Profile(
+            device=self.name,
+            life=life,
+            revision=0,
+            run=1,
+            started=False,
+            members_min=config.members_min,
+            policy=config.policy,
+            policy_version=self._policies[config.policy].version,
+            protocol_version=PROTOCOL_VERSION,
+            prefer=config.prefer,
+            seed=config.seed,
+            task=facts,
+            speed_kflops=1,
+            memory_bytes=0,
+            uplink_bytes_s=config.uplink_bytes_s,
+            downlink_bytes_s=config.downlink_bytes_s,
+            link_assumed=True,
+            share=config.share,
+            data_epoch=0,
+            label_counts=work.store.label_counts,
+            held_out=0 if facts.evaluation_samples else len(work.evaluation),
+        )
 
     # --- what its owner sees ------------------------------------------------------------------------------------------
 

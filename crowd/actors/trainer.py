@@ -270,12 +270,9 @@ class Trainer(Actor[TrainerMessage]):
         self._figures = RunFigures()
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
-        self._hold(state)
+        self._state = state
         self._rounds.reset(state.progress)
         await self._planner.tell(inbox.StateReached(progress=state.progress))
-
-    def _hold(self, state: ReplicaState) -> None:
-        self._state = state
 
     async def _activate(self, active: Active) -> None:
         assert self._state is not None
@@ -542,7 +539,7 @@ class Trainer(Actor[TrainerMessage]):
 
         self._inner = await self._compute.run(work)
         self._report_epoch(active)
-        self._hold(proposal.state)
+        self._state = proposal.state
         self._observe_round(proposal)
         if proposal.state.finished:
             await self._finish(proposal.state)
@@ -626,7 +623,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._halt()
         self._wanted = None
         await self._compute.run(self._feedback.drop)
-        self._hold(state)
+        self._state = state
         self._start = state
         log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
         await self._planner.tell(inbox.StateReached(progress=state.progress))
