@@ -1,7 +1,7 @@
 """One device: the four actors under one supervisor, to be embedded in any asyncio application."""
 
 import json
-import secrets
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self, assert_never
@@ -85,8 +85,10 @@ class Node:
         signer: Signer | None = None,
         store: Store | None = None,
         timing: Timing | None = None,
+        chance: random.Random | None = None,
     ) -> None:
-        """`task` is called with the device's name; without it the one that `config` names is made."""
+        """`task` is called with the device's name; without it the one that `config` names is made. `chance` draws what
+        is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw alike."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -102,6 +104,7 @@ class Node:
         self._signer = signer or _read_signer(config, self.name)
         self._store: Store | None = store
         self._timing = timing or Timing()
+        self._chance = chance or random.SystemRandom()
         self._policies: Mapping[str, Policy] = {
             name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")
         }
@@ -150,7 +153,7 @@ class Node:
     def _make_supervisor(self, task: Task, work: Work) -> Supervisor:
         config, compute = self.config, self._device.compute
         facts = work.facts
-        life = Life(incarnation=1, boot=secrets.token_bytes(16))
+        life = Life(incarnation=1, boot=self._chance.randbytes(16))
         profile = self._unmeasured_profile(work, life)
         info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
 
@@ -183,7 +186,7 @@ class Node:
         def make_data_mover() -> DataMover:
             nonlocal life
             # the first of the four to start, and all restart together: each time in a life of its own
-            life = Life(incarnation=1, boot=secrets.token_bytes(16))
+            life = Life(incarnation=1, boot=self._chance.randbytes(16))
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -218,7 +221,7 @@ class Node:
             strategy=Strategy.ONE_FOR_ALL,
             restarts_max=RESTARTS_MAX,
             window_s=RESTART_WINDOW_S,
-            seed=secrets.randbits(32),
+            seed=self._chance.getrandbits(32),
         )
         return supervisor
 
