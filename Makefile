@@ -2,16 +2,21 @@
 #   make demo            train a network on emulated devices and compare
 #   make test            all tests
 #   make check           format, lint, types, import rules
+#   make soak            simulated clusters with faults, SEEDS=N of them
+#   make mutants         look for the seed that shows each hole in the protocol
 #   make bench-overhead  what the engine itself costs
 #   make bench-eight     eight processes over Mosquitto
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
+#   make bench-agreement how fast, and with how many messages, devices agree on a plan
+#   make bench-scale     what many devices cost
 # PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
 
 PYTHON ?= python3
+SEEDS ?= 1000
 TORCH ?= torch==2.13.0
 export PYTHON TORCH
 
-.PHONY: demo test check bench-overhead bench-eight bench-ddp
+.PHONY: demo test check soak mutants bench-overhead bench-eight bench-ddp bench-agreement bench-scale
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -28,6 +33,12 @@ check: .venv/ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+soak: .venv/ready
+	.venv/bin/python -m tests.simulation.soak --seeds $(SEEDS)
+
+mutants: .venv/ready
+	.venv/bin/python -m tests.simulation.mutants
+
 bench-overhead: .venv/ready
 	@./setup.sh packages || true
 	.venv/bin/python examples/bench_overhead.py
@@ -38,6 +49,12 @@ bench-eight: .venv/ready
 
 bench-ddp: .venv/ready
 	.venv/bin/python examples/bench_ddp.py
+
+bench-agreement: .venv/ready
+	.venv/bin/python examples/bench_agreement.py
+
+bench-scale: .venv/ready
+	.venv/bin/python examples/bench_scale.py
 
 .venv/ready: pyproject.toml setup.sh
 	@./setup.sh python

@@ -1,7 +1,7 @@
 """What the sessions of every adapter have in common.
 
-Layout: `Lifeline` (makes the pending and all later calls of a session fail when its connection goes) and `Drops`
-(counts the messages that found no room, and says so now and then).
+Layout: `KEEPALIVE_S`, `Lifeline` (makes the pending and all later calls of a session fail when its connection goes)
+and `Drops` (counts the messages that found no room, and says so now and then).
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,10 @@ import structlog
 from crowd.errors import BrokerLost
 from crowd.units import Address, DeviceId
 
+KEEPALIVE_S = 15
+"""A client that has not heard its broker for so long gives the connection up, a broker its client after half as much
+again (MQTT 5, section 3.1.2.10)."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -20,7 +24,7 @@ class Lifeline:
     """One session's connection: intact until `lose`."""
 
     def __init__(self) -> None:
-        self._pending: set[anyio.CancelScope] = set()
+        self._pending: dict[anyio.CancelScope, None] = {}  # no set: cancelled in the order in which they came
         self._reason: str | None = None
         self._cause: BaseException | None = None
 
@@ -29,11 +33,11 @@ class Lifeline:
         """Runs its body while the connection lasts; `BrokerLost` if it has gone or goes meanwhile."""
         self._check()
         with anyio.CancelScope() as scope:
-            self._pending.add(scope)
+            self._pending[scope] = None
             try:
                 yield
             finally:
-                self._pending.discard(scope)
+                del self._pending[scope]
         if scope.cancelled_caught:
             self._check()
 

@@ -31,7 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from brokers import endpoint
 from brokers.accounting import Crossing, Meter, crossing
 from brokers.endpoint import Endpoint
-from brokers.lifeline import Drops, Lifeline
+from brokers.lifeline import KEEPALIVE_S, Drops, Lifeline
 from brokers.topics import Topics
 from crowd.errors import BrokerLost, BrokerRefused, MalformedMessage
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
@@ -39,7 +39,6 @@ from crowd.units import Address, Channel, DeviceId
 
 RECEIVE_MESSAGES_MAX = 32
 BEATS_MAX = 256
-KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 

@@ -62,6 +62,12 @@ class Progress:
     plan: Plan | None
     """Who does what."""
     finished: bool = False
+    digest: str | None = None
+    """Of the state after this round, in hexadecimal; the same on every device. `None` before the first."""
+    samples_trained: int = 0
+    """By this device, in this run."""
+    generations: int = 0
+    """How many plans this device has followed by the end of this round."""
 
 
 class Node:
@@ -311,7 +317,7 @@ class Node:
                     self._over = anyio.Event()  # another run
                 self._plan = active.plan
                 self._tell(attrs.evolve(self._last, plan=self._plan))
-            case RoundDone(progress=progress, point=point):
+            case RoundDone(progress=progress, point=point, samples_trained=samples, generations=generations):
                 self._tell(
                     Progress(
                         round=progress.round,
@@ -321,6 +327,9 @@ class Node:
                         elapsed_s=point.elapsed_us / SECOND_US,
                         plan=self._plan,
                         finished=progress.finished,
+                        digest=progress.digest.hex(),
+                        samples_trained=samples,
+                        generations=generations,
                     )
                 )
             case RunFinished(state=state):

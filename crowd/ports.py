@@ -93,6 +93,12 @@ class Signer(abc.ABC):
 class Compute(abc.ABC):
     """Runs work on this device."""
 
+    @property
+    def maths(self) -> bool:
+        """False in a simulation of the control plane: training takes its time but leaves the parameters as they are,
+        and nothing is evaluated."""
+        return True
+
     @abc.abstractmethod
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         """Run `work` away from the event loop and return what it returns. `flops` is how much training arithmetic it

@@ -1,10 +1,12 @@
-"""A slower device than this one, in real time: real work, then a pause until the emulated device would be done."""
+"""Another device than this one. `EmulatedCompute`: a slower one, in real time: real work, then a pause until it would
+be done. `VirtualCompute`: any device, under virtual time."""
 
 import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -35,9 +37,7 @@ class EmulatedCompute(Compute):
         clock: Callable[[], float] = anyio.current_time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        if speed_kflops <= 0:
-            raise ValueError(f"expected a speed above 0 kFLOP/s, found {speed_kflops}")
-        self._speed_kflops = speed_kflops
+        self._speed_kflops = _positive(speed_kflops)
         self._clock = clock
         self._sleep = sleep
         self._processor = anyio.Lock()
@@ -71,6 +71,49 @@ class EmulatedCompute(Compute):
         if self._debt_s < -LAG_S_MAX and now_s - self._warned_s >= WARNING_EVERY_S:
             self._warned_s = now_s
             _log.warning("emulation_too_slow", speed_kflops=self._speed_kflops, behind_s=round(-self._debt_s, 3))
+
+
+class VirtualCompute(Compute):
+    """One processor of `speed_kflops` under virtual time, with work that runs inline: calls with `flops` run one after
+    the other, each for exactly as long as they take there; work without takes no time. Without `maths` nothing is
+    trained, only the time for it taken.
+
+    A call that is cancelled ends at once, with its work done or not begun.
+    """
+
+    def __init__(self, speed_kflops: int, *, maths: bool = True) -> None:
+        self.speed_kflops = speed_kflops
+        self._maths = maths
+        self._processor = anyio.Lock()
+
+    @property
+    def speed_kflops(self) -> int:
+        """May be set at any time: a piece in hand ends when it would have at the speed with which it began."""
+        return self._speed_kflops
+
+    @speed_kflops.setter
+    def speed_kflops(self, speed_kflops: int) -> None:
+        self._speed_kflops = _positive(speed_kflops)
+
+    @property
+    def maths(self) -> bool:
+        return self._maths
+
+    async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
+        if not flops:
+            await anyio.lowlevel.checkpoint()
+            return work()
+        async with self._processor:
+            duration_s = flops / (self._speed_kflops * 1000)
+            result = work()
+            await anyio.sleep(duration_s)
+            return result
+
+
+def _positive(speed_kflops: int) -> int:
+    if speed_kflops <= 0:
+        raise ValueError(f"expected a speed above 0 kFLOP/s, found {speed_kflops}")
+    return speed_kflops
 
 
 def emulated(speed_kflops: int, memory_bytes: int) -> Device:

@@ -1,4 +1,4 @@
-"""Files in a directory."""
+"""Files: in a directory (`FileStore`), or in memory only (`MemoryStore`)."""
 
 import os
 import re
@@ -56,3 +56,16 @@ class FileStore(Store):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class MemoryStore(Store):
+    """Files that are gone with the process, which is all that a demonstration or a simulation needs."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+
+    def write(self, name: str, data: bytes) -> None:
+        self._files[name] = data
+
+    def read(self, name: str) -> bytes | None:
+        return self._files.get(name)

@@ -1,11 +1,17 @@
-"""FedAvg (McMahan et al., AISTATS 2017, arXiv 1602.05629, algorithm 1 with C = 1 and E = 1)."""
+"""FedAvg (McMahan et al., AISTATS 2017, arXiv 1602.05629, algorithm 1 with C = 1 and E = 1).
 
-import attrs
+In each round every client k starts from the common w and trains one epoch of its own n_k samples; then
+w ← Σ_k n_k/n · w_k.
 
-from crowd.planning.estimate import estimate, link_bytes_s, memory_needed_bytes
-from crowd.planning.plan import Assignment, DeltaForm, Idle, Plan, SliceOwner, Trainer
+Departures: a client's momentum outlives the round (the paper's clients use plain SGD); the server is the device with
+the fastest link, which may train too; a device that is far too late is left out of a round's average.
+"""
+
+from crowd.planning.estimate import link_bytes_s, memory_needed_bytes
+from crowd.planning.plan import Plan, SliceOwner
 from crowd.planning.policy import Cluster, Policy
-from policies.offload import NO_MEMORY, evaluation_shares, nobody_trains
+from policies.at_home import plan_at_home, trainers_at_home
+from policies.offload import nobody_trains
 
 
 class FedAvg(Policy):
@@ -13,8 +19,7 @@ class FedAvg(Policy):
 
     def plan(self, cluster: Cluster) -> Plan:
         task = cluster.members[0].task
-        trainer_bytes = memory_needed_bytes(task, trains=True)
-        trainers = [member for member in cluster.members if member.samples and member.memory_bytes >= trainer_bytes]
+        trainers = trainers_at_home(cluster)
         training = {member.device for member in trainers}
         owners = [
             member
@@ -25,29 +30,11 @@ class FedAvg(Policy):
         if not trainers or not owners:
             return nobody_trains(cluster)
         server = min(owners, key=lambda member: (-link_bytes_s(member), member.device))
-        shares = evaluation_shares(trainers, task.evaluation_samples)
-        plan = Plan(
-            members=(),
-            trainers=tuple(
-                Trainer(device=member.device, round_samples=member.samples, evaluation=share)
-                for member, share in zip(trainers, shares, strict=True)
-            ),
-            assignments=tuple(
-                Assignment(lender=member.device, trainer=member.device, counts=member.label_counts)
-                for member in trainers
-            ),
-            idle=tuple(
-                Idle(device=member.device, counts=member.label_counts, reason=NO_MEMORY)
-                for member in cluster.members
-                if member.samples and member.device not in training
-            ),
+        return plan_at_home(
+            cluster,
+            trainers,
+            round_samples=[member.samples for member in trainers],
             slices=(SliceOwner(owner=server.device, start=0, stop=task.state_elements),),
-            form=DeltaForm.FLOAT32,
-            samples_total=sum(member.samples for member in trainers),
-        )
-        return attrs.evolve(
-            plan,
-            round_us=estimate(cluster, plan).round_us,
             why=f"{len(trainers)} of {len(cluster.members)} devices train one epoch of their own samples a round; "
             f"{server.device} averages",
         )

@@ -166,7 +166,7 @@ def offload(ground: Ground, choice: Choice) -> Draft | None:
             idle[load.profile.device] = TOO_SLOW
     loads = [load for load in loads if load.epoch_samples and load.profile.device not in idle]
     training = {load.profile.device for load in loads}
-    for device in pinned.keys() - training - idle.keys():
+    for device in sorted(pinned.keys() - training - idle.keys()):
         idle[device] = NOT_WORTH if device in ground.cost else NO_MEMORY
     if not loads:
         return None

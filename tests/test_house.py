@@ -16,6 +16,7 @@ HELP = "from crowd.cli.main import main; assert main({arguments}) == 0"
         "import crowd.plugins",
         HELP.format(arguments=["--help"]),
         HELP.format(arguments=["plan", "--help"]),
+        HELP.format(arguments=["sim", "--help"]),
         HELP.format(arguments=["keys", "--help"]),
     ],
 )

@@ -138,17 +138,6 @@ class DataMover(Actor[DataMoverMessage]):
         await self._trainer.tell(inbox.LinkUp())
         await self._planner.tell(inbox.LinkUp())
 
-    async def _watch(self, devices: tuple[DeviceId, ...]) -> None:
-        def beats(names: set[DeviceId]) -> list[Address]:
-            return [Address(channel=Channel.BEAT, source=name) for name in sorted(names)]
-
-        before, self._watched = set(self._watched or (self._me,)), devices
-        added, gone = set(devices) - before, before - set(devices)
-        if added:
-            await self._link.subscribe(*beats(added))
-        if gone:
-            await self._link.unsubscribe(*beats(gone))
-
     async def _time_link(self, up: bool, size_bytes: int, elapsed_us: int) -> None:
         await self._profiler.tell(inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us))
 
@@ -171,7 +160,8 @@ class DataMover(Actor[DataMoverMessage]):
             case inbox.NewLife(life=life):
                 self._sealer.life = life
             case inbox.Watch(devices=devices):
-                await self._watch(devices)
+                self._watched = devices
+                self._link.resubscribe()
             case inbox.SendCargo():
                 await self._send_cargo(message)
             case inbox.Forget(generation=generation):
@@ -228,8 +218,11 @@ class DataMover(Actor[DataMoverMessage]):
             self._count_refusal(error.reason.value, str(error))
 
     def _note_life(self, sender: DeviceId, life: Life) -> None:
-        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link."""
-        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US and sender != self._me:
+        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link. Told of those alone
+        whom this device watches: no others could it take for dead."""
+        if sender == self._me or sender not in self._watched:
+            return
+        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
             self._alive_us[sender] = now_us()
             self._tell_planner(inbox.Alive(device=sender, life=life))
 

@@ -90,7 +90,9 @@ class Link:
         self._timed = timed
         self._farewell = farewell
         self._random = random.Random(seed)
-        self._session: BrokerSession | None = None
+        self._connected = False
+        self._outdated = anyio.Event()
+        """Set when the session has other subscriptions than it should."""
         self.outbox = Outbox()
 
     async def run(self) -> None:
@@ -102,62 +104,77 @@ class Link:
             error: BaseException | None = None
             try:
                 async with self._broker.session(will=self._will) as session:
-                    await session.subscribe(*self._subscriptions())
+                    patterns = self._subscriptions()
+                    await session.subscribe(*patterns)
                     connected_before, attempt = True, 0
-                    await self._serve(session)
+                    await self._serve(session, patterns)
             except* BrokerLost as lost:
                 error = _first(lost)
             if not connected_before:
                 raise BrokerRefused(str(error)) from error
-            if self._session is not None:
-                self._session = None
+            if self._connected:
+                self._connected = False
                 log.warning("broker_lost", error=str(error))
                 await self._changed(False)
             pause_s = min(BACKOFF_FIRST_S * 2.0**attempt, BACKOFF_MAX_S) * self._random.uniform(0.5, 1.0)
             attempt = min(attempt + 1, 16)
             await anyio.sleep(pause_s)
 
-    async def _serve(self, session: BrokerSession) -> None:
-        self._session = session
+    async def _serve(self, session: BrokerSession, patterns: tuple[Address, ...]) -> None:
+        self._connected = True
         self.outbox.clear_urgent()
         log.info("broker_connected")
         await self._changed(True)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write, session)
-                tasks.start_soon(self._read, session)
+                # shielded from the group, which cancels in an arbitrary order: a simulation must be the same each time
+                writing, subscribing = anyio.CancelScope(shield=True), anyio.CancelScope(shield=True)
+                tasks.start_soon(self._write, session, writing)
+                tasks.start_soon(self._keep_subscribed, session, patterns, subscribing)
+                try:
+                    await self._read(session)
+                finally:
+                    writing.cancel()
+                    subscribing.cancel()
         except anyio.get_cancelled_exc_class():
             self._farewell()
             with anyio.move_on_after(FAREWELL_LIMIT_S, shield=True):
                 await self._write_urgent(session)
             raise
 
-    async def subscribe(self, *patterns: Address) -> None:
-        """In the present session; later ones ask `subscriptions`."""
-        await self._in_session(lambda session: session.subscribe(*patterns))
-
-    async def unsubscribe(self, *patterns: Address) -> None:
-        await self._in_session(lambda session: session.unsubscribe(*patterns))
-
-    async def _in_session(self, action: Callable[[BrokerSession], Awaitable[None]]) -> None:
-        if self._session is not None:
-            try:
-                await action(self._session)
-            except BrokerLost as error:
-                log.debug("subscription_lost", error=str(error))  # the reader notices the loss too, and reconnects
+    def resubscribe(self) -> None:
+        """`subscriptions` says something else than before: the session follows, and nobody waits for it."""
+        self._outdated.set()
 
     async def _write_urgent(self, session: BrokerSession) -> None:
         with contextlib.suppress(BrokerLost):
             while outgoing := self.outbox.next_urgent():
                 await _publish(session, outgoing)
 
-    async def _write(self, session: BrokerSession) -> None:
-        while True:
-            outgoing = await self.outbox.get()
-            began = anyio.current_time()
-            await _publish(session, outgoing)
-            if len(outgoing.payload) >= BULK_BYTES_MIN:
-                await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
+    async def _write(self, session: BrokerSession, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                outgoing = await self.outbox.get()
+                began = anyio.current_time()
+                await _publish(session, outgoing)
+                if len(outgoing.payload) >= BULK_BYTES_MIN:
+                    await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
+
+    async def _keep_subscribed(
+        self, session: BrokerSession, patterns: tuple[Address, ...], scope: anyio.CancelScope
+    ) -> None:
+        with scope:
+            while True:
+                await self._outdated.wait()
+                self._outdated = anyio.Event()
+                wanted = self._subscriptions()
+                added = [pattern for pattern in wanted if pattern not in patterns]
+                gone = [pattern for pattern in patterns if pattern not in wanted]
+                if added:
+                    await session.subscribe(*added)
+                if gone:
+                    await session.unsubscribe(*gone)
+                patterns = wanted
 
     async def _read(self, session: BrokerSession) -> None:
         while True:

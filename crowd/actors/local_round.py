@@ -6,7 +6,6 @@ import anyio
 import attrs
 import torch
 
-from crowd.learning.evaluation import evaluate
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
@@ -48,16 +47,13 @@ class LocalRound:
     timed: TimedPiece
     samples: int = 0
     correct: int = 0
+    evaluated: int = 0
     delta: torch.Tensor | None = None
     """(elements,): what was trained, whole or cut short; `None` before `finish`, or if nothing was."""
     complete: bool = False
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     arrived: anyio.Event = attrs.field(factory=anyio.Event)
     _stopping: bool = False
-
-    @property
-    def evaluated(self) -> int:
-        return len(self.shift.evaluation) if self.complete else 0
 
     def stop(self) -> None:
         self._stopping = True
@@ -81,12 +77,14 @@ class LocalRound:
     async def _evaluate(self) -> None:
         shift, share = self.shift, self.shift.evaluation
 
-        def work() -> int:
+        def work() -> tuple[int, int]:
             shift.local.load(shift.state)
-            return evaluate(shift.local.model, share.inputs, share.labels) if len(share) else 0
+            return shift.local.evaluate(share)
 
         # a forward pass is a third of forward and backward
-        self.correct = await self.compute.run(work, flops=len(share) * shift.facts.flops_per_sample // 3)
+        self.correct, self.evaluated = await self.compute.run(
+            work, flops=len(share) * shift.facts.flops_per_sample // 3
+        )
 
     async def _train(self) -> None:
         shift = self.shift

@@ -20,13 +20,15 @@ STEPS = 4
 PIECES = 9
 LIMIT_S = 0.5
 """A slow device times fewer pieces."""
+CLOCK_S = 1e-9
+"""The finest step of a clock."""
 
 
 async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     """Sustained training speed in kFLOP/s, the median of up to `PIECES` pieces of `STEPS` steps after a warm-up.
     Trains zeros of the task's shape, so a device without data can do it too."""
     facts = work.facts
-    local, pool, sampler = await compute.run(partial(_throw_away, task, work))
+    local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.maths))
 
     async def piece_s(steps: int) -> float:
         samples = steps * facts.batch_size
@@ -42,10 +44,11 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
         pieces_s.append(await piece_s(STEPS))
     elapsed_s = statistics.median(pieces_s)
     flops = STEPS * facts.batch_size * facts.flops_per_sample
-    return max(1, int(flops / max(elapsed_s, 1e-6)) // 1000)
+    # rounded, as the difference of two times is a hair off
+    return max(1, round(flops / max(elapsed_s, CLOCK_S) / 1000))
 
 
-def _throw_away(task: Task, work: Work) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
+def _throw_away(task: Task, work: Work, maths: bool) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
     form, count = work.store.format, work.facts.batch_size * STEPS
     none = empty(form)
     zeros = SampleSet(
@@ -54,4 +57,4 @@ def _throw_away(task: Task, work: Work) -> tuple[LocalTrainer, TrainingPool, Epo
     )
     store = SampleStore(zeros, device=DeviceId("measuring"), data_epoch=0)
     pool = TrainingPool(store, LentSamples(store), (Range(label=0, start=0, stop=count),), {})
-    return LocalTrainer(task, task.model()), pool, EpochSampler(count, seed=0, generation=0)
+    return LocalTrainer(task, task.model(), maths=maths), pool, EpochSampler(count, seed=0, generation=0)

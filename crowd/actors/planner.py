@@ -103,6 +103,9 @@ class Planner(Actor[PlannerMessage]):
         self._timing = timing
         self._state: State | None = None
         self._own: Profile | None = None
+        self._due_state: State | None = None
+        """Whose deadline `_due_us` is: it is asked for again and again."""
+        self._due_us: int | None = None
         self._settled_us: int | None = None
         self._early: list[events.Event] = []
         self._memo: dict[bytes, Decision] = {}
@@ -153,8 +156,9 @@ class Planner(Actor[PlannerMessage]):
     def deadline(self) -> float | None:
         if self._state is None:
             return None if self._own is None or self._settled_us is None else self._settled_us / SECOND_US
-        due_us = agreement.next_deadline_us(self._state)
-        return None if due_us is None else due_us / SECOND_US
+        if self._state is not self._due_state:
+            self._due_state, self._due_us = self._state, agreement.next_deadline_us(self._state)
+        return None if self._due_us is None else self._due_us / SECOND_US
 
     async def tick(self) -> None:
         await self._begin_if_settled()
@@ -169,7 +173,9 @@ class Planner(Actor[PlannerMessage]):
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=self._own, timing=self._timing, now_us=now_us())
         await self._trainer.tell(inbox.BeginRun(run=run))
-        early, self._early = self._early, []
+        # what the others have said comes first: this device may have to introduce itself in another life
+        early = sorted(self._early, key=lambda event: isinstance(event, events.Connected | events.Disconnected))
+        self._early = []
         for event in early:
             await self._step(event)
 
@@ -228,6 +234,8 @@ class Planner(Actor[PlannerMessage]):
     async def _follow_result(self, device: DeviceId) -> None:
         """Whoever sees a result fetches that state and redoes nothing."""
         state, result = self._state, self._results[device]
+        if device == self._me:
+            return  # a former life's, and its state has gone with it
         if state is None or state.progress.finished or not any(profile.device == device for profile in self._peers()):
             return
         told_in = self._result_lives.get(device)

@@ -67,6 +67,7 @@ class Profiler(Actor[ProfilerMessage]):
         self._read_at_s = 0.0
 
     async def started(self) -> None:
+        self._read_at_s = anyio.current_time() + READ_EVERY_S
         self.spawn(self._measure)
 
     async def _measure(self) -> None:
@@ -74,7 +75,6 @@ class Profiler(Actor[ProfilerMessage]):
         memory_bytes = budget(self._sensor.read().memory_free_bytes)
         log.info("device_measured", speed_kflops=speed_kflops, memory_mib=memory_bytes // MEBIBYTE)
         self._ready = True
-        self._read_at_s = anyio.current_time() + READ_EVERY_S
         await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops, memory_bytes=memory_bytes))
 
     async def receive(self, message: ProfilerMessage) -> None:
@@ -88,12 +88,14 @@ class Profiler(Actor[ProfilerMessage]):
             case _:
                 assert_never(message)
 
-    def deadline(self) -> float | None:
-        return self._read_at_s if self._ready else None
+    def deadline(self) -> float:
+        return self._read_at_s
 
     async def tick(self) -> None:
         """Memory is a budget: it is not lowered here, as what is missing may well be this training's own use."""
         self._read_at_s = anyio.current_time() + READ_EVERY_S
+        if not self._ready:
+            return
         memory_bytes = budget(self._sensor.read().memory_free_bytes)
         if differs(memory_bytes, self._published.memory_bytes) and memory_bytes > self._published.memory_bytes:
             await self._publish(attrs.evolve(self._published, memory_bytes=memory_bytes))

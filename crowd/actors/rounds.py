@@ -107,6 +107,8 @@ class Rounds:
         self._merging: set[tuple[int, int]] = set()
         self._began_us: dict[int, int] = {}
         self._parts: dict[int, dict[int, Part]] = {}
+        self._furthest = 0
+        """The latest round of which a merged slice has come, kept or not."""
         self._asked_us: dict[int, int] = {}
         self._proposed = False
         self._waiting_us = 0
@@ -272,8 +274,11 @@ class Rounds:
             or key.plan_digest != active.plan_digest
             or not 0 <= key.index < len(active.plan.slices)
             or active.plan.slices[key.index].owner != sender
-            or not self.in_hand <= key.round <= self.in_hand + ROUNDS_AHEAD_MAX
+            or key.round < self.in_hand
         ):
+            return ()
+        self._furthest = max(self._furthest, key.round)
+        if key.round > self.in_hand + ROUNDS_AHEAD_MAX:
             return ()
         self._parts.setdefault(key.round, {}).setdefault(key.index, Part(header=header, data=data))
         return self._propose()
@@ -338,8 +343,7 @@ class Rounds:
     @property
     def _is_left_behind(self) -> bool:
         """Whether the others have merged rounds so far ahead that owners no longer keep those missing here."""
-        ahead = max(self._parts, default=0)
-        return bool(self._missing()) and ahead >= self.in_hand + KEPT_ROUNDS
+        return bool(self._missing()) and self._furthest >= self.in_hand + KEPT_ROUNDS
 
     def _missing(self) -> tuple[tuple[int, SliceOwner], ...]:
         """Slices of other owners that the round in hand still lacks."""

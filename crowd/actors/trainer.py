@@ -43,7 +43,8 @@ from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, Address, Channel, DeviceId
 
 BORROW_AGAIN_US = 5 * SECOND_US
-FOLLOW_AFTER_US = 3 * SECOND_US
+FOLLOW_AFTER_ROUNDS = 3
+FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
 """A result overtakes the last merged slices, which are on their way: only who lacks them after so long fetches."""
 EARLY_MAX = 256
 """Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
@@ -58,6 +59,10 @@ class RoundDone:
     progress: Progress
     point: CurvePoint
     """Its evaluation is of the state before this round."""
+    samples_trained: int
+    """Here, in this run."""
+    generations: int
+    """Of plans, in this run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -150,10 +155,13 @@ class Trainer(Actor[TrainerMessage]):
 
     def _make_tools(self) -> None:
         """All that a large network makes too slow for the event loop, in a worker thread."""
-        self._local = LocalTrainer(self._task, self._task.model())
+        self._local = self._local_trainer(self._task.model())
         self._inner = self._local.snapshot()
         """The optimiser's state at the last complete round."""
         self._feedback = Feedback(self._facts.state_elements)
+
+    def _local_trainer(self, model: torch.nn.Module) -> LocalTrainer:
+        return LocalTrainer(self._task, model, maths=self._compute.maths)
 
     async def receive(self, message: TrainerMessage) -> None:
         match message:
@@ -198,9 +206,8 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.StateArrived():
                 await self._take_state(message)
             case inbox.FinishedElsewhere(progress=progress, holders=holders):
-                self._finished_elsewhere = _Wanted(
-                    progress=progress, holders=holders, again_us=now_us() + FOLLOW_AFTER_US
-                )
+                again_us = now_us() + self._follow_after_us()
+                self._finished_elsewhere = _Wanted(progress=progress, holders=holders, again_us=again_us)
             case inbox.Revoked(lender=lender):
                 await self._give_back(lender)
             case _:
@@ -220,6 +227,10 @@ class Trainer(Actor[TrainerMessage]):
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
         await self._carry_out(self._rounds.tick(now))
+
+    def _follow_after_us(self) -> int:
+        round_us = 0 if self._rounds.active is None else self._rounds.active.plan.round_us
+        return min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX)
 
     async def _follow(self, now: int) -> None:
         """Fetch the final state that others hold, unless this device has reached it by itself meanwhile."""
@@ -262,7 +273,7 @@ class Trainer(Actor[TrainerMessage]):
             model = self._task.model()
             state = replica.initial(model, run)
             _ = state.digest  # computed here, away from the event loop
-            return state, LocalTrainer(self._task, model)
+            return state, self._local_trainer(model)
 
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
@@ -576,7 +587,14 @@ class Trainer(Actor[TrainerMessage]):
             trainers=sorted(first.senders),
             digest=proposal.state.digest.hex()[:8],
         )
-        self._observe(RoundDone(progress=proposal.state.progress, point=point))
+        self._observe(
+            RoundDone(
+                progress=proposal.state.progress,
+                point=point,
+                samples_trained=self._figures.samples_trained,
+                generations=self._figures.generations,
+            )
+        )
 
     # --- whole states -------------------------------------------------------------------------------------------------
 

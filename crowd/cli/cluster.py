@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crowd import plugins
-from crowd.config import ClusterConfig, DataConfig, DeviceKind, read_cluster_config
+from crowd.config import ClusterConfig, DeviceKind, read_cluster_config
 from crowd.errors import BadConfig
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.protocol.messages import PROTOCOL_VERSION
+from crowd.trial import part_of
 from crowd.units import DeviceId, Life, device_id
 
 
@@ -20,13 +21,6 @@ def read_cluster(path: Path) -> tuple[ClusterConfig, dict[DeviceId, DeviceKind]]
         return cluster, {device_id(device.name): device.resolve(catalog) for device in cluster.devices}
     except BadConfig as error:
         raise BadConfig(f"{path}: {error}") from error
-
-
-def part_of(cluster: ClusterConfig, index: int) -> DataConfig:
-    """The part of a built-in task's data set that the device at `index` of the file plays the owner of."""
-    return DataConfig(
-        partition=cluster.data.partition, alpha=cluster.data.alpha, part=index, parts=len(cluster.devices)
-    )
 
 
 def make_profiles(
@@ -42,9 +36,7 @@ def make_profiles(
     profiles = []
     for index, device in enumerate(cluster.devices):
         name = device_id(device.name)
-        # A task of the user's own brings its own data; the file's [data] divides those of built-in tasks.
-        data = None if ":" in task else part_of(cluster, index)
-        work = prepare(plugins.make_task(task, name, data), device=name, data_epoch=0)
+        work = prepare(plugins.make_task(task, name, part_of(cluster, index, task)), device=name, data_epoch=0)
         kind = kinds[name]
         profiles.append(
             Profile(

@@ -5,21 +5,20 @@ Layout: `Part` (which device), `News` (what is seen), `play` (the device's part 
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
 from crowd import plugins
 from crowd.config import NodeConfig
-from crowd.ports import Broker, Compute, Device, Signer, Store
+from crowd.metering import MeteredCompute
+from crowd.ports import Broker, Device, Signer
 from crowd.units import SECOND_US, device_id
 
 if TYPE_CHECKING:
     from crowd.node import Node, Progress
     from crowd.planning.plan import Plan
-
-T = TypeVar("T")
 
 NEWS_EVERY_S = 0.25
 
@@ -90,7 +89,7 @@ async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *
         device=Device(compute=compute, sensor=device.sensor),
         broker=link,
         signer=signer,
-        store=MemoryStore(),
+        store=plugins.load("crowd.devices", "memory-store")(),
     )
     watch = _Watch(node, compute, report, task.target_accuracy)
     async with node, anyio.create_task_group() as tasks:
@@ -99,42 +98,6 @@ async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *
             watch.see(progress)
         tasks.cancel_scope.cancel()
         watch.finish()
-
-
-class MeteredCompute(Compute):
-    """`inner`, and how long it has trained."""
-
-    def __init__(self, inner: Compute) -> None:
-        self._inner = inner
-        self._busy_s = 0.0
-        self._began_s: float | None = None
-
-    @property
-    def busy_s(self) -> float:
-        """Until now, a piece in hand included."""
-        return self._busy_s + (0.0 if self._began_s is None else anyio.current_time() - self._began_s)
-
-    async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
-        if not flops:
-            return await self._inner.run(work)
-        self._began_s = anyio.current_time()  # one trainer trains one piece at a time
-        try:
-            return await self._inner.run(work, flops=flops)
-        finally:
-            self._busy_s, self._began_s = self.busy_s, None
-
-
-class MemoryStore(Store):
-    """Files that are gone with the process, which is all that a demonstration needs."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, bytes] = {}
-
-    def write(self, name: str, data: bytes) -> None:
-        self._files[name] = data
-
-    def read(self, name: str) -> bytes | None:
-        return self._files.get(name)
 
 
 class _Watch:

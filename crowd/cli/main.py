@@ -20,6 +20,8 @@ _COMMANDS = {
     "node": ("crowd.cli.node:node", "Run this device."),
     "keys": ("crowd.cli.keys:app", "Make and show device keys."),
     "plan": ("crowd.cli.plan:plan", "Print what a cluster would do and why, and train nothing."),
+    "sim": ("crowd.cli.sim:sim", "Simulate one training of a cluster."),
+    "lab": ("crowd.cli.lab:lab", "Train as a cluster of real processes, and compare with the simulation."),
     "export": ("crowd.cli.export:export", "Copy the trained model out of a device's state directory."),
 }
 

@@ -10,20 +10,18 @@ import cyclopts
 from rich.console import Console
 
 from crowd import plugins
-from crowd.cli.output import duration, logs_to_stderr, size, write_runs
-from crowd.cli.runs import figures_of, run_record
+from crowd.cli.output import duration, logs_to_stderr, size, summary, write_runs
 from crowd.cli.stopping import unless_stopped
 from crowd.config import NodeConfig, read_node_config
-from crowd.errors import BadConfig
+from crowd.planning.check import check_hope
+from crowd.runs import figures_of, run_record
 from crowd.units import SECOND_US
 
 if TYPE_CHECKING:
     from crowd.learning.task import Task
     from crowd.node import Node, Progress
-    from crowd.planning.plan import Plan
 
 REACHED, NOT_REACHED = 0, 1
-NO_SAMPLES = "no device has samples"
 
 
 def node(
@@ -106,16 +104,6 @@ class _Session:
         return bool(record["reached"])
 
 
-def check_hope(plan: "Plan", device: str, members_min: int) -> None:
-    """Raise `BadConfig` if, as things are, a run can never begin here."""
-    for left_out in plan.left_out:
-        if left_out.device == device:
-            raise BadConfig(f"{device} is left out: {left_out.reason}; give it the others' and start it again")
-    if plan.why == NO_SAMPLES and len(plan.members) >= members_min:
-        devices = ", ".join(member.device for member in plan.members)
-        raise BadConfig(f"{NO_SAMPLES} ({devices}): give at least one of them data to train")
-
-
 def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[str, Any]:
     """The run that has just ended on `node`, with the figures of every device that ended with it."""
     own = node.results[node.name]
@@ -128,16 +116,4 @@ def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[
         seed=config.seed,
         target_accuracy=target_accuracy,
         reached=own.reached,
-    )
-
-
-def summary(record: dict[str, Any], digest: str | None) -> str:
-    """A run in one line for people."""
-    target, accuracy = record["target_accuracy"], record["final_accuracy"]
-    elapsed_s = max(device["busy_s"] + device["idle_s"] for device in record["devices"].values())
-    verdict = "reached" if record["reached"] else "did not reach"
-    found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
-    return (
-        f"{verdict} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
-        f"{duration(int(elapsed_s * SECOND_US))}, {size(record['bytes_total'])}, model {digest}"
     )

@@ -29,6 +29,18 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def summary(record: Mapping[str, Any], digest: str | None) -> str:
+    """A run in one line for people."""
+    target, accuracy = record["target_accuracy"], record["final_accuracy"]
+    elapsed_s = max(device["busy_s"] + device["idle_s"] for device in record["devices"].values())
+    verdict = "reached" if record["reached"] else "did not reach"
+    found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
+    return (
+        f"{verdict} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
+        f"{duration(int(elapsed_s * SECOND_US))}, {size(record['bytes_total'])}, model {digest}"
+    )
+
+
 def logs_to_stderr(*, verbose: bool = False) -> None:
     """Send structlog's events to standard error, warnings and above only unless `verbose`: standard output is for the
     result."""
@@ -40,6 +52,14 @@ def logs_to_stderr(*, verbose: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def check_place(path: Path) -> None:
+    """Raise `BadConfig` if a file at `path` could never be written: better before the work than after it."""
+    if not path.parent.is_dir():
+        raise BadConfig(f"{path}: there is no directory {path.parent}")
+    if path.is_dir():
+        raise BadConfig(f"{path}: it is a directory; name a file")
 
 
 def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from crowd.cli.emulate import News, Part
-from crowd.cli.runs import Figures, Point, cluster_curve, run_record
 from crowd.config import DataConfig, NodeConfig, PartitionKind
 from crowd.errors import BadConfig
+from crowd.runs import Figures, Point, cluster_curve, run_record
 from crowd.units import MEBIBYTE
 
 TASK = "digits"

@@ -6,7 +6,7 @@ import torch
 
 from crowd.learning.samples import SampleFormat, SampleSet
 from crowd.learning.task import Task
-from crowd.planning.view import digest
+from crowd.planning.canonical import digest
 
 _IMPLEMENTATION = frozenset({"params", "foreach", "fused", "capturable", "differentiable"})
 """Settings of an optimiser that choose how, not what, it computes: devices may differ in them."""

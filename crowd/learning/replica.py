@@ -22,8 +22,8 @@ from torch import Tensor
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.planning.ack import Progress
+from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
-from crowd.planning.view import DIGEST_BYTES
 
 _FIGURES = ("run", "round", "samples", "streak")
 _HEADER_BYTES_MAX = 4096

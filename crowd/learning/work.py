@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crowd.errors import BadConfig, TrainingDiverged
 from crowd.learning import replica
+from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
@@ -149,10 +150,12 @@ class StepReport:
 
 
 class LocalTrainer:
-    """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure."""
+    """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure. Without
+    `maths` (see `Compute`) it deals out samples and trains none."""
 
-    def __init__(self, task: Task, model: torch.nn.Module) -> None:
+    def __init__(self, task: Task, model: torch.nn.Module, *, maths: bool = True) -> None:
         self._task = task
+        self.maths = maths
         self.model = model
         self._optimizer = task.optimizer(model.parameters())
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
@@ -168,23 +171,14 @@ class LocalTrainer:
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """
-        model, optimizer, loss_function = self.model, self._optimizer, self._task.loss
         samples = steps = 0
         loss_sum = 0.0
-        model.train()
+        self.model.train()
         while samples < samples_quota and not stop():
             rows = sampler.take(min(self._task.batch_size, samples_quota - samples), pool.available)
             if not len(rows):
                 break
-            inputs, labels = pool.batch(rows)
-            resting = _rest_batch_norm(model) if len(rows) == 1 and self._normalises else []
-            optimizer.zero_grad()
-            loss = loss_function(model(inputs), labels)
-            loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
-            optimizer.step()
-            for module in resting:
-                module.train()
-            value = loss.item()
+            value = self._step(*pool.batch(rows)) if self.maths else 0.0
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
@@ -193,6 +187,23 @@ class LocalTrainer:
             steps += 1
             loss_sum += value
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
+
+    def _step(self, inputs: Tensor, labels: Tensor) -> float:
+        """One optimiser step on this batch; returns its mean loss."""
+        resting = _rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
+        self._optimizer.zero_grad()
+        loss = self._task.loss(self.model(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+        self._optimizer.step()
+        for module in resting:
+            module.train()
+        return loss.item()
+
+    def evaluate(self, samples: SampleSet) -> tuple[int, int]:
+        """How many of `samples` the model gets right, and of how many; of none without `maths`."""
+        if not self.maths or not len(samples):
+            return 0, 0
+        return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 
     def delta(self, start: replica.ReplicaState) -> Tensor:
         """Local minus start: (elements,) float32, its own memory."""

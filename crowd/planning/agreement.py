@@ -5,7 +5,8 @@ Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (d
 integer microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias, assert_never
 
 import attrs
@@ -100,7 +101,7 @@ def _take_in(turn: _Turn, event: Event) -> bool:
             turn.set(offline=known)
         case ProbeAnswered(device=device, life=life):
             suspect = turn.state.view.profiles.get(device)
-            if suspect is not None and life >= suspect.life:
+            if not _is_told_of_burial(turn, device, life) and suspect is not None and life >= suspect.life:
                 _alive(turn, device)
         case ViewRequested():
             _answer_view(turn, event)
@@ -141,7 +142,7 @@ def next_deadline_us(state: State) -> int | None:
             for device in state.watched
             if device != state.me and device in state.heard_us and device not in state.probes_us
         )
-        if state.promise is not None and _missing_acks(state):
+        if state.promise is not None and _is_waiting(state):
             due.append(state.promise.given_us + state.ack_patience_us)
     differing = _differing(state)
     if differing is not None and state.returns_us is None:
@@ -167,11 +168,10 @@ def _connect(turn: _Turn) -> None:
         changed_us=state.now_us,
         promise=attrs.evolve(state.promise, given_us=state.now_us) if state.promise is not None else None,
     )
-    if state.returns_us is None:
+    if state.returns_us is None and not _is_outlived(state):
         _merge(turn, (state.own,), {})
         turn.emit(PublishProfile(profile=state.own))
-        if state.promise is not None:
-            turn.emit(PublishAck(ack=state.promise.ack))
+        _repeat(turn)
 
 
 def _publish_own(turn: _Turn, profile: Profile) -> None:
@@ -190,7 +190,7 @@ def _publish_own(turn: _Turn, profile: Profile) -> None:
 
 def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId, Life]) -> None:
     """Merge into the view; a change of what lives starts the rest time anew."""
-    before = turn.state.view
+    before, watched = turn.state.view, turn.state.watched
     after = before.merge(profiles, buried)
     if after is before:
         return
@@ -200,15 +200,18 @@ def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId,
     living = {profile.device: profile for profile in after.living}
     known = {profile.device: profile for profile in before.living}
     now = turn.state.now_us
-    # a new life is a sign of life; a departed one is no suspect any more
+    # a new life is a sign of life, and nobody is silent before he is listened to; a departed one is no suspect any more
     fresh = {device for device, profile in living.items() if device not in known or known[device].life != profile.life}
+    fresh |= set(turn.state.watched) - set(watched)
+    acks = {device: ack for device, ack in turn.state.acks.items() if device in living}
     turn.set(
         changed_us=now,
         heard_us={device: now if device in fresh else turn.state.heard_us.get(device, now) for device in living},
         probes_us={
             device: due for device, due in turn.state.probes_us.items() if device in living and device not in fresh
         },
-        acks={device: ack for device, ack in turn.state.acks.items() if device in living},
+        acks=acks,
+        votes=Counter((ack.generation, ack.view_digest) for ack in acks.values()),
     )
     own = turn.state.own
     if turn.state.running and not own.started and turn.state.connected and turn.state.returns_us is None:
@@ -227,7 +230,7 @@ def _learn(
         for profile in profiles
     )
     _merge(turn, profiles, buried)
-    if stale and source is not None and source != state.me:
+    if stale and source is not None and turn.state.watches(source):
         # it has come back under its old name and does not know of its former life, or of its burial
         turn.emit(SendView(device=source, profiles=(source,), buried=dict(turn.state.view.buried)))
 
@@ -248,9 +251,15 @@ def _rise_above(turn: _Turn) -> None:
         pause_us = min(SECOND_US << min(state.times_buried + 1, 20), state.timing.return_max_us)
         turn.set(times_buried=state.times_buried + 1, returns_us=state.now_us + pause_us)
         _stop(turn)
-    elif foreign != own and foreign.version >= own.version:
+    elif _is_outlived(state):
         _stop(turn)
         _begin_life(turn, above=foreign.life)
+
+
+def _is_outlived(state: State) -> bool:
+    """Whether the view has a profile of this device that it did not publish, and that is not older than its own."""
+    foreign = state.view.profiles.get(state.me, state.own)
+    return foreign != state.own and foreign.version >= state.own.version
 
 
 def _begin_life(turn: _Turn, *, above: Life) -> None:
@@ -303,13 +312,18 @@ def _ask(turn: _Turn, device: DeviceId) -> None:
 
 
 def _differing(state: State) -> DeviceId | None:
-    """Whose promise shows that it knows something that this device lacks: the most advanced, by lowest ID."""
-    mine = state.promise.ack.generation if state.promise is not None else 0
-    digest = state.view.digest
+    """Whose promise shows that it knows something that this device lacks: the most advanced, by lowest ID. The view of
+    this device's own promise is no news to it, whatever it has learned since."""
+    mine, known = (0, b"") if state.promise is None else (state.promise.ack.generation, state.promise.ack.view_digest)
+    unknown = {vote for vote in state.votes if vote[0] >= mine and vote[1] != known}
+    if all(view_digest == state.view.digest for _, view_digest in unknown):
+        return None
     ahead = [
         (-ack.generation, device)
         for device, ack in state.acks.items()
-        if ack.view_digest != digest and ack.generation >= mine and state.view.is_living(device)
+        if (ack.generation, ack.view_digest) in unknown
+        and ack.view_digest != state.view.digest
+        and state.view.is_living(device)
     ]
     return min(ahead)[1] if ahead else None
 
@@ -326,6 +340,16 @@ def _ask_for_views(turn: _Turn) -> None:
 # --- departure --------------------------------------------------------------------------------------------------------
 
 
+def _is_told_of_burial(turn: _Turn, device: DeviceId, life: Life) -> bool:
+    """Whether this life was buried, though it shows signs of life: it has not heard of it, and is told. If the two have
+    buried each other, and the words were lost, nothing else would bring them together again."""
+    buried = turn.state.view.buried.get(device)
+    if device == turn.state.me or buried is None or life > buried:
+        return False
+    turn.emit(SendView(device=device, profiles=(), buried={device: buried}))
+    return True
+
+
 def _alive(turn: _Turn, device: DeviceId) -> None:
     state = turn.state
     turn.set(
@@ -336,34 +360,35 @@ def _alive(turn: _Turn, device: DeviceId) -> None:
 
 
 def _watch(turn: _Turn) -> None:
-    """Probe who is said to be offline, and whose heartbeat this device should have heard."""
+    """Probe those of the watched who are said to be offline, or whose heartbeat this device should have heard. A few
+    who ask are enough: were it all, each departure would cost the square of their number in messages."""
     state = turn.state
     if not state.echoing:
         return
-    silent = {
-        device
-        for device in state.watched
-        if device in state.heard_us and state.now_us - state.heard_us[device] >= state.silence_us
-    }
-    for device in sorted((silent | state.offline) - {state.me} - state.probes_us.keys()):
-        if state.view.is_living(device):
+    for device in sorted(state.watched):
+        silent = device in state.heard_us and state.now_us - state.heard_us[device] >= state.silence_us
+        if (silent or device in state.offline) and device != state.me and device not in state.probes_us:
             turn.set(probes_us={**turn.state.probes_us, device: state.now_us + state.timing.probe_us})
             turn.emit(SendProbe(device=device))
 
 
-def _missing_acks(state: State) -> tuple[DeviceId, ...]:
+def _missing_acks(state: State) -> Iterator[DeviceId]:
     """Living members whose matching ack this device's promise still waits for."""
     promise = state.promise
     if promise is None or (state.active is not None and state.active.generation >= promise.ack.generation):
-        return ()
-    return tuple(
-        member.device
-        for member in promise.plan.members
-        if member.device != state.me
-        and state.view.is_living(member.device)
-        and state.view.profiles[member.device].life == member.life
-        and not _matches(state.acks.get(member.device), promise.ack, member.life)
-    )
+        return
+    for member in promise.plan.members:
+        if (
+            member.device != state.me
+            and not _matches(state.acks.get(member.device), promise.ack, member.life)
+            and state.view.is_living(member.device)
+            and state.view.profiles[member.device].life == member.life
+        ):
+            yield member.device
+
+
+def _is_waiting(state: State) -> bool:
+    return any(True for _ in _missing_acks(state))
 
 
 def _bury_the_overdue(turn: _Turn) -> None:
@@ -374,7 +399,7 @@ def _bury_the_overdue(turn: _Turn) -> None:
         if state.now_us >= due_us:
             _bury(turn, device, "it did not answer")
     if state.promise is not None and state.now_us - state.promise.given_us >= state.ack_patience_us:
-        for device in _missing_acks(state):
+        for device in tuple(_missing_acks(state)):
             _bury(turn, device, "it did not agree to the plan")
 
 
@@ -407,9 +432,20 @@ def _hear_ack(turn: _Turn, ack: Ack) -> None:
     if ack.device == state.me:
         turn.set(generation_known=max(state.generation_known, ack.generation))
         return
+    profile = state.view.profiles.get(ack.device)
+    if not _is_told_of_burial(turn, ack.device, ack.life) and (profile is None or ack.life > profile.life):
+        _ask(turn, ack.device)
     known = state.acks.get(ack.device)
     if known is None or (ack.life, ack.generation) > (known.life, known.generation):
-        turn.set(acks={**state.acks, ack.device: ack}, generation_known=max(state.generation_known, ack.generation))
+        votes = Counter(state.votes)
+        votes[ack.generation, ack.view_digest] += 1
+        if known is not None:
+            votes -= Counter([(known.generation, known.view_digest)])
+        turn.set(
+            acks={**state.acks, ack.device: ack},
+            votes=votes,
+            generation_known=max(state.generation_known, ack.generation),
+        )
 
 
 def _ack(turn: _Turn, *, round_complete: bool) -> None:
@@ -421,14 +457,12 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
         return  # the view names another life of this device: its promises are not this one's to give
     if state.progress.run != state.own.run:
         return  # the state of this run is still being made, and an ack names the state that its device holds
-    if state.now_us - state.changed_us < state.rest_us or state.probes_us.keys() & {
-        p.device for p in state.view.living
-    }:
+    if state.now_us - state.changed_us < state.rest_us or any(map(state.view.is_living, state.probes_us)):
         return
     digest = state.view.digest
     mine = state.promise.ack if state.promise is not None else None
     joinable = max(
-        (ack.generation for ack in state.acks.values() if ack.view_digest == digest),
+        (generation for generation, view_digest in state.votes if view_digest == digest),
         default=0,
     )
     if mine is not None and mine.view_digest == digest and joinable <= state.generation_acked:
@@ -461,7 +495,7 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
         generation_known=max(state.generation_known, ack.generation),
         generation_acked=ack.generation,
     )
-    turn.emit(PublishAck(ack=ack))
+    _repeat(turn)
 
 
 def _may_leave_round(state: State) -> bool:
@@ -550,6 +584,8 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
         if beat.life == state.own.life:
             turn.set(echoed_us=state.now_us)
         return
+    if _is_told_of_burial(turn, beat.device, beat.life):
+        return
     profile = state.view.profiles.get(beat.device)
     if profile is None or beat.life > profile.life:
         _ask(turn, beat.device)
@@ -564,8 +600,9 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
 
 
 def _repeat(turn: _Turn) -> None:
-    """Say the last promise again: somebody may have missed it."""
+    """Say the last promise, perhaps again: somebody may have missed it."""
     if turn.state.promise is not None:
+        turn.set(said_us=turn.state.now_us)
         turn.emit(PublishAck(ack=turn.state.promise.ack))
 
 
@@ -574,8 +611,10 @@ def _beat(turn: _Turn) -> None:
     if not state.connected or state.now_us < state.beat_due_us:
         return
     # until the first echo, and while a promise waits for others, a lost message costs waiting time: beat faster
-    eager = not state.echoing or bool(_missing_acks(state))
+    eager = not state.echoing or _is_waiting(state)
     pause_us = min(state.beat_us, state.timing.probe_us) if eager else state.beat_us
     turn.set(beat_due_us=state.now_us + pause_us)
     generation = state.promise.ack.generation if state.promise is not None else 0
     turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))
+    if state.now_us - state.said_us >= state.timing.repeat_us:
+        _repeat(turn)  # everybody hears it, even who does not know this device, or thinks that it is dead

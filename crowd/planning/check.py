@@ -7,10 +7,14 @@ from typing import Any
 
 import attrs
 
+from crowd.errors import BadConfig
 from crowd.planning.estimate import memory_needed_bytes
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share, TaskFacts
 from crowd.units import DeviceId
+
+NO_SAMPLES = "no device has samples"
+"""Why a plan without work has none, where that cannot change by itself."""
 
 
 def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
@@ -31,6 +35,16 @@ def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
     found.extend(_trainers(plan, task))
     found.extend(_slices(plan, task))
     return tuple(found)
+
+
+def check_hope(plan: Plan, device: str, members_min: int) -> None:
+    """Raise `BadConfig` if, as things are, a run can never begin on `device`."""
+    for left_out in plan.left_out:
+        if left_out.device == device:
+            raise BadConfig(f"{device} is left out: {left_out.reason}; give it the others' and start it again")
+    if plan.why == NO_SAMPLES and len(plan.members) >= members_min:
+        devices = ", ".join(member.device for member in plan.members)
+        raise BadConfig(f"{NO_SAMPLES} ({devices}): give at least one of them data to train")
 
 
 def _form(plan: Plan) -> Iterator[str]:

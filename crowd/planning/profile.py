@@ -1,9 +1,11 @@
 """What one device can do and holds, in integers only: the planner's whole knowledge of it."""
 
 import enum
+import functools
 
 import attrs
 
+from crowd.planning.canonical import canonical
 from crowd.units import DeviceId, Life
 
 
@@ -91,3 +93,8 @@ class Profile:
     @property
     def samples(self) -> int:
         return sum(self.label_counts)
+
+    @functools.cached_property
+    def canonical(self) -> bytes:
+        """Its canonical form; worked out once, as every view that the profile is in has a digest."""
+        return canonical(self)

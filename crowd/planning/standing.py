@@ -3,6 +3,7 @@
 Layout: `Timing`, `Decision`, `Active` (the plan that runs), `Promise` (the last ack given), `State`.
 """
 
+import bisect
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -30,6 +31,8 @@ class Timing:
     beat_idle_us: int = 60 * SECOND_US
     beats_missed_max: int = 3
     ask_again_us: int = SECOND_US
+    repeat_us: int = 300 * SECOND_US
+    """A promise is said again after so long, whatever happens."""
     return_max_us: int = 600 * SECOND_US
     afterglow_us: int = 300 * SECOND_US
 
@@ -43,6 +46,8 @@ class Decision:
 
 
 Decide: TypeAlias = Callable[[View], Decision]
+Vote: TypeAlias = tuple[int, bytes]
+"""A generation, and the digest of the view for which it was acknowledged."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,10 +90,14 @@ class State:
     """When the view last changed."""
     acks: Mapping[DeviceId, Ack] = attrs.field(factory=dict)
     """The latest of each other device."""
+    votes: Mapping[Vote, int] = attrs.field(factory=dict)
+    """How many of these acks name each generation and view."""
     generation_known: int = 0
     generation_acked: int = 0
     """The highest that this process ever promised, in whatever life."""
     promise: Promise | None = None
+    said_us: int = 0
+    """When the promise was last said."""
     active: Active | None = None
     connected: bool = False
     echoed_us: int | None = None
@@ -135,13 +144,8 @@ class State:
         return self.timing.beats_missed_max * self.beat_us
 
     @property
-    def started(self) -> bool:
-        run = max((profile.run for profile in self.view.living), default=0)
-        return any(profile.started for profile in self.view.living if profile.run == run)
-
-    @property
     def rest_us(self) -> int:
-        return self.timing.rest_us if self.started else self.timing.rest_before_start_us
+        return self.timing.rest_us if self.view.started else self.timing.rest_before_start_us
 
     @property
     def ack_patience_us(self) -> int:
@@ -152,8 +156,13 @@ class State:
     @property
     def watched(self) -> tuple[DeviceId, ...]:
         """Whose heartbeats this device reads: its own and those of the IDs before it, in a ring."""
-        ring = [profile.device for profile in self.view.living]
-        if self.me not in ring:
+        living, place = self.view.living, self.view.ring.get(self.me)
+        if place is None:
             return (self.me,)
-        place = ring.index(self.me)
-        return tuple(dict.fromkeys(ring[place - back] for back in range(min(WATCHED, len(ring) - 1) + 1)))
+        return tuple(living[place - back].device for back in range(min(WATCHED, len(living) - 1) + 1))
+
+    def watches(self, device: DeviceId) -> bool:
+        """Whether this device reads the heartbeat of another, or would if that one were in the ring."""
+        others = [name for name in self.view.ring if name != device]
+        place = bisect.bisect(others, device)
+        return self.me in (others[place:] + others[:place])[:WATCHED]

@@ -5,33 +5,15 @@ order, duplication and repetition of messages do not matter.
 """
 
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
-import cbor2
 
+from crowd.planning.canonical import blake2b, canonical_array, digest
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
-
-DIGEST_BYTES = 16
-
-
-def digest(value: Any) -> bytes:
-    """BLAKE2b (16 bytes) of the canonical CBOR form (RFC 8949, section 4.2) of an attrs instance or plain value."""
-    return hashlib.blake2b(cbor2.dumps(_plain(value), canonical=True), digest_size=DIGEST_BYTES).digest()
-
-
-def _plain(value: Any) -> Any:
-    if attrs.has(type(value)):
-        return [_plain(getattr(value, field.name)) for field in attrs.fields(type(value))]
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if hasattr(value, "value"):
-        return value.value
-    return value
 
 
 def _newest(one: Mapping[DeviceId, Any], other: Mapping[DeviceId, Any], key: Any) -> dict[DeviceId, Any]:
@@ -76,9 +58,20 @@ class View:
         return tuple(self.profiles[device] for device in sorted(self.profiles) if self.is_living(device))
 
     @functools.cached_property
+    def ring(self) -> Mapping[DeviceId, int]:
+        """The places of the living in `living`."""
+        return {profile.device: place for place, profile in enumerate(self.living)}
+
+    @functools.cached_property
+    def started(self) -> bool:
+        """Whether somebody has seen the latest run start."""
+        run = max((profile.run for profile in self.living), default=0)
+        return any(profile.started for profile in self.living if profile.run == run)
+
+    @functools.cached_property
     def digest(self) -> bytes:
         """Of the living profiles: burials of the departed do not keep two devices from agreeing."""
-        return digest(self.living)
+        return blake2b(canonical_array([profile.canonical for profile in self.living]))
 
 
 def plan_digest(plan: Plan) -> bytes:

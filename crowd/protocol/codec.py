@@ -5,6 +5,7 @@ Layout: `Refused` (why bytes were not let in), `encode` and `decode` (a message 
 """
 
 import enum
+import functools
 from collections import OrderedDict
 from typing import Any, cast
 
@@ -21,6 +22,9 @@ from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message
 from crowd.units import Address, Channel, DeviceId, Life
 
 ENVELOPE_BYTES_MAX = 2 << 20
+REMEMBERED_MAX = 512
+REMEMBERED_BYTES_MAX = 4096
+"""How many envelopes and payloads are remembered, and up to which length: 4 MiB at most."""
 BOOTS_MAX = 4
 """How many lives of one sender an `Opener` remembers."""
 
@@ -97,11 +101,16 @@ def encode(message: Message) -> bytes:
 
 
 def decode(payload: bytes) -> Message:
-    """The message in `payload`. Strict: nothing is converted, every field is there and no other, nothing follows.
+    """The message in `payload`, not to be changed. Strict: nothing is converted, every field is there and no other,
+    nothing follows.
 
     Raises `Refused`, and nothing else: `UNKNOWN_KIND` if this version does not know the kind of message or cargo, for
     all else `MALFORMED`.
     """
+    return _decode_once(payload) if len(payload) <= REMEMBERED_BYTES_MAX else _decode(payload)
+
+
+def _decode(payload: bytes) -> Message:
     try:
         # cattrs takes unions; only its type hints do not.
         return cast(Message, _CONVERTER.structure(strict.load_plain(payload), cast(Any, Message)))
@@ -113,6 +122,10 @@ def decode(payload: bytes) -> Message:
         raise Refused(Reason.UNKNOWN_KIND, str(error)) from error
     except ValueError as error:
         raise Refused(Reason.MALFORMED, str(error)) from error
+
+
+# What a broker hands out twice, and in a simulation to hundreds of devices in one process, is taken apart once.
+_decode_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_decode)
 
 
 # --- envelopes --------------------------------------------------------------------------------------------------------
@@ -169,11 +182,9 @@ class Opener:
         return _open(sealed)
 
     def open_relayed(self, data: bytes) -> Opened:
-        """The profile in an envelope that another device passed on; raises `Refused`. May be asked again and again:
-        a profile is state, not an event."""
+        """The profile in an envelope that another device passed on, whomever it was for; raises `Refused`. May be asked
+        again and again: a profile is state, not an event."""
         sealed = self._read(data)
-        if sealed.address.channel is not Channel.PROFILE:
-            raise Refused(Reason.WRONG_ADDRESS, f"an envelope for {sealed.address} was relayed; only profiles may be")
         self._verify(sealed)
         opened = _open(sealed)
         if not isinstance(opened.message, ProfileMessage):
@@ -183,18 +194,11 @@ class Opener:
     def _read(self, data: bytes) -> Envelope:
         if len(data) > ENVELOPE_BYTES_MAX:
             raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {ENVELOPE_BYTES_MAX}")
-        try:
-            items = strict.load_plain(data)
-            header = read_header(items)
-            if header.version != PROTOCOL_VERSION:
-                text = f"{header.sender} speaks protocol version {header.version}, this device {PROTOCOL_VERSION}"
-                raise Refused(Reason.WRONG_VERSION, text)
-            if header.cluster != self._cluster:
-                text = f"{header.sender} sent this in cluster {header.cluster}, not {self._cluster}"
-                raise Refused(Reason.WRONG_CLUSTER, text)
-            sealed = read(header, items, data)
-        except ValueError as error:
-            raise Refused(Reason.MALFORMED, f"no envelope: {error}") from error
+        sealed = _read_once(data) if len(data) <= REMEMBERED_BYTES_MAX else _read(data)
+        header = sealed.header
+        if header.cluster != self._cluster:
+            text = f"{header.sender} sent this in cluster {header.cluster}, not {self._cluster}"
+            raise Refused(Reason.WRONG_CLUSTER, text)
         if sealed.address.source != header.sender:
             raise Refused(Reason.WRONG_ADDRESS, f"{header.sender} sent as {sealed.address.source}")
         return sealed
@@ -213,6 +217,21 @@ class Opener:
         if not window.add(sealed.sequence, late_is_new=sealed.address.channel in _RETAINED):
             raise Refused(Reason.DUPLICATE, f"number {sealed.sequence} of {sealed.header.sender} has come before")
 
+
+def _read(data: bytes) -> Envelope:
+    """An envelope of this version; raises `Refused`."""
+    try:
+        items = strict.load_plain(data)
+        header = read_header(items)
+        if header.version != PROTOCOL_VERSION:
+            text = f"{header.sender} speaks protocol version {header.version}, this device {PROTOCOL_VERSION}"
+            raise Refused(Reason.WRONG_VERSION, text)
+        return read(header, items, data)
+    except ValueError as error:
+        raise Refused(Reason.MALFORMED, f"no envelope: {error}") from error
+
+
+_read_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_read)
 
 _RETAINED = frozenset({Channel.PROFILE, Channel.ACK, Channel.RESULT})
 

@@ -6,6 +6,8 @@ A key file is PKCS 8 in PEM, as `openssl genpkey -algorithm ed25519` writes it; 
 
 import base64
 import binascii
+import hashlib
+import hmac
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -40,6 +42,24 @@ class Ed25519Signer(Signer):
         except InvalidSignature:
             return False
         return True
+
+
+class KeyedHashSigner(Signer):
+    """Signs with a key that follows from this device's name and the cluster's `secret` (at most 64 bytes). Whoever
+    knows the secret can sign as any member, so it is for simulations: signatures are as long as Ed25519's and cost a
+    fiftieth of the time. `members` must contain this device too."""
+
+    def __init__(self, device: DeviceId, members: Iterable[DeviceId], *, secret: bytes) -> None:
+        self._keys = {member: hashlib.blake2b(member.encode(), key=secret).digest() for member in members}
+        self._key = self._keys[device]
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes."""
+        return hashlib.blake2b(data, key=self._key).digest()
+
+    def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
+        key = self._keys.get(device)
+        return key is not None and hmac.compare_digest(hashlib.blake2b(data, key=key).digest(), signature)
 
 
 def generate_key() -> Ed25519PrivateKey:

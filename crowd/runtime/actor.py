@@ -128,11 +128,14 @@ class Actor(abc.ABC, Generic[M]):
     async def _serve(self, mailbox: Mailbox[M]) -> NoReturn:
         while True:
             await anyio.lowlevel.checkpoint()  # a mailbox that is never empty must not hold up other actors
-            if self._due() <= anyio.current_time():
+            due = self._due()
+            if due <= anyio.current_time():
                 await self.tick()
-            message: M | None = None
-            with anyio.CancelScope(deadline=self._due()):
-                message = await mailbox.get()
+                due = self._due()
+            message = mailbox.get_nowait()
+            if message is None:
+                with anyio.CancelScope(deadline=due):
+                    message = await mailbox.get()
             if message is not None:
                 await self.receive(message)
 

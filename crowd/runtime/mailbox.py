@@ -90,9 +90,15 @@ class Mailbox(Generic[M]):
 
     async def get(self) -> M:
         """The oldest message; waits for one. Cancelled, it takes none."""
-        while not self._messages:
+        while (message := self.get_nowait()) is None:
             self._arrival = anyio.Event()
             await self._arrival.wait()
+        return message
+
+    def get_nowait(self) -> M | None:
+        """The oldest message, or `None` if there is none."""
+        if not self._messages:
+            return None
         message = self._messages.popleft()
         if self._waiting:
             turn = next(iter(self._waiting))

@@ -6,6 +6,7 @@ import pytest
 
 from brokers import mqtt
 from brokers.memory import MemoryBroker, MemoryHub
+from brokers.network import LinkSpec, Network
 from crowd.ports import Broker
 from crowd.units import DeviceId
 from tests.support.mosquitto import Mosquitto
@@ -42,6 +43,21 @@ class MemoryCarrier(Carrier):
         self._hub.crash()
 
 
+class NetworkCarrier(Carrier):
+    def __init__(self) -> None:
+        self._network = Network(seed=0)
+
+    async def broker(self, device: DeviceId) -> Broker:
+        spec = LinkSpec(uplink_bytes_s=10**9, downlink_bytes_s=10**9)
+        return self._network.broker(device, spec, cluster="home")
+
+    def cut(self, device: DeviceId) -> None:
+        self._network.drop(device)
+
+    def crash(self) -> None:
+        self._network.crash()
+
+
 class MqttCarrier(Carrier):
     def __init__(self, mosquitto: Mosquitto, exits: AsyncExitStack) -> None:
         self._mosquitto = mosquitto
@@ -73,13 +89,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["memory", "mqtt"])
+@pytest.fixture(params=["memory", "network", "mqtt"])
 async def carrier(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Carrier]:
-    if request.param == "memory":
-        yield MemoryCarrier()
-    else:
-        async with mqtt_carrier() as carrier:
-            yield carrier
+    match request.param:
+        case "memory":
+            yield MemoryCarrier()
+        case "network":
+            yield NetworkCarrier()
+        case _:
+            async with mqtt_carrier() as carrier:
+                yield carrier
 
 
 @pytest.fixture

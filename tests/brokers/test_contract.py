@@ -118,6 +118,16 @@ async def test_what_was_unsubscribed_no_longer_comes(carrier: Carrier) -> None:
         assert (await take(b)).payload == b"marker"
 
 
+async def test_a_pattern_that_stays_subscribed_still_selects(carrier: Carrier) -> None:
+    anna, ben = [await carrier.broker(device) for device in (ANNA, BEN)]
+    async with anna.session() as a, ben.session() as b:
+        await b.subscribe(chunk(None, BEN, "t-1", None), chunk(None, BEN, "t-2", None))
+        await b.unsubscribe(chunk(None, BEN, "t-1", None))
+        await a.publish(chunk(ANNA, BEN, "t-1", 0), b"unwanted")
+        await a.publish(chunk(ANNA, BEN, "t-2", 0), b"wanted")
+        assert (await take(b)).payload == b"wanted"
+
+
 async def test_a_session_does_not_receive_what_it_publishes_itself(carrier: Carrier) -> None:
     anna, ben = [await carrier.broker(device) for device in (ANNA, BEN)]
     async with anna.session() as a, ben.session() as b:

@@ -77,5 +77,5 @@ def test_a_command_may_say_how_it_ended() -> None:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
-    for name in ("demo", "node", "keys", "plan", "export"):
+    for name in ("demo", "node", "keys", "plan", "sim", "export"):
         assert f" {name} " in output

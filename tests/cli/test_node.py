@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crowd.cli.main import main
-from crowd.cli.node import check_hope
 from crowd.errors import BadConfig
+from crowd.planning.check import check_hope
 from crowd.planning.plan import LeftOut, Plan
 from crowd.protocol.identity import generate_key, public_line, write_key
 from crowd.units import Life, device_id

@@ -1,5 +1,6 @@
-"""Both kinds of `Compute` keep the port's promises; the emulated one also keeps its device's time."""
+"""Every kind of `Compute` keeps the port's promises; those of other devices also keep their time."""
 
+import random
 import threading
 from collections.abc import Callable
 
@@ -10,9 +11,13 @@ import anyio.to_thread
 import pytest
 from structlog.testing import capture_logs
 
+from crowd.actors.measuring import measure_speed
+from crowd.learning.work import Work, prepare
 from crowd.ports import Compute
-from devices.emulated import EmulatedCompute, emulated
+from devices.emulated import EmulatedCompute, VirtualCompute, emulated
 from devices.torch_compute import TorchCompute, local
+from tests.learning.nets import A, make_task
+from tests.support.virtual import run_virtually, virtual_time
 
 FAST_KFLOPS = 10**12
 
@@ -234,6 +239,10 @@ def test_a_little_jitter_is_no_reason_to_warn() -> None:
 def test_a_device_without_speed_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a speed above 0"):
         EmulatedCompute(0)
+    with pytest.raises(ValueError, match="expected a speed above 0"):
+        VirtualCompute(0)
+    with pytest.raises(ValueError, match="expected a speed above 0"):
+        VirtualCompute(1).speed_kflops = -1
 
 
 def test_device_kinds_come_whole() -> None:
@@ -241,3 +250,87 @@ def test_device_kinds_come_whole() -> None:
     device = emulated(1000, 1 << 20)
     assert isinstance(device.compute, EmulatedCompute)
     assert device.sensor.read().memory_free_bytes == 1 << 20
+
+
+# --- under virtual time -----------------------------------------------------------------------------------------------
+
+
+class Log:
+    """What ran, and when."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[float, str]] = []
+
+    async def call(self, compute: Compute, name: str, flops: int) -> None:
+        text = await compute.run(lambda: name, flops=flops)
+        self.entries.append((anyio.current_time(), text))
+
+
+@virtual_time
+async def test_virtual_work_takes_exactly_the_time_of_its_device_one_piece_at_a_time() -> None:
+    compute, log = VirtualCompute(1000), Log()
+    async with anyio.create_task_group() as group:
+        for name, flops in (("two seconds", 2_000_000), ("half of one", 500_000), ("three", 3_000_000)):
+            group.start_soon(log.call, compute, name, flops)
+    assert log.entries == [(2.0, "two seconds"), (2.5, "half of one"), (5.5, "three")]
+
+
+@virtual_time
+async def test_virtual_work_without_flops_takes_no_time_and_waits_for_no_piece() -> None:
+    compute, log = VirtualCompute(1000), Log()
+    async with anyio.create_task_group() as group:
+        group.start_soon(log.call, compute, "training", 1_000_000)
+        group.start_soon(log.call, compute, "planning", 0)
+    assert log.entries == [(0.0, "planning"), (1.0, "training")]
+
+
+@virtual_time
+async def test_a_new_speed_counts_from_the_next_piece_on() -> None:
+    compute, log = VirtualCompute(1000), Log()
+    async with anyio.create_task_group() as group:
+        group.start_soon(log.call, compute, "in hand", 1_000_000)
+        group.start_soon(log.call, compute, "next", 1_000_000)
+        await anyio.sleep(0.5)
+        compute.speed_kflops = 250
+    assert log.entries == [(1.0, "in hand"), (5.0, "next")]
+
+
+@virtual_time
+async def test_an_exception_of_virtual_work_passes_through_and_the_next_piece_runs() -> None:
+    compute, log = VirtualCompute(1000), Log()
+    with pytest.raises(ZeroDivisionError):
+        await compute.run(lambda: 1 // 0, flops=1_000_000)
+    await log.call(compute, "next", 1_000_000)
+    assert log.entries == [(1.0, "next")]
+
+
+@virtual_time
+async def test_a_virtual_piece_that_is_cancelled_makes_room_at_once() -> None:
+    compute, log = VirtualCompute(1000), Log()
+    with anyio.move_on_after(0.25):
+        await log.call(compute, "cancelled", 1_000_000)
+    await log.call(compute, "next", 1_000_000)
+    assert log.entries == [(1.25, "next")]
+
+
+def test_only_a_virtual_device_can_do_without_maths() -> None:
+    assert TorchCompute().maths
+    assert EmulatedCompute(1).maths
+    assert VirtualCompute(1).maths
+    assert not VirtualCompute(1, maths=False).maths
+
+
+@pytest.fixture(scope="module")
+def work() -> Work:
+    return prepare(make_task(), device=A, data_epoch=0)
+
+
+@pytest.mark.parametrize("begins_s", [0.0, 0.1, 1234.567])
+def test_the_measured_speed_is_exactly_that_of_the_virtual_device(work: Work, begins_s: float) -> None:
+    async def measured(speed_kflops: int) -> int:
+        await anyio.sleep(begins_s)
+        return await measure_speed(make_task(), work, VirtualCompute(speed_kflops, maths=False))
+
+    chance = random.Random(0)
+    speeds = [*range(1, 40), *(int(10 ** chance.uniform(1.6, 6)) for _ in range(300))]
+    assert [run_virtually(measured, speed) for speed in speeds] == speeds

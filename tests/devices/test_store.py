@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from crowd.errors import BadConfig
-from devices.store import FileStore
+from devices.store import FileStore, MemoryStore
 
 
 def test_what_was_written_is_read_by_another_store_on_the_same_directory(tmp_path: Path) -> None:
@@ -61,3 +61,10 @@ def test_a_directory_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(BadConfig, match=r"state directory .*: cannot be made: Not a directory"):
         FileStore(tmp_path / "file" / "state")
+
+
+def test_a_store_in_memory_keeps_the_latest_content_of_each_name_to_itself() -> None:
+    store = MemoryStore()
+    store.write("state", b"old")
+    store.write("state", b"new")
+    assert (store.read("state"), store.read("other"), MemoryStore().read("state")) == (b"new", None, None)

@@ -167,6 +167,31 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
     )
 
 
+def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_evaluated() -> None:
+    trainer, task = trainer_of()
+    idle = LocalTrainer(task, trainer.model, maths=False)
+    start = replica.initial(idle.model, run=1)
+    pool = pool_of(separable(20))
+    sampler, expected = sampler_of(pool), sampler_of(pool)
+    report = idle.steps(pool, sampler, 28, never)
+    assert (report.samples, report.steps, report.loss_sum) == (28, 4, 0.0)
+    assert not idle.delta(start).any()
+    assert idle.counters() == (0,)
+    assert idle.evaluate(separable(50)) == (0, 0)
+    for size in (8, 8, 4, 8):
+        expected.take(size, pool.available)
+    assert (sampler.take(8, pool.available) == expected.take(8, pool.available)).all()
+    assert trainer.steps(pool, sampler_of(pool), 28, never).samples == 28
+    assert trainer.delta(start).any()
+
+
+def test_a_trainer_counts_what_its_model_gets_right() -> None:
+    trainer, _ = trainer_of()
+    samples = separable(50)
+    assert trainer.evaluate(samples) == (evaluate(trainer.model, samples.inputs, samples.labels), 50)
+    assert trainer.evaluate(SampleSet(samples.inputs[:0], samples.labels[:0])) == (0, 0)
+
+
 def test_the_last_batch_is_cut_to_the_quota() -> None:
     trainer, _ = trainer_of()
     pool = pool_of(separable(40))

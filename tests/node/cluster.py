@@ -1,34 +1,34 @@
-"""Whole nodes in one process: `Cluster` (devices on one broker in memory), what a device is made of (`InlineCompute`,
-`MemoryStore`), the work that they do (`blobs`), and what crosses the broker (`WatchedHub`, `read`)."""
+"""Whole nodes in one process: `Cluster` (devices on one broker in memory), what a device is made of (`emulated`), the
+work that they do (`blobs`), and what crosses the broker (`WatchedHub`, `read`)."""
 
+import random
 import zlib
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
-import attrs
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.utils.data import TensorDataset
 
 from brokers.memory import MemoryBroker, MemoryHub
 from crowd.config import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
-from crowd.ports import Compute, Delivery, Device, Store
+from crowd.ports import Delivery, Device
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import Ed25519Signer
 from crowd.protocol.messages import Message
 from crowd.units import Channel, DeviceId, device_id
+from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
-
-T = TypeVar("T")
+from devices.store import MemoryStore
 
 CLUSTER = "home"
 FEATURES = 8
-SPEED_FLOPS_S = 400_000
+SPEED_KFLOPS = 400
 """About 200 samples of `blobs` in a second, so that a round takes long enough for things to happen in it."""
 LIMIT_S = 3600.0
 """Virtual: whatever takes longer will never end."""
@@ -39,31 +39,18 @@ torch.set_num_threads(1)  # networks this small only lose by more
 # --- a device ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class InlineCompute(Compute):
-    """A processor under virtual time: the work runs at once, and takes as long as `speed_flops_s` needs for it."""
-
-    speed_flops_s: float
-
-    async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
-        result = work()
-        await anyio.sleep(flops / self.speed_flops_s)
-        return result
+def emulated(speed_kflops: int = SPEED_KFLOPS, *, maths: bool = True) -> Device:
+    return Device(compute=VirtualCompute(speed_kflops, maths=maths), sensor=FixedSensor(memory_free_bytes=1 << 30))
 
 
-class MemoryStore(Store):
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    def write(self, name: str, data: bytes) -> None:
-        self.files[name] = data
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.get(name)
-
-
-def emulated(speed_flops_s: float = SPEED_FLOPS_S) -> Device:
-    return Device(compute=InlineCompute(speed_flops_s), sensor=FixedSensor(memory_free_bytes=1 << 30))
+def signers(*names: str) -> dict[DeviceId, Ed25519Signer]:
+    """Of devices that know each other; a device of the same name has the same key each time."""
+    keys = {
+        device_id(name): Ed25519PrivateKey.from_private_bytes(zlib.crc32(name.encode()).to_bytes(32, "big"))
+        for name in names
+    }
+    members = {device: key.public_key() for device, key in keys.items()}
+    return {device: Ed25519Signer(key, members) for device, key in keys.items()}
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -139,22 +126,31 @@ class Cluster:
 
     def __init__(self, *names: str) -> None:
         self.hub = WatchedHub()
-        self.signers = throw_away_signers([device_id(name) for name in names])
+        self.signers = signers(*names)
         self.nodes: dict[str, Node] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
 
     def add(
-        self, name: str, task: TaskFunction, *, speed_flops_s: float = SPEED_FLOPS_S, members_min: int = 2, **train: Any
+        self,
+        name: str,
+        task: TaskFunction,
+        *,
+        speed_kflops: int = SPEED_KFLOPS,
+        maths: bool = True,
+        members_min: int = 2,
+        chance: random.Random | None = None,
+        **train: Any,
     ) -> Node:
         """A device that is switched off; `train` are keys of its `node.toml`."""
         config = NodeConfig(name=name, cluster=CLUSTER, broker="memory://test", members_min=members_min, **train)
         self.nodes[name] = Node(
             config,
             task=task,
-            device=emulated(speed_flops_s),
+            device=emulated(speed_kflops, maths=maths),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
             store=MemoryStore(),
+            chance=chance,
         )
         return self.nodes[name]
 

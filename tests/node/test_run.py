@@ -73,7 +73,7 @@ async def test_the_model_is_as_good_as_the_run_says() -> None:
 async def test_a_fast_device_without_samples_is_lent_some_and_helps() -> None:
     cluster = Cluster("ada", "helper")
     cluster.add("ada", blobs(400, **LONG))
-    helper = cluster.add("helper", blobs(0, **LONG), speed_flops_s=1_600_000)
+    helper = cluster.add("helper", blobs(0, **LONG), speed_kflops=1_600)
     await cluster.train()
     expect_one_model(cluster)
     assert helper.results[helper.name].samples_trained > 0
@@ -293,7 +293,7 @@ def greedy_ship_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def add_lender_and_borrower(cluster: Cluster, share: Share) -> None:
     """The plan of ship-once moves all that `lender` has, in chunks, to `trainer`."""
     cluster.add("lender", blobs(3000, **LONG), policy="ship_once", share=share)
-    cluster.add("trainer", blobs(3000, **LONG), policy="ship_once", speed_flops_s=20_000_000)
+    cluster.add("trainer", blobs(3000, **LONG), policy="ship_once", speed_kflops=20_000)
 
 
 @virtual_time
@@ -309,7 +309,7 @@ async def test_a_device_that_shares_sends_its_samples_in_chunks() -> None:
 async def test_samples_of_a_device_that_never_shares_stay_and_it_is_left_to_train_them() -> None:
     cluster = Cluster("lender", "trainer")
     cluster.add("lender", blobs(400, **LONG), share=Share.NEVER)
-    trainer = cluster.add("trainer", blobs(10, **LONG), speed_flops_s=20_000_000)
+    trainer = cluster.add("trainer", blobs(10, **LONG), speed_kflops=20_000)
     await cluster.train()
     expect_one_model(cluster)
     assert samples_sent(cluster, "lender") == []
@@ -369,3 +369,24 @@ async def test_samples_that_no_plan_moves_stay_when_a_member_asks_for_them(share
     assert [entry["borrower"] for entry in logs if entry["event"] == "lending_refused"] == ["mallory", "ben"]
     assert samples_sent(cluster, "ada") == []
     expect_one_model(cluster)
+
+
+@virtual_time
+async def test_without_maths_a_run_takes_its_time_and_leaves_the_model_as_it_was() -> None:
+    rounds_s: dict[bool, list[float]] = {}
+    for maths in (True, False):
+        cluster = Cluster("ada", "ben")
+        for name in ("ada", "ben"):
+            cluster.add(name, blobs(target_accuracy=1.0, epochs_max=5), maths=maths)
+        began_s = anyio.current_time()
+        await cluster.train()
+        results = cluster.nodes["ada"].results.values()
+        assert {result.samples_trained for result in results} == {1000}
+        assert all(any(point.evaluated for point in result.curve) is maths for result in results)
+        rounds_s[maths] = [point.elapsed_us / 1e6 for result in results for point in result.curve]
+        rounds_s[maths].append(anyio.current_time() - began_s)
+        learned = cluster.nodes["ada"].model.state_dict()
+        starts = [blobs()(name).model().state_dict() for name in ("ada", "ben")]
+        untouched = any(all(torch.equal(start[key], learned[key]) for key in learned) for start in starts)
+        assert untouched is not maths
+    assert rounds_s[True] == pytest.approx(rounds_s[False], rel=0.02)

@@ -155,7 +155,7 @@ def two_in_training() -> Cluster:
     """Two that need more than two minutes."""
     cluster = Cluster(ADA, BEN, MALLORY)
     for name in (ADA, BEN):
-        cluster.add(name, blobs(**LONG), speed_flops_s=50_000)
+        cluster.add(name, blobs(**LONG), speed_kflops=50)
     return cluster
 
 

@@ -5,12 +5,22 @@ from hypothesis import strategies as st
 from crowd.planning.estimate import memory_needed_bytes
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Prefer, Profile, Share
+from policies.all_reduce import AllReduce
+from policies.all_reduce_balanced import AllReduceBalanced
 from policies.crowd_learning import CrowdLearning
+from policies.diloco import DiLoCo
 from policies.fedavg import FedAvg
 from policies.ship_once import ShipOnce
 from tests.support.profiles import make_profile, task_facts
 
-POLICIES: dict[str, Policy] = {"crowd_learning": CrowdLearning(), "fedavg": FedAvg(), "ship_once": ShipOnce()}
+POLICIES: dict[str, Policy] = {
+    "all_reduce": AllReduce(),
+    "all_reduce_balanced": AllReduceBalanced(),
+    "crowd_learning": CrowdLearning(),
+    "diloco": DiLoCo(),
+    "fedavg": FedAvg(),
+    "ship_once": ShipOnce(),
+}
 
 
 @st.composite

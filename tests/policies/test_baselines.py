@@ -1,7 +1,9 @@
-"""FedAvg and ship-once do what their names promise."""
+"""The baselines plan what their names promise; that they then train as their papers say is in `test_validation`."""
+
+import pytest
 
 from crowd.planning.estimate import memory_needed_bytes
-from crowd.planning.plan import DeltaForm, Outer, SliceOwner
+from crowd.planning.plan import DeltaForm, Outer, OuterKind, SliceOwner
 from crowd.planning.policy import decide
 from crowd.planning.profile import Share
 from tests.planning.strategies import POLICIES
@@ -60,3 +62,47 @@ def test_ship_once_takes_the_device_with_most_room_where_none_has_room_for_all()
     assert [trainer.device for trainer in plan.trainers] == ["b"]
     assert plan.samples_total == 20 + 15
     assert sum(sum(idle.counts) for idle in plan.idle) == 25
+
+
+@pytest.mark.parametrize("policy", ["all_reduce", "all_reduce_balanced", "diloco"])
+def test_all_who_train_merge_a_slice_each_and_no_sample_moves(policy):
+    plan = plan_for(policy, ("a", {}), ("b", {}), ("c", {"label_counts": ()}), ("d", {}))
+    assert [part.owner for part in plan.slices] == ["a", "b", "d"]
+    sizes = [part.stop - part.start for part in plan.slices]
+    assert max(sizes) - min(sizes) <= 256
+    assert all(assignment.lender == assignment.trainer for assignment in plan.assignments)
+    assert plan.form is DeltaForm.FLOAT32
+
+
+@pytest.mark.parametrize("policy", ["all_reduce", "all_reduce_balanced", "diloco"])
+def test_who_has_no_memory_to_merge_trains_all_the_same(policy):
+    only_training = {"memory_bytes": memory_needed_bytes(TASK, trains=True)}
+    plan = plan_for(policy, ("a", {}), ("b", only_training), ("c", {}))
+    assert [trainer.device for trainer in plan.trainers] == ["a", "b", "c"]
+    assert [part.owner for part in plan.slices] == ["a", "c"]
+
+
+def test_all_reduce_merges_after_one_batch_of_each_however_fast_it_is():
+    plan = plan_for("all_reduce", ("a", {"label_counts": (99, 1), "speed_kflops": 1}), ("b", {"label_counts": (40,)}))
+    assert [trainer.round_samples for trainer in plan.trainers] == [32, 32]
+    assert plan.outer == Outer()
+
+
+def test_a_batch_is_no_larger_than_what_a_device_holds():
+    for policy in ("all_reduce", "all_reduce_balanced"):
+        plan = plan_for(policy, ("a", {"label_counts": (3, 2)}), ("b", {"label_counts": (40,)}))
+        assert [trainer.round_samples for trainer in plan.trainers] == [5, 32]
+
+
+def test_balanced_batches_take_equally_long():
+    speeds = {"a": 800_000, "b": 400_000, "c": 25_000, "d": 100}
+    devices = [(name, {"label_counts": (50, 50), "speed_kflops": speed}) for name, speed in speeds.items()]
+    plan = plan_for("all_reduce_balanced", *devices)
+    assert [trainer.round_samples for trainer in plan.trainers] == [32, 16, 1, 1]
+
+
+def test_in_diloco_all_take_the_same_number_of_steps_whatever_they_hold():
+    plan = plan_for("diloco", ("a", {"label_counts": (100,)}), ("b", {"label_counts": (33,)}), ("c", {}))
+    # 153 samples, 3 devices, batches of 32: two steps each
+    assert [trainer.round_samples for trainer in plan.trainers] == [64, 33, 40]
+    assert plan.outer == Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)

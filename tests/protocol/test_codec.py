@@ -504,10 +504,14 @@ def test_the_last_four_lives_of_a_sender_are_remembered(pair: Pair) -> None:
     pair.opener.open(BEAT_ADDRESS, sealed[0])
 
 
-def test_a_relayed_profile_is_opened_as_often_as_it_comes(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [PROFILE_ADDRESS, Address(channel=Channel.TO, source=GATEWAY, destination=DeviceId("third"))],
+    ids=["said to all", "said to somebody else who asked"],
+)
+def test_a_relayed_profile_is_opened_as_often_as_it_comes(pair: Pair, address: Address) -> None:
     message = ProfileMessage(profile=_profile(GATEWAY))
-    data = pair.sealer.seal(PROFILE_ADDRESS, message)
-    pair.opener.open(PROFILE_ADDRESS, data)
+    data = pair.sealer.seal(address, message)
     for _ in range(2):
         opened = pair.opener.open_relayed(data)
         assert (opened.sender, opened.life, opened.message) == (GATEWAY, LIFE, message)
@@ -515,7 +519,7 @@ def test_a_relayed_profile_is_opened_as_often_as_it_comes(pair: Pair) -> None:
 
 def test_nothing_but_a_true_profile_is_opened_when_relayed(pair: Pair) -> None:
     data = pair.sealer.seal(PROFILE_ADDRESS, ProfileMessage(profile=_profile(GATEWAY)))
-    assert pair.refuses_relayed(pair.sealer.seal(BEAT_ADDRESS, _BEAT)) is Reason.WRONG_ADDRESS
+    assert pair.refuses_relayed(pair.sealer.seal(BEAT_ADDRESS, _BEAT)) is Reason.MALFORMED
     assert pair.refuses_relayed(pair.sealer.seal(PROFILE_ADDRESS, _BEAT)) is Reason.MALFORMED
     assert pair.refuses_relayed(data[:-1] + bytes([data[-1] ^ 1])) is Reason.BAD_SIGNATURE
     foreign = Sealer("office", GATEWAY, LIFE, pair.signers[GATEWAY])

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from crowd.errors import BadConfig
 from crowd.protocol.identity import (
     Ed25519Signer,
+    KeyedHashSigner,
     generate_key,
     public_line,
     read_key,
@@ -20,7 +21,7 @@ from crowd.protocol.identity import (
     throw_away_signers,
     write_key,
 )
-from crowd.units import device_id
+from crowd.units import DeviceId, device_id
 
 GATEWAY, CAMERA, STRANGER = device_id("gateway"), device_id("camera"), device_id("stranger")
 A_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -33,11 +34,21 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_members_signature_is_verified_by_every_other_member() -> None:
-    signers = throw_away_signers([GATEWAY, CAMERA])
+def keyed_hash_signers(devices: list[DeviceId]) -> dict[DeviceId, KeyedHashSigner]:
+    return {device: KeyedHashSigner(device, devices, secret=b"of the cluster") for device in devices}
+
+
+both_kinds = pytest.mark.parametrize("make_signers", [throw_away_signers, keyed_hash_signers])
+
+
+@both_kinds
+def test_a_members_signature_is_verified_by_every_other_member(make_signers) -> None:  # type: ignore[no-untyped-def]
+    signers = make_signers([GATEWAY, CAMERA])
+    assert len(signers[GATEWAY].sign(b"data")) == 64
     assert signers[CAMERA].verify(GATEWAY, b"data", signers[GATEWAY].sign(b"data"))
 
 
+@both_kinds
 @pytest.mark.parametrize(
     ("device", "data", "change"),
     [
@@ -50,9 +61,14 @@ def test_a_members_signature_is_verified_by_every_other_member() -> None:
     ],
     ids=["another member's", "other data", "a flipped bit", "too short", "none", "no member"],
 )
-def test_any_other_signature_is_worth_nothing(device, data, change) -> None:  # type: ignore[no-untyped-def]
-    signers = throw_away_signers([GATEWAY, CAMERA])
+def test_any_other_signature_is_worth_nothing(make_signers, device, data, change) -> None:  # type: ignore[no-untyped-def]
+    signers = make_signers([GATEWAY, CAMERA])
     assert not signers[CAMERA].verify(device, data, change(signers[GATEWAY].sign(b"data")))
+
+
+def test_another_clusters_keyed_hash_is_worth_nothing() -> None:
+    ours, theirs = (KeyedHashSigner(GATEWAY, [GATEWAY], secret=secret) for secret in (b"ours", b"theirs"))
+    assert not ours.verify(GATEWAY, b"data", theirs.sign(b"data"))
 
 
 def test_a_written_key_is_read_back_and_signs_the_same(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ class Figures:
     """One device's part in a run. `None`: not known here."""
 
     elapsed_s: float
+    """Until the run's end here."""
+    away_s: float = 0.0
+    """Of that, switched off."""
     busy_s: float | None
     bytes_up: int
     bytes_down: int
@@ -69,9 +72,10 @@ def run_record(
     seed: int,
     target_accuracy: float,
     reached: bool,
+    balance_efficiency: float | None = None,
 ) -> dict[str, Any]:
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
-    so what it took until then is what it took."""
+    so what it took until then is what it took. `balance_efficiency` is known only where every processor was watched."""
     curve = cluster_curve(devices)
     bytes_up = sum(figures.bytes_up for figures in devices.values())
     bytes_total = bytes_up + sum(figures.bytes_down for figures in devices.values())
@@ -90,7 +94,7 @@ def run_record(
         "samples_trained": _sum_if_known([figures.samples_trained for figures in devices.values()]),
         "final_accuracy": curve[-1].accuracy if curve else None,
         "accuracy_curve": [[_seconds(point.elapsed_s), point.accuracy, point.traffic_bytes] for point in curve],
-        "balance_efficiency": None,  # how much of a merge was exposed is known to nobody afterwards
+        "balance_efficiency": None if balance_efficiency is None else round(balance_efficiency, 4),
         "generations": max(
             (figures.generations for figures in devices.values() if figures.generations is not None), default=None
         ),
@@ -125,7 +129,7 @@ def _device(figures: Figures) -> dict[str, Any]:
     busy_s = figures.busy_s
     return {
         "busy_s": None if busy_s is None else _seconds(busy_s),
-        "idle_s": None if busy_s is None else _seconds(max(0.0, figures.elapsed_s - busy_s)),
+        "idle_s": None if busy_s is None else _seconds(max(0.0, figures.elapsed_s - figures.away_s - busy_s)),
         "bytes_up": figures.bytes_up,
         "bytes_down": figures.bytes_down,
     }

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from crowd.cli.runs import Figures, Point, cluster_curve, figures_of, run_record
 from crowd.planning.ack import Progress
 from crowd.protocol.messages import CurvePoint, ResultMessage
+from crowd.runs import Figures, Point, cluster_curve, figures_of, run_record
 
 KEYS = {
     "policy",
@@ -112,6 +112,10 @@ def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
     found = figures_of(result)
     assert (found.elapsed_s, found.busy_s, found.digest) == (2.5, 1.0, "abcd")
     assert found.curve == (point(1, 1.0, None, 3), point(2, 2.0, 0.75, 7))
+
+
+def test_a_device_that_is_switched_off_is_not_idle() -> None:
+    assert record({"a": figures(away_s=3.0)})["devices"]["a"]["idle_s"] == 1.0
 
 
 @pytest.mark.parametrize("busy_s", [11.0, 10.0])

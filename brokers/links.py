@@ -1,0 +1,110 @@
+"""Links that take their time.
+
+Layout: `Pipe` (what carries one thing after the other), `LinkSpec` (what a device's link can do), `Link` (that
+link) and `Route` (from a device to the broker and back).
+"""
+
+import random
+
+import attrs
+from attrs.validators import ge, gt, lt
+
+from brokers.accounting import Crossing, Meter
+from crowd.ports import Traffic
+
+
+class Pipe:
+    """Carries one thing after the other."""
+
+    def __init__(self) -> None:
+        self._free_at_s = 0.0
+
+    def put(self, takes_s: float, *, ready_at_s: float) -> float:
+        """When a thing that is ready at `ready_at_s` will have crossed, after all that was put before."""
+        self._free_at_s = max(self._free_at_s, ready_at_s) + takes_s
+        return self._free_at_s
+
+
+@attrs.frozen(kw_only=True)
+class LinkSpec:
+    """What the link of one device can do."""
+
+    uplink_bytes_s: int = attrs.field(validator=gt(0))
+    downlink_bytes_s: int = attrs.field(validator=gt(0))
+    latency_s: float = attrs.field(default=0.0, validator=ge(0.0))
+    """One way to the broker."""
+    jitter_s: float = attrs.field(default=0.0, validator=ge(0.0))
+    """Each crossing takes up to so much longer. The order is kept, as TCP keeps it."""
+    half_duplex: bool = False
+    """One direction at a time, each at its own rate."""
+    loss: float = attrs.field(default=0.0, validator=[ge(0.0), lt(1.0)])
+    """Fraction of the packets that are lost. TCP sends them again: time and bytes grow by 1 / (1 - loss)."""
+
+
+class Link:
+    """The link of one device: what is put on it takes time, headers and acknowledgements too, and is counted."""
+
+    def __init__(self, spec: LinkSpec) -> None:
+        self._spec = spec
+        self._uplink = Pipe()
+        self._downlink = self._uplink if spec.half_duplex else Pipe()
+        self._meter = Meter()
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._meter.traffic
+
+    def send(self, message: Crossing, *, ready_at_s: float) -> float:
+        """When a message that is ready at `ready_at_s` will have left the device."""
+        message = self._with_resends(message)
+        self._meter.sent(message)
+        self._downlink.put(message.backward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
+        return self._uplink.put(message.forward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
+
+    def take(self, message: Crossing, *, ready_at_s: float) -> float:
+        """When a message that waits for the device since `ready_at_s` will have come in."""
+        message = self._with_resends(message)
+        self._meter.received(message)
+        self._uplink.put(message.backward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
+        return self._downlink.put(message.forward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
+
+    def delay_s(self, chance: random.Random) -> float:
+        """How long after it left a thing arrives."""
+        if self._spec.jitter_s == 0.0:
+            return self._spec.latency_s
+        return self._spec.latency_s + self._spec.jitter_s * chance.random()
+
+    def _with_resends(self, message: Crossing) -> Crossing:
+        if self._spec.loss == 0.0:
+            return message
+        arriving = 1.0 - self._spec.loss
+        return Crossing(
+            forward_bytes=round(message.forward_bytes / arriving),
+            backward_bytes=round(message.backward_bytes / arriving),
+        )
+
+
+class Route:
+    """The way between a device and the broker: over the link of the device, and over that of the broker's host if it
+    has one. A message is on all of them at the same time."""
+
+    def __init__(self, *, own: Link | None, host: Link | None, chance: random.Random) -> None:
+        self._own = own
+        self._host = host
+        self._chance = chance
+
+    def up(self, message: Crossing, *, ready_at_s: float) -> float:
+        """When a message that is ready at `ready_at_s` will have left the last link."""
+        own_s = ready_at_s if self._own is None else self._own.send(message, ready_at_s=ready_at_s)
+        host_s = ready_at_s if self._host is None else self._host.take(message, ready_at_s=ready_at_s)
+        return max(own_s, host_s)
+
+    def down(self, message: Crossing, *, ready_at_s: float) -> float:
+        """The same for a message to the device."""
+        own_s = ready_at_s if self._own is None else self._own.take(message, ready_at_s=ready_at_s)
+        host_s = ready_at_s if self._host is None else self._host.send(message, ready_at_s=ready_at_s)
+        return max(own_s, host_s)
+
+    def delay_s(self) -> float:
+        """How long after it left a thing arrives."""
+        return sum(link.delay_s(self._chance) for link in (self._own, self._host) if link is not None)

@@ -1,0 +1,112 @@
+"""Processes of this project that another one starts, listens to and ends: `Child`, `started`."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from subprocess import DEVNULL, PIPE
+from typing import IO
+
+import anyio
+from anyio.abc import ByteReceiveStream, Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from crowd.errors import BadConfig
+
+BAD_INPUT = 2
+"""The exit code of a process that was given what cannot work, and said so in its last line."""
+LAST_WORDS = 20
+LINE_BYTES_MAX = 1 << 16
+GRACE_S = 5.0
+"""A process that is told to end has so long to say goodbye."""
+
+
+class Child:
+    """A process that is running or has ended."""
+
+    def __init__(self, name: str, process: Process, complaints: IO[bytes]) -> None:
+        """`name` is what errors call it; `complaints` holds its standard error."""
+        self._name = name
+        self._process = process
+        self._complaints = complaints
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def lines(self) -> AsyncIterator[str]:
+        """What it writes to standard output, until it closes it. Call it once."""
+        assert self._process.stdout is not None
+        async for line in _lines(self._process.stdout):
+            yield line
+
+    async def tell(self, line: str) -> None:
+        """Write a line to its standard input, which `started` was asked to open. What has ended hears nothing."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send(f"{line}\n".encode())
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+
+    async def expect_success(self) -> None:
+        """Wait for its end. Raises `BadConfig` if it was given what cannot work, `RuntimeError` if it failed, both with
+        its last words."""
+        code = await self._process.wait()
+        if code:
+            self._complaints.seek(0)
+            words = self._complaints.read().decode(errors="replace").splitlines()[-LAST_WORDS:]
+            if code == BAD_INPUT:
+                raise BadConfig(f"{self._name}: {words[-1] if words else 'it ended without a word'}")
+            raise RuntimeError(f"the process of {self._name} ended with exit code {code}:\n" + "\n".join(words))
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def end(self, *, grace_s: float) -> None:
+        """Politely, and after `grace_s` at once."""
+        with anyio.CancelScope(shield=True):
+            if self._process.returncode is None and grace_s:
+                self._process.terminate()
+                with anyio.move_on_after(grace_s):
+                    await self._process.wait()
+            self.kill()
+            await self._process.aclose()
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str],
+    *,
+    name: str,
+    listens: bool = False,
+    environment: Mapping[str, str] | None = None,
+    grace_s: float = GRACE_S,
+) -> AsyncIterator[Child]:
+    """A process that has ended when the context is left, however that comes about. `environment` is added to this
+    process's own; with `listens` it can be told lines; without `grace_s` it is ended at once."""
+    with tempfile.TemporaryFile() as complaints:
+        # in a session of its own, so that Ctrl-C reaches this process alone, which then ends the others
+        process = await anyio.open_process(
+            command,
+            stdin=PIPE if listens else DEVNULL,
+            stdout=PIPE,
+            stderr=complaints,
+            start_new_session=True,
+            env=os.environ | (environment or {}),
+        )
+        child = Child(name, process, complaints)
+        try:
+            yield child
+        finally:
+            await child.end(grace_s=grace_s)
+
+
+async def _lines(stream: ByteReceiveStream) -> AsyncIterator[str]:
+    buffered = BufferedByteReceiveStream(stream)
+    while True:
+        try:
+            yield (await buffered.receive_until(b"\n", LINE_BYTES_MAX)).decode()
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.ClosedResourceError):
+            return

@@ -1,0 +1,137 @@
+"""`crowd lab`: one training of a cluster file by real processes, beside what the simulation says of it."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from crowd import plugins
+from crowd.cli.output import check_place, logs_to_stderr, size, summary, write_runs
+from crowd.cli.sim import Screen, devices_table, exit_code, model, read_trial, seconds
+from crowd.runs import cluster_curve
+from crowd.trial import Outcome, Trial, World, record
+
+
+def lab(
+    cluster: Path,
+    /,
+    *,
+    task: str = "fashion",
+    policy: str = "crowd_learning",
+    seed: int = 0,
+    target_accuracy: float | None = None,
+    rounds_max: int | None = None,
+    json: Path | None = None,
+) -> int:
+    """Train as a cluster of real processes, with limited links, processors and memory, and compare with the
+    simulation. Linux only, as root.
+
+    Parameters
+    ----------
+    cluster
+        A cluster file.
+    task
+        A built-in task, or module:function.
+    policy
+        The policy that plans.
+    seed
+        Decides what the devices draw; real time is never the same twice.
+    target_accuracy
+        Train to this accuracy, above 0 and at most 1, instead of the task's own.
+    rounds_max
+        Stop after so many rounds.
+    json
+        Write the figures of the run, and those of the simulated one, to this file.
+    """
+    trial = read_trial(
+        cluster, task=task, policy=policy, seed=seed, target_accuracy=target_accuracy, rounds_max=rounds_max
+    )
+    if json is not None:
+        check_place(json)
+    console = Console()
+    logs_to_stderr()
+    world: World = plugins.load("crowd.worlds", "lab")()
+    fit = world.fit(trial)
+    console.print(_pace(fit.slower), highlight=False, soft_wrap=True)
+    with Screen(console, fit.trial) as screen:
+        measured = world.run(fit.trial, screen.round_done)
+    simulation: World = plugins.load("crowd.worlds", "simulation")()
+    predicted = simulation.run(fit.trial, lambda point: None)
+    run = _record(fit.trial, measured, world="lab", slower=fit.slower)
+    if json is not None:
+        write_runs(json, [run, _record(fit.trial, predicted, world="simulation", slower=fit.slower)])
+    console.print(devices_table(run, measured))
+    console.print(counters_table(fit.trial, measured))
+    console.print(comparison(measured, predicted))
+    console.print(summary(run, model(run)), highlight=False, soft_wrap=True)
+    return exit_code(trial, measured)
+
+
+def _pace(slower: float) -> str:
+    if slower == 1.0:
+        return "all devices run at full speed"
+    return f"scaled to 1/{slower:g}: processors and links are that much slower, times {slower:g} times as long"
+
+
+def _record(trial: Trial, outcome: Outcome, *, world: str, slower: float) -> dict[str, Any]:
+    """The run as in `crowd sim`, and where it was; what is scaled by `slower` is not scaled back."""
+    return record(trial, outcome) | {"world": world, "slower": slower}
+
+
+def counters_table(trial: Trial, outcome: Outcome) -> Table:
+    """Whether each device was what it should be: its speed while it trained, and its link's bytes by its interface
+    beside those that its node counts."""
+    table = Table(title="what the devices were")
+    table.add_column("device", no_wrap=True)
+    for heading in ("asked GFLOP/s", "found GFLOP/s", "interface", "counted"):
+        table.add_column(heading, justify="right")
+    for name, kind in trial.kinds.items():
+        spans = [span for span in outcome.labours[name].spans if span.flops]
+        busy_s = sum(span.ended_s - span.began_s for span in spans)
+        found = f"{sum(span.flops for span in spans) / busy_s / 1e9:.4g}" if busy_s else "-"
+        figures = outcome.devices[name]
+        counted = "-" if outcome.counted_bytes is None else size(outcome.counted_bytes[name])
+        table.add_row(name, f"{kind.train_gflops:.4g}", found, size(figures.bytes_up + figures.bytes_down), counted)
+    return table
+
+
+@attrs.frozen(kw_only=True)
+class _Pace:
+    """Means over the rounds that both worlds completed."""
+
+    round_s: float
+    round_bytes: float
+    accuracy: float
+
+
+def comparison(measured: Outcome, predicted: Outcome) -> Table:
+    """The real run beside the simulated one, over the rounds that both completed."""
+    curves = [cluster_curve(outcome.devices) for outcome in (measured, predicted)]
+    rounds = min((curve[-1].round if curve else 0) for curve in curves)
+    table = Table(title=f"measured and predicted, over {rounds} rounds")
+    for heading in ("per round", "lab", "simulation", "difference"):
+        table.add_column(heading, justify="right" if heading != "per round" else "left")
+    if rounds:
+        lab, simulation = (
+            _Pace(
+                round_s=point.elapsed_s / rounds, round_bytes=point.traffic_bytes / rounds, accuracy=point.accuracy or 0
+            )
+            for point in (next(point for point in reversed(curve) if point.round <= rounds) for curve in curves)
+        )
+        table.add_row(
+            "time", seconds(lab.round_s), seconds(simulation.round_s), _percent(lab.round_s, simulation.round_s)
+        )
+        table.add_row(
+            "bytes",
+            size(round(lab.round_bytes)),
+            size(round(simulation.round_bytes)),
+            _percent(lab.round_bytes, simulation.round_bytes),
+        )
+        table.add_row("accuracy at the end", f"{lab.accuracy:.1%}", f"{simulation.accuracy:.1%}", "")
+    return table
+
+
+def _percent(value: float, base: float) -> str:
+    return f"{value / base - 1:+.1%}" if base else "-"

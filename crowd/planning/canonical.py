@@ -1,0 +1,41 @@
+"""The canonical form in which planning's values are compared: CBOR (RFC 8949, section 4.2), and its digest."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import cbor2
+
+DIGEST_BYTES = 16
+
+
+def canonical(value: Any) -> bytes:
+    """The canonical CBOR form of an attrs instance (the array of its fields) or plain value."""
+    return cbor2.dumps(_plain(value), canonical=True)
+
+
+def canonical_array(items: Sequence[bytes]) -> bytes:
+    """The canonical form of an array whose items are in canonical form already."""
+    placeholders = cbor2.dumps([0] * len(items), canonical=True)  # of a byte each
+    return b"".join([placeholders[: len(placeholders) - len(items)], *items])
+
+
+def blake2b(form: bytes) -> bytes:
+    """16 bytes."""
+    return hashlib.blake2b(form, digest_size=DIGEST_BYTES).digest()
+
+
+def digest(value: Any) -> bytes:
+    """BLAKE2b (16 bytes) of the canonical form."""
+    return blake2b(canonical(value))
+
+
+def _plain(value: Any) -> Any:
+    if attrs.has(type(value)):
+        return [_plain(getattr(value, field.name)) for field in attrs.fields(type(value))]
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if hasattr(value, "value"):
+        return value.value
+    return value

@@ -1,0 +1,143 @@
+"""A cluster file as real processes on this machine, each with its own network, processor time and memory.
+
+Layout: `Lab` (the world), `slower_by` and `scaled` (how a cluster is made to fit). The run itself is
+`devices.lab_cluster`.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import anyio
+import attrs
+
+from crowd.children import Child
+from crowd.config import DeviceConfig, DeviceKind
+from crowd.errors import BadConfig
+from crowd.provision import write_files
+from crowd.trial import Fit, Outcome, Report, Trial, World
+from crowd.units import MEBIBYTE, device_id
+from devices.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
+from devices.course import node_config
+from devices.lab_cluster import LabCluster
+from devices.lab_process import expect, start_worker, worker_command
+from devices.lab_site import check_machine, owner_name, remove_leftovers
+from devices.lab_talk import Measure, Measured, Ready, order_to_line
+
+CORES_SHARE = 0.75
+"""Of all processors' time, so much is for the devices; the broker, the lab and the kernel need some too."""
+CORE_SHARE_MAX = 0.9
+"""Of one processor's, for one device: it trains in one thread."""
+CORE_SHARE_MIN = QUOTA_US_MIN / PERIOD_US_MAX
+MEASURE_S = 2.0
+
+
+class Lab(World):
+    """Trains with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
+
+    The devices keep their proportions, and are slower all together if this machine cannot play them at full speed:
+    then links are as much slower, and what happens at a time of the cluster file happens later. There is no latency:
+    the lab has links of a rate only. Call it from the main thread. What it has started and made goes with it, and if
+    it was killed, with the next lab that starts on this machine. SIGTERM ends it as SIGINT does.
+    """
+
+    def __init__(self) -> None:
+        self._speeds_kflops: dict[str, int] = {}
+        """Of one unlimited processor here, by task."""
+
+    def fit(self, trial: Trial) -> Fit:
+        _check(trial)
+        remove_leftovers(check_machine())
+        cores = len(os.sched_getaffinity(0))
+        one_kflops = self._speeds_kflops.get(trial.task)
+        if one_kflops is None:
+            self._speeds_kflops[trial.task] = one_kflops = anyio.run(_measure, trial, cores)
+        slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=one_kflops, cores=cores)
+        return Fit(trial=scaled(trial, slower=slower), slower=slower)
+
+    def run(self, trial: Trial, report: Report) -> Outcome:
+        fit = self.fit(trial)
+        one_kflops = self._speeds_kflops[trial.task]
+        return anyio.run(LabCluster.run, fit.trial, report, one_kflops, check_machine())
+
+
+def _check(trial: Trial) -> None:
+    for device in trial.cluster.devices:
+        if device.loss:
+            raise BadConfig(f"device {device.name!r}: loss: the lab loses no packets; leave it out, or use 'crowd sim'")
+
+
+def slower_by(speeds_kflops: Iterable[int], *, one_kflops: int, cores: int) -> float:
+    """How many times slower devices of these speeds must be, to be played on `cores` processors of which each trains
+    at `one_kflops`: 1 or more, rounded up to three digits. Raises `BadConfig` if the slowest would get less time than
+    the kernel can give."""
+    shares = [speed_kflops / one_kflops for speed_kflops in speeds_kflops]
+    needed = max(sum(shares) / (CORES_SHARE * cores), max(shares) / CORE_SHARE_MAX)
+    # what was made to fit once is a hair above 1 at most
+    slower = 1.0 if needed <= 1.001 else _up_to_three_digits(needed)
+    if min(shares) / slower < CORE_SHARE_MIN:
+        raise BadConfig(
+            f"the slowest device would get {min(shares) / slower:.4%} of a processor, less than Linux can give "
+            f"({CORE_SHARE_MIN:.1%}): leave out the fastest devices, or use 'crowd sim'"
+        )
+    return slower
+
+
+def _up_to_three_digits(value: float) -> float:
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return round(math.ceil(value / step) * step, 6)
+
+
+def scaled(trial: Trial, *, slower: float) -> Trial:
+    """`trial` with processors and links that many times slower, times as many times later, and no latency."""
+    kinds = {name: _scaled_kind(kind, slower) for name, kind in trial.kinds.items()}
+    devices = tuple(_scaled_device(device, kinds[device_id(device.name)], slower) for device in trial.cluster.devices)
+    return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
+
+
+def _scaled_kind(kind: DeviceKind, slower: float) -> DeviceKind:
+    return attrs.evolve(
+        kind,
+        train_gflops=kind.train_gflops / slower,
+        uplink_mbps=kind.uplink_mbps / slower,
+        downlink_mbps=kind.downlink_mbps / slower,
+        latency_ms=0.0,
+    )
+
+
+def _scaled_device(device: DeviceConfig, kind: DeviceKind, slower: float) -> DeviceConfig:
+    """Says all that `kind` does itself: no catalog has a kind like this."""
+    return attrs.evolve(
+        device,
+        kind=None,
+        **{field.name: getattr(kind, field.name) for field in attrs.fields(DeviceKind) if field.name != "source"},
+        speed_schedule=tuple((from_s * slower, factor) for from_s, factor in device.speed_schedule),
+        fails_at_s=tuple(time_s * slower for time_s in device.fails_at_s),
+        returns_at_s=tuple(time_s * slower for time_s in device.returns_at_s),
+    )
+
+
+async def _measure(trial: Trial, cores: int) -> int:
+    """How fast one processor here trains the very task while all others do so too, in kFLOP/s."""
+    speeds_kflops: list[int] = []
+
+    async def measure(process: Child) -> None:
+        news = process.lines()
+        await expect(Ready, process, news)
+        await process.tell(order_to_line(Measure(duration_s=MEASURE_S)))
+        speeds_kflops.append((await expect(Measured, process, news)).speed_kflops)
+
+    async def play(file: Path) -> None:
+        command = worker_command(file, memory_bytes=MEBIBYTE, target_accuracy=None)
+        async with start_worker(command, name=trial.task) as process:
+            await measure(process)
+
+    with tempfile.TemporaryDirectory(prefix=f"{owner_name(os.getpid())}-") as directory:
+        config = node_config(trial, 0, broker="mqtt://nowhere")
+        files = write_files(Path(directory), [config])
+        async with anyio.create_task_group() as tasks:
+            for _ in range(cores):
+                tasks.start_soon(play, files[config.name])
+    return sum(speeds_kflops) // cores

@@ -1,0 +1,169 @@
+"""One device of a lab as a process of its own: `python -m devices.lab_worker NODE_TOML MEMORY_BYTES [TARGET_ACCURACY]`.
+Takes orders on standard input and tells its news on standard output, as `devices.lab_talk` has them; it ends when the
+one who gives the orders has."""
+
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+import anyio
+import anyio.to_thread
+import attrs
+import torch
+
+from crowd import plugins
+from crowd.actors.measuring import measure_speed
+from crowd.children import BAD_INPUT
+from crowd.cli.output import logs_to_stderr
+from crowd.config import NodeConfig, read_node_config
+from crowd.errors import BrokerRefused, Rejected
+from crowd.learning.task import Task
+from crowd.learning.work import Work, prepare
+from crowd.metering import MeteredCompute
+from crowd.node import Node, Progress
+from crowd.planning.check import check_hope
+from crowd.ports import Device
+from crowd.protocol import codec
+from crowd.units import device_id
+from devices.lab_talk import (
+    Advanced,
+    Computed,
+    Ended,
+    Go,
+    Measure,
+    Measured,
+    News,
+    Order,
+    Ready,
+    Working,
+    news_to_line,
+    order_from_line,
+)
+from devices.sensors import FixedSensor
+from devices.store import MemoryStore
+from devices.torch_compute import TorchCompute
+
+START_AGAIN_S = 5.0
+"""A node that finds no broker when it starts ends, and is started again, as by any service manager."""
+COMPUTED_EVERY_S = 2.0
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 when the orders have ended, 2 with one line on standard error for what cannot work."""
+    path, memory_bytes, *target = arguments
+    logs_to_stderr()
+    torch.set_num_threads(1)
+    try:
+        config = read_node_config(Path(path))
+        anyio.run(_serve, config, int(memory_bytes), float(target[0]) if target else None)
+    except* Rejected as rejected:
+        print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
+        return_code = BAD_INPUT
+    else:
+        return_code = 0
+    return return_code
+
+
+async def _serve(config: NodeConfig, memory_bytes: int, target_accuracy: float | None) -> None:
+    worker = _Worker(config, memory_bytes, target_accuracy)
+    async with anyio.create_task_group() as tasks:
+        async for order in _orders():
+            match order:
+                case Measure(duration_s=duration_s):
+                    _say(Measured(speed_kflops=await worker.measure(duration_s)))
+                case Go():
+                    tasks.start_soon(worker.take_part)
+                case _:
+                    assert_never(order)
+        tasks.cancel_scope.cancel()
+
+
+class _Worker:
+    """Says `Ready` when it is made."""
+
+    def __init__(self, config: NodeConfig, memory_bytes: int, target_accuracy: float | None) -> None:
+        self._config = config
+        task = plugins.make_task(config.task, config.name, config.data)
+        self._task: Task = task if target_accuracy is None else attrs.evolve(task, target_accuracy=target_accuracy)
+        self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
+        self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=memory_bytes))
+        self._compute = MeteredCompute(self._device.compute)
+        self._told = 0
+        """So many of its spans."""
+        _say(Ready(target_accuracy=self._task.target_accuracy))
+
+    async def measure(self, duration_s: float) -> int:
+        """Sustained, in kFLOP/s, pauses that the processor's limit forces on it included."""
+        compute = MeteredCompute(self._device.compute)
+        until_s = anyio.current_time() + duration_s
+        while not compute.spans or anyio.current_time() < until_s:
+            await measure_speed(self._task, self._work, compute)
+        return round(sum(span.flops for span in compute.spans) / compute.busy_s / 1000)
+
+    async def take_part(self) -> None:
+        """Play this device's part to the end of the run, and stay with the others."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_telling_what_was_computed)
+            while True:
+                try:
+                    await self._run()
+                except* BrokerRefused:
+                    await anyio.sleep(START_AGAIN_S)
+
+    async def _run(self) -> None:
+        node = Node(
+            self._config,
+            task=lambda name: self._task,
+            device=attrs.evolve(self._device, compute=self._compute),
+            store=MemoryStore(),
+        )
+        async with node:
+            async for progress in node.progress():
+                self._see(progress)
+            self._tell_what_was_computed()
+            result = attrs.evolve(node.results[node.name], curve=())
+            _say(Ended(result=codec.encode(result).hex()))
+            await anyio.sleep_forever()
+
+    def _see(self, progress: Progress) -> None:
+        if progress.plan is not None:
+            check_hope(progress.plan, device_id(self._config.name), self._config.members_min)
+            if progress.plan.has_work:
+                _say(Working())
+        self._tell_what_was_computed()
+        fields = {field.name: getattr(progress, field.name) for field in attrs.fields(Advanced)}
+        _say(Advanced(**fields))
+
+    async def _keep_telling_what_was_computed(self) -> None:
+        while True:
+            await anyio.sleep(COMPUTED_EVERY_S)
+            self._tell_what_was_computed()
+
+    def _tell_what_was_computed(self) -> None:
+        if spans := self._compute.spans[self._told :]:
+            self._told += len(spans)
+            _say(Computed(spans=spans))
+
+
+async def _orders() -> AsyncIterator[Order]:
+    """Until the one who gives them has gone."""
+    # the thread that waits for a line is left behind when this ends
+    read = partial(anyio.to_thread.run_sync, sys.stdin.readline, abandon_on_cancel=True)
+    while line := await read():
+        yield order_from_line(line)
+
+
+def _say(news: News) -> None:
+    print(news_to_line(news), flush=True)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""`crowd lab`, as its user meets it before a process is started; the processes are in `tests.devices.test_lab`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from crowd.cli.lab import comparison
+from crowd.cli.main import main
+from crowd.runs import Figures, Point
+from crowd.trial import Outcome
+
+CLUSTER = """
+[cluster]
+name = "one"
+[[device]]
+name = "pi"
+train_gflops = 0.1
+memory_mib = 512
+uplink_mbps = 20.0
+downlink_mbps = 20.0
+loss = 0.1
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    path = tmp_path / "one.toml"
+    path.write_text(CLUSTER)
+    return path
+
+
+def outcome(*ends_s: float, bytes_each: int) -> Outcome:
+    curve = tuple(
+        Point(round=number, elapsed_s=end_s, accuracy=0.1 * number, traffic_bytes=number * bytes_each)
+        for number, end_s in enumerate(ends_s, 1)
+    )
+    figures = Figures(
+        elapsed_s=ends_s[-1],
+        busy_s=0.0,
+        bytes_up=0,
+        bytes_down=0,
+        samples_trained=0,
+        generations=1,
+        digest=None,
+        curve=curve,
+    )
+    return Outcome(target_accuracy=0.9, reached=False, devices={"pi": figures}, labours={})
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
+        (["--json", "nowhere/run.json"], "nowhere/run.json: there is no directory nowhere"),
+        ([], "device 'pi': loss: the lab loses no packets"),
+    ],
+)
+def test_what_cannot_work_is_bad_input_in_one_line(
+    cluster: Path, more: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lab", str(cluster), *more]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_without_root_it_ends_with_a_line_that_says_so(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    cluster.write_text(CLUSTER.replace("loss = 0.1", ""))
+    assert main(["lab", str(cluster)]) == 2
+    assert capsys.readouterr().err.startswith("crowd: the lab needs root")
+
+
+def test_the_two_worlds_are_compared_over_the_rounds_that_both_completed() -> None:
+    table = comparison(outcome(2.0, 4.4, 9.0, bytes_each=1_100_000), outcome(2.0, 4.0, bytes_each=1_000_000))
+    assert table.title == "measured and predicted, over 2 rounds"
+    times, sizes, *_ = zip(*(column.cells for column in table.columns), strict=True)
+    assert times == ("time", "2.2 s", "2.0 s", "+10.0%")
+    assert sizes == ("bytes", "1.1 MB", "1.0 MB", "+10.0%")

@@ -1,0 +1,229 @@
+"""`Lab`: what of it is arithmetic and text, and real clusters of two processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from structlog.testing import capture_logs
+
+from crowd.config import ClusterConfig, DeviceConfig
+from crowd.errors import BadConfig
+from crowd.metering import Span
+from crowd.ports import Traffic
+from crowd.runs import Point
+from crowd.trial import Trial
+from crowd.units import device_id
+from devices import cgroups, lab_site, netns
+from devices.cgroups import bandwidth, find_hierarchies
+from devices.lab import Lab, scaled, slower_by
+from devices.lab_talk import (
+    Advanced,
+    Computed,
+    Go,
+    Measure,
+    news_from_line,
+    news_to_line,
+    order_from_line,
+    order_to_line,
+)
+from devices.netns import Shape, parse_counters
+
+V1 = [
+    "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0",
+    "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0",
+]
+V2 = ["cgroup2 /sys/fs/cgroup cgroup2 rw 0 0"]
+
+
+def device(name: str, **changes: Any) -> DeviceConfig:
+    common = {"train_gflops": 0.5, "memory_mib": 512, "uplink_mbps": 20.0, "downlink_mbps": 20.0, "latency_ms": 5.0}
+    return DeviceConfig(name=name, **(common | changes))
+
+
+def trial(*devices: DeviceConfig, **values: Any) -> Trial:
+    kinds = {device_id(device.name): device.resolve({}) for device in devices}
+    return Trial(
+        cluster=ClusterConfig(name="two", devices=devices),
+        kinds=kinds,
+        **({"task": "digits", "policy": "fedavg", "seed": 0, "rounds_max": 2} | values),
+    )
+
+
+def left_behind() -> set[str]:
+    """Names of all that any lab has made."""
+    hierarchies = lab_site.check_machine()
+    return netns.namespaces(prefix=lab_site.PREFIX) | cgroups.groups(hierarchies, prefix=lab_site.PREFIX)
+
+
+# --- how a cluster is made to fit -------------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_this_machine_can_play_is_left_as_fast_as_it_is() -> None:
+    assert slower_by([1000, 500], one_kflops=2000, cores=2) == 1.0
+
+
+def test_a_cluster_that_is_too_fast_is_slowed_until_it_fits_and_then_left_alone() -> None:
+    slower = slower_by([100_000, 11_000], one_kflops=2000, cores=2)
+    assert slower == 55.6, "one device has 0.9 of a processor at most"
+    assert slower_by([100_000, 100_000, 100_000], one_kflops=2000, cores=2) == 100, "of all processors 0.75"
+    assert slower_by([round(100_000 / slower), round(11_000 / slower)], one_kflops=2000, cores=2) == 1.0
+
+
+def test_a_device_too_slow_for_linux_is_bad_input() -> None:
+    with pytest.raises(BadConfig, match=r"the slowest device would get 0\.04"):
+        slower_by([100_000, 50], one_kflops=1000, cores=2)
+
+
+def test_scaling_keeps_the_proportions_of_processors_links_and_times() -> None:
+    fast = device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,), returns_at_s=(30.0,))
+    slow = scaled(trial(fast), slower=4.0)
+    (of,), kind = slow.cluster.devices, slow.kinds[device_id("fast")]
+    assert (kind.train_gflops, kind.uplink_mbps, kind.downlink_mbps, kind.latency_ms) == (2.0, 5.0, 5.0, 0.0)
+    assert (of.speed_schedule, of.fails_at_s, of.returns_at_s) == (((40.0, 0.2),), (80.0,), (120.0,))
+    assert attrs.evolve(kind, source="") == of.resolve({}), "the file would say the same"
+
+
+def test_links_that_lose_packets_are_no_lab_s_business() -> None:
+    with pytest.raises(BadConfig, match="device 'b': loss: the lab loses no packets"):
+        Lab().fit(trial(device("a"), device("b", loss=0.1)))
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cores", [1.0, 0.9, 0.25, 0.1, 0.05, 0.013, 0.001])
+def test_a_share_of_a_processor_is_a_quota_of_a_period_that_the_kernel_takes(cores: float) -> None:
+    period_us, quota_us = bandwidth(cores)
+    assert quota_us >= 1_000
+    assert 10_000 <= period_us <= 1_000_000
+    assert quota_us / period_us == pytest.approx(cores, rel=0.01)
+
+
+def test_control_groups_are_found_wherever_they_are_mounted() -> None:
+    found = find_hierarchies([*V2, *V1])
+    assert found == {"cpu": Path("/sys/fs/cgroup/cpu,cpuacct"), "memory": Path("/sys/fs/cgroup/memory")}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [(V2, "for cpu and memory: only version 2 is mounted"), (V1[:1], "for memory: not mounted"), ([], "not mounted")],
+)
+def test_control_groups_that_are_not_there_are_named(mounts: list[str], expected: str) -> None:
+    with pytest.raises(BadConfig, match=expected):
+        find_hierarchies(mounts)
+
+
+def test_a_half_duplex_link_has_one_rate() -> None:
+    with pytest.raises(BadConfig, match="half_duplex"):
+        Shape(uplink_bytes_s=1, downlink_bytes_s=2, half_duplex=True)
+
+
+def test_the_bytes_of_a_link_are_those_of_its_packets_without_their_frames() -> None:
+    text = "Inter-| Receive\n lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  eth0: 1514 1 0 0 0 0 0 0 132 2 0 0 0 0 0 0\n"
+    assert parse_counters(text) == Traffic(up_bytes=132 - 2 * 14, down_bytes=1500)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
+    advanced = Advanced(
+        round=3,
+        accuracy=None,
+        bytes_up=1,
+        bytes_down=2,
+        elapsed_s=0.5,
+        finished=False,
+        digest="ab",
+        samples_trained=7,
+        generations=1,
+    )
+    for news in (advanced, Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))):
+        assert news_from_line(news_to_line(news)) == news
+    for order in (Measure(duration_s=2.0), Go()):
+        assert order_from_line(order_to_line(order)) == order
+
+
+# --- machines that cannot be a lab ------------------------------------------------------------------------------------
+
+
+def test_without_root_the_lab_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BadConfig, match="the lab needs root"):
+        Lab().fit(trial(device("a"), device("b")))
+
+
+def test_elsewhere_than_on_linux_the_lab_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BadConfig, match="the lab needs Linux, found darwin"):
+        lab_site.check_machine()
+
+
+def test_a_program_that_is_missing_is_named_with_its_package() -> None:
+    with pytest.raises(BadConfig, match=r"needs 'no-such-program'.*install the package nothing"):
+        lab_site.find_program("no-such-program", package="nothing")
+
+
+# --- real processes: as root, on a machine whose lines above say nothing ----------------------------------------------
+
+
+def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike() -> None:
+    """One of them holds the broker; the other slows down, has a radio link, and fails before the work begins."""
+    reported: list[Point] = []
+    radio = device("radio", half_duplex=True, speed_schedule=((3.0, 0.8),), fails_at_s=(0.5,), returns_at_s=(1.0,))
+    with capture_logs() as logs:
+        outcome = Lab().run(trial(device("host", broker=True), radio), reported.append)
+    assert [entry["event"] for entry in logs if entry.get("device") == "radio"] == ["device_failed", "device_returned"]
+    assert [point.round for point in reported] == [1, 2]
+    host, other = outcome.devices["host"], outcome.devices["radio"]
+    assert host.digest == other.digest is not None
+    assert outcome.counted_bytes is not None
+    assert outcome.counted_bytes["radio"] == pytest.approx(other.bytes_up + other.bytes_down, rel=0.2)
+    assert host.bytes_up == pytest.approx(other.bytes_down, rel=0.2), "the two ends of one wire"
+    assert not any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())
+
+
+@pytest.fixture
+def dead_lab() -> str:
+    """All that a lab makes, made by a process that was killed; a process of its own is still there."""
+    code = (
+        "import subprocess, sys; from devices.lab_site import *\n"
+        "site = Site(check_machine()); site.__enter__(); site.net.join('a', None)\n"
+        "child = subprocess.Popen(site.net.command('a', 'sleep', '600'), stdout=subprocess.DEVNULL)\n"
+        "site.group('a').add(child.pid)\n"
+        "print(owner_name(os.getpid()), flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    name = process.stdout.readline().strip()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return name
+
+
+def test_what_a_killed_lab_left_behind_is_gone_with_the_next(dead_lab: str) -> None:
+    hierarchies = lab_site.check_machine()
+    (pid,) = cgroups.processes(hierarchies, dead_lab)
+    assert {name for name in left_behind() if name.startswith(dead_lab)} == {
+        dead_lab,
+        f"{dead_lab}-_hub",
+        f"{dead_lab}-a",
+    }
+    lab_site.remove_leftovers(hierarchies)
+    assert not any(name.startswith(dead_lab) for name in left_behind())
+    words = Path(f"/proc/{pid}/cmdline")
+    assert not (words.exists() and words.read_bytes()), "nobody but a parent that has died reaps it: it may be a zombie"
+    assert not list(Path("/tmp").glob(f"{dead_lab}*"))
+
+
+def test_what_a_living_lab_has_made_stays() -> None:
+    hierarchies = lab_site.check_machine()
+    with lab_site.Site(hierarchies):
+        lab_site.remove_leftovers(hierarchies)
+        assert any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())
+    assert not any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())

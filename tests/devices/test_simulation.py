@@ -1,0 +1,253 @@
+"""Whole clusters under virtual time: three small devices and a few rounds each."""
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from crowd import plugins
+from crowd.config import ClusterConfig, DeviceConfig, PartitionConfig
+from crowd.errors import BadConfig
+from crowd.learning.task import Task
+from crowd.planning.profile import Share
+from crowd.ports import Delivery
+from crowd.runs import Point
+from crowd.trial import Outcome, Trial, part_of, record
+from crowd.units import DeviceId, device_id
+from devices import simulation
+from devices.simulation import Simulation
+from tests.node.cluster import blobs
+
+NAMES = ("fast", "middle", "slow")
+SPEEDS_GFLOPS = {"fast": 0.4, "middle": 0.2, "slow": 0.1}
+
+
+def devices(**changes: dict[str, Any]) -> tuple[DeviceConfig, ...]:
+    """The three devices; `changes` are of those that are named."""
+    common: dict[str, Any] = {"memory_mib": 512, "uplink_mbps": 20.0, "downlink_mbps": 20.0}
+    return tuple(
+        DeviceConfig(**(common | {"name": name, "train_gflops": SPEEDS_GFLOPS[name]} | changes.get(name, {})))
+        for name in NAMES
+    )
+
+
+def trial(
+    *of: DeviceConfig, task: str = "digits", policy: str = "fedavg", rounds_max: int | None = 3, **values: Any
+) -> Trial:
+    cluster = ClusterConfig(name="home", data=PartitionConfig(), devices=of or devices())
+    kinds = {device_id(device.name): device.resolve({}) for device in cluster.devices}
+    return Trial(
+        **({"cluster": cluster, "kinds": kinds, "task": task, "policy": policy, "seed": 1} | values),
+        rounds_max=rounds_max,
+    )
+
+
+def run(*of: DeviceConfig, **values: Any) -> Outcome:
+    return Simulation().run(trial(*of, **values), lambda point: None)
+
+
+def end_s(outcome: Outcome) -> float:
+    return max(figures.elapsed_s for figures in outcome.devices.values())
+
+
+def traffic_bytes(outcome: Outcome) -> int:
+    return sum(figures.bytes_up + figures.bytes_down for figures in outcome.devices.values())
+
+
+def digests(outcome: Outcome) -> list[str | None]:
+    return [outcome.devices[name].digest for name in NAMES]
+
+
+def small(device: str) -> Task:
+    """A task of one's own: two blobs, told apart within a few rounds."""
+    return blobs()(device)
+
+
+def nothing(device: str) -> Task:
+    return attrs.evolve(blobs()(device), data=torch.utils.data.TensorDataset(torch.zeros(0, 8), torch.zeros(0).long()))
+
+
+SMALL = f"{__name__}:small"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[DeviceId, Delivery]]:
+    """Everything that any device publishes."""
+    heard: list[tuple[DeviceId, Delivery]] = []
+
+    class Watched(simulation.Network):
+        def saw(self, device: DeviceId, delivery: Delivery) -> None:
+            heard.append((device, delivery))
+
+    monkeypatch.setattr(simulation, "Network", Watched)
+    return heard
+
+
+# --- one course for one seed ------------------------------------------------------------------------------------------
+
+
+def test_the_same_trial_has_the_same_outcome_and_another_seed_another() -> None:
+    of = devices(fast={"loss": 0.05}, middle={"fails_at_s": (5.0,), "returns_at_s": (9.0,)}, slow={"half_duplex": True})
+    first, again, other = (run(*of, policy="crowd_learning", seed=seed, rounds_max=6) for seed in (1, 1, 2))
+    assert first == again
+    assert digests(other) != digests(first)
+
+
+def test_what_torch_did_before_and_does_afterwards_is_its_own_affair() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(rounds_max=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# --- how a run ends ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_when_the_target_is_reached_with_one_model_on_all_devices() -> None:
+    outcome = run(policy="crowd_learning", target_accuracy=0.8, rounds_max=None)
+    run_record = record(trial(policy="crowd_learning", target_accuracy=0.8, rounds_max=None), outcome)
+    assert outcome.reached
+    assert outcome.target_accuracy == 0.8
+    assert run_record["final_accuracy"] >= 0.8
+    assert run_record["seconds_to_target"] == round(end_s(outcome), 3)
+    assert len(set(digests(outcome))) == 1
+    assert None not in digests(outcome)
+    assert 0 < run_record["balance_efficiency"] <= 1.01
+
+
+def test_a_run_that_is_stopped_tells_of_the_rounds_that_were_asked_for() -> None:
+    reported: list[Point] = []
+    outcome = Simulation().run(trial(rounds_max=2, target_accuracy=1.0), reported.append)
+    assert not outcome.reached
+    assert [point.round for point in reported] == [1, 2]
+    for figures in outcome.devices.values():
+        assert [point.round for point in figures.curve] == [1, 2]
+        assert figures.curve[-1].elapsed_s == figures.elapsed_s > figures.busy_s > 0
+        assert figures.samples_trained == 2 * 479, "with FedAvg a round is an epoch"
+        assert figures.generations == 1
+    assert len(set(digests(outcome))) == 1
+    assert None not in digests(outcome)
+
+
+def test_a_task_of_ones_own_brings_its_own_data() -> None:
+    outcome = run(task=SMALL, rounds_max=1)
+    assert [figures.samples_trained for figures in outcome.devices.values()] == [200, 200, 200]
+
+
+def test_a_cluster_without_samples_is_bad_input() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        run(task=f"{__name__}:nothing")
+    assert caught.group_contains(BadConfig, match="no device has samples")
+
+
+# --- devices that fail and return -------------------------------------------------------------------------------------
+
+
+def test_a_device_that_fails_for_good_holds_nobody_up() -> None:
+    outcome = run(*devices(slow={"fails_at_s": (4.0,)}), rounds_max=6)
+    fast, middle, slow = digests(outcome)
+    assert fast == middle
+    assert fast is not None
+    assert slow is None
+    assert [len(figures.curve) for figures in outcome.devices.values()][:2] == [6, 6]
+    assert outcome.devices["slow"].elapsed_s < 4.0 < end_s(outcome)
+
+
+def test_a_device_that_returns_takes_part_again_and_its_figures_add_up() -> None:
+    outcome = run(*devices(middle={"fails_at_s": (5.0,), "returns_at_s": (15.0,)}), rounds_max=12)
+    assert len(set(digests(outcome))) == 1
+    middle = outcome.devices["middle"]
+    assert middle.away_s == pytest.approx(10.0)
+    missed = set(range(1, 13)) - {point.round for point in middle.curve}
+    assert missed
+    assert 479 < middle.samples_trained < outcome.devices["fast"].samples_trained
+    assert middle.busy_s < middle.elapsed_s - middle.away_s
+
+
+def test_with_the_broker_s_device_the_broker_fails_and_all_go_on_when_it_is_back() -> None:
+    def fails(host: str) -> Outcome:
+        middle = {"fails_at_s": (5.0,), "returns_at_s": (65.0,)}
+        return run(*devices(middle=middle | {"broker": host == "middle"}), rounds_max=8)
+
+    assert end_s(fails("elsewhere")) < 60 < end_s(fails("middle"))
+    assert len(set(digests(fails("middle")))) == 1
+
+
+def test_without_its_broker_for_good_a_cluster_is_over() -> None:
+    outcome = run(*devices(middle={"broker": True, "fails_at_s": (7.0,)}), rounds_max=8)
+    assert not outcome.reached
+    assert 0 < end_s(outcome) < 7
+
+
+def test_a_node_that_starts_while_there_is_no_broker_is_started_again() -> None:
+    outcome = run(
+        *devices(
+            middle={"broker": True, "fails_at_s": (5.0,), "returns_at_s": (20.0,)},
+            slow={"fails_at_s": (6.0,), "returns_at_s": (10.0,)},
+        ),
+        rounds_max=8,
+    )
+    assert len(set(digests(outcome))) == 1
+    assert None not in digests(outcome)
+
+
+def test_a_cluster_that_waits_for_a_device_that_is_gone_for_good_stands_still() -> None:
+    with capture_logs() as logs:
+        outcome = run(*devices(slow={"fails_at_s": (0.1,)}), task=SMALL)
+    assert not outcome.reached
+    assert end_s(outcome) == 0
+    assert "run_stands_still" in [entry["event"] for entry in logs]
+
+
+# --- what the cluster file says of a device ---------------------------------------------------------------------------
+
+
+def test_a_speed_schedule_slows_the_rounds() -> None:
+    slowed = run(*devices(**{name: {"speed_schedule": ((0.0, 0.25),)} for name in NAMES}))
+    assert end_s(slowed) > 3 * end_s(run())
+
+
+def test_a_device_is_slow_only_from_the_time_on_that_its_schedule_says() -> None:
+    plain = run().devices["slow"]
+    slowed = run(*devices(slow={"speed_schedule": ((8.0, 0.25),)})).devices["slow"]
+    assert slowed.curve[0] == plain.curve[0]
+    assert slowed.curve[-1].elapsed_s > 1.1 * plain.curve[-1].elapsed_s
+
+
+def test_half_duplex_makes_a_link_slower() -> None:
+    narrow = {"uplink_mbps": 1.0, "downlink_mbps": 1.0}
+    full, half = (
+        run(*devices(**{name: narrow | {"half_duplex": half_duplex} for name in NAMES}))
+        for half_duplex in (False, True)
+    )
+    assert end_s(half) > 1.1 * end_s(full)
+
+
+def test_latency_makes_a_round_longer() -> None:
+    assert end_s(run(*devices(slow={"latency_ms": 300.0}))) > end_s(run()) + 3 * 0.3
+
+
+def test_the_device_on_which_the_broker_runs_carries_everybody_s_bytes() -> None:
+    own, hosted = (run(*devices(middle={"broker": broker})).devices["middle"] for broker in (False, True))
+    assert hosted.bytes_up + hosted.bytes_down > 2 * (own.bytes_up + own.bytes_down)
+
+
+def test_lost_packets_are_sent_again_and_counted() -> None:
+    lossy = run(*devices(**{name: {"loss": 0.3} for name in NAMES}))
+    assert traffic_bytes(lossy) > 1.2 * traffic_bytes(run())
+
+
+@pytest.mark.parametrize(("share", "leaves"), [(Share.RAW, True), (Share.NEVER, False), (Share.FEATURES, False)])
+def test_samples_leave_a_device_only_if_it_shares_them(
+    share: Share, leaves: bool, said: list[tuple[DeviceId, Delivery]]
+) -> None:
+    mine = trial(*devices(slow={"share": share}), policy="crowd_learning", rounds_max=1)
+    Simulation().run(mine, lambda point: None)
+    samples = plugins.make_task("digits", "slow", part_of(mine.cluster, 2, "digits")).data
+    images = [samples[index][0].numpy().tobytes() for index in range(len(samples))]  # type: ignore[arg-type]
+    sent = b"".join(delivery.payload for device, delivery in said if device == "slow")
+    assert any(image in sent for image in images) == leaves

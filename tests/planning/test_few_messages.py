@@ -1,0 +1,73 @@
+"""What keeps the number of messages from growing with the square of the number of devices."""
+
+import attrs
+
+from crowd.planning import events
+from crowd.planning.ack import Ack, Progress
+from crowd.planning.agreement import step
+from crowd.planning.plan import Plan
+from crowd.planning.standing import WATCHED, Decision, Promise, State
+from crowd.planning.view import View, plan_digest
+from crowd.units import SECOND_US, DeviceId, Life
+from tests.support.profiles import make_profile
+
+NAMES = [DeviceId(f"d{index}") for index in range(8)]
+
+
+def decide(view: View) -> Decision:
+    plan = Plan(members=())
+    return Decision(plan=plan, plan_digest=plan_digest(plan))
+
+
+def connected(name: DeviceId) -> State:
+    """A device that knows all others, and hears itself."""
+    state = State(own=make_profile(name), progress=Progress(run=1))
+    others = tuple(make_profile(other) for other in NAMES if other != name)
+    echo = events.BeatHeard(device=name, life=state.own.life, view_digest=b"", generation=0)
+    for event in (events.Connected(), events.Learned(profiles=others), echo):
+        state, _ = step(state, event, decide, now_us=0)
+    return state
+
+
+def test_only_those_who_watch_a_device_ask_whether_it_lives() -> None:
+    asking = []
+    for name in NAMES[1:]:
+        will = events.StatusHeard(device=NAMES[0], online=False)
+        _, effects = step(connected(name), will, decide, now_us=1)
+        asking += [name for effect in effects if isinstance(effect, events.SendProbe)]
+    assert asking == NAMES[1 : 1 + WATCHED]
+
+
+def test_a_device_that_is_watched_anew_is_not_silent_already() -> None:
+    state = connected(NAMES[4])
+    late_us = 2 * state.silence_us
+    state = attrs.evolve(state, echoed_us=late_us, heard_us={**state.heard_us, **dict.fromkeys(NAMES[1:4], late_us)})
+    burial = {NAMES[3]: make_profile(NAMES[3]).life}
+    state, effects = step(state, events.Learned(buried=burial), decide, now_us=late_us)
+    assert NAMES[0] in state.watched
+    assert not any(isinstance(effect, events.SendProbe) for effect in effects)
+
+
+def test_nobody_is_asked_about_the_view_that_this_device_has_promised_to_follow_before() -> None:
+    state = connected(NAMES[0])
+    ack = Ack(
+        device=NAMES[1],
+        life=make_profile(NAMES[1]).life,
+        generation=1,
+        view_digest=state.view.digest,
+        plan_digest=b"",
+        progress=Progress(run=1),
+    )
+    newer = make_profile(NAMES[2], life=Life(incarnation=9, boot=b"x"))
+    asked = []
+    for known in (b"", state.view.digest):
+        promised = attrs.evolve(ack, device=NAMES[0], generation=1, view_digest=known)
+        now = attrs.evolve(state, promise=_promise(promised))
+        for event in (events.AckHeard(ack=ack), events.Learned(profiles=(newer,)), events.Tick()):
+            now, effects = step(now, event, decide, now_us=now.now_us + SECOND_US)
+        asked.append(any(isinstance(effect, events.AskView) for effect in effects))
+    assert asked == [True, False]
+
+
+def _promise(ack: Ack) -> Promise:
+    return Promise(ack=ack, plan=Plan(members=()), given_us=0, rules={})

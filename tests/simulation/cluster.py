@@ -1,0 +1,220 @@
+"""A scenario as it takes its course: safety while things go wrong, then liveness on the healed network."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, assert_never
+
+import anyio
+import anyio.abc
+
+from brokers.network import Mishaps, Network
+from crowd.actors.planner import Planner
+from crowd.planning.standing import State
+from crowd.ports import Delivery
+from crowd.protocol.identity import KeyedHashSigner
+from crowd.units import Channel, DeviceId, device_id
+from tests.simulation.bounds import Wire
+from tests.simulation.observer import Observer
+from tests.simulation.processes import Process
+from tests.simulation.scenario import Fault, FaultKind, Scenario
+
+AGREED_S_MAX = 1500.0
+"""On a healed network; a device that was buried again and again comes back after up to 600 s."""
+ROUNDS_AFTER = 2
+"""That the healed cluster must complete."""
+WILL_AFTER_S = 20.0
+"""Until the broker misses a device that lost its power."""
+
+
+class _WatchedNetwork(Network):
+    """Lets the wire be read along."""
+
+    def __init__(self, wire: Wire, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._wire = wire
+
+    def saw(self, device: DeviceId, delivery: Delivery) -> None:
+        self._wire.saw(device, delivery)
+
+
+class Cluster:
+    """All devices of a scenario on one network, and everything that goes wrong with them."""
+
+    def __init__(self, scenario: Scenario, observer: Observer) -> None:
+        self._scenario = scenario
+        self._observer = observer
+        names = [device_id(part.name) for part in scenario.devices]
+        self.network = _WatchedNetwork(
+            observer.wire,
+            seed=scenario.seed,
+            queue_messages_max=scenario.queue_messages_max,
+            host=None if scenario.host is None else names[scenario.host],
+        )
+        self.processes = [
+            Process(
+                index,
+                part,
+                scenario,
+                observer,
+                self.network,
+                KeyedHashSigner(names[index], names, secret=b"simulation"),
+            )
+            for index, part in enumerate(scenario.devices)
+        ]
+        self.injected: Counter[str] = Counter()
+        """Faults by kind."""
+        self._tasks: anyio.abc.TaskGroup
+
+    async def run(self) -> None:
+        """Stops at the first finding."""
+        async with anyio.create_task_group() as self._tasks:
+            for process in self.processes:
+                self._tasks.start_soon(self._start, process)
+            await self._endure()
+            if not self._observer.findings.texts:
+                self._heal()
+                await self._recover()
+            for process in self.processes:
+                await process.switch_off()
+            self._tasks.cancel_scope.cancel()
+        left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if left:
+            self._observer.findings.add(f"after the end these tasks are left: {sorted(left)}")
+
+    async def _start(self, process: Process) -> None:
+        await anyio.sleep(process.part.starts_at_s)
+        process.switch_on(self._tasks)
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    async def _endure(self) -> None:
+        async with anyio.create_task_group() as faults:
+            for fault in self._scenario.faults:
+                faults.start_soon(self._suffer, fault)
+            for _ in range(round(self._scenario.faults_until_s)):
+                if not self._observer.patrol():
+                    break
+                await anyio.sleep(1.0)
+            faults.cancel_scope.cancel()
+
+    async def _suffer(self, fault: Fault) -> None:
+        """One fault, from its beginning to its end, unless everything is healed before."""
+        await anyio.sleep_until(fault.at_s)
+        process, network = self.processes[fault.device], self.network
+        self.injected[fault.kind.value] += 1
+        match fault.kind:
+            case FaultKind.KILL:
+                process.cut_off(will_after_s=0.0)
+                await anyio.sleep(fault.lasts_s)
+                process.switch_on(self._tasks)
+            case FaultKind.POWER_LOSS:
+                process.cut_off(will_after_s=WILL_AFTER_S)
+                process.lose_disk()
+                await anyio.sleep(fault.lasts_s)
+                process.switch_on(self._tasks)
+            case FaultKind.BATTERY:
+                process.cut_off(will_after_s=WILL_AFTER_S)
+            case FaultKind.FREEZE:
+                process.freeze()
+                await anyio.sleep(fault.lasts_s)
+                process.thaw()
+            case FaultKind.CUT | FaultKind.CUT_UP | FaultKind.CUT_DOWN:
+                up, down = fault.kind is not FaultKind.CUT_DOWN, fault.kind is not FaultKind.CUT_UP
+                network.cut(process.name, up=up, down=down)
+                self._observer.cut_s[process.name] = anyio.current_time()
+                await anyio.sleep(fault.lasts_s)
+                self._mend(process)
+            case FaultKind.BROKER:
+                network.crash(down_s=fault.lasts_s)
+            case FaultKind.MUTE:
+                network.mute(process.name, Channel.ACK)
+                await anyio.sleep(fault.lasts_s)
+                network.unmute(process.name)
+            case FaultKind.SPEED:
+                process.run_at(fault.factor)
+                await anyio.sleep(fault.lasts_s)
+                process.run_at(1.0)
+            case FaultKind.STALE_WILL:
+                network.stale_will(process.name)
+            case FaultKind.WEATHER:
+                network.mishaps = fault.mishaps
+                await anyio.sleep(fault.lasts_s)
+                network.mishaps = Mishaps()
+            case kind:
+                assert_never(kind)
+
+    def _mend(self, process: Process) -> None:
+        self._observer.cut_s.pop(process.name, None)
+        self.network.mend(process.name)
+
+    def _heal(self) -> None:
+        """From now on nothing goes wrong any more, and every device is on."""
+        self.network.mishaps = Mishaps()
+        for process in self.processes:
+            process.thaw()
+            self._mend(process)
+            self.network.unmute(process.name)
+            process.run_at(1.0)
+            process.switch_on(self._tasks)
+
+    # --- liveness -----------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        """L1, and that training goes on."""
+        healed_s = anyio.current_time()
+        rounds_before: Counter[DeviceId] | None = None
+        while self._observer.patrol():
+            if rounds_before is None and self._agreed():
+                rounds_before = Counter(self._observer.agreement.rounds)
+            if rounds_before is not None and self._agreed() and self._advanced(rounds_before):
+                return
+            if anyio.current_time() - healed_s > AGREED_S_MAX:
+                what = "agree on a plan" if rounds_before is None else "complete rounds"
+                where = "\n".join(self._describe())
+                text = f"L1: {AGREED_S_MAX:.0f} s after the network healed, the devices do not {what}:\n{where}"
+                self._observer.findings.add(text)
+                return
+            await anyio.sleep(0.5)
+
+    def _states(self) -> Iterator[tuple[Process, State | None]]:
+        """What each device knows; `None` of one that is not there."""
+        for process in self.processes:
+            planner = self._observer.actors[process.name].get(Planner)
+            yield process, planner._state if process.running and planner is not None else None
+
+    def _agreed(self) -> bool:
+        """Whether all devices follow one plan, of which all are members."""
+        plans = {
+            (state.active.generation, state.active.plan_digest, len(state.active.plan.members))
+            if state is not None and state.active is not None and not state.frozen
+            else None
+            for _, state in self._states()
+        }
+        return len(plans) == 1 and all(plan is not None and plan[2] == len(self.processes) for plan in plans)
+
+    def _advanced(self, before: Counter[DeviceId]) -> bool:
+        """Whether every device has completed enough rounds since, or has finished the run as the others have."""
+        ends = {
+            state.progress if state is not None and state.progress.finished else None for _, state in self._states()
+        }
+        if None not in ends:
+            return len(ends) == 1
+        rounds = self._observer.agreement.rounds
+        return all(rounds[process.name] >= before[process.name] + ROUNDS_AFTER for process in self.processes)
+
+    def _describe(self) -> Iterator[str]:
+        """Where every device stands, a line each."""
+        for process, state in self._states():
+            if state is None:
+                yield f"  {process.name}: off"
+                continue
+            ack = None if state.promise is None else state.promise.ack
+            promise = ack and (ack.generation, ack.view_digest.hex()[:6], ack.plan_digest.hex()[:6])
+            living = [profile.device for profile in state.view.living]
+            yield (
+                f"  {process.name}: life {state.own.life.incarnation} connected={state.connected} "
+                f"echoing={state.echoing} returns={state.returns_us} view={state.view.digest.hex()[:6]} "
+                f"living={living} probes={dict(state.probes_us)} active={state.active and state.active.generation} "
+                f"promise={promise} round={state.progress.round} finished={state.progress.finished}"
+            )

@@ -1,0 +1,36 @@
+"""The first seed that shows each mutant, as `make mutants` found it."""
+
+from collections.abc import Mapping
+
+KILLED_BY: Mapping[str, int] = {
+    "an ack does not freeze the old generation": 1,
+    "a round is completed after a promise": 1,
+    "an owner merges after a promise": 13,
+    "a device acks twice in a generation": 0,
+    "a device joins a lower generation": 0,
+    "a plan is begun by a majority": 0,
+    "of equal rounds the first heard of is the start": 0,
+    "a generation starts at the least advanced round": 0,
+    "a device comes back under its old life": 2,
+    "a receiver ignores small changes of a profile": 2,
+    "nobody asks for the profiles that it lacks": 6,
+    "a will is trusted": 0,
+    "a cut-off device buries the others": 13,
+    "plans differ from device to device": 0,
+    "envelopes are let in again": 2,
+    "a profile said to one who asked is not believed when relayed": 65,
+    "contributions to another plan are merged": 27,
+    "a contribution that comes twice is merged twice": 22,
+    "an owner merges without waiting for half": 5,
+    "all contributions weigh the same": 1,
+    "a merged slice is applied twice": 0,
+    "each device decides for itself when the run is over": 3,
+    "who falls far behind waits for ever": 211,
+    "what an owner did not take is lost": 1,
+    "what an owner took is sent again": 0,
+    "a residual outlives the state that it belongs to": 0,
+    "an abandoned round leaves a trace": 34,
+    "a new plan loses the residual": 0,
+    "lent samples are trained at home too": 1,
+    "a sample is dealt out again in the same epoch": 0,
+}

@@ -1,0 +1,187 @@
+"""What becomes of deltas: no contribution is merged twice or forgotten, no merged slice is applied twice, no residual
+is lost but where the state itself was replaced. All sums are done again here, in float64.
+
+Layout: `Round` (names one), `Merging` (merged slices and the states that they lead to), `Ledger` (one device's deltas).
+"""
+
+from collections import defaultdict
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from crowd.learning.delta import decode
+from crowd.learning.replica import ReplicaState
+from crowd.planning.plan import DeltaForm, Outer, OuterKind, Plan, SliceOwner
+from crowd.planning.standing import Active
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
+from crowd.units import DeviceId
+from tests.simulation.checks import Findings
+
+Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+LOST_BY_FORM = {DeltaForm.FLOAT32: 1e-6, DeltaForm.FLOAT16: 2e-3, DeltaForm.BLOCKWISE8: 0.5 / 127 * 1.01}
+"""How much of its largest element a decoded vector may be off by."""
+NOISE = 1e-5
+"""Of float32 sums, relative to the largest element."""
+
+
+class Round(NamedTuple):
+    generation: int
+    plan_digest: bytes
+    number: int
+
+
+class Sent(NamedTuple):
+    samples: int
+    data: bytes
+
+
+def expand(data: bytes, form: DeltaForm, elements: int) -> Vector:
+    """(elements,) float64."""
+    return decode(data, form, elements).numpy().astype(np.float64)
+
+
+class Merging:
+    """Every merged slice is the mean of the contributions that it names, and every state follows from the one before by
+    the merged slices, applied once."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._contributions: dict[tuple[Round, int], dict[DeviceId, Sent]] = defaultdict(dict)
+        self._merged: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
+        self._carried: dict[tuple[int, bytes, int], Vector] = {}
+        """What the encodings of an owner's merged slice have not said yet."""
+        self._followed: set[bytes] = set()
+
+    def contributed(self, device: DeviceId, key: Round, index: int, sent: Sent) -> None:
+        """The device encoded this for a slice of that round."""
+        known = self._contributions[key, index].setdefault(device, sent)
+        if known != sent:
+            self._findings.add(f"{device} contributed two things to slice {index} of {_name(key)}")
+
+    def travelled(self, device: DeviceId, header: Contribution, data: bytes) -> None:
+        """A contribution crossed the wire."""
+        key = Round(header.key.generation, header.key.plan_digest, header.key.round)
+        sent = self._contributions[key, header.key.index].get(device)
+        if sent is None or sent != Sent(header.samples, data):
+            self._findings.add(f"{device} sent a contribution to {_name(key)} that it never made")
+
+    def published(self, owner: DeviceId, plan: Plan, header: MergedSlice, data: bytes) -> None:
+        """An owner told everybody, or one who asked, what it merged."""
+        key = header.key
+        if key in self._merged:
+            if self._merged[key] != (header, data):
+                self._findings.add(f"{owner} published slice {key.index} of round {key.round} in two versions")
+            return
+        self._merged[key] = (header, data)
+        span = plan.slices[key.index]
+        if span.owner != owner:
+            self._findings.add(f"{owner} published a slice of {span.owner}'s")
+        planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
+        if not header.senders.keys() <= planned.keys():
+            self._findings.add(f"{owner} merged {sorted(header.senders)}, but only {sorted(planned)} train")
+        elif 2 * sum(planned[sender] for sender in header.senders) < sum(planned.values()):
+            self._findings.add(f"{owner} merged round {key.round} with less than half of the plan's samples")
+        else:
+            self._check_mean(owner, span, header, data)
+
+    def _check_mean(self, owner: DeviceId, span: SliceOwner, header: MergedSlice, data: bytes) -> None:
+        key = header.key
+        elements = span.stop - span.start
+        came = self._contributions[Round(key.generation, key.plan_digest, key.round), key.index]
+        mean = np.zeros(elements)
+        total = sum(header.senders.values())
+        for sender, samples in header.senders.items():
+            sent = came.get(sender)
+            if sent is None or sent.samples != samples:
+                self._findings.add(f"{owner} names {sender} in round {key.round}, which contributed nothing like that")
+                return
+            if samples:
+                mean += expand(sent.data, header.form, elements) * (samples / total)
+        place = (key.generation, key.plan_digest, key.index)
+        wanted = mean + self._carried.get(place, np.zeros(elements))
+        left = wanted - expand(data, header.form, elements)
+        self._carried[place] = left
+        if np.abs(left).max() > LOST_BY_FORM[header.form] * np.abs(wanted).max() + NOISE:
+            self._findings.add(
+                f"slice {key.index} of round {key.round} of generation {key.generation} is not the mean of what "
+                f"{sorted(header.senders)} contributed: {np.abs(left).max():.3g} off of {np.abs(wanted).max():.3g}"
+            )
+
+    def named(self, device: DeviceId, key: Round, index: int) -> bool:
+        """Whether the owner's merged slice contains the device."""
+        merged = self._merged.get(
+            SliceKey(generation=key.generation, plan_digest=key.plan_digest, round=key.number, index=index)
+        )
+        return merged is not None and device in merged[0].senders
+
+    def followed(self, device: DeviceId, active: Active, before: ReplicaState, after: ReplicaState) -> None:
+        """A device went from one state to the next; replicas are compared elsewhere, so each state is checked once."""
+        if after.digest in self._followed:
+            return
+        self._followed.add(after.digest)
+        key = Round(active.generation, active.plan_digest, after.round)
+        parts = []
+        for index, span in enumerate(active.plan.slices):
+            merged = self._merged.get(
+                SliceKey(generation=key.generation, plan_digest=key.plan_digest, round=key.number, index=index)
+            )
+            if merged is None:
+                self._findings.add(f"{device} completed {_name(key)} without slice {index}, which nobody published")
+                return
+            header, data = merged
+            parts.append(expand(data, header.form, span.stop - span.start))
+            if index == 0 and after.samples != before.samples + sum(header.senders.values()):
+                self._findings.add(f"{device} counts {after.samples} samples after {_name(key)}")
+        vector, momentum = step(active.plan.outer, before, np.concatenate(parts))
+        close = NOISE * (1 + np.abs(vector).max())
+        if after.round != before.round + 1 or np.abs(vector - after.vector.numpy()).max() > close:
+            self._findings.add(f"{device} applied something else than the merged slices of {_name(key)}, once")
+        elif (after.momentum is None) != (momentum is None) or (
+            after.momentum is not None
+            and momentum is not None
+            and np.abs(momentum - after.momentum.numpy()).max() > NOISE * (1 + np.abs(momentum).max())
+        ):
+            self._findings.add(f"{device} has another outer momentum after {_name(key)}")
+
+
+def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Vector | None]:
+    """The vector and the momentum after one outer step (Sutskever et al. 2013, in the form of PyTorch's SGD)."""
+    vector = before.vector.numpy().astype(np.float64)
+    if outer.kind is OuterKind.PLAIN:
+        return vector + outer.rate_ppm / 1e6 * merged, None
+    decay = outer.momentum_ppm / 1e6
+    momentum = merged if before.momentum is None else decay * before.momentum.numpy().astype(np.float64) + merged
+    return vector + outer.rate_ppm / 1e6 * (merged + decay * momentum), momentum
+
+
+def _name(key: Round) -> str:
+    return f"round {key.number} of generation {key.generation}"
+
+
+class Ledger:
+    """One life's deltas: made = merged + residual, at every completed round. Starts anew where the state was replaced,
+    as nobody knows what became of the residual then."""
+
+    def __init__(self, findings: Findings, device: DeviceId, elements: int) -> None:
+        self._findings = findings
+        self._device = device
+        self._made = np.zeros(elements)
+        self._merged = np.zeros(elements)
+
+    def completed(self, delta: Vector | None, merged: list[tuple[slice, Vector]], residual: Vector) -> None:
+        """A round is complete: what was trained in it, what of it owners took, and what is left to send."""
+        if delta is not None:
+            self._made += delta
+        for span, vector in merged:
+            self._merged[span] += vector
+        missing = self._made - self._merged - residual
+        scale = np.abs(self._made).max() + np.abs(self._merged).max()
+        if np.abs(missing).max() > NOISE * (1 + scale):
+            self._findings.add(f"{self._device} lost or doubled {np.abs(missing).max():.3g} of its deltas")
+
+    def dropped(self, *, state_replaced: bool) -> None:
+        if not state_replaced:
+            self._findings.add(f"{self._device} dropped its residual, but kept its state")
+        self._made[:] = 0.0
+        self._merged[:] = 0.0

@@ -1,0 +1,124 @@
+"""One scenario, from its beginning to its end or to the first thing that is wrong: `play`, and the `Report` of it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+import anyio
+import attrs
+import structlog
+import torch
+
+import crowd.actors.planner
+import crowd.node
+from crowd.learning.task import Task
+from crowd.learning.work import Work, prepare
+from crowd.planning.plan import Plan
+from crowd.planning.policy import Policy, decide
+from crowd.planning.profile import Profile
+from crowd.protocol import manifest, transfer
+from crowd.units import DeviceId
+from devices.virtual_time import VirtualTimeLoop
+from tests.simulation.bounds import Logs
+from tests.simulation.cluster import Cluster
+from tests.simulation.observer import Observer
+from tests.simulation.scenario import Scenario
+from tests.simulation.watching import watched
+
+torch.set_num_threads(1)
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What a scenario came to."""
+
+    findings: tuple[str, ...]
+    simulated_s: float
+    device_s: float
+    """Summed over all devices, while they were switched on."""
+    rounds: int
+    """Completed by the device that completed the most."""
+    generations: int
+    messages: int
+    shown: int
+    """Samples in training steps."""
+    faults: dict[str, int]
+    dropped: dict[str, int]
+    events: dict[str, int]
+
+
+def play(scenario: Scenario) -> Report:
+    """The same scenario takes the same course each time, bit for bit."""
+    observer = Observer(scenario)
+    cluster: Cluster
+
+    async def main() -> float:
+        nonlocal cluster
+        cluster = Cluster(scenario, observer)
+        await cluster.run()
+        return anyio.current_time()
+
+    with (
+        watched(observer),
+        _logs_to(observer.logs),
+        _cut_into(scenario.chunk_bytes),
+        mock.patch.object(crowd.node, "prepare", _prepare),
+        mock.patch.object(crowd.actors.planner, "decide", _Decisions()),
+    ):
+        simulated_s = anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+    return Report(
+        findings=tuple(observer.findings.texts),
+        simulated_s=simulated_s,
+        device_s=sum(process.on_s for process in cluster.processes),
+        rounds=max(observer.agreement.rounds.values(), default=0),
+        generations=len(observer.agreement.generations),
+        messages=sum(observer.wire.messages.values()),
+        shown=observer.lessons.shown,
+        faults=dict(cluster.injected),
+        dropped=dict(cluster.network.dropped),
+        events=dict(observer.logs.events),
+    )
+
+
+@contextmanager
+def _logs_to(logs: Logs) -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(processors=[logs], wrapper_class=structlog.make_filtering_bound_logger(0))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _cut_into(chunk_bytes: int | None) -> Iterator[None]:
+    with ExitStack() as stack:
+        if chunk_bytes is not None:
+            for module, name in ((manifest, "INLINE_BYTES_MAX"), (manifest, "CHUNK_BYTES"), (transfer, "CHUNK_BYTES")):
+                stack.enter_context(mock.patch.object(module, name, chunk_bytes))
+        yield
+
+
+# --- what would be worked out again and again -------------------------------------------------------------------------
+
+_works: dict[tuple[DeviceId, int, int], Work] = {}
+
+
+def _prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
+    """As production does, but only once for equal data: most of a short simulation would be spent on it."""
+    key = (device, len(task.data), task.epochs_max)  # type: ignore[arg-type]  # these data sets have a length
+    if key not in _works:
+        _works[key] = prepare(task, device=device, data_epoch=data_epoch)
+    return _works[key]
+
+
+class _Decisions:
+    """Policies are pure, so what one device has worked out holds for all that ask the very same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Profile, ...], Plan] = {}
+
+    def __call__(self, living: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
+        if living not in self._known:
+            self._known[living] = decide(living, policies)
+        return self._known[living]

@@ -1,0 +1,180 @@
+"""One simulated device: a production node that is switched on and off, frozen and slowed down."""
+
+import asyncio
+import random
+import traceback
+from typing import Any
+
+import anyio
+
+from brokers.network import Network
+from crowd.config import NodeConfig
+from crowd.errors import BrokerRefused
+from crowd.learning.task import Task
+from crowd.node import Node
+from crowd.ports import Broker, Device, Signer
+from crowd.units import device_id
+from devices.emulated import VirtualCompute
+from devices.sensors import FixedSensor
+from devices.store import MemoryStore
+from devices.virtual_time import PROCESS, VirtualTimeLoop
+from tests.simulation import work
+from tests.simulation.observer import Observer
+from tests.simulation.scenario import DevicePart, Scenario
+
+CLUSTER = "home"
+RESTART_S = 2.0
+"""Until a process that ended because the broker was away is started again."""
+
+
+class _WatchedNode(Node):
+    """Reports what its observers would see."""
+
+    def __init__(self, observer: Observer, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._observer = observer
+
+    def _observe(self, news: Any) -> None:
+        self._observer.observed(self.name, news)
+        super()._observe(news)
+
+
+class Process:
+    """The device of that number of a scenario."""
+
+    def __init__(
+        self, index: int, part: DevicePart, scenario: Scenario, observer: Observer, network: Network, signer: Signer
+    ) -> None:
+        self.index = index
+        self.part = part
+        self.name = device_id(part.name)
+        self.running = False
+        """Whether its node has started and not ended."""
+        self.on_s = 0.0
+        """For how long it was switched on, without the present time."""
+        self._scenario = scenario
+        self._observer = observer
+        self._network = network
+        self._broker: Broker = network.broker(self.name, part.link, cluster=CLUSTER)
+        self._signer = signer
+        self._compute = VirtualCompute(part.speed_kflops)
+        self._store = MemoryStore()
+        self._lives = 0
+        self._wanted = False
+        self._scope: anyio.CancelScope | None = None
+        self._ended = anyio.Event()
+        self._frozen = False
+
+    # --- on and off ---------------------------------------------------------------------------------------------------
+
+    def switch_on(self, tasks: anyio.abc.TaskGroup) -> None:
+        if not self._wanted:
+            self._wanted = True
+            tasks.start_soon(self._live, name=self.name)
+
+    def cut_off(self, *, will_after_s: float) -> None:
+        """Without a word."""
+        if self._wanted:
+            self._wanted = False
+            self._network.drop(self.name, will_after_s=will_after_s)
+            self.thaw()
+            if self._scope is not None:
+                self._scope.cancel()
+
+    async def switch_off(self) -> None:
+        """It may say goodbye."""
+        self._wanted = False
+        self.thaw()
+        if self._scope is not None:
+            self._scope.cancel()
+            await self._ended.wait()
+
+    def lose_disk(self) -> None:
+        self._store = MemoryStore()
+
+    async def _live(self) -> None:
+        if self._lives:
+            await self._ended.wait()
+        PROCESS.set(self.name)
+        self._ended = anyio.Event()
+        began_s = anyio.current_time()
+        try:
+            while self._wanted:
+                with anyio.CancelScope() as self._scope:
+                    await self._run_node()
+                self.running = False
+                if self._wanted:
+                    with anyio.CancelScope() as self._scope:
+                        await anyio.sleep(RESTART_S)
+        finally:
+            self.running, self._scope = False, None
+            self.on_s += anyio.current_time() - began_s
+            self._ended.set()
+
+    async def _run_node(self) -> None:
+        self._lives += 1
+        self._observer.process_began(self.name)
+        try:
+            async with self._make_node():
+                self.running = True
+                await anyio.sleep_forever()
+        except BrokerRefused:
+            pass  # the broker was away when it started: it is started again, as a service manager would
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            self._observer.findings.add(f"{self.name} ended with {error!r}\n{trace}")
+            self._wanted = False
+
+    def _make_node(self) -> Node:
+        part, scenario = self.part, self._scenario
+        config = NodeConfig(
+            name=part.name,
+            cluster=CLUSTER,
+            broker="memory://simulation",
+            share=part.share,
+            policy=scenario.policy,
+            members_min=scenario.members_min,
+            uplink_mbps=part.link.uplink_bytes_s / 125_000,
+            downlink_mbps=part.link.downlink_bytes_s / 125_000,
+        )
+        self._compute = VirtualCompute(part.speed_kflops)
+        return _WatchedNode(
+            self._observer,
+            config,
+            task=self._make_task,
+            device=Device(compute=self._compute, sensor=FixedSensor(memory_free_bytes=part.memory_bytes)),
+            broker=self._broker,
+            signer=self._signer,
+            store=self._store,
+            chance=random.Random(f"{scenario.seed}/{self.name}/{self._lives}"),
+        )
+
+    def _make_task(self, name: str) -> Task:
+        return work.make_task(
+            self.index,
+            samples=self._scenario.samples,
+            epochs_max=self._scenario.epochs_max,
+            listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
+        )
+
+    # --- slower than it should be -------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        if self._wanted and not self._frozen:
+            self._frozen = True
+            _loop().freeze(self.name)
+
+    def thaw(self) -> None:
+        if self._frozen:
+            self._frozen = False
+            _loop().thaw(self.name)
+
+    def run_at(self, factor: float) -> None:
+        """Of its speed."""
+        self._compute.speed_kflops = max(1, round(self.part.speed_kflops * factor))
+
+
+def _loop() -> VirtualTimeLoop:
+    running = asyncio.get_running_loop()
+    assert isinstance(running, VirtualTimeLoop)
+    return running

@@ -1,0 +1,140 @@
+"""What a seed stands for: a cluster, its links, and everything that goes wrong with it, and when.
+
+Layout: `FaultKind` and `Fault`, `DevicePart` (one device), `Scenario` (all of it), `draw` (from a seed).
+"""
+
+import enum
+import random
+
+import attrs
+
+from brokers.network import LinkSpec, Mishaps
+from crowd.planning.profile import Share
+from crowd.units import MEBIBYTE
+
+
+class FaultKind(enum.Enum):
+    KILL = "kill"
+    """The process dies; its connection breaks, so that the broker publishes the will at once."""
+    POWER_LOSS = "power loss"
+    """The device is gone, and the broker finds out only later."""
+    BATTERY = "battery"
+    """As a power loss, and back only when somebody charges it: in the healed cluster."""
+    FREEZE = "freeze"
+    """A closed lid: nothing runs, the clock goes on."""
+    CUT = "cut"
+    CUT_UP = "cut up"
+    CUT_DOWN = "cut down"
+    BROKER = "broker"
+    """It crashes and forgets everything."""
+    MUTE = "mute"
+    """The device lives, but its promises never arrive."""
+    SPEED = "speed"
+    STALE_WILL = "stale will"
+    WEATHER = "weather"
+    """For a while messages are lost, doubled and held up."""
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    at_s: float
+    kind: FaultKind
+    device: int
+    lasts_s: float
+    factor: float = 1.0
+    """Of the speed."""
+    mishaps: Mishaps = attrs.field(factory=Mishaps)
+    """Of the weather."""
+
+
+@attrs.frozen(kw_only=True)
+class DevicePart:
+    name: str
+    speed_kflops: int
+    memory_bytes: int
+    link: LinkSpec
+    share: Share
+    starts_at_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    seed: int
+    devices: tuple[DevicePart, ...]
+    policy: str
+    host: int | None
+    """Which device the broker runs on."""
+    members_min: int
+    queue_messages_max: int
+    chunk_bytes: int | None
+    """Of transfers, so that even small ones come in many pieces; `None`: as in production."""
+    samples: int
+    """Of each device."""
+    epochs_max: int
+    faults: tuple[Fault, ...]
+    faults_until_s: float
+
+    def only(self, faults: tuple[int, ...]) -> "Scenario":
+        """The same with these of its faults, by their places."""
+        return attrs.evolve(self, faults=tuple(self.faults[place] for place in faults))
+
+
+WEATHERS = {
+    "mild": Mishaps(lost=0.01, duplicated=0.01, held_up=0.02),
+    "rough": Mishaps(lost=0.1, duplicated=0.1, held_up=0.1),
+    "savage": Mishaps(lost=0.3, duplicated=0.2, held_up=0.3, held_up_s_max=3.0),
+}
+FAULTS_UNTIL_S = 45.0
+"""Later nothing goes wrong any more."""
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of `seed`: 3 to 12 devices, at least 3 faults."""
+    chance = random.Random(seed)
+    count = chance.choice((3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 6, chance.randint(7, 12)))
+    devices = tuple(_device(chance, index) for index in range(count))
+    faults = [_fault(chance, count) for _ in range(chance.choice((3, 3, 4, 5, 6, 8, 12)))]
+    return Scenario(
+        seed=seed,
+        devices=devices,
+        policy=chance.choice(("crowd_learning", "crowd_learning", "crowd_learning", "fedavg", "ship_once")),
+        host=chance.randrange(count) if chance.random() < 0.1 else None,
+        members_min=chance.choice((1, 2, count)),
+        queue_messages_max=chance.choice((1000, 1000, 100, 10)),
+        chunk_bytes=chance.choice((None, None, None, 256)),
+        samples=chance.choice((6, 12, 24)),
+        epochs_max=chance.choice((3, 20, 10_000)),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        faults_until_s=FAULTS_UNTIL_S,
+    )
+
+
+def _device(chance: random.Random, index: int) -> DevicePart:
+    rate_bytes_s = chance.choice((25_000, 250_000, 1_250_000, 6_000_000))
+    return DevicePart(
+        name=f"d{index}",
+        speed_kflops=chance.choice((3, 5, 8, 12, 20)),
+        memory_bytes=chance.choice((128, 1024)) * MEBIBYTE,
+        link=LinkSpec(
+            uplink_bytes_s=rate_bytes_s,
+            downlink_bytes_s=rate_bytes_s * chance.choice((1, 1, 4)),
+            latency_s=chance.choice((0.0005, 0.003, 0.02, 0.1)),
+            jitter_s=chance.choice((0.0, 0.005, 0.05)),
+            half_duplex=chance.random() < 0.3,
+            loss=chance.choice((0.0, 0.0, 0.01, 0.1)),
+        ),
+        share=chance.choice((Share.RAW, Share.RAW, Share.RAW, Share.FEATURES, Share.NEVER)),
+        starts_at_s=chance.choice((0.0, 0.0, round(chance.uniform(0.0, 5.0), 3))),
+    )
+
+
+def _fault(chance: random.Random, count: int) -> Fault:
+    kind = chance.choice(tuple(FaultKind))
+    return Fault(
+        at_s=round(chance.uniform(1.0, FAULTS_UNTIL_S), 3),
+        kind=kind,
+        device=chance.randrange(count),
+        lasts_s=chance.choice((0.3, 1.0, 3.0, 8.0, 20.0, 30.0)),
+        factor=chance.choice((0.2, 0.5, 2.0, 4.0)) if kind is FaultKind.SPEED else 1.0,
+        mishaps=WEATHERS[chance.choice(tuple(WEATHERS))] if kind is FaultKind.WEATHER else Mishaps(),
+    )

@@ -1,0 +1,80 @@
+"""The work of simulated devices: a small classification problem whose every sample can be told from all others.
+
+Each sample carries its number in its first feature, which the network leaves aside but tells to whoever `listens`: so a
+check sees which samples are trained without asking the code that hands them out.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from crowd.learning.task import Task
+
+FEATURES = 8
+HIDDEN = 16
+SAMPLES_MAX = 1000
+"""Of one device."""
+EVALUATED = 40
+
+Listener = Callable[[Tensor], None]
+"""Called with the numbers (batch,) of the samples of one training step; 0 is no sample."""
+
+
+def number_of(device: int, index: int) -> int:
+    """Of a device's sample; 1 or above."""
+    return device * SAMPLES_MAX + index + 1
+
+
+def owner_of(number: int) -> int:
+    """Whose sample it is."""
+    return (number - 1) // SAMPLES_MAX
+
+
+class Told(torch.nn.Module):
+    """`network` on all features but the first, which goes to `listen` in training."""
+
+    def __init__(self, network: torch.nn.Module, listen: Listener) -> None:
+        super().__init__()
+        self.network = network
+        self._listen = listen
+
+    def forward(self, inputs: Tensor) -> Tensor:  # (batch, 1 + FEATURES) -> (batch, 2)
+        if self.training and torch.is_grad_enabled():
+            self._listen(inputs[:, 0])
+        outputs: Tensor = self.network(inputs[:, 1:])
+        return outputs
+
+
+def make_task(device: int, *, samples: int, epochs_max: int, listen: Listener) -> Task:
+    """The task of the device of that number: to tell two overlapping blobs apart. The target is out of reach."""
+    return Task(
+        name="told",
+        model=lambda: Told(_network(seed=device), listen),
+        data=_data(device, samples),
+        evaluation=_data(-1, EVALUATED),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+        batch_size=4,
+        target_accuracy=1.0,
+        epochs_max=epochs_max,
+    )
+
+
+@functools.cache
+def _data(device: int, samples: int) -> TensorDataset:
+    random = np.random.default_rng(device + 1)
+    labels = random.permutation(np.arange(samples) % 2)
+    inputs = random.standard_normal((samples, FEATURES)) + (labels[:, None] - 0.5)
+    numbers = [[0.0 if device < 0 else float(number_of(device, index))] for index in range(samples)]
+    features = np.hstack([np.array(numbers), inputs]).astype(np.float32)
+    return TensorDataset(torch.from_numpy(features), torch.from_numpy(labels))
+
+
+def _network(seed: int) -> torch.nn.Module:
+    """Like any user's network it starts differently on each device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(FEATURES, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 2))

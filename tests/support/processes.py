@@ -1,0 +1,106 @@
+"""Real `crowd node` processes for tests: `NodeProcess` (one), `Home` (three devices of one household)."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from crowd.protocol.identity import generate_key, public_line, write_key
+from tests.support.mosquitto import Mosquitto
+
+CROWD = str(Path(sys.executable).with_name("crowd"))
+PATIENCE_S = 180.0
+NAMES = ("attic", "cellar", "kitchen")
+
+
+class NodeProcess:
+    """One `crowd node` (without `once` it stays when the run is over), whose log lines can be waited for."""
+
+    def __init__(self, name: str, directory: Path, *, once: bool = True) -> None:
+        self.name = name
+        self.result = directory / f"{name}.json"
+        self.lines: list[str] = []
+        self._unread: queue.Queue[str | None] = queue.Queue()
+        command = [CROWD, "node", "--config", str(directory / f"{name}.toml"), "--json", str(self.result)]
+        self.process = subprocess.Popen(
+            [*command, "--once"] if once else command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "400"},
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self._unread.put(line)
+        self._unread.put(None)
+
+    def wait_for(self, wanted: Callable[[str], bool]) -> str:
+        while (line := self._unread.get(timeout=PATIENCE_S)) is not None:
+            if wanted(line):
+                return line
+        raise AssertionError(f"{self.name} ended without it:\n" + "".join(self.lines[-30:]))
+
+    def wait_for_round(self, number: int) -> None:
+        self.wait_for(lambda line: "round_complete" in line and f"round={number} " in f"{line.strip()} ")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.close()
+
+    def finish(self) -> dict[str, object]:
+        """Exit code 0, and the run that it wrote."""
+        assert self.process.wait(timeout=PATIENCE_S) == 0, "".join(self.lines[-30:])
+        self.close()
+        run: dict[str, object] = json.loads(self.result.read_text())["runs"][0]
+        return run
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=PATIENCE_S)
+        self._reader.join(timeout=PATIENCE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Home:
+    """Three devices with keys, and a broker; each has its part of a built-in task, another one brings its own data.
+    `train` are further lines of every `node.toml`, for its section of that name."""
+
+    def __init__(self, directory: Path, broker: Mosquitto, task: str, *, train: str = "") -> None:
+        self.directory = directory
+        self.broker = broker
+        self._started: list[NodeProcess] = []
+        lines = []
+        for name in NAMES:
+            key = generate_key()
+            write_key(directory / f"{name}.key", key)
+            lines.append(public_line(name, key))
+        (directory / "members.toml").write_text("\n".join(lines) + "\n")
+        for part, name in enumerate(NAMES):
+            partition = "subject" if task == "watch" else "dirichlet"
+            data = f'[data]\npartition = "{partition}"\npart = {part}\nparts = {len(NAMES)}\n'
+            (directory / f"{name}.toml").write_text(
+                f'[node]\nname = "{name}"\ncluster = "home"\nbroker = "{broker.url}"\nkey_file = "{name}.key"\n'
+                f'members_file = "members.toml"\nstate_dir = "state-{name}"\n'
+                f'[train]\ntask = "{task}"\nmembers_min = {len(NAMES)}\n{train}' + ("" if ":" in task else data)
+            )
+
+    def start(self, name: str, *, once: bool = True) -> NodeProcess:
+        process = NodeProcess(name, self.directory, once=once)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._started:
+            process.close()
