@@ -60,7 +60,10 @@ class Lab(World):
     def run(self, trial: Trial, report: Report) -> Outcome:
         fit = self.fit(trial)
         one_kflops = self._speeds_kflops[trial.task]
-        return anyio.run(LabCluster.run, fit.trial, report, one_kflops, check_machine())
+        outcome = anyio.run(LabCluster.run, fit.trial, report, one_kflops, check_machine())
+        if outcome is None:
+            raise KeyboardInterrupt
+        return outcome
 
 
 def _check(trial: Trial) -> None:

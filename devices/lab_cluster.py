@@ -4,7 +4,6 @@ Layout: `LabCluster` (all devices), `_Machine` (one device over all its lives), 
 for each other).
 """
 
-import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack
@@ -94,16 +93,20 @@ class LabCluster(Course):
         self.broker: LabBroker
 
     @classmethod
-    async def run(cls, trial: Trial, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]) -> Outcome:
-        """Train to the end; `one_kflops` is what an unlimited processor here trains."""
+    async def run(
+        cls, trial: Trial, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]
+    ) -> Outcome | None:
+        """Train to the end; `one_kflops` is what an unlimited processor here trains. `None` if this process was told
+        to end, by SIGINT or SIGTERM."""
         with Site(hierarchies) as site:
             cluster = cls(trial, report, site, one_kflops=one_kflops)
             with cluster.counters:
                 return await cluster.train()
 
-    async def train(self) -> Outcome:
+    async def train(self) -> Outcome | None:
+        outcome = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_end_when_told)
+            tasks.start_soon(_cancel_when_told, tasks.cancel_scope)
             self.broker = LabBroker(self.site, self._broker_place, tasks)
             await self.broker.start()
             for machine in self._machines:
@@ -290,8 +293,7 @@ def _shape(kind: DeviceKind) -> Shape:
     )
 
 
-async def _end_when_told() -> None:
-    """SIGTERM ends this process as SIGINT does: everything is cleaned up."""
-    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+async def _cancel_when_told(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
-            os.kill(os.getpid(), signal.SIGINT)
+            scope.cancel()

@@ -260,8 +260,8 @@ class Planner(Actor[PlannerMessage]):
             return
         for profile in self._peers():
             result = self._results.get(profile.device)
-            if result is None or result.progress.run != state.own.run:
-                return
+            if result is None or result.progress != state.progress:
+                return  # it is still on its way to the same final state
         self._over_run = state.own.run
         self._observe(RunOver(run=self._over_run))
 

@@ -516,12 +516,14 @@ class Trainer(Actor[TrainerMessage]):
         deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
         samples = sum(first.senders.values())
         streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
-        spent = state.samples + samples >= plan.epochs_max * plan.samples_total
+        epochs_ppm = samples * 1_000_000 // plan.samples_total
+        spent = state.epochs_ppm + epochs_ppm >= plan.epochs_max * 1_000_000
         proposed = replica.apply(
             state,
             plan.outer,
             torch.cat(deltas),
             samples=samples,
+            epochs_ppm=epochs_ppm,
             counters=first.counters or state.counters,
             streak=streak,
             finished=is_reached(streak) or spent,

@@ -5,9 +5,10 @@ Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (d
 integer microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import attrs
 
@@ -41,6 +42,7 @@ from crowd.planning.events import (
     Tick,
     ViewRequested,
 )
+from crowd.planning.plan import Member
 from crowd.planning.profile import Profile, Share
 from crowd.planning.standing import Active, Decide, Promise, State
 from crowd.units import SECOND_US, DeviceId, Life
@@ -67,6 +69,9 @@ class _Turn:
 
 def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
+    if isinstance(event, AckHeard) and _awaits_more(state, event.ack):
+        # most of what a large cluster says: nothing follows from it but that there is one less to wait for
+        return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, event.ack)), ()
     turn = _Turn(attrs.evolve(state, now_us=max(now_us, state.now_us)), decide)
     round_complete = _take_in(turn, event)
     _rise_above(turn)
@@ -137,8 +142,9 @@ def next_deadline_us(state: State) -> int | None:
         due.append(rested_us)
     if state.echoing:  # else nobody is suspected, and nobody buried
         due.extend(state.probes_us.values())
+        silence_us = state.silence_us
         due.extend(
-            state.heard_us[device] + state.silence_us
+            state.heard_us[device] + silence_us
             for device in state.watched
             if device != state.me and device in state.heard_us and device not in state.probes_us
         )
@@ -365,8 +371,9 @@ def _watch(turn: _Turn) -> None:
     state = turn.state
     if not state.echoing:
         return
+    silence_us = state.silence_us
     for device in sorted(state.watched):
-        silent = device in state.heard_us and state.now_us - state.heard_us[device] >= state.silence_us
+        silent = device in state.heard_us and state.now_us - state.heard_us[device] >= silence_us
         if (silent or device in state.offline) and device != state.me and device not in state.probes_us:
             turn.set(probes_us={**turn.state.probes_us, device: state.now_us + state.timing.probe_us})
             turn.emit(SendProbe(device=device))
@@ -378,13 +385,14 @@ def _missing_acks(state: State) -> Iterator[DeviceId]:
     if promise is None or (state.active is not None and state.active.generation >= promise.ack.generation):
         return
     for member in promise.plan.members:
-        if (
-            member.device != state.me
-            and not _matches(state.acks.get(member.device), promise.ack, member.life)
-            and state.view.is_living(member.device)
-            and state.view.profiles[member.device].life == member.life
-        ):
+        if not _matches(state.acks.get(member.device), promise.ack, member.life) and _is_awaited(state, member):
             yield member.device
+
+
+def _is_awaited(state: State, member: Member) -> bool:
+    """Whether that life of another device is still there to give its ack."""
+    living = state.view.is_living(member.device) and state.view.profiles[member.device].life == member.life
+    return living and member.device != state.me
 
 
 def _is_waiting(state: State) -> bool:
@@ -437,15 +445,28 @@ def _hear_ack(turn: _Turn, ack: Ack) -> None:
         _ask(turn, ack.device)
     known = state.acks.get(ack.device)
     if known is None or (ack.life, ack.generation) > (known.life, known.generation):
-        votes = Counter(state.votes)
-        votes[ack.generation, ack.view_digest] += 1
-        if known is not None:
-            votes -= Counter([(known.generation, known.view_digest)])
-        turn.set(
-            acks={**state.acks, ack.device: ack},
-            votes=votes,
-            generation_known=max(state.generation_known, ack.generation),
-        )
+        turn.set(generation_known=max(state.generation_known, ack.generation), **_noted(state, ack))
+
+
+def _noted(state: State, ack: Ack) -> dict[str, Any]:
+    """What changes in `state` with a new ack of another device."""
+    votes = Counter(state.votes)
+    votes[ack.generation, ack.view_digest] += 1
+    known = state.acks.get(ack.device)
+    if known is not None:
+        votes -= Counter([(known.generation, known.view_digest)])
+    return {"acks": {**state.acks, ack.device: ack}, "votes": votes}
+
+
+def _awaits_more(state: State, ack: Ack) -> bool:
+    """Whether this is a first matching ack of a member, and others are still missing."""
+    promise = state.promise
+    if promise is None or ack.generation != promise.ack.generation or ack.device not in state.view.profiles:
+        return False
+    if not _matches(ack, promise.ack, state.view.profiles[ack.device].life):
+        return False
+    missing = tuple(itertools.islice(_missing_acks(state), 2))
+    return len(missing) == 2 and not _matches(state.acks.get(ack.device), promise.ack, ack.life)
 
 
 def _ack(turn: _Turn, *, round_complete: bool) -> None:
@@ -616,5 +637,6 @@ def _beat(turn: _Turn) -> None:
     turn.set(beat_due_us=state.now_us + pause_us)
     generation = state.promise.ack.generation if state.promise is not None else 0
     turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))
-    if state.now_us - state.said_us >= state.timing.repeat_us:
+    repeat_us = max(state.timing.repeat_us, state.timing.repeat_each_us * len(state.view.living))
+    if state.now_us - state.said_us >= repeat_us:
         _repeat(turn)  # everybody hears it, even who does not know this device, or thinks that it is dead

@@ -33,6 +33,8 @@ class Timing:
     ask_again_us: int = SECOND_US
     repeat_us: int = 300 * SECOND_US
     """A promise is said again after so long, whatever happens."""
+    repeat_each_us: int = 10 * SECOND_US
+    """Or, in a large cluster, after so long for each device: nobody has to hear more often than that."""
     return_max_us: int = 600 * SECOND_US
     afterglow_us: int = 300 * SECOND_US
 

@@ -127,7 +127,8 @@ class Actor(abc.ABC, Generic[M]):
 
     async def _serve(self, mailbox: Mailbox[M]) -> NoReturn:
         while True:
-            await anyio.lowlevel.checkpoint()  # a mailbox that is never empty must not hold up other actors
+            if not mailbox.is_empty:
+                await anyio.lowlevel.checkpoint()  # a mailbox that is never empty must not hold up other actors
             due = self._due()
             if due <= anyio.current_time():
                 await self.tick()

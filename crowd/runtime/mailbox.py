@@ -88,6 +88,11 @@ class Mailbox(Generic[M]):
             raise MailboxFull(f"the mailbox of {self.owner} holds {self._size} messages: wait, or send less")
         self._accept(message)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `get` would wait."""
+        return not self._messages
+
     async def get(self) -> M:
         """The oldest message; waits for one. Cancelled, it takes none."""
         while (message := self.get_nowait()) is None:

@@ -17,8 +17,8 @@ from tests.learning import golden
 from tests.learning.nets import linear, normalised
 
 GOLDEN = {
-    "plain": "3dad03407bb4205fb2c2cbe72ce962ab",
-    "nesterov": "69eb1df9e2160273fae4090a1922b1e5",
+    "plain": "cbc5f02140aaffff8095754a1d664b65",
+    "nesterov": "b948e58a1f10d7d0a205b1c089e571c9",
     "float32": "074eb12f11888125e453643a92edf893",
     "float16": "d8a086cce11bc5c6b4d4bf129e74c16a",
     "blockwise8": "d4673016752c42a411cfcbe9ed485ba8",
@@ -35,7 +35,9 @@ def state_of(model: torch.nn.Module) -> ReplicaState:
 
 
 def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer = PLAIN) -> ReplicaState:
-    return replica.apply(state, outer, delta, samples=5, counters=state.counters, streak=0, finished=False)
+    return replica.apply(
+        state, outer, delta, samples=5, epochs_ppm=0, counters=state.counters, streak=0, finished=False
+    )
 
 
 # --- bitwise identical everywhere -------------------------------------------------------------------------------------
@@ -81,8 +83,11 @@ def test_a_nesterov_round_keeps_momentum_and_looks_ahead() -> None:
 def test_a_round_counts_itself_and_its_samples_and_leaves_the_old_state_alone() -> None:
     state = state_of(normalised())
     before = state.vector.clone()
-    after = replica.apply(state, Outer(), torch.ones_like(before), samples=12, counters=(7,), streak=1, finished=True)
+    after = replica.apply(
+        state, Outer(), torch.ones_like(before), samples=12, epochs_ppm=250_000, counters=(7,), streak=1, finished=True
+    )
     assert (after.run, after.round, after.samples, after.streak, after.finished) == (1, 1, 12, 1, True)
+    assert after.epochs_ppm == state.epochs_ppm + 250_000
     assert after.counters == (7,)
     assert torch.equal(state.vector, before)
     assert after.progress.digest == after.digest
@@ -92,7 +97,7 @@ def test_a_round_counts_itself_and_its_samples_and_leaves_the_old_state_alone() 
 def test_integer_buffers_follow_the_largest_and_never_fall() -> None:
     state = attrs.evolve(state_of(normalised()), counters=(9,))
     after = replica.apply(
-        state, Outer(), torch.zeros_like(state.vector), samples=1, counters=(4,), streak=0, finished=False
+        state, Outer(), torch.zeros_like(state.vector), samples=1, epochs_ppm=0, counters=(4,), streak=0, finished=False
     )
     assert after.counters == (9,)
 
@@ -102,7 +107,7 @@ def test_a_merged_delta_of_another_length_is_refused(elements: int | None, count
     state = state_of(normalised())
     delta = torch.zeros(elements or state.vector.numel())
     with pytest.raises(MalformedMessage, match="does not fit"):
-        replica.apply(state, Outer(), delta, samples=1, counters=counters, streak=0, finished=False)
+        replica.apply(state, Outer(), delta, samples=1, epochs_ppm=0, counters=counters, streak=0, finished=False)
 
 
 def test_a_state_that_overflows_is_reported_as_divergence() -> None:
@@ -177,6 +182,7 @@ STATE = ReplicaState(
         {"run": 2},
         {"round": 3},
         {"samples": 31},
+        {"epochs_ppm": 1},
         {"streak": 0},
         {"finished": True},
     ],
@@ -198,7 +204,15 @@ def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
 def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> bytes:
     """A file like that of `STATE`, with other tensors or figures."""
     plain = {"vector": STATE.vector, "counters": torch.tensor(STATE.counters), "momentum": STATE.momentum}
-    figures = {"run": 1, "round": 2, "samples": 30, "streak": 1, "finished": False, "digest": STATE.digest.hex()}
+    figures = {
+        "run": 1,
+        "round": 2,
+        "samples": 30,
+        "epochs_ppm": 0,
+        "streak": 1,
+        "finished": False,
+        "digest": STATE.digest.hex(),
+    }
     kept = {name: tensor for name, tensor in (plain | (tensors or {})).items() if tensor is not None}
     described = {name: figure for name, figure in (figures | changes).items() if figure is not None}
     return safetensors.torch.save(kept, metadata={"state": json.dumps(described)})

@@ -276,7 +276,13 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
             trainer.steps(pools[device], samplers[device], len(pools[device]), never)
             deltas.append(trainer.delta(states[device]) * (len(pools[device]) / 90))
             counters.append(trainer.counters())
-        merged = {"samples": 90, "counters": tuple(map(max, *counters)), "streak": 0, "finished": False}
+        merged = {
+            "samples": 90,
+            "epochs_ppm": 1_000_000,
+            "counters": tuple(map(max, *counters)),
+            "streak": 0,
+            "finished": False,
+        }
         states = {device: replica.apply(state, Outer(), sum(deltas), **merged) for device, state in states.items()}
     assert states[A].digest == states[B].digest
     assert states[A].samples == 12 * 90

@@ -202,7 +202,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             Trainer,
             "_next_state",
             (
-                "state.samples + samples >= plan.epochs_max * plan.samples_total",
+                "state.epochs_ppm + epochs_ppm >= plan.epochs_max * 1_000_000",
                 "2 * self._figures.samples_trained >= plan.epochs_max * plan.samples_total",
             ),
         ),
