@@ -166,7 +166,8 @@ class Planner(Actor[PlannerMessage]):
         await self._step(events.Tick(), at_least_us=agreement.next_deadline_us(self._state) if self._state else None)
 
     async def _begin_if_settled(self) -> None:
-        if self._state is not None or self._own is None or self._settled_us is None or now_us() < self._settled_us:
+        # the clock of floats may wake a hair too early for integers
+        if self._state is not None or self._own is None or self._settled_us is None or now_us() + 1 < self._settled_us:
             return
         run = self._first_run()
         # the mailbox may hold a profile of a former life of these actors

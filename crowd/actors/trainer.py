@@ -40,8 +40,9 @@ from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
 from crowd.runtime import Actor, ActorRef
-from crowd.units import SECOND_US, Address, Channel, DeviceId
+from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
 
+BILLION = 1_000_000_000
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_ROUNDS = 3
 FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
@@ -296,9 +297,12 @@ class Trainer(Actor[TrainerMessage]):
         await self._data_mover.tell(inbox.Forget(generation=active.generation))
         if active.plan.has_work:
             self._figures.begin(now_us(), self._traffic())
+        self._borrowed, self._borrow_again_us, self._pool = {}, None, None
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
             await self._borrow(active)
+        else:
+            await self._compute.run(partial(self._lent.keep_only, {}))
         await self._carry_out(self._rounds.activate(active, now_us()))
         early, self._early = self._early, deque(maxlen=EARLY_MAX)
         for message in early:
@@ -516,14 +520,14 @@ class Trainer(Actor[TrainerMessage]):
         deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
         samples = sum(first.senders.values())
         streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
-        epochs_ppm = samples * 1_000_000 // plan.samples_total
-        spent = state.epochs_ppm + epochs_ppm >= plan.epochs_max * 1_000_000
+        epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
+        spent = state.epochs_ppb + epochs_ppb >= plan.epochs_max * BILLION
         proposed = replica.apply(
             state,
             plan.outer,
             torch.cat(deltas),
             samples=samples,
-            epochs_ppm=epochs_ppm,
+            epochs_ppb=epochs_ppb,
             counters=first.counters or state.counters,
             streak=streak,
             finished=is_reached(streak) or spent,

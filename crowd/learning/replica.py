@@ -25,7 +25,7 @@ from crowd.planning.ack import Progress
 from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
 
-_FIGURES = ("run", "round", "samples", "epochs_ppm", "streak")
+_FIGURES = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096
 
 
@@ -44,8 +44,8 @@ class ReplicaState:
     """The last complete round."""
     samples: int = 0
     """Merged so far, over all devices."""
-    epochs_ppm: int = 0
-    """Epochs so far, in millionths: each round counts by what was an epoch then, however many devices come and go."""
+    epochs_ppb: int = 0
+    """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
     finished: bool = False
@@ -55,7 +55,7 @@ class ReplicaState:
         """BLAKE2b (16 bytes) of all of it, in little-endian bytes."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
-        figures = (self.run, self.round, self.samples, self.epochs_ppm, self.streak)
+        figures = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
         hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *figures, *self.counters))
         for tensor in (self.vector, self.momentum):
             if tensor is not None:
@@ -128,12 +128,12 @@ def apply(
     mean_delta: Tensor,
     *,
     samples: int,
-    epochs_ppm: int,
+    epochs_ppb: int,
     counters: tuple[int, ...],
     streak: int,
     finished: bool,
 ) -> ReplicaState:
-    """The state after one more round, in which `samples` were trained, `epochs_ppm` of an epoch, and the merged delta
+    """The state after one more round, in which `samples` were trained, `epochs_ppb` of an epoch, and the merged delta
     is `mean_delta`.
 
     `counters` are the largest over the senders; the state's own are never lowered. Bitwise the same on every processor.
@@ -166,7 +166,7 @@ def apply(
         run=state.run,
         round=state.round + 1,
         samples=state.samples + samples,
-        epochs_ppm=state.epochs_ppm + epochs_ppm,
+        epochs_ppb=state.epochs_ppb + epochs_ppb,
         streak=streak,
         finished=finished,
     )

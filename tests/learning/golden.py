@@ -26,7 +26,7 @@ def rounds(outer: Outer) -> str:
     for number in range(1, 4):
         merged = torch.from_numpy(numbers(number))
         state = replica.apply(
-            state, outer, merged, samples=10, epochs_ppm=0, counters=(number,), streak=0, finished=False
+            state, outer, merged, samples=10, epochs_ppb=0, counters=(number,), streak=0, finished=False
         )
     return state.digest.hex()
 

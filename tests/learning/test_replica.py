@@ -36,7 +36,7 @@ def state_of(model: torch.nn.Module) -> ReplicaState:
 
 def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer = PLAIN) -> ReplicaState:
     return replica.apply(
-        state, outer, delta, samples=5, epochs_ppm=0, counters=state.counters, streak=0, finished=False
+        state, outer, delta, samples=5, epochs_ppb=0, counters=state.counters, streak=0, finished=False
     )
 
 
@@ -84,10 +84,10 @@ def test_a_round_counts_itself_and_its_samples_and_leaves_the_old_state_alone() 
     state = state_of(normalised())
     before = state.vector.clone()
     after = replica.apply(
-        state, Outer(), torch.ones_like(before), samples=12, epochs_ppm=250_000, counters=(7,), streak=1, finished=True
+        state, Outer(), torch.ones_like(before), samples=12, epochs_ppb=250_000, counters=(7,), streak=1, finished=True
     )
     assert (after.run, after.round, after.samples, after.streak, after.finished) == (1, 1, 12, 1, True)
-    assert after.epochs_ppm == state.epochs_ppm + 250_000
+    assert after.epochs_ppb == state.epochs_ppb + 250_000
     assert after.counters == (7,)
     assert torch.equal(state.vector, before)
     assert after.progress.digest == after.digest
@@ -97,7 +97,7 @@ def test_a_round_counts_itself_and_its_samples_and_leaves_the_old_state_alone() 
 def test_integer_buffers_follow_the_largest_and_never_fall() -> None:
     state = attrs.evolve(state_of(normalised()), counters=(9,))
     after = replica.apply(
-        state, Outer(), torch.zeros_like(state.vector), samples=1, epochs_ppm=0, counters=(4,), streak=0, finished=False
+        state, Outer(), torch.zeros_like(state.vector), samples=1, epochs_ppb=0, counters=(4,), streak=0, finished=False
     )
     assert after.counters == (9,)
 
@@ -107,7 +107,7 @@ def test_a_merged_delta_of_another_length_is_refused(elements: int | None, count
     state = state_of(normalised())
     delta = torch.zeros(elements or state.vector.numel())
     with pytest.raises(MalformedMessage, match="does not fit"):
-        replica.apply(state, Outer(), delta, samples=1, epochs_ppm=0, counters=counters, streak=0, finished=False)
+        replica.apply(state, Outer(), delta, samples=1, epochs_ppb=0, counters=counters, streak=0, finished=False)
 
 
 def test_a_state_that_overflows_is_reported_as_divergence() -> None:
@@ -182,7 +182,7 @@ STATE = ReplicaState(
         {"run": 2},
         {"round": 3},
         {"samples": 31},
-        {"epochs_ppm": 1},
+        {"epochs_ppb": 1},
         {"streak": 0},
         {"finished": True},
     ],
@@ -208,7 +208,7 @@ def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -
         "run": 1,
         "round": 2,
         "samples": 30,
-        "epochs_ppm": 0,
+        "epochs_ppb": 0,
         "streak": 1,
         "finished": False,
         "digest": STATE.digest.hex(),

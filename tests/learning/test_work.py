@@ -278,7 +278,7 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
             counters.append(trainer.counters())
         merged = {
             "samples": 90,
-            "epochs_ppm": 1_000_000,
+            "epochs_ppb": 1_000_000,
             "counters": tuple(map(max, *counters)),
             "streak": 0,
             "finished": False,

@@ -201,4 +201,4 @@ def test_diloco_s_outer_step_is_torch_s() -> None:
 
 
 def apply(state: replica.ReplicaState, outer: Outer, delta: torch.Tensor) -> replica.ReplicaState:
-    return replica.apply(state, outer, delta, samples=1, epochs_ppm=0, counters=(), streak=0, finished=False)
+    return replica.apply(state, outer, delta, samples=1, epochs_ppb=0, counters=(), streak=0, finished=False)

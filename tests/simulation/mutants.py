@@ -202,7 +202,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             Trainer,
             "_next_state",
             (
-                "state.epochs_ppm + epochs_ppm >= plan.epochs_max * 1_000_000",
+                "state.epochs_ppb + epochs_ppb >= plan.epochs_max * BILLION",
                 "2 * self._figures.samples_trained >= plan.epochs_max * plan.samples_total",
             ),
         ),

@@ -18,7 +18,7 @@ from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
 from crowd.protocol import manifest, transfer
 from crowd.units import DeviceId
-from devices.virtual_time import VirtualTimeLoop
+from devices.virtual_time import Deadlock, Livelock, VirtualTimeLoop
 from tests.simulation.bounds import Logs
 from tests.simulation.cluster import Cluster
 from tests.simulation.observer import Observer
@@ -52,11 +52,15 @@ def play(scenario: Scenario) -> Report:
     observer = Observer(scenario)
     cluster: Cluster
 
-    async def main() -> float:
-        nonlocal cluster
+    simulated_s = 0.0
+
+    async def main() -> None:
+        nonlocal cluster, simulated_s
         cluster = Cluster(scenario, observer)
-        await cluster.run()
-        return anyio.current_time()
+        try:
+            await cluster.run()
+        finally:
+            simulated_s = anyio.current_time()
 
     with (
         watched(observer),
@@ -65,7 +69,10 @@ def play(scenario: Scenario) -> Report:
         mock.patch.object(crowd.node, "prepare", _prepare),
         mock.patch.object(crowd.actors.planner, "decide", _Decisions()),
     ):
-        simulated_s = anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+        try:
+            anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+        except (Deadlock, Livelock) as stuck:
+            observer.findings.add(str(stuck))
     return Report(
         findings=tuple(observer.findings.texts),
         simulated_s=simulated_s,
