@@ -11,9 +11,9 @@ KILLED_BY: Mapping[str, int] = {
     "a plan is begun by a majority": 0,
     "of equal rounds the first heard of is the start": 0,
     "a generation starts at the least advanced round": 0,
-    "a device comes back under its old life": 2,
+    "a device comes back under its old life": 3,
     "a receiver ignores small changes of a profile": 2,
-    "nobody asks for the profiles that it lacks": 6,
+    "nobody asks for the profiles that it lacks": 100,
     "a will is trusted": 0,
     "a cut-off device buries the others": 13,
     "plans differ from device to device": 0,
@@ -33,4 +33,6 @@ KILLED_BY: Mapping[str, int] = {
     "a new plan loses the residual": 0,
     "lent samples are trained at home too": 1,
     "a sample is dealt out again in the same epoch": 0,
+    "merged slices of another generation are taken": 15,
+    "an owner merges a slice anew when more has come": 146,
 }

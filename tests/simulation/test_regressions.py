@@ -1,0 +1,19 @@
+"""Scenarios that showed a bug once (docs/decisions.md), with the faults that it takes."""
+
+import pytest
+
+from tests.simulation.play import play
+from tests.simulation.scenario import draw
+
+MENDED = {
+    "a device follows the result of its own former life": (3, (2,)),
+    "devices that have buried each other stay apart": (152, (0, 1, 2, 3)),
+    "after the end a borrower asks for what the next plan does not lend": (376, (2,)),
+    "a planner that wakes a hair early wakes for ever": (754, (4,)),
+}
+
+
+@pytest.mark.parametrize("bug", MENDED)
+def test_a_bug_that_was_mended_stays_away(bug: str) -> None:
+    seed, faults = MENDED[bug]
+    assert play(draw(seed).only(faults)).findings == ()
