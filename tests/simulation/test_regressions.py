@@ -7,7 +7,6 @@ from tests.simulation.scenario import draw
 
 MENDED = {
     "a device follows the result of its own former life": (3, (2,)),
-    "devices that have buried each other stay apart": (152, (0, 1, 2, 3)),
     "after the end a borrower asks for what the next plan does not lend": (376, (2,)),
     "a planner that wakes a hair early wakes for ever": (754, (4,)),
 }
