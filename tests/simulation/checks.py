@@ -45,6 +45,7 @@ class Agreement:
         self._latest: dict[tuple[DeviceId, Life], int] = {}
         self._digests: dict[tuple[int, bytes, int], bytes] = {}
         self._promised: dict[DeviceId, tuple[Life, int, float]] = {}
+        self._accepted: dict[tuple[DeviceId, Progress], Active] = {}
         self.active: dict[DeviceId, Active] = {}
         """The plan that each device last began."""
         self.rounds: Counter[DeviceId] = Counter()
@@ -93,13 +94,15 @@ class Agreement:
                 f"{furthest.round} was complete"
             )
 
-    def accepted(self, device: DeviceId, generation: int, progress: Progress) -> None:
-        """The device's planner lets a round of that generation be completed."""
+    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None:
+        """The device's planner lets a round of that plan be completed."""
         _, promised, _ = self._promised[device]
-        if promised > generation:
+        if promised > active.generation:
             self._findings.add(
-                f"{device} completes round {progress.round} of generation {generation}, but had promised {promised}"
+                f"{device} completes round {progress.round} of generation {active.generation}, "
+                f"but had promised {promised}"
             )
+        self._accepted[device, progress] = active
 
     def merged(self, device: DeviceId, generation: int, now_s: float) -> None:
         """The device has merged a slice in that generation."""
@@ -133,8 +136,9 @@ class Agreement:
                     f"S4: {assignment.lender} lends in generation {active.generation}, but does not share"
                 )
 
-    def completed(self, device: DeviceId, active: Active, progress: Progress) -> None:
-        """The device completed a round of its active plan."""
+    def completed(self, device: DeviceId, progress: Progress) -> None:
+        """The device completed a round; its planner, which let it, may have begun another plan since."""
+        active = self._accepted.pop((device, progress))
         key = (active.generation, active.plan_digest, progress.round)
         if self._digests.setdefault(key, progress.digest) != progress.digest:
             self._findings.add(f"{device} has another state than its peers after round {progress.round}")

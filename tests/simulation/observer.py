@@ -49,7 +49,7 @@ class Observer:
             case PlanActivated(active=active):
                 self.agreement.began(device, active)
             case RoundDone(progress=progress):
-                self.agreement.completed(device, self.agreement.active[device], progress)
+                self.agreement.completed(device, progress)
             case _:
                 pass
 
@@ -66,8 +66,8 @@ class Observer:
     def promised(self, device: DeviceId, ack: Ack, view: View) -> None:
         self.agreement.promised(device, ack, view, anyio.current_time())
 
-    def accepted(self, device: DeviceId, generation: int, progress: Progress) -> None:
-        self.agreement.accepted(device, generation, progress)
+    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None:
+        self.agreement.accepted(device, active, progress)
 
     def probed(self, device: DeviceId, suspect: DeviceId) -> None:
         self.departures.probed(device, suspect, anyio.current_time())

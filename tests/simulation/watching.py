@@ -42,7 +42,7 @@ class Watcher(Protocol):
 
     def actor_began(self, device: DeviceId, actor: object) -> None: ...
     def promised(self, device: DeviceId, ack: Ack, view: View) -> None: ...
-    def accepted(self, device: DeviceId, generation: int, progress: Progress) -> None: ...
+    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None: ...
     def probed(self, device: DeviceId, suspect: DeviceId) -> None: ...
     def buried(self, device: DeviceId, departed: DeviceId, reason: str, state: State) -> None: ...
     def let_in(self, device: DeviceId, address: Address, opened: Opened) -> None: ...
@@ -63,6 +63,8 @@ def watched(watcher: Watcher) -> Iterator[None]:
     class WatchedPlanner(Planner):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
+            self.following: Active | None = None
+            """The state is ahead: one step may complete a round and begin the next plan."""
             watcher.actor_began(device(), self)
 
         async def _carry_out(self, effect: events.Effect) -> None:
@@ -70,8 +72,11 @@ def watched(watcher: Watcher) -> Iterator[None]:
             match effect:
                 case events.PublishAck(ack=ack):
                     watcher.promised(device(), ack, self._state.view)
-                case events.RoundAccepted(progress=progress) if self._state.active is not None:
-                    watcher.accepted(device(), self._state.active.generation, progress)
+                case events.RoundAccepted(progress=progress):
+                    assert self.following is not None
+                    watcher.accepted(device(), self.following, progress)
+                case events.Activate(active=active):
+                    self.following = active
                 case events.SendProbe(device=suspect):
                     watcher.probed(device(), suspect)
                 case events.Buried(device=departed, reason=reason):
