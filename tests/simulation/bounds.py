@@ -52,12 +52,10 @@ class Wire:
     def __init__(self, findings: Findings, shares: Mapping[DeviceId, Share]) -> None:
         self._findings = findings
         self._shares = shares
-        self.bytes: Counter[DeviceId] = Counter()
         self.messages: Counter[DeviceId] = Counter()
 
     def saw(self, device: DeviceId, delivery: Delivery) -> None:
         self.messages[device] += 1
-        self.bytes[device] += len(delivery.payload)
         address = delivery.address
         if len(delivery.payload) > MESSAGE_BYTES_MAX:
             self._findings.add(f"{device} published {len(delivery.payload)} bytes in one message")
