@@ -50,7 +50,7 @@ def figures_of(result: "ResultMessage") -> Figures:
         bytes_down=result.bytes_down,
         samples_trained=result.samples_trained,
         generations=result.generations,
-        digest=result.progress.digest.hex(),
+        digest=result.model_digest.hex(),
         curve=tuple(
             Point(
                 round=point.round,

@@ -69,7 +69,7 @@ class Account:
         self._samples[-1], self._generations[-1] = progress.samples_trained, progress.generations
 
     def run_over(self, result: ResultMessage) -> None:
-        self.digest = result.progress.digest.hex()
+        self.digest = result.model_digest.hex()
         self._samples[-1], self._generations[-1] = result.samples_trained, result.generations
 
     def end(self) -> None:

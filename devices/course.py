@@ -144,7 +144,10 @@ class Member:
         if progress.finished:
             self.account.end()  # its result says the rest
         elif progress.round >= rounds_max:
-            self._be_done(reached=False)
+            # in an asynchronous plan the others do not complete rounds themselves
+            asynchronous = progress.plan is not None and progress.plan.asynchronous
+            for member in self._course.members if asynchronous else (self,):
+                member._be_done(reached=False)
 
     def run_over(self, result: ResultMessage) -> None:
         """Every living device has said how the run ended."""
@@ -153,6 +156,8 @@ class Member:
             self._be_done(reached=result.reached)
 
     def _be_done(self, *, reached: bool) -> None:
+        if self.done:
+            return
         self.done, self.reached = True, reached
         self.account.end()
         self._course.check_over()

@@ -11,7 +11,7 @@ batch of a device is smaller, and is topped up with a second step on samples of 
 
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, Policy
-from policies.at_home import plan_at_home, reduce_scatter, samples_of_steps, trainers_at_home
+from policies.at_home import plan_at_home, reduce_scatter, rounds_per_epoch, samples_of_steps, trainers_at_home
 from policies.offload import nobody_trains
 
 
@@ -23,11 +23,13 @@ class AllReduce(Policy):
         slices = reduce_scatter(trainers)
         if not slices:
             return nobody_trains(cluster)
+        batches = [samples_of_steps(member, 1) for member in trainers]
         return plan_at_home(
             cluster,
             trainers,
-            round_samples=[samples_of_steps(member, 1) for member in trainers],
+            round_samples=batches,
             slices=slices,
+            evaluate_every=rounds_per_epoch(trainers, batches),
             why=f"{len(trainers)} of {len(cluster.members)} devices train equal batches of their own samples and merge "
             "after every step",
         )

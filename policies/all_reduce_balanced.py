@@ -4,16 +4,17 @@
 Worker i takes a batch b_i in proportion to its speed, so that all finish a step together, and gradients are weighted by
 batch: w ← w − η · Σ_i b_i/b · ∇l_i(w).
 
-Departures: the fastest device takes the task's batch, for no step is larger, and the others less, where the paper keeps
-Σ b_i; none takes less than one sample. Speeds are the profiles', measured as training goes on, where the paper predicts
-them. Samples stay where they are, where the paper's workers draw from one shared store: a device's samples are trained
-as often as its speed and their number say.
+Σ b_i is as with equal batches.
+
+Departures: no batch is smaller than one sample, or larger than what a device holds. Speeds are the profiles', measured
+as training goes on, where the paper predicts them. Samples stay where they are, where the paper's workers draw from one
+shared store: a device's samples are trained as often as its speed and their number say.
 """
 
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Profile
-from policies.at_home import plan_at_home, reduce_scatter, samples_of_steps, trainers_at_home
+from policies.at_home import plan_at_home, reduce_scatter, rounds_per_epoch, trainers_at_home
 from policies.offload import nobody_trains
 
 
@@ -25,17 +26,20 @@ class AllReduceBalanced(Policy):
         slices = reduce_scatter(trainers)
         if not slices:
             return nobody_trains(cluster)
-        fastest_kflops = max(1, *(member.speed_kflops for member in trainers))
+        speed_kflops = sum(member.speed_kflops for member in trainers)
 
         def batch(member: Profile) -> int:
-            balanced = member.task.batch_size * member.speed_kflops // fastest_kflops
-            return max(1, min(balanced, samples_of_steps(member, 1)))
+            balanced = len(trainers) * member.task.batch_size * member.speed_kflops // speed_kflops
+            return max(1, min(balanced, member.samples))
 
+        batches = [batch(member) for member in trainers]
         return plan_at_home(
             cluster,
             trainers,
-            round_samples=[batch(member) for member in trainers],
+            round_samples=batches,
+            batches=batches,
             slices=slices,
+            evaluate_every=rounds_per_epoch(trainers, batches),
             why=f"{len(trainers)} of {len(cluster.members)} devices train batches of their own samples in proportion "
             "to their speed and merge after every step",
         )

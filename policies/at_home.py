@@ -1,19 +1,17 @@
 """What the baselines share in which no sample moves: who trains, how many samples so many steps are, who merges."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 
-from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, memory_needed_bytes
-from crowd.planning.plan import Assignment, DeltaForm, Idle, Outer, Plan, SliceOwner, Trainer
+from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, link_bytes_s, memory_needed_bytes
+from crowd.planning.plan import Assignment, DeltaForm, Idle, Plan, SliceOwner, Trainer
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile
 from crowd.units import ceil_div
 from policies.offload import NO_MEMORY, evaluation_shares
 from policies.reallocate import cut
-
-PLAIN = Outer()
-"""The merged delta is applied as it is."""
 
 
 def trainers_at_home(cluster: Cluster) -> list[Profile]:
@@ -45,6 +43,27 @@ def reduce_scatter(trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
     return ()
 
 
+def one_server(cluster: Cluster, trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
+    """The member with the fastest link, and the memory for it, merges everything; empty if nobody has the memory."""
+    task = cluster.members[0].task
+    training = {member.device for member in trainers}
+    able = [
+        member
+        for member in cluster.members
+        if member.memory_bytes
+        >= memory_needed_bytes(task, trains=member.device in training, owned_elements=task.state_elements)
+    ]
+    if not able:
+        return ()
+    server = min(able, key=lambda member: (-link_bytes_s(member), member.device))
+    return (SliceOwner(owner=server.device, start=0, stop=task.state_elements),)
+
+
+def rounds_per_epoch(trainers: Sequence[Profile], round_samples: Sequence[int]) -> int:
+    """How many rounds with so many samples of each it takes until as many as the trainers hold have been trained."""
+    return ceil_div(sum(member.samples for member in trainers), max(1, sum(round_samples)))
+
+
 def plan_at_home(
     cluster: Cluster,
     trainers: Sequence[Profile],
@@ -52,17 +71,21 @@ def plan_at_home(
     round_samples: Sequence[int],
     slices: tuple[SliceOwner, ...],
     why: str,
-    outer: Outer = PLAIN,
+    batches: Sequence[int] = (),
+    **manner: Any,
 ) -> Plan:
-    """The `trainers` train `round_samples` of their own samples each between two merges in float32; samples of others
-    are idle."""
+    """The `trainers` train `round_samples` of their own samples each between two merges in float32, for which all wait;
+    samples of others are idle. `batches` are the trainers', where not the task's; `manner` is what else the plan says.
+    """
     training = {member.device for member in trainers}
     shares = evaluation_shares(trainers, cluster.members[0].task.evaluation_samples)
     plan = Plan(
         members=(),
         trainers=tuple(
-            Trainer(device=member.device, round_samples=samples, evaluation=share)
-            for member, samples, share in zip(trainers, round_samples, shares, strict=True)
+            Trainer(device=member.device, round_samples=samples, evaluation=share, batch_size=batch)
+            for member, samples, share, batch in zip(
+                trainers, round_samples, shares, batches or [0] * len(trainers), strict=True
+            )
         ),
         assignments=tuple(
             Assignment(lender=member.device, trainer=member.device, counts=member.label_counts) for member in trainers
@@ -74,8 +97,9 @@ def plan_at_home(
         ),
         slices=slices,
         form=DeltaForm.FLOAT32,
-        outer=outer,
+        quorum=len(trainers),
         samples_total=sum(member.samples for member in trainers),
         why=why,
     )
+    plan = attrs.evolve(plan, **manner)
     return attrs.evolve(plan, round_us=estimate(cluster, plan).round_us)

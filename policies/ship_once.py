@@ -1,9 +1,13 @@
-"""Ship once: copy all data to the fastest device and train there, what a sensible person does by hand."""
+"""Ship once: copy all data to the fastest device and train there, what a sensible person does by hand.
+
+The model is copied to all when it is done. Until then only the fastest device has it: if that fails, or another becomes
+the fastest, the work is lost.
+"""
 
 import attrs
 
 from crowd.planning.estimate import estimate, memory_needed_bytes
-from crowd.planning.plan import Assignment, DeltaForm, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Assignment, Consistency, DeltaForm, Idle, Plan, SliceOwner, Trainer
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Profile, Share
 from policies.labels import proportional
@@ -63,6 +67,8 @@ def _plan(cluster: Cluster, trainer: Profile, room: int) -> Plan:
         idle=tuple(idle),
         slices=(SliceOwner(owner=trainer.device, start=0, stop=task.state_elements),),
         form=DeltaForm.FLOAT32,
+        consistency=Consistency.AT_END,
+        quorum=1,
         samples_total=samples,
     )
     return attrs.evolve(plan, round_us=estimate(cluster, plan).round_us, why=f"{trainer.device} trains alone")

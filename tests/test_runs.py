@@ -104,6 +104,7 @@ def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
         samples_trained=64,
         speed_kflops=1,
         generations=3,
+        model_digest=b"\xab\xcd",
         curve=(
             CurvePoint(round=1, elapsed_us=1_000_000, correct=0, evaluated=0, bytes_up=1, bytes_down=2),
             CurvePoint(round=2, elapsed_us=2_000_000, correct=3, evaluated=4, bytes_up=3, bytes_down=4),

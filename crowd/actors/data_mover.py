@@ -21,7 +21,7 @@ from crowd.ports import Broker, Delivery, Signer, Will
 from crowd.protocol import messages
 from crowd.protocol.codec import Opened, Opener, Refused, Sealer
 from crowd.protocol.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
-from crowd.protocol.messages import Contribution, MergedSlice, Samples, SliceKey, State
+from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, State
 from crowd.protocol.transfer import Transfers
 from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
@@ -79,7 +79,7 @@ class DataMover(Actor[DataMoverMessage]):
         self._watched: tuple[DeviceId, ...] = ()
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
-        self._contributions: dict[str, tuple[int, int]] = {}
+        self._contributions: dict[str, Contribution | Parameters] = {}
         self._loans: deque[inbox.SendCargo] = deque()
         self._loans_out: dict[str, inbox.SendCargo] = {}
         self._alive_us: dict[DeviceId, int] = {}
@@ -293,9 +293,9 @@ class DataMover(Actor[DataMoverMessage]):
                 self._published[key] = await self._begin(message)
                 for old in [old for old in self._published if _is_out_of_date(old, key)]:
                     self._transfers.drop(self._published.pop(old))
-            case Contribution(key=key):
-                self._drop_contributions_before(key.generation, key.round)
-                self._contributions[await self._begin(message)] = (key.generation, key.round)
+            case (Contribution() | Parameters()) as cargo:
+                self._drop_contributions_before(*_round_of(cargo))
+                self._contributions[await self._begin(message)] = cargo
             case State():
                 if message.destination is not None:
                     self._states_out[message.destination] = await self._begin(message)
@@ -318,7 +318,9 @@ class DataMover(Actor[DataMoverMessage]):
             self._loans_out[await self._begin(loan)] = loan
 
     async def _ended(self, transfer: str) -> None:
-        self._contributions.pop(transfer, None)
+        match self._contributions.pop(transfer, None):
+            case Contribution(key=key):
+                await self._trainer.tell(inbox.ContributionEnded(key=key))
         self._states_out = {device: name for device, name in self._states_out.items() if name != transfer}
         if self._loans_out.pop(transfer, None) is not None:
             await self._next_loan()
@@ -333,7 +335,7 @@ class DataMover(Actor[DataMoverMessage]):
 
     def _drop_contributions_before(self, generation: int, number: int) -> None:
         """What is still on its way to an earlier round would only hold up what matters now."""
-        for transfer in [name for name, of in self._contributions.items() if of < (generation, number)]:
+        for transfer in [name for name, of in self._contributions.items() if _round_of(of) < (generation, number)]:
             self._transfers.drop(transfer)
             del self._contributions[transfer]
 
@@ -373,12 +375,20 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._trainer.tell(inbox.ContributionArrived(sender=sender, header=cargo, data=data))
             case MergedSlice():
                 await self._trainer.tell(inbox.MergedArrived(sender=sender, header=cargo, data=data))
+            case Parameters():
+                await self._trainer.tell(inbox.ParametersArrived(sender=sender, header=cargo, data=data))
             case Samples():
                 await self._trainer.tell(inbox.SamplesArrived(sender=sender, header=cargo, data=data))
             case State():
                 await self._trainer.tell(inbox.StateArrived(sender=sender, header=cargo, data=data))
             case _:
                 assert_never(cargo)
+
+
+def _round_of(cargo: Contribution | Parameters) -> tuple[int, int]:
+    """Its generation and round."""
+    key = cargo.key if isinstance(cargo, Contribution) else cargo
+    return key.generation, key.round
 
 
 def _is_out_of_date(old: SliceKey, new: SliceKey) -> bool:

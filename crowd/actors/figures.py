@@ -41,9 +41,13 @@ class RunFigures:
         self._curve.append(point)
         return point
 
-    def result(self, state: ReplicaState, now_us: int, traffic: Traffic) -> ResultMessage:
-        """How the run ended here. Of a very long curve every n-th point, the last among them."""
-        every = len(self._curve) // CURVE_POINTS_MAX + 1
+    def result(self, state: ReplicaState, kept: ReplicaState, now_us: int, traffic: Traffic) -> ResultMessage:
+        """How the run ended here, in `state`, of which this device has `kept`. Of a very long curve only rounds that
+        were evaluated, or every n-th of these; the last round among them."""
+        curve = self._curve
+        if len(curve) > CURVE_POINTS_MAX:
+            curve = [point for point in curve if point.evaluated or point is curve[-1]]
+        every = len(curve) // CURVE_POINTS_MAX + 1
         return ResultMessage(
             progress=state.progress,
             reached=is_reached(state.streak),
@@ -54,7 +58,8 @@ class RunFigures:
             samples_trained=self.samples_trained,
             speed_kflops=self.speed_kflops,
             generations=self.generations,
-            curve=tuple(reversed(self._curve[::-every])),
+            model_digest=kept.digest,
+            curve=tuple(reversed(curve[::-every])),
         )
 
     def _elapsed_us(self, now_us: int) -> int:

@@ -17,6 +17,7 @@ from crowd.protocol.messages import (
     Contribution,
     MergedSlice,
     Message,
+    Parameters,
     ResultMessage,
     Samples,
     SliceKey,
@@ -165,6 +166,22 @@ class MergedArrived:
 
 
 @attrs.frozen(kw_only=True)
+class ParametersArrived:
+    """A neighbour's, to be mixed with this device's own."""
+
+    sender: DeviceId
+    header: Parameters
+    data: bytes = attrs.field(repr=_size)
+
+
+@attrs.frozen(kw_only=True)
+class ContributionEnded:
+    """A contribution of this device's has arrived at its owner, or will not any more."""
+
+    key: SliceKey
+
+
+@attrs.frozen(kw_only=True)
 class SamplesArrived:
     sender: DeviceId
     header: Samples
@@ -214,6 +231,8 @@ TrainerMessage: TypeAlias = (
     | FinishedElsewhere
     | ContributionArrived
     | MergedArrived
+    | ParametersArrived
+    | ContributionEnded
     | SamplesArrived
     | StateArrived
     | SamplesAsked
@@ -289,7 +308,7 @@ DataMoverMessage: TypeAlias = Send | NewLife | Watch | SendCargo | Forget | Inbo
 class StepsTimed:
     """Training that was done anyway, and how long it took."""
 
-    samples: int
+    flops: int
     elapsed_us: int
 
 

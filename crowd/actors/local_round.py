@@ -1,15 +1,20 @@
 """One device's local steps of one round, as a task of the trainer's: evaluate, train piece by piece, stop when told."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import attrs
 import torch
 
+from crowd.actors.gossip import Gossip
+from crowd.learning import replica
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
-from crowd.learning.work import LocalTrainer
+from crowd.learning.work import LocalTrainer, Manner
+from crowd.planning.estimate import training_flops
+from crowd.planning.plan import Sampling
 from crowd.planning.profile import TaskFacts
 from crowd.ports import Compute
 from crowd.units import SECOND_US
@@ -17,8 +22,8 @@ from crowd.units import SECOND_US
 PIECE_US = SECOND_US // 5
 """About how long one piece of training runs before the event loop hears of it."""
 
-TimedPiece = Callable[[int, int], Awaitable[None]]
-"""Called with the samples of a piece and the microseconds that it took."""
+TimedPiece = Callable[[int, int, int], Awaitable[None]]
+"""Called with the samples of a piece, its work in FLOP and the microseconds that it took."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -27,6 +32,10 @@ class Shift:
 
     local: LocalTrainer
     state: ReplicaState
+    ahead: torch.Tensor | None
+    """(elements,): the local steps start so far from the state; `None`: in it."""
+    manner: Manner
+    sampling: Sampling
     pool: TrainingPool
     sampler: EpochSampler
     facts: TaskFacts
@@ -35,6 +44,8 @@ class Shift:
     samples: int
     """The quota."""
     piece_samples: int
+    gossip: Gossip | None = None
+    """With it a round is so many exchanges, whatever the quota."""
 
 
 @attrs.define(eq=False)
@@ -58,27 +69,32 @@ class LocalRound:
     def stop(self) -> None:
         self._stopping = True
         self.arrived.set()
+        if self.shift.gossip is not None:
+            self.shift.gossip.wake()
 
     def samples_arrived(self) -> None:
         """Borrowed samples have come: the pool may show more."""
         self.arrived.set()
 
     async def run(self, done: Callable[[], None]) -> None:
-        """Evaluate and train; `done` is called if the quota was met."""
+        """Evaluate and train; `done` is called if all was trained that should be."""
         try:
             await self._evaluate()
-            await self._train()
-            self.complete = self.samples >= self.shift.samples
+            if self.shift.gossip is None:
+                await self._train(self.shift.samples)
+            else:
+                await self._train_and_mix(self.shift.gossip)
+            self.complete = not self._stopping
         finally:
             self.ended.set()
-        if self.complete and not self._stopping:
+        if self.complete:
             done()
 
     async def _evaluate(self) -> None:
         shift, share = self.shift, self.shift.evaluation
 
         def work() -> tuple[int, int]:
-            shift.local.load(shift.state)
+            shift.local.load(replica.moved(shift.state, shift.ahead), shift.manner)
             return shift.local.evaluate(share)
 
         # a forward pass is a third of forward and backward
@@ -86,21 +102,35 @@ class LocalRound:
             work, flops=len(share) * shift.facts.flops_per_sample // 3
         )
 
-    async def _train(self) -> None:
-        shift = self.shift
-        while self.samples < shift.samples and not self._stopping:
-            quota = min(shift.piece_samples, shift.samples - self.samples)
+    async def _train_and_mix(self, gossip: Gossip) -> None:
+        for exchange in range(gossip.mixing.exchanges):
+            for _ in range(gossip.mixing.every_steps):
+                await self._train(self.shift.manner.batch_size, steps_max=1)
+            if self._stopping:
+                return
+            await gossip.mix(self.shift.local, (self.number, exchange), lambda: self._stopping)
+
+    async def _train(self, samples: int, *, steps_max: int | None = None) -> None:
+        """So many samples, or steps, more; fewer if it is stopped."""
+        shift, trained, steps = self.shift, 0, 0
+        while trained < samples and steps != steps_max and not self._stopping:
+            quota = min(shift.piece_samples, samples - trained)
             # what has arrived is shown between pieces; the event is set anew first, so that none is missed
             self.arrived = anyio.Event()
             if shift.pool.waiting:
                 shift.pool.refresh()
             began = anyio.current_time()
-            report = await self.compute.run(
-                lambda quota=quota: shift.local.steps(shift.pool, shift.sampler, quota, lambda: self._stopping),  # type: ignore[misc]
-                flops=quota * shift.facts.flops_per_sample,
+            work = partial(
+                shift.local.steps, shift.pool, shift.sampler, quota, lambda: self._stopping, steps_max=steps_max
             )
+            flops = training_flops(shift.facts, quota, shift.sampling)
+            report = await self.compute.run(work, flops=flops)
+            trained += report.samples
+            steps += report.steps
             self.samples += report.samples
             if report.samples:
-                await self.timed(report.samples, int((anyio.current_time() - began) * SECOND_US))
+                elapsed_us = int((anyio.current_time() - began) * SECOND_US)
+                flops = training_flops(shift.facts, report.samples, shift.sampling)
+                await self.timed(report.samples, flops, elapsed_us)
             elif not self._stopping:
                 await self.arrived.wait()

@@ -57,7 +57,6 @@ class Profiler(Actor[ProfilerMessage]):
         self._sensor = sensor
         self._planner = planner
         self._trainer = trainer
-        self._flops_per_sample = profile.task.flops_per_sample
         self._pieces: deque[tuple[int, int]] = deque()
         self._links: dict[bool, tuple[int, int]] = {True: (0, 0), False: (0, 0)}
         self._rates: dict[bool, deque[int]] = {up: deque(maxlen=LINK_WINDOWS) for up in (True, False)}
@@ -79,8 +78,8 @@ class Profiler(Actor[ProfilerMessage]):
 
     async def receive(self, message: ProfilerMessage) -> None:
         match message:
-            case inbox.StepsTimed(samples=samples, elapsed_us=elapsed_us):
-                self._pieces.append((samples, elapsed_us))
+            case inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us):
+                self._pieces.append((flops, elapsed_us))
                 if sum(piece[1] for piece in self._pieces) >= SPEED_WINDOW_US:
                     await self._note_speed()
             case inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us):
@@ -101,7 +100,7 @@ class Profiler(Actor[ProfilerMessage]):
             await self._publish(attrs.evolve(self._published, memory_bytes=memory_bytes))
 
     async def _note_speed(self) -> None:
-        speeds = [samples * self._flops_per_sample * 1000 // max(1, us) for samples, us in self._pieces]
+        speeds = [flops * 1000 // max(1, us) for flops, us in self._pieces]
         self._pieces.clear()
         speed_kflops = max(1, int(statistics.median(speeds)))
         before, self._changed_before = self._changed_before, differs(speed_kflops, self._published.speed_kflops)

@@ -148,9 +148,9 @@ class Rounds:
             return (Fetch(progress=active.start, holders=active.holders),)
         return self._begin(now_us)
 
-    def is_ahead(self, key: SliceKey) -> bool:
-        """Whether this belongs to a generation that is not active here yet: keep it and try again then."""
-        return self._active is None or key.generation > self._active.generation
+    def is_ahead(self, generation: int) -> bool:
+        """Whether what belongs to this generation is not active here yet: keep it and try again then."""
+        return self._active is None or generation > self._active.generation
 
     def fetched(self, progress: Progress, now_us: int) -> tuple[Effect, ...]:
         """The start, or a later state of this generation, has been loaded."""
@@ -189,6 +189,8 @@ class Rounds:
         self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
         self._began_us[self.in_hand] = self._waiting_us = now_us
         self._asked_us = {}
+        if not self._follows:
+            return (Begin(round=self.in_hand),)
         done = self._propose()
         # a device that lags applies what the others have merged; it does not train for rounds that are over
         return done or (Begin(round=self.in_hand), *self._ready(now_us))
@@ -205,12 +207,55 @@ class Rounds:
         began_us = self._began_us.get(key.round)
         if began_us is not None:
             self._deadlines.observe(sender, now_us - began_us)
-        if key.round < self.in_hand or self._frozen or (key.round, key.index) in self._merging:
+        number = self._taking(sender, key)
+        if self._frozen or number is None:
             return ()
-        self._merge(key.round, key.index).add(
-            sender, header.samples, delta, header.counters, header.correct, header.evaluated
+        self._merge(number, key.index).add(
+            sender,
+            header.samples,
+            delta,
+            header.counters,
+            header.correct,
+            header.evaluated,
+            lag=number - key.round,
         )
         return self._ready(now_us)
+
+    def _taking(self, sender: DeviceId, key: SliceKey) -> int | None:
+        """The round that takes a contribution made for `key.round`: that one, or if the plan lets it lag the earliest
+        that is not merged and has none of the sender's; at most the next."""
+        number = max(key.round, self.in_hand)
+        if number == self.in_hand and self._staleness_max:
+            number += (number, key.index) in self._merging or self._has_heard(sender, number, key.index)
+        late = number - key.round > self._staleness_max
+        return None if late or (number, key.index) in self._merging else number
+
+    def _has_heard(self, sender: DeviceId, number: int, index: int) -> bool:
+        merge = self._merges.get((number, index))
+        return merge is not None and sender in merge.heard
+
+    @property
+    def _follows(self) -> bool:
+        """Whether this device completes every round. In an asynchronous plan owners do; the others get a new state when
+        they need one."""
+        return self._active is not None and (not self._active.plan.asynchronous or bool(self._own_slices()))
+
+    def renew(self) -> tuple[Effect, ...]:
+        """Local steps of an asynchronous plan are to begin, from the newest state. An owner holds that already, and
+        waits for the round that its last contribution is in."""
+        assert self._active is not None
+        if self._follows:
+            waits = self._proposed or any(
+                self._has_heard(self._me, self.in_hand, index) for index in self._own_slices()
+            )
+            return () if waits else (Begin(round=self.in_hand),)
+        self._catching_up = True
+        newest = attrs.evolve(self._progress, digest=b"")
+        return (Fetch(progress=newest, holders=(self._active.plan.slices[0].owner,)),)
+
+    @property
+    def _staleness_max(self) -> int:
+        return 0 if self._active is None else self._active.plan.staleness_max
 
     def is_mine(self, key: SliceKey) -> bool:
         """Whether this device merges that slice, about now."""
@@ -221,7 +266,7 @@ class Rounds:
             and key.plan_digest == active.plan_digest
             and 0 <= key.index < len(active.plan.slices)
             and active.plan.slices[key.index].owner == self._me
-            and self.in_hand - 1 <= key.round <= self.in_hand + 1
+            and self.in_hand - 1 - self._staleness_max <= key.round <= self.in_hand + 1
         )
 
     def _merge(self, number: int, index: int) -> SliceMerge:
@@ -229,7 +274,9 @@ class Rounds:
         plan = self._active.plan
         span = plan.slices[index]
         planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
-        return self._merges.setdefault((number, index), SliceMerge(planned, span.stop - span.start))
+        if (number, index) not in self._merges:
+            self._merges[number, index] = SliceMerge(planned, span.stop - span.start, quorum=plan.quorum)
+        return self._merges[number, index]
 
     def _ready(self, now_us: int) -> tuple[Effect, ...]:
         """Merge every own slice of the round in hand that is complete, or whose deadline has passed with enough."""
@@ -275,6 +322,7 @@ class Rounds:
             or not 0 <= key.index < len(active.plan.slices)
             or active.plan.slices[key.index].owner != sender
             or key.round < self.in_hand
+            or not self._follows
         ):
             return ()
         self._furthest = max(self._furthest, key.round)
@@ -297,6 +345,8 @@ class Rounds:
     def tick(self, now_us: int) -> tuple[Effect, ...]:
         """Time has passed: deadlines of own slices, and slices of others that should have come."""
         if self._active is None or self._frozen or self._fetching or self.in_hand not in self._began_us:
+            return ()
+        if not self._follows:
             return ()
         if self._is_left_behind and not self._catching_up:
             self._catching_up = True
@@ -363,7 +413,7 @@ class Rounds:
             return None
         if self.in_hand not in self._began_us or self._progress.finished or not self._active.plan.has_work:
             return None
-        if self._catching_up:
+        if self._catching_up or not self._follows:
             return None
         if self._is_left_behind:
             return 0

@@ -15,6 +15,7 @@ import torch
 
 from crowd.actors import inbox
 from crowd.actors.figures import RunFigures
+from crowd.actors.gossip import Gossip
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.lending import is_named, loans
 from crowd.actors.local_round import PIECE_US, LocalRound, Shift
@@ -29,12 +30,12 @@ from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
-from crowd.learning.samples import SampleSet
+from crowd.learning.samples import SampleSet, seeded
 from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Work
+from crowd.learning.work import LocalTrainer, Manner, Work
 from crowd.planning.ack import Progress
-from crowd.planning.plan import SliceOwner
+from crowd.planning.plan import PPM, Consistency, DeltaForm, Plan, Sampling, SliceOwner
 from crowd.planning.standing import Active
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
@@ -142,6 +143,11 @@ class Trainer(Actor[TrainerMessage]):
         self._sampler: EpochSampler | None = None
         self._epochs_reported = 0
         self._shift: LocalRound | None = None
+        self._gossip: Gossip | None = None
+        self._on_their_way: set[SliceKey] = set()
+        """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
+        self._evaluated = 0
+        """The last round in whose local steps an evaluation was due."""
         self._proposal: _Proposal | None = None
         self._merged_residuals: dict[int, torch.Tensor] = {}
         self._wanted: _Wanted | None = None
@@ -189,15 +195,23 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.SliceAwaited(owner=owner, key=key):
                 self._rounds.not_yet(owner, key, now_us())
             case inbox.ContributionArrived(header=header):
-                if self._rounds.is_ahead(header.key):
+                if self._rounds.is_ahead(header.key.generation):
                     self._early.append(message)
                 else:
                     await self._take_contribution(message)
             case inbox.MergedArrived(sender=sender, header=header, data=data):
-                if self._rounds.is_ahead(header.key):
+                if self._rounds.is_ahead(header.key.generation):
                     self._early.append(message)
                 else:
                     await self._carry_out(self._rounds.merged(sender, header, data, now_us()))
+            case inbox.ParametersArrived(sender=sender, header=header, data=data):
+                if self._rounds.is_ahead(header.generation):
+                    self._early.append(message)
+                elif self._gossip is not None:
+                    await self._gossip.take(sender, header, data, self._facts.state_elements)
+            case inbox.ContributionEnded(key=key):
+                self._on_their_way.discard(key)
+                await self._go_on()
             case inbox.SamplesArrived():
                 await self._take_samples(message)
             case inbox.SamplesAsked(borrower=borrower, ask=ask):
@@ -230,7 +244,10 @@ class Trainer(Actor[TrainerMessage]):
         await self._carry_out(self._rounds.tick(now))
 
     def _follow_after_us(self) -> int:
-        round_us = 0 if self._rounds.active is None else self._rounds.active.plan.round_us
+        active = self._rounds.active
+        if active is not None and active.plan.asynchronous:
+            return 0  # no slices are on their way
+        round_us = 0 if active is None else active.plan.round_us
         return min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX)
 
     async def _follow(self, now: int) -> None:
@@ -291,6 +308,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._halt()
         self._feedback.abandon()
         self._merged_residuals = {}
+        self._on_their_way, self._evaluated, self._gossip = set(), 0, None
         self._wanted = None
         self._start = self._state if self._state.progress == active.start else None
         self._figures.generations += 1
@@ -317,6 +335,9 @@ class Trainer(Actor[TrainerMessage]):
         self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
         self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
         self._epochs_reported = 0
+        self._chance = seeded("importance", plan.seed, active.generation, self._me)
+        if plan.mixing is not None:
+            self._gossip = Gossip(self._me, plan.mixing, active, self._compute, self._send_parameters)
         part, share = plan.trainer(self._me), self._work.evaluation
         if part is not None and self._facts.evaluation_samples:
             start, stop = part.evaluation
@@ -398,21 +419,33 @@ class Trainer(Actor[TrainerMessage]):
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
-        part = active.plan.trainer(self._me)
-        if part is None or self._pool is None or self._sampler is None:
+        plan = active.plan
+        part = plan.trainer(self._me)
+        if part is None or self._pool is None or self._sampler is None or self._on_their_way:
             return
+        if self._shift is not None:
+            return  # an asynchronous plan: the local steps in hand are not cut short
+        last = self._is_last(plan, self._state)
+        batch = part.batch_size or self._facts.batch_size
         piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
-        batch = self._facts.batch_size
         self._shift = LocalRound(
             Shift(
                 local=self._local,
                 state=self._state,
+                ahead=self._ahead(plan),
+                manner=Manner(
+                    batch_size=batch,
+                    proximal=plan.proximal_ppm / PPM,
+                    chance=self._chance if plan.sampling is Sampling.IMPORTANCE else None,
+                ),
+                sampling=plan.sampling,
                 pool=self._pool,
                 sampler=self._sampler,
                 facts=self._facts,
-                evaluation=self._evaluation,
-                samples=part.round_samples,
+                evaluation=self._due_evaluation(plan, number, last),
+                samples=0 if last else part.round_samples,
                 piece_samples=max(1, piece_samples // batch) * batch,
+                gossip=None if last else self._gossip,
             ),
             self._compute,
             number,
@@ -421,41 +454,87 @@ class Trainer(Actor[TrainerMessage]):
         done = inbox.Trained(generation=active.generation, round=number)
         self.spawn(self._shift.run, partial(self.ref.tell_nowait, done))
 
-    async def _timed(self, samples: int, elapsed_us: int) -> None:
+    def _ahead(self, plan: Plan) -> torch.Tensor | None:
+        """How far this device's own parameters are from the common state, where it goes on from its own."""
+        return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
+
+    def _is_last(self, plan: Plan, state: ReplicaState) -> bool:
+        """Whether the round after `state` only brings together what trainers have kept to themselves."""
+        return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
+
+    def _form(self, plan: Plan, state: ReplicaState) -> DeltaForm:
+        """How deltas of the round after `state` travel."""
+        if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
+            return plan.form
+        return DeltaForm.NOTHING
+
+    def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
+        """This device's share, or none of it if round `number` is not to be evaluated. In an asynchronous plan a device
+        takes part in some rounds only, and an evaluation that was due in one of the others is due now."""
+        before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
+        due = not last and number // plan.evaluate_every > before // plan.evaluate_every
+        share = self._evaluation
+        return share if due else SampleSet(share.inputs[:0], share.labels[:0])
+
+    async def _go_on(self) -> None:
+        """In an asynchronous plan: begin the next local steps, if nothing of the last ones is on its way."""
+        active = self._rounds.active
+        if active is None or not active.plan.asynchronous or self._rounds.frozen or self._rounds.progress.finished:
+            return
+        if self._shift is None and not self._on_their_way:
+            await self._carry_out(self._rounds.renew())
+
+    async def _send_parameters(self, neighbour: DeviceId, header: messages.Parameters, data: bytes) -> None:
+        await self._data_mover.tell(inbox.SendCargo(destination=neighbour, cargo=header, data=data))
+
+    async def _timed(self, samples: int, flops: int, elapsed_us: int) -> None:
         self._figures.samples_trained += samples
         self._figures.busy_us += elapsed_us
-        self._speed_kflops = samples * self._facts.flops_per_sample * 1000 // max(1, elapsed_us)
-        await self._profiler.tell(inbox.StepsTimed(samples=samples, elapsed_us=elapsed_us))
+        self._speed_kflops = flops * 1000 // max(1, elapsed_us)
+        await self._profiler.tell(inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us))
 
     async def _contribute(self, generation: int, number: int) -> None:
         """Send what was trained to the owners of the slices."""
         active, shift, state = self._rounds.active, self._shift, self._state
         if active is None or state is None or shift is None or self._rounds.frozen:
             return
-        if (generation, number) != (active.generation, self._rounds.in_hand) or number != shift.number:
-            return
         plan = active.plan
+        if generation != active.generation or number != shift.number:
+            return
+        if number != self._rounds.in_hand and not plan.asynchronous:
+            return
+        form = self._form(plan, state)
 
         def work() -> tuple[list[bytes], tuple[int, ...]]:
-            delta = shift.delta = self._local.delta(state)
-            encoded = [self._feedback.contribute(delta, span.start, span.stop, plan.form) for span in plan.slices]
+            delta = shift.delta = self._local.delta()
+            encoded = [self._feedback.contribute(delta, span.start, span.stop, form) for span in plan.slices]
+            if plan.asynchronous:  # some round will take it; which one is all the same to the residual
+                self._feedback.commit(delta, {(span.start, span.stop): True for span in plan.slices})
+                self._inner = self._local.snapshot()
             return encoded, self._local.counters()
 
         encoded, counters = await self._compute.run(work)
-        for index, (span, data) in enumerate(zip(plan.slices, encoded, strict=True)):
-            first = index == 0
-            header = Contribution(
-                key=SliceKey(generation=active.generation, plan_digest=active.plan_digest, round=number, index=index),
-                form=plan.form,
+        headers = [
+            Contribution(
+                key=SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index),
+                form=form,
                 samples=shift.samples,
-                counters=counters if first else (),
-                correct=shift.correct if first else 0,
-                evaluated=shift.evaluated if first else 0,
+                counters=() if index else counters,
+                correct=0 if index else shift.correct,
+                evaluated=0 if index else shift.evaluated,
             )
+            for index in range(len(plan.slices))
+        ]
+        if plan.asynchronous:
+            self._shift = None
+            owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
+            self._on_their_way = {header.key for header in headers} - owned
+        for header, span, data in zip(headers, plan.slices, encoded, strict=True):
             if span.owner == self._me:
                 await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
             else:
                 await self._data_mover.tell(inbox.SendCargo(destination=span.owner, cargo=header, data=data))
+        await self._go_on()
 
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
@@ -476,7 +555,8 @@ class Trainer(Actor[TrainerMessage]):
         """Average, encode with what earlier encodings lost, and publish once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
-        form = active.plan.form
+        assert self._state is not None
+        form = self._form(active.plan, self._state)
         span = active.plan.slices[key.index]
 
         def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
@@ -495,7 +575,8 @@ class Trainer(Actor[TrainerMessage]):
 
         # the residual needs no commit: what is published is applied, or its whole generation is abandoned
         header, data, self._merged_residuals[key.index] = await self._compute.run(work)
-        await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
+        if not active.plan.asynchronous:  # there whoever needs a state asks for it
+            await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
 
     # --- completing a round -------------------------------------------------------------------------------------------
@@ -521,7 +602,7 @@ class Trainer(Actor[TrainerMessage]):
         samples = sum(first.senders.values())
         streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
         epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
-        spent = state.epochs_ppb + epochs_ppb >= plan.epochs_max * BILLION
+        over = _is_over(plan, streak, state.epochs_ppb + epochs_ppb)
         proposed = replica.apply(
             state,
             plan.outer,
@@ -530,7 +611,7 @@ class Trainer(Actor[TrainerMessage]):
             epochs_ppb=epochs_ppb,
             counters=first.counters or state.counters,
             streak=streak,
-            finished=is_reached(streak) or spent,
+            finished=self._is_last(plan, state) if plan.consistency is Consistency.AT_END else over,
         )
         _ = proposed.digest  # computed here, away from the event loop
         return proposed
@@ -539,8 +620,12 @@ class Trainer(Actor[TrainerMessage]):
         proposal, active, state = self._proposal, self._rounds.active, self._state
         if proposal is None or active is None or state is None or proposal.state.progress != progress:
             return
-        shift = self._shift
-        await self._halt()
+        asynchronous = active.plan.asynchronous
+        shift = None if asynchronous else self._shift
+        if asynchronous and not proposal.state.finished:
+            self._proposal = None
+        else:
+            await self._halt()
         self._wanted = None
         taken = {
             (span.start, span.stop): self._me in part.header.senders
@@ -550,16 +635,18 @@ class Trainer(Actor[TrainerMessage]):
         def work() -> dict[str, Any]:
             delta = None
             if shift is not None and shift.samples:
-                delta = shift.delta if shift.delta is not None else self._local.delta(state)
+                delta = shift.delta if shift.delta is not None else self._local.delta()
             self._feedback.commit(delta, taken)
             return self._local.snapshot()
 
-        self._inner = await self._compute.run(work)
+        if not asynchronous:
+            self._inner = await self._compute.run(work)
         self._report_epoch(active)
         self._state = proposal.state
         self._observe_round(proposal)
         if proposal.state.finished:
-            await self._finish(proposal.state)
+            ends_apart = active.plan.consistency is Consistency.NONE
+            await self._finish(proposal.state, self._feedback.residual if ends_apart else None)
         await self._carry_out(self._rounds.accepted(progress, now_us()))
 
     def _report_epoch(self, active: Active) -> None:
@@ -631,7 +718,7 @@ class Trainer(Actor[TrainerMessage]):
         wanted, told = self._wanted, arrived.header.progress
         if wanted is None or told < wanted.progress or self._state is None:
             return
-        if told <= self._state.progress and told != wanted.progress:
+        if told < self._state.progress and told != wanted.progress:
             return
         counters = len(self._state.counters)
         try:
@@ -652,18 +739,25 @@ class Trainer(Actor[TrainerMessage]):
         log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
         await self._planner.tell(inbox.StateReached(progress=state.progress))
         if state.finished:
-            await self._finish(state)
+            await self._finish(state, None)
         await self._carry_out(self._rounds.fetched(state.progress, now_us()))
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
-    async def _finish(self, state: ReplicaState) -> None:
+    async def _finish(self, state: ReplicaState, ahead: torch.Tensor | None) -> None:
+        """The run ends with `state`; this device keeps it, or parameters of its own that are so far `ahead` of it."""
+        kept = await self._compute.run(partial(replica.moved, state, ahead))
         self._figures.speed_kflops = self._speed_kflops
-        result = self._figures.result(state, now_us(), self._traffic())
+        result = self._figures.result(state, kept, now_us(), self._traffic())
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
         # in a worker thread, as it writes the model to a file
-        await self._compute.run(partial(self._observe, RunFinished(state=state, result=result)))
+        await self._compute.run(partial(self._observe, RunFinished(state=kept, result=result)))
         await self._planner.tell(inbox.OwnResult(result=result))
+
+
+def _is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
+    """Whether a run has met its target, or spent its epochs."""
+    return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
 
 
 def _decoded(part: Part, span: SliceOwner) -> torch.Tensor:

@@ -32,6 +32,8 @@ def encoded_bytes(elements: int, form: DeltaForm) -> int:
             return 2 * elements
         case DeltaForm.BLOCKWISE8:
             return 4 * ceil_div(elements, BLOCK_ELEMENTS) + elements
+        case DeltaForm.NOTHING:
+            return 0
         case _:
             assert_never(form)
 
@@ -52,6 +54,8 @@ def encode(vector: Tensor, form: DeltaForm) -> bytes:
             return vector.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().numpy().astype("<f2", copy=False).tobytes()
         case DeltaForm.BLOCKWISE8:
             return _encode_blockwise8(vector)
+        case DeltaForm.NOTHING:
+            return b""
         case _:
             assert_never(form)
 
@@ -93,6 +97,8 @@ def decode(data: bytes, form: DeltaForm, elements: int) -> Tensor:
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f2").astype(np.float32))
         case DeltaForm.BLOCKWISE8:
             return _decode_blockwise8(data, elements)
+        case DeltaForm.NOTHING:
+            return torch.zeros(elements)
         case _:
             assert_never(form)
     if not is_finite(vector):

@@ -1,5 +1,6 @@
 """One slice of one round at its owner: `SliceMerge` (what came, and its mean) and `Deadlines` (how long to wait)."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -29,6 +30,7 @@ class Merged:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Contribution:
+    lag: int
     samples: int
     delta: Tensor
     counters: tuple[int, ...]
@@ -37,11 +39,16 @@ class _Contribution:
 
 
 class SliceMerge:
-    """Collects the trainers' deltas of a slice of `elements`; `planned` is each trainer's samples in a round."""
+    """Collects the trainers' deltas of a slice of `elements`; `planned` is each trainer's samples in a round.
 
-    def __init__(self, planned: Mapping[DeviceId, int], elements: int) -> None:
+    With a `quorum` it is complete as soon as so many trainers were heard; without, when all were, or the owner settles
+    for what is `enough`.
+    """
+
+    def __init__(self, planned: Mapping[DeviceId, int], elements: int, *, quorum: int = 0) -> None:
         self._planned = dict(planned)
         self._elements = elements
+        self._quorum = quorum
         self._came: dict[DeviceId, _Contribution] = {}
 
     def add(
@@ -52,8 +59,11 @@ class SliceMerge:
         counters: tuple[int, ...] = (),
         correct: int = 0,
         evaluated: int = 0,
+        *,
+        lag: int = 0,
     ) -> bool:
-        """Take `sender`'s delta (elements,), trained on `samples`; it must not be written into afterwards.
+        """Take `sender`'s delta (elements,), trained on `samples` from a state `lag` rounds old; it must not be written
+        into afterwards.
 
         Returns False, and changes nothing, for a sender that the plan does not name or that has been heard. Raises
         `MalformedMessage` for another number of elements or counters than the others', or impossible counts.
@@ -67,14 +77,19 @@ class SliceMerge:
         if any(len(counters) != len(other.counters) for other in self._came.values()):
             raise MalformedMessage(f"{sender} sent {len(counters)} counters, others another number")
         self._came[sender] = _Contribution(
-            samples=samples, delta=delta, counters=counters, correct=correct, evaluated=evaluated
+            samples=samples, delta=delta, counters=counters, correct=correct, evaluated=evaluated, lag=lag
         )
         return True
 
     @property
+    def heard(self) -> frozenset[DeviceId]:
+        """Trainers that have contributed."""
+        return frozenset(self._came)
+
+    @property
     def complete(self) -> bool:
-        """Whether every planned trainer has been heard."""
-        return len(self._came) == len(self._planned)
+        """Whether the quorum has come, or without one every planned trainer has been heard."""
+        return len(self._came) >= (self._quorum or len(self._planned))
 
     @property
     def missing(self) -> tuple[DeviceId, ...]:
@@ -83,18 +98,23 @@ class SliceMerge:
 
     @property
     def enough(self) -> bool:
-        """Whether trainers with at least half of the planned samples have been heard."""
+        """Whether what has come may be merged: with a quorum only all of that, else at least half of the planned
+        samples."""
+        if self._quorum:
+            return self.complete
         return 2 * sum(self._planned[sender] for sender in self._came) >= sum(self._planned.values())
 
     def merged(self) -> Merged:
-        """The mean of what has come, weighted by samples and accumulated in the order of the senders' IDs; zeros where
-        nobody has trained a sample."""
+        """The mean of what has come, weighted by samples and accumulated in the order of the senders' IDs; where nobody
+        has trained a sample all weigh alike. What lags counts for `1 / sqrt(1 + lag)` of that (FedBuff, arXiv
+        2106.06639)."""
         came = sorted(self._came.items())
         total = sum(contribution.samples for _, contribution in came)
         mean = torch.zeros(self._elements)
         for _, contribution in came:
-            if contribution.samples:
-                mean += contribution.delta * (contribution.samples / total)
+            weight = contribution.samples / total if total else 1 / len(came)
+            if weight:
+                mean += contribution.delta * (weight / math.sqrt(1 + contribution.lag))
         return Merged(
             mean=mean,
             senders={sender: contribution.samples for sender, contribution in came},

@@ -96,18 +96,29 @@ def initial(model: torch.nn.Module, run: int) -> ReplicaState:
     return ReplicaState(vector=vector, counters=counters, run=run)
 
 
+def moved(state: ReplicaState, ahead: Tensor | None) -> ReplicaState:
+    """`state` with parameters that are `ahead` (elements,) of it; itself if they are not."""
+    return state if ahead is None else attrs.evolve(state, vector=state.vector + ahead)
+
+
 @torch.no_grad()
 def load(model: torch.nn.Module, state: ReplicaState) -> None:
     """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of
     the state's kind: as many elements and counters."""
-    start = 0
-    for tensor in _floating(model):
-        tensor.copy_(state.vector[start : start + tensor.numel()].view(tensor.shape))
-        start += tensor.numel()
+    load_vector(model, state.vector)
     start = 0
     for buffer in _integer(model):
         buffer.copy_(torch.tensor(state.counters[start : start + buffer.numel()]).view(buffer.shape))
         start += buffer.numel()
+
+
+@torch.no_grad()
+def load_vector(model: torch.nn.Module, vector: Tensor) -> None:
+    """Copy parameters and floating-point buffers (elements,) alone into the model."""
+    start = 0
+    for tensor in _floating(model):
+        tensor.copy_(vector[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
 
 
 def trained_model_bytes(model: torch.nn.Module, state: ReplicaState) -> bytes:

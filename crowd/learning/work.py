@@ -2,10 +2,11 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,12 +17,14 @@ from crowd.errors import BadConfig, TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
+from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
+from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
-from crowd.units import DeviceId
+from crowd.units import DeviceId, ceil_div
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -149,6 +152,17 @@ class StepReport:
     """Sum over the steps of the mean loss of the batch."""
 
 
+@attrs.frozen(kw_only=True)
+class Manner:
+    """How a local step is made."""
+
+    batch_size: int
+    proximal: float = 0.0
+    """Times the distance from the start, added to the gradient (FedProx, arXiv 1812.06127, equation 2)."""
+    chance: np.random.Generator | None = None
+    """Draws each batch by importance from a group of `GROUP_BATCHES`; `None`: batches are taken as they come."""
+
+
 class LocalTrainer:
     """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure. Without
     `maths` (see `Compute`) it deals out samples and trains none."""
@@ -159,45 +173,88 @@ class LocalTrainer:
         self.model = model
         self._optimizer = task.optimizer(model.parameters())
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._manner = Manner(batch_size=task.batch_size)
+        self._start, _ = replica.from_model(model)
 
-    def load(self, state: replica.ReplicaState) -> None:
-        """Start from this replicated state; the optimiser's own state stays."""
+    def load(self, state: replica.ReplicaState, manner: Manner | None = None) -> None:
+        """Start from this state, and step in this manner (`None`: plainly, in the task's batches); the optimiser's own
+        state stays."""
         replica.load(self.model, state)
+        self._start = state.vector
+        self._manner = manner or Manner(batch_size=self._task.batch_size)
 
     def steps(
-        self, pool: TrainingPool, sampler: EpochSampler, samples_quota: int, stop: Callable[[], bool]
+        self,
+        pool: TrainingPool,
+        sampler: EpochSampler,
+        samples_quota: int,
+        stop: Callable[[], bool],
+        *,
+        steps_max: int | None = None,
     ) -> StepReport:
-        """Train until the quota is met, `stop()` says so between two steps, or the rest of the epoch has not arrived.
+        """Train until the quota is met, `steps_max` steps are made, `stop()` says so between two steps, or the rest of
+        the epoch has not arrived.
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """
         samples = steps = 0
         loss_sum = 0.0
+        manner = self._manner
+        group = 1 if manner.chance is None else GROUP_BATCHES
         self.model.train()
-        while samples < samples_quota and not stop():
-            rows = sampler.take(min(self._task.batch_size, samples_quota - samples), pool.available)
+        while samples < samples_quota and steps != steps_max and not stop():
+            size = min(manner.batch_size, samples_quota - samples)
+            rows = sampler.take(group * size, pool.available)
             if not len(rows):
                 break
-            value = self._step(*pool.batch(rows)) if self.maths else 0.0
+            size = ceil_div(len(rows), group)
+            value = self._step(size, *pool.batch(rows)) if self.maths else 0.0
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
                 )
-            samples += len(rows)
+            samples += size
             steps += 1
             loss_sum += value
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
-    def _step(self, inputs: Tensor, labels: Tensor) -> float:
-        """One optimiser step on this batch; returns its mean loss."""
+    def _step(self, size: int, inputs: Tensor, labels: Tensor) -> float:
+        """One optimiser step on `size` of these samples; returns the batch's mean loss."""
+        weights: Tensor | None = None
+        if self._manner.chance is not None:
+            drawn, weights = self._draw(size, inputs, labels, self._manner.chance)
+            inputs, labels = inputs[drawn], labels[drawn]
         resting = _rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
-        loss = self._task.loss(self.model(inputs), labels)
+        outputs = self.model(inputs)
+        if weights is None:
+            loss = self._task.loss(outputs, labels)
+        else:
+            loss = (weights * losses(self._task, outputs, labels)).mean()
         loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+        if self._manner.proximal:
+            self._pull_back(self._manner.proximal)
         self._optimizer.step()
         for module in resting:
             module.train()
         return loss.item()
+
+    @torch.no_grad()
+    def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """By importance, as the model is now; which batch normalisation is not to notice."""
+        self.model.eval()
+        values = losses(self._task, self.model(inputs), labels)
+        self.model.train()
+        return draw(values, size, chance)
+
+    @torch.no_grad()
+    def _pull_back(self, proximal: float) -> None:
+        place = 0
+        for parameter in self.model.parameters():
+            start = self._start[place : place + parameter.numel()].view(parameter.shape)
+            place += parameter.numel()
+            if parameter.grad is not None:
+                parameter.grad += proximal * (parameter - start)
 
     def evaluate(self, samples: SampleSet) -> tuple[int, int]:
         """How many of `samples` the model gets right, and of how many; of none without `maths`."""
@@ -205,9 +262,22 @@ class LocalTrainer:
             return 0, 0
         return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 
-    def delta(self, start: replica.ReplicaState) -> Tensor:
-        """Local minus start: (elements,) float32, its own memory."""
-        return replica.from_model(self.model)[0].sub_(start.vector)
+    def delta(self) -> Tensor:
+        """What was trained since `load`: (elements,) float32, its own memory."""
+        return replica.from_model(self.model)[0].sub_(self._start)
+
+    def parameters(self) -> Tensor:
+        """As they are now, floating-point buffers included: (elements,) float32, its own memory."""
+        return replica.from_model(self.model)[0]
+
+    def mix(self, others: Iterable[tuple[Tensor, float]]) -> None:
+        """Take in the parameters (elements,) of others, each with its weight; the own ones keep the rest of 1."""
+        own = self.parameters()
+        mixed, rest = torch.zeros_like(own), 1.0
+        for theirs, weight in others:
+            mixed += weight * theirs
+            rest -= weight
+        replica.load_vector(self.model, mixed.add_(rest * own))
 
     def counters(self) -> tuple[int, ...]:
         """The model's integer buffers as they are now."""

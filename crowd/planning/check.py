@@ -9,7 +9,7 @@ import attrs
 
 from crowd.errors import BadConfig
 from crowd.planning.estimate import memory_needed_bytes
-from crowd.planning.plan import Plan
+from crowd.planning.plan import PPM, Consistency, Plan
 from crowd.planning.profile import Profile, Share, TaskFacts
 from crowd.units import DeviceId
 
@@ -34,6 +34,7 @@ def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
     found.extend(_memory(plan, members, task))
     found.extend(_trainers(plan, task))
     found.extend(_slices(plan, task))
+    found.extend(_manner(plan))
     return tuple(found)
 
 
@@ -56,6 +57,7 @@ def _form(plan: Plan) -> Iterator[str]:
         "assignments": [(assignment.lender, assignment.trainer) for assignment in plan.assignments],
         "idle": [(idle.device, idle.reason) for idle in plan.idle],
         "slices": [(part.start, part.stop) for part in plan.slices],
+        "links": [(link.first, link.second) for link in plan.mixing.links] if plan.mixing else [],
     }
     for name, keys in orders.items():
         if any(first >= second for first, second in itertools.pairwise(keys)):
@@ -162,6 +164,33 @@ def _slices(plan: Plan, task: TaskFacts) -> Iterator[str]:
     if plan.has_work:
         yield from _gaps("the state", [(part.start, part.stop) for part in plan.slices], task.state_elements)
         yield from (f"{part.owner} owns an empty slice" for part in plan.slices if part.start >= part.stop)
+
+
+def _manner(plan: Plan) -> Iterator[str]:
+    """How rounds are trained and merged goes together."""
+    trainers = {trainer.device for trainer in plan.trainers}
+    if plan.has_work and plan.evaluate_every < 1:
+        yield "no round is evaluated"
+    if plan.quorum > len(trainers):
+        yield f"{plan.quorum} contributions are awaited from {len(trainers)} trainers"
+    if plan.asynchronous and not plan.quorum:
+        yield "stale contributions are merged, but not after how many"
+    if plan.asynchronous and len({part.owner for part in plan.slices}) > 1:
+        yield "stale contributions are merged by several owners, so that nobody has a newest state"
+    if plan.asynchronous and plan.consistency is not Consistency.EVERY_ROUND:
+        yield "stale contributions are merged into parameters that are each trainer's own"
+    if plan.mixing is None:
+        return
+    if plan.consistency is Consistency.EVERY_ROUND:
+        yield "trainers mix parameters, but have none of their own"
+    if plan.mixing.every_steps < 1 or plan.mixing.exchanges < 1:
+        yield "parameters are never exchanged"
+    for link in plan.mixing.links:
+        if not {link.first, link.second} <= trainers or link.first >= link.second:
+            yield f"{link.first} and {link.second} are no pair of trainers"
+    for device in sorted(trainers):
+        if sum(plan.mixing.neighbours(device).values()) > PPM:
+            yield f"{device} gives its neighbours more than all weight"
 
 
 def _gaps(what: str, ranges: Iterable[tuple[int, int]], length: int) -> Iterator[str]:

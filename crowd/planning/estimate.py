@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from crowd.planning.convergence import CONFIRMING_ROUNDS, NOMINAL_EPOCHS, Mix, epochs_permille, label_totals, mix
-from crowd.planning.plan import DeltaForm, Plan, SliceOwner
+from crowd.planning.plan import GROUP_BATCHES, DeltaForm, Plan, Sampling, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import SECOND_US, DeviceId, ceil_div
@@ -48,6 +48,8 @@ def encoded_bytes(form: DeltaForm, elements: int) -> int:
             return 2 * elements
         case DeltaForm.BLOCKWISE8:
             return elements + BLOCK_SCALE_BYTES * ceil_div(elements, BLOCK_ELEMENTS)
+        case DeltaForm.NOTHING:
+            return 0
 
 
 # --- one device -------------------------------------------------------------------------------------------------------
@@ -61,6 +63,12 @@ def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int 
         ELEMENT_BYTES * (copies * task.state_elements + OWNING_COPIES * owned_elements)
         + samples_borrowed * task.sample_bytes
     )
+
+
+def training_flops(task: TaskFacts, samples: int, sampling: Sampling) -> int:
+    """Work of training `samples`, and of the forward passes, a third of that each, in which they were chosen."""
+    scored = GROUP_BATCHES * samples if sampling is Sampling.IMPORTANCE else 0
+    return (3 * samples + scored) * task.flops_per_sample // 3
 
 
 def train_us(profile: Profile, samples: int) -> int:
@@ -263,7 +271,9 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
     for trainer in plan.trainers:
         profile = profiles[trainer.device]
         evaluated = trainer.evaluation[1] - trainer.evaluation[0] or profile.held_out
-        work_us = max(work_us, train_us(profile, trainer.round_samples) + evaluation_us(profile, evaluated))
+        flops = training_flops(profile.task, trainer.round_samples, plan.sampling)
+        training_us = ceil_div(flops * 1_000, max(1, profile.speed_kflops))
+        work_us = max(work_us, training_us + evaluation_us(profile, evaluated) // plan.evaluate_every)
     return project(
         cluster.members[0].task,
         spread=mix(

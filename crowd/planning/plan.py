@@ -11,6 +11,11 @@ import attrs
 
 from crowd.units import DeviceId, Life
 
+PPM = 1_000_000
+"""A whole, in parts per million: plans hold integers only."""
+GROUP_BATCHES = 2
+"""Importance sampling chooses among so many times what it trains."""
+
 
 class DeltaForm(enum.Enum):
     """How a delta is written on the wire."""
@@ -19,6 +24,8 @@ class DeltaForm(enum.Enum):
     FLOAT16 = "float16"
     BLOCKWISE8 = "blockwise8"
     """Signed 8-bit integers with one float32 scale for each block of 256."""
+    NOTHING = "nothing"
+    """No bytes: all of it stays at home."""
 
 
 class OuterKind(enum.Enum):
@@ -26,12 +33,24 @@ class OuterKind(enum.Enum):
     NESTEROV = "nesterov"
 
 
+class Sampling(enum.Enum):
+    """Which assigned samples a trainer's steps are made of."""
+
+    UNIFORM = "uniform"
+    """Each once in an epoch."""
+    IMPORTANCE = "importance"
+    """Of every `GROUP_BATCHES` batches in the epoch's order one is drawn, in proportion to the samples' losses."""
+
+
 class Consistency(enum.Enum):
     """When the replicas are equal."""
 
     EVERY_ROUND = "every_round"
     AT_END = "at_end"
+    """Every trainer goes on from parameters of its own. Rounds carry evaluations of these, until one more round merges
+    all into the final state."""
     NONE = "none"
+    """As at the end, but nothing is ever merged: every device ends with its own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -39,8 +58,37 @@ class Outer:
     """The outer optimiser: what is done with the merged delta. Parts per million, to stay in integers."""
 
     kind: OuterKind = OuterKind.PLAIN
-    rate_ppm: int = 1_000_000
+    rate_ppm: int = PPM
     momentum_ppm: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Link:
+    """Two trainers that exchange parameters, and with what weight each takes in the other's."""
+
+    first: DeviceId
+    second: DeviceId
+    """The greater ID."""
+    weight_ppm: int
+
+
+@attrs.frozen(kw_only=True)
+class Mixing:
+    """Gossip: after each so many local steps every trainer waits for the parameters of its neighbours and takes the
+    weighted mean of theirs and its own, whose weight is what the links leave."""
+
+    every_steps: int
+    exchanges: int
+    """In a round, which is over after the last one, however many samples that were."""
+    links: tuple[Link, ...]
+
+    def neighbours(self, device: DeviceId) -> dict[DeviceId, int]:
+        """Weights in millionths, by neighbour."""
+        return {
+            link.second if link.first == device else link.first: link.weight_ppm
+            for link in self.links
+            if device in (link.first, link.second)
+        }
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +139,8 @@ class Trainer:
     """Samples that it trains between two merges."""
     evaluation: tuple[int, int] = (0, 0)
     """Its share `[start, stop)` of the common evaluation set."""
+    batch_size: int = 0
+    """Samples of one of its steps; 0: the task's."""
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +176,19 @@ class Plan:
     form: DeltaForm = DeltaForm.FLOAT32
     outer: Outer = Outer()
     consistency: Consistency = Consistency.EVERY_ROUND
+    quorum: int = 0
+    """So many contributions make a merged slice; 0: all that come before the owner's deadline."""
+    staleness_max: int = 0
+    """By how many rounds a contribution may lag behind the one that merges it, with weight `1 / sqrt(1 + lag)`. Above 0
+    the plan is asynchronous: the one owner completes the rounds, and nobody else follows them. A trainer fetches the
+    newest state whenever its last contribution has arrived; all others get the final one."""
+    mixing: Mixing | None = None
+    """Only where trainers go on from parameters of their own."""
+    proximal_ppm: int = 0
+    """Pull of local steps towards the round's start: this part of the distance is added to the gradient."""
+    sampling: Sampling = Sampling.UNIFORM
+    evaluate_every: int = 1
+    """Rounds from one evaluation to the next."""
     round_us: int = 0
     """Planned time of one round, merge included."""
     samples_total: int = 0
@@ -138,6 +201,11 @@ class Plan:
     @property
     def has_work(self) -> bool:
         return bool(self.trainers)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether trainers do not wait for rounds."""
+        return self.staleness_max > 0
 
     def life_of(self, device: DeviceId) -> Life | None:
         """The life in which `device` is a member, or `None`."""

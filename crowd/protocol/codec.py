@@ -74,6 +74,7 @@ _MESSAGE_TAGS: dict[type, str] = {
 _CARGO_TAGS: dict[type, str] = {
     messages.Contribution: "delta",
     messages.MergedSlice: "merged",
+    messages.Parameters: "parameters",
     messages.Samples: "samples",
     messages.State: "state",
 }

@@ -54,6 +54,8 @@ class ResultMessage:
     """By this device."""
     speed_kflops: int
     generations: int
+    model_digest: bytes
+    """Of the state that this device keeps: the run's, or one of its own where replicas never become equal."""
     curve: tuple[CurvePoint, ...]
 
 
@@ -148,6 +150,18 @@ class MergedSlice:
 
 
 @attrs.frozen(kw_only=True)
+class Parameters:
+    """One trainer's own parameters as they are before an exchange with its neighbours, encoded."""
+
+    generation: int
+    plan_digest: bytes
+    round: int
+    exchange: int
+    """Counted from 0 in each round."""
+    form: DeltaForm
+
+
+@attrs.frozen(kw_only=True)
 class Samples:
     """Some of a lender's samples: `inputs` and `labels` as raw tensors, one after the other."""
 
@@ -169,7 +183,7 @@ class State:
     progress: Progress
 
 
-Cargo = Contribution | MergedSlice | Samples | State
+Cargo = Contribution | MergedSlice | Parameters | Samples | State
 
 
 @attrs.frozen(kw_only=True)

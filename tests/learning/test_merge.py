@@ -65,11 +65,38 @@ def test_a_second_contribution_and_one_of_a_stranger_change_nothing() -> None:
 
 
 def test_a_trainer_without_a_sample_counts_as_heard_but_weighs_nothing() -> None:
-    merge = SliceMerge({A: 1}, 2)
+    merge = SliceMerge({A: 1, B: 1}, 2)
     merge.add(A, 0, torch.ones(2), correct=1, evaluated=1)
+    merge.add(B, 1, torch.zeros(2))
     assert merge.complete
     assert merge.merged().mean.tolist() == [0.0, 0.0]
     assert merge.merged().evaluated == 1
+
+
+def test_where_nobody_trained_a_sample_all_weigh_alike() -> None:
+    merge = slice_merge()
+    merge.add(A, 0, torch.tensor([1.0, 3.0]))
+    merge.add(B, 0, torch.tensor([3.0, -3.0]))
+    assert merge.merged().mean.tolist() == [2.0, 0.0]
+
+
+def test_a_slice_with_a_quorum_is_complete_with_it_and_not_enough_before() -> None:
+    merge = SliceMerge(PLANNED, 2, quorum=2)
+    merge.add(A, 30, torch.zeros(2))  # half of the samples
+    assert not merge.complete
+    assert not merge.enough
+    merge.add(C, 10, torch.zeros(2))
+    assert merge.complete
+    assert merge.enough
+    assert merge.missing == (B,)
+    assert merge.heard == {A, C}
+
+
+def test_what_lags_counts_for_less_and_what_is_missing_for_that_is_not_made_up() -> None:
+    merge = SliceMerge(PLANNED, 2, quorum=2)
+    merge.add(A, 10, torch.tensor([8.0, 0.0]), lag=3)
+    merge.add(B, 10, torch.tensor([0.0, 8.0]))
+    assert merge.merged().mean.tolist() == [2.0, 4.0]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ plans = st.tuples(
     st.lists(st.integers(1, 5), min_size=DEVICES_MAX, max_size=DEVICES_MAX),
     st.sets(st.integers(1, ELEMENTS - 1), max_size=2),
     st.lists(numbers, min_size=3, max_size=3),
-    st.sampled_from(DeltaForm),
+    st.sampled_from([form for form in DeltaForm if form is not DeltaForm.NOTHING]),  # whose bytes tell no length
 )
 
 
@@ -338,7 +338,7 @@ class Cluster(RuleBasedStateMachine):
 
     def _expect_discarded(self, sent: Sent) -> None:
         key, device, source = sent.header.key, sent.target, sent.source
-        if device.rounds.is_ahead(key):
+        if device.rounds.is_ahead(key.generation):
             return  # it would be looked at later
         real = any(key == known for known, _ in self.contributed)
         if real and isinstance(sent.header, Contribution) and self._owner(key) == device.name:
@@ -354,7 +354,7 @@ class Cluster(RuleBasedStateMachine):
 
     def _deliver(self, sent: Sent) -> None:
         device, key = sent.target, sent.header.key
-        if device.rounds.is_ahead(key):
+        if device.rounds.is_ahead(key.generation):
             device.early.append(sent)
             return
         if isinstance(sent.header, Contribution):

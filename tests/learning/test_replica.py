@@ -22,6 +22,7 @@ GOLDEN = {
     "float32": "074eb12f11888125e453643a92edf893",
     "float16": "d8a086cce11bc5c6b4d4bf129e74c16a",
     "blockwise8": "d4673016752c42a411cfcbe9ed485ba8",
+    "nothing": "7738f6a9b83685f451460270e753d684",
 }
 CAPABILITIES = {"AVX2": ["default", "avx2"], "AVX512": ["default", "avx2", "avx512"]}.get(
     torch.backends.cpu.get_cpu_capability(), ["default"]

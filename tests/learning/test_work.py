@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Work, prepare
+from crowd.learning.work import LocalTrainer, Manner, Work, prepare
 from crowd.planning.plan import Outer, Range
 from tests.learning.nets import A, B, dataset, linear, make_task, normalised, separable
 
@@ -170,19 +171,18 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
 def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_evaluated() -> None:
     trainer, task = trainer_of()
     idle = LocalTrainer(task, trainer.model, maths=False)
-    start = replica.initial(idle.model, run=1)
     pool = pool_of(separable(20))
     sampler, expected = sampler_of(pool), sampler_of(pool)
     report = idle.steps(pool, sampler, 28, never)
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, 0.0)
-    assert not idle.delta(start).any()
+    assert not idle.delta().any()
     assert idle.counters() == (0,)
     assert idle.evaluate(separable(50)) == (0, 0)
     for size in (8, 8, 4, 8):
         expected.take(size, pool.available)
     assert (sampler.take(8, pool.available) == expected.take(8, pool.available)).all()
     assert trainer.steps(pool, sampler_of(pool), 28, never).samples == 28
-    assert trainer.delta(start).any()
+    assert trainer.delta().any()
 
 
 def test_a_trainer_counts_what_its_model_gets_right() -> None:
@@ -238,11 +238,11 @@ def test_the_delta_is_what_training_changed_and_leads_from_the_start_to_the_end(
     start = replica.initial(trainer.model, run=1)
     pool = pool_of(separable(40))
     trainer.steps(pool, sampler_of(pool), 16, never)
-    delta = trainer.delta(start)
+    delta = trainer.delta()
     assert torch.allclose(start.vector + delta, replica.from_model(trainer.model)[0])
     assert start.digest == replica.ReplicaState(vector=start.vector, counters=start.counters, run=1).digest
     trainer.load(start)
-    assert not trainer.delta(start).any()
+    assert not trainer.delta().any()
 
 
 def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> None:
@@ -251,14 +251,62 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
     sampler = sampler_of(pool)
     trainer.steps(pool, sampler, 16, never)  # so that there is momentum to restore
     start, inner, dealt = replica.initial(trainer.model, run=1), trainer.snapshot(), sampler.snapshot()
+    trainer.load(start)
     deltas = []
     for _ in range(3):
         trainer.steps(pool, sampler, 20, never)
-        deltas.append((trainer.delta(start), trainer.counters()))
+        deltas.append((trainer.delta(), trainer.counters()))
         trainer.load(start)
         trainer.restore(inner)
         sampler.restore(dealt)
     assert all(torch.equal(delta, deltas[0][0]) and counters == deltas[0][1] for delta, counters in deltas)
+
+
+def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() -> None:
+    trainer, _ = trainer_of()
+    trainer.load(replica.initial(trainer.model, run=1), Manner(batch_size=5))
+    pool = pool_of(separable(40))
+    assert trainer.steps(pool, sampler_of(pool), 19, never).steps == 4
+    report = trainer.steps(pool, sampler_of(pool), 40, never, steps_max=3)
+    assert (report.samples, report.steps) == (15, 3)
+
+
+def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_added() -> None:
+    trainer, task = trainer_of(model=lambda: torch.nn.Linear(6, 3))
+    start = replica.initial(trainer.model, run=1)
+    trainer.load(start, Manner(batch_size=8, proximal=0.5))
+    plain = task.model()
+    replica.load(plain, start)
+    optimizer = task.optimizer(plain.parameters())
+    pool = pool_of(separable(40))
+    sampler = sampler_of(pool)
+    for _ in range(3):
+        inputs, labels = pool.batch(sampler.take(8, pool.available))
+        optimizer.zero_grad()
+        here = torch.nn.utils.parameters_to_vector(plain.parameters())
+        (task.loss(plain(inputs), labels) + 0.5 / 2 * (here - start.vector).square().sum()).backward()
+        optimizer.step()
+    trainer.steps(pool, sampler_of(pool), 24, never)
+    torch.testing.assert_close(trainer.parameters(), replica.from_model(plain)[0])
+    assert not torch.equal(trainer.parameters(), start.vector)
+
+
+def test_importance_sampling_trains_half_of_what_it_looks_at_and_leaves_the_statistics_of_batches_alone() -> None:
+    trainer, _ = trainer_of()
+    trainer.load(replica.initial(trainer.model, run=1), Manner(batch_size=8, chance=np.random.default_rng(0)))
+    pool = pool_of(separable(40))
+    sampler = sampler_of(pool)
+    report = trainer.steps(pool, sampler, 20, never)
+    assert (report.samples, report.steps, sampler.trained_in_epoch) == (20, 3, 40)
+    assert trainer.counters() == (3,)
+
+
+def test_mixed_parameters_are_the_weighted_mean_with_the_rest_of_the_weight_for_the_own() -> None:
+    trainer, _ = trainer_of()
+    own = trainer.parameters()
+    ones, twos = torch.ones_like(own), 2 * torch.ones_like(own)
+    trainer.mix([(ones, 0.25), (twos, 0.5)])
+    torch.testing.assert_close(trainer.parameters(), 0.25 * own + 0.25 * ones + 0.5 * twos)
 
 
 def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
@@ -274,7 +322,7 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
         for device, trainer in trainers.items():
             trainer.load(states[device])
             trainer.steps(pools[device], samplers[device], len(pools[device]), never)
-            deltas.append(trainer.delta(states[device]) * (len(pools[device]) / 90))
+            deltas.append(trainer.delta() * (len(pools[device]) / 90))
             counters.append(trainer.counters())
         merged = {
             "samples": 90,

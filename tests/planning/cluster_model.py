@@ -353,14 +353,14 @@ class Device:
                 self.model.send_bulk(self, owner, lambda o, h=header, d=data: o.contributed(self.name, h, d))
 
     def contributed(self, sender: DeviceId, header: Contribution, data: bytes) -> None:
-        if self.rounds.is_ahead(header.key):
+        if self.rounds.is_ahead(header.key.generation):
             self.early.append((header.key.generation, lambda: self.contributed(sender, header, data)))
             return
         delta = decode(data, FORM, len(data) // 4)
         self.run_rounds(self.rounds.contribute(sender, header, delta, self.model.now_us))
 
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes) -> None:
-        if self.rounds.is_ahead(header.key):
+        if self.rounds.is_ahead(header.key.generation):
             self.early.append((header.key.generation, lambda: self.merged(sender, header, data)))
             return
         self.run_rounds(self.rounds.merged(sender, header, data, self.model.now_us))

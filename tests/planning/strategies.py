@@ -8,8 +8,14 @@ from crowd.planning.profile import Prefer, Profile, Share
 from policies.all_reduce import AllReduce
 from policies.all_reduce_balanced import AllReduceBalanced
 from policies.crowd_learning import CrowdLearning
+from policies.d_psgd import DPSGD
+from policies.d_psgd_random import DPSGDRandom
 from policies.diloco import DiLoCo
 from policies.fedavg import FedAvg
+from policies.fedbuff import FedBuff
+from policies.fedprox import FedProx
+from policies.local_only import LocalOnly
+from policies.mercury import Mercury
 from policies.ship_once import ShipOnce
 from tests.support.profiles import make_profile, task_facts
 
@@ -17,8 +23,14 @@ POLICIES: dict[str, Policy] = {
     "all_reduce": AllReduce(),
     "all_reduce_balanced": AllReduceBalanced(),
     "crowd_learning": CrowdLearning(),
+    "d_psgd": DPSGD(),
+    "d_psgd_random": DPSGDRandom(),
     "diloco": DiLoCo(),
     "fedavg": FedAvg(),
+    "fedbuff": FedBuff(),
+    "fedprox": FedProx(),
+    "local_only": LocalOnly(),
+    "mercury": Mercury(),
     "ship_once": ShipOnce(),
 }
 

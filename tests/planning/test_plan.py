@@ -5,7 +5,18 @@ import pytest
 
 from crowd.planning.check import violations
 from crowd.planning.estimate import memory_needed_bytes
-from crowd.planning.plan import Assignment, Idle, Member, Plan, Range, SliceOwner, Trainer
+from crowd.planning.plan import (
+    Assignment,
+    Consistency,
+    Idle,
+    Link,
+    Member,
+    Mixing,
+    Plan,
+    Range,
+    SliceOwner,
+    Trainer,
+)
 from crowd.planning.profile import Share
 from crowd.units import DeviceId, Life
 from tests.support.profiles import make_profile, task_facts
@@ -73,6 +84,50 @@ def test_a_good_plan_has_no_violations():
 )
 def test_a_bad_plan_is_found_out(plan, finding):
     assert finding in violations(plan, PROFILES)
+
+
+A_WITH_C = Link(first=A, second=C, weight_ppm=400_000)
+GOSSIP = {"consistency": Consistency.AT_END, "mixing": Mixing(every_steps=1, exchanges=3, links=(A_WITH_C,))}
+
+
+def gossip(**changes: object) -> Mixing:
+    return attrs.evolve(GOSSIP["mixing"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("manner", "finding"),
+    [
+        ({"evaluate_every": 0}, "no round is evaluated"),
+        ({"quorum": 3}, "3 contributions are awaited from 2 trainers"),
+        ({"staleness_max": 4}, "stale contributions are merged, but not after how many"),
+        ({"staleness_max": 4, "quorum": 1}, "stale contributions are merged by several owners"),
+        (
+            {"staleness_max": 4, "quorum": 1, "consistency": Consistency.NONE},
+            "stale contributions are merged into parameters that are each trainer's own",
+        ),
+        (GOSSIP | {"consistency": Consistency.EVERY_ROUND}, "trainers mix parameters, but have none of their own"),
+        (GOSSIP | {"mixing": gossip(exchanges=0)}, "parameters are never exchanged"),
+        (GOSSIP | {"mixing": gossip(links=(attrs.evolve(A_WITH_C, first=B),))}, "b and c are no pair of trainers"),
+        (
+            GOSSIP | {"mixing": gossip(links=(Link(first=C, second=A, weight_ppm=1),))},
+            "c and a are no pair of trainers",
+        ),
+        (
+            GOSSIP | {"mixing": gossip(links=(attrs.evolve(A_WITH_C, weight_ppm=1_000_001),))},
+            "a gives its neighbours more than all weight",
+        ),
+        (GOSSIP | {"mixing": gossip(links=(A_WITH_C, A_WITH_C))}, "links are not in canonical order"),
+    ],
+)
+def test_a_manner_that_does_not_go_together_is_found_out(manner, finding):
+    found = violations(attrs.evolve(PLAN, **manner), PROFILES)
+    assert any(text.startswith(finding) for text in found), found
+
+
+def test_gossip_and_waiting_for_all_may_be_planned():
+    assert violations(attrs.evolve(PLAN, quorum=2, **GOSSIP), PROFILES) == ()
+    assert GOSSIP["mixing"].neighbours(C) == {A: 400_000}
+    assert GOSSIP["mixing"].neighbours(B) == {}
 
 
 @pytest.mark.parametrize("share", [Share.FEATURES, Share.NEVER])

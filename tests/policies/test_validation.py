@@ -11,10 +11,11 @@ import torch
 
 from crowd.learning import replica
 from crowd.learning.task import Task
-from crowd.planning.plan import Outer
+from crowd.planning.plan import PPM, Outer
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition
 from policies.diloco import OUTER
+from policies.fedprox import PROXIMAL_PPM
 from tests.node.cluster import Cluster
 from tests.support.virtual import virtual_time
 
@@ -71,13 +72,14 @@ class Recorded:
         self._recorders[device].append(Recorder())
         return torch.nn.Sequential(self._recorders[device][-1], *self.replica())
 
-    async def train(self, policy: str, *, speeds: tuple[int, ...] = (1, 1, 1, 1)) -> torch.Tensor:
-        """The parameters with which all devices end, as one vector; `batches` are then what led there."""
+    async def train(self, policy: str, *, speeds: tuple[int, ...] = (1, 1, 1, 1), apart: bool = False) -> torch.Tensor:
+        """The parameters with which all devices end (`apart`: the first, each with its own), as one vector; `batches`
+        are then what led there."""
         cluster = Cluster(*NAMES)
         for name, speed in zip(NAMES, speeds, strict=True):
             cluster.add(name, self.task, speed_kflops=speed * 1_000_000, members_min=len(NAMES), policy=policy)
         await cluster.train()
-        assert len(set(cluster.digests.values())) == 1
+        assert len(set(cluster.digests.values())) == (len(NAMES) if apart else 1)
         results = [cluster.nodes[name].results[cluster.nodes[name].name] for name in NAMES]
         assert {result.generations for result in results} == {1}, "a round that was begun twice would be recorded twice"
         self.batches = {name: self._shown(name) for name in NAMES}
@@ -101,16 +103,30 @@ def vector(network: torch.nn.Module) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
-def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+def step(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    centre: torch.Tensor | None = None,
+    proximal: float = 0.0,
+) -> None:
     inputs, labels = batch
     optimizer.zero_grad()
-    torch.nn.functional.cross_entropy(network(inputs), labels).backward()
+    loss = torch.nn.functional.cross_entropy(network(inputs), labels)
+    if centre is not None and proximal:
+        here = torch.nn.utils.parameters_to_vector(network.parameters())
+        loss = loss + proximal / 2 * (here - centre).square().sum()
+    loss.backward()
     optimizer.step()
 
 
-def local_sgd(recorded: Recorded, *, rounds: int, outer: Callable[..., torch.optim.Optimizer]) -> torch.Tensor:
+def local_sgd(
+    recorded: Recorded, *, rounds: int, outer: Callable[..., torch.optim.Optimizer], proximal: float = 0.0
+) -> torch.Tensor:
     """Local SGD: in each round every worker takes its steps from the common parameters, and the outer optimiser steps
-    along the mean, by samples, of what they moved. With the outer rate 1 that is averaging."""
+    along the mean, by samples, of what they moved. With the outer rate 1 that is averaging. `proximal` times half the
+    squared distance from the common parameters is part of the loss."""
     common = torch.nn.Parameter(vector(recorded.replica()))
     outer_optimizer = outer([common])
     workers = {name: recorded.replica() for name in NAMES}
@@ -122,7 +138,7 @@ def local_sgd(recorded: Recorded, *, rounds: int, outer: Callable[..., torch.opt
             mine = recorded.batches[name][number * steps[name] : (number + 1) * steps[name]]
             torch.nn.utils.vector_to_parameters(common.detach().clone(), worker.parameters())
             for batch in mine:
-                step(worker, optimizers[name], batch)
+                step(worker, optimizers[name], batch, centre=common.detach(), proximal=proximal)
             count = sum(len(labels) for _, labels in mine)
             moved += count * (common.detach() - vector(worker))
             samples += count
@@ -139,6 +155,20 @@ def single_process(recorded: Recorded) -> torch.Tensor:
         inputs, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         step(network, optimizer, (inputs, labels))
     return vector(network)
+
+
+def gossip(recorded: Recorded, weights: torch.Tensor) -> torch.Tensor:
+    """Decentralised SGD: after each step all workers' parameters X (workers, elements) become `weights` @ X. Returns
+    their mean at the end."""
+    workers = [recorded.replica() for _ in NAMES]
+    optimizers = [recorded.optimizer(worker.parameters()) for worker in workers]
+    for batches in zip(*recorded.batches.values(), strict=True):
+        for worker, optimizer, batch in zip(workers, optimizers, batches, strict=True):
+            step(worker, optimizer, batch)
+        mixed = weights @ torch.stack([vector(worker) for worker in workers])
+        for worker, own in zip(workers, mixed, strict=True):
+            torch.nn.utils.vector_to_parameters(own.clone(), worker.parameters())
+    return torch.stack([vector(worker) for worker in workers]).mean(0)
 
 
 def plain_sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -182,9 +212,71 @@ async def test_all_reduce_is_sgd_in_one_process_on_the_batches_of_all(optimizer:
 @virtual_time
 async def test_balanced_all_reduce_weighs_unequal_batches_as_one_process_does() -> None:
     recorded = Recorded(with_momentum, epochs=1)
-    reached = await recorded.train("all_reduce_balanced", speeds=(4, 1, 4, 2))
-    assert [len(batches[0][1]) for batches in recorded.batches.values()] == [32, 8, 32, 16]
+    reached = await recorded.train("all_reduce_balanced", speeds=(11, 2, 11, 8))
+    assert [len(batches[0][1]) for batches in recorded.batches.values()] == [44, 8, 44, 32]
     torch.testing.assert_close(reached, single_process(recorded), rtol=1e-4, atol=1e-6)
+
+
+@virtual_time
+async def test_fedprox_is_local_sgd_on_the_loss_with_its_proximal_term() -> None:
+    recorded = Recorded(with_momentum, epochs=3)
+    reached = await recorded.train("fedprox")
+    proximal = local_sgd(recorded, rounds=3, outer=averaging, proximal=PROXIMAL_PPM / PPM)
+    torch.testing.assert_close(reached, proximal, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(reached, local_sgd(recorded, rounds=3, outer=averaging), rtol=1e-4, atol=1e-6)
+
+
+@virtual_time
+async def test_fedprox_takes_from_slow_devices_what_they_have_by_the_end_of_the_cycle() -> None:
+    recorded = Recorded(with_momentum, epochs=2)
+    await recorded.train("fedprox", speeds=(4, 2, 2, 1))
+    samples = [sum(len(labels) for _, labels in batches) for batches in recorded.batches.values()]
+    assert samples[0] == samples[1] == samples[2]
+    assert samples[3] == pytest.approx(samples[0] / 2, rel=0.05)
+
+
+@virtual_time
+async def test_local_training_ends_with_what_each_device_trained_alone() -> None:
+    recorded = Recorded(with_momentum, epochs=2)
+    reached = await recorded.train("local_only", apart=True)
+    alone = recorded.replica()
+    optimizer = with_momentum(alone.parameters())
+    for batch in recorded.batches[NAMES[0]]:
+        step(alone, optimizer, batch)
+    torch.testing.assert_close(reached, vector(alone), rtol=1e-4, atol=1e-6)
+
+
+@virtual_time
+async def test_d_psgd_is_decentralised_sgd_on_a_ring() -> None:
+    recorded = Recorded(with_momentum, epochs=1)
+    reached = await recorded.train("d_psgd")
+    weights = torch.tensor([[1, 1, 0, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 1, 1]]) / 3
+    torch.testing.assert_close(reached, gossip(recorded, weights), rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(reached, gossip(recorded, torch.eye(4)), rtol=1e-3, atol=1e-5)
+
+
+@virtual_time
+async def test_fedbuff_with_one_device_at_a_time_is_sgd_in_the_order_of_arrival() -> None:
+    """With a buffer of one, and a device so fast that the others never finish, nothing is ever stale."""
+    recorded = Recorded(plain_sgd, epochs=1)
+    reached = await recorded.train("fedbuff", speeds=(10**6, 1, 1, 1))
+    alone = recorded.replica()
+    optimizer = plain_sgd(alone.parameters())
+    for batch in recorded.batches[NAMES[0]]:
+        step(alone, optimizer, batch)
+    torch.testing.assert_close(reached, vector(alone), rtol=1e-3, atol=1e-5)
+
+
+@virtual_time
+async def test_mercury_trains_on_what_is_wrong_most() -> None:
+    """Some samples are trained several times and others not at all, and none with the weight of all others."""
+    recorded = Recorded(with_momentum, epochs=1)
+    reached = await recorded.train("mercury")
+    for batches in recorded.batches.values():
+        images = [image.numpy().tobytes() for inputs, _ in batches for image in inputs]
+        assert len(images) == STEPS * BATCH
+        assert len(set(images)) < len(images)
+    assert not torch.allclose(reached, single_process(recorded), rtol=1e-4, atol=1e-6), "the weights are not all 1"
 
 
 def test_diloco_s_outer_step_is_torch_s() -> None:

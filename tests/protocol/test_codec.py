@@ -216,7 +216,12 @@ def _changed(message: Message, path: str, value: Any) -> bytes:
         (Want(transfer="a-1", chunks=((0, 1),)), "chunks", {"0": 1}, "is no array"),
         (Burials(lives={GATEWAY: LIFE}), "lives", {"No ID": {}}, "'No ID' is no identifier"),
         (Burials(lives={GATEWAY: LIFE}), "lives", [], "[] is no map"),
-        (_OFFER, "cargo.form", "float17", "'float17' is none of float32, float16, blockwise8 @ message.cargo.form"),
+        (
+            _OFFER,
+            "cargo.form",
+            "float17",
+            "'float17' is none of float32, float16, blockwise8, nothing @ message.cargo.form",
+        ),
         (_OFFER, "cargo.form", 1, "1 is none of"),
         (_OFFER, "cargo.counters", [1 << 63], "is no 64-bit integer @ message.cargo.counters"),
         (_OFFER, "cargo.samples", -3, "-3 is no integer from 0"),

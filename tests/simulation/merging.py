@@ -19,7 +19,12 @@ from tests.simulation.checks import Findings
 
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-LOST_BY_FORM = {DeltaForm.FLOAT32: 1e-6, DeltaForm.FLOAT16: 2e-3, DeltaForm.BLOCKWISE8: 0.5 / 127 * 1.01}
+LOST_BY_FORM = {
+    DeltaForm.FLOAT32: 1e-6,
+    DeltaForm.FLOAT16: 2e-3,
+    DeltaForm.BLOCKWISE8: 0.5 / 127 * 1.01,
+    DeltaForm.NOTHING: 1.0,
+}
 """How much of its largest element a decoded vector may be off by."""
 NOISE = 1e-5
 """Of float32 sums, relative to the largest element."""
@@ -96,8 +101,7 @@ class Merging:
             if sent is None or sent.samples != samples:
                 self._findings.add(f"{owner} names {sender} in round {key.round}, which contributed nothing like that")
                 return
-            if samples:
-                mean += expand(sent.data, header.form, elements) * (samples / total)
+            mean += expand(sent.data, header.form, elements) * (samples / total if total else 1 / len(header.senders))
         place = (key.generation, key.plan_digest, key.index)
         wanted = mean + self._carried.get(place, np.zeros(elements))
         left = wanted - expand(data, header.form, elements)
