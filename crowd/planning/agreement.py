@@ -68,9 +68,8 @@ class _Turn:
 
 def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
-    if isinstance(event, AckHeard) and _follows_nothing(state, event.ack):
-        # most of what a large cluster says: nothing follows from it but that there is one less to wait for
-        return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, event.ack)), ()
+    if isinstance(event, AckHeard) and (noted := note(state, event.ack, now_us=now_us)) is not None:
+        return noted, ()
     turn = _Turn(attrs.evolve(state, now_us=max(now_us, state.now_us)), decide)
     round_complete = _take_in(turn, event)
     _rise_above(turn)
@@ -81,6 +80,14 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     _ask_for_views(turn)
     _beat(turn)
     return turn.state, tuple(turn.effects)
+
+
+def note(state: State, ack: Ack, *, now_us: int) -> State | None:
+    """The state after an ack from which nothing follows but that there is one less to wait for: most of what a large
+    cluster says. Nothing is due earlier than before. `None` if it is for `step` to see what follows."""
+    if not _follows_nothing(state, ack):
+        return None
+    return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, ack))
 
 
 def _take_in(turn: _Turn, event: Event) -> bool:
