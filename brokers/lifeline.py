@@ -4,7 +4,7 @@ Layout: `KEEPALIVE_S`, `Lifeline` (makes the pending and all later calls of a se
 and `Drops` (counts the messages that found no room, and says so now and then).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -25,13 +25,14 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._pending: dict[anyio.CancelScope, None] = {}  # no set: cancelled in the order in which they came
+        self._told: list[Callable[[], None]] = []
         self._reason: str | None = None
         self._cause: BaseException | None = None
 
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Runs its body while the connection lasts; `BrokerLost` if it has gone or goes meanwhile."""
-        self._check()
+        self.check()
         with anyio.CancelScope() as scope:
             self._pending[scope] = None
             try:
@@ -39,7 +40,11 @@ class Lifeline:
             finally:
                 del self._pending[scope]
         if scope.cancelled_caught:
-            self._check()
+            self.check()
+
+    def call_when_lost(self, callback: Callable[[], None]) -> None:
+        """For who waits in another way than in `holding`, and checks then."""
+        self._told.append(callback)
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """The connection has gone, because of `reason`; only the first one counts."""
@@ -48,12 +53,15 @@ class Lifeline:
         self._reason, self._cause = reason, cause
         for scope in self._pending:
             scope.cancel()
+        for callback in self._told:
+            callback()
 
     @property
     def lost(self) -> bool:
         return self._reason is not None
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises `BrokerLost` if the connection has gone."""
         if self._reason is not None:
             raise BrokerLost(self._reason) from self._cause
 

@@ -19,9 +19,13 @@ class Pipe:
     def __init__(self) -> None:
         self._free_at_s = 0.0
 
+    def free_at_s(self, ready_at_s: float) -> float:
+        """When a thing that is ready at `ready_at_s` would begin to cross, after all that was put before."""
+        return max(self._free_at_s, ready_at_s)
+
     def put(self, takes_s: float, *, ready_at_s: float) -> float:
-        """When a thing that is ready at `ready_at_s` will have crossed, after all that was put before."""
-        self._free_at_s = max(self._free_at_s, ready_at_s) + takes_s
+        """When it will have crossed."""
+        self._free_at_s = self.free_at_s(ready_at_s) + takes_s
         return self._free_at_s
 
 
@@ -68,6 +72,10 @@ class Link:
         self._uplink.put(message.backward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
         return self._downlink.put(message.forward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
 
+    def taken_from_s(self, ready_at_s: float) -> float:
+        """When a message that waits for the device since `ready_at_s` would begin to come in."""
+        return self._downlink.free_at_s(ready_at_s)
+
     def delay_s(self, chance: random.Random) -> float:
         """How long after it left a thing arrives."""
         if self._spec.jitter_s == 0.0:
@@ -104,6 +112,10 @@ class Route:
         own_s = ready_at_s if self._own is None else self._own.take(message, ready_at_s=ready_at_s)
         host_s = ready_at_s if self._host is None else self._host.send(message, ready_at_s=ready_at_s)
         return max(own_s, host_s)
+
+    def begins_down_s(self, ready_at_s: float) -> float:
+        """When a message to the device that is ready at `ready_at_s` would leave the broker."""
+        return ready_at_s if self._own is None else self._own.taken_from_s(ready_at_s)
 
     def delay_s(self) -> float:
         """How long after it left a thing arrives."""

@@ -4,10 +4,11 @@ wrong with them. For an asyncio loop, of which it uses timers; under virtual tim
 Layout: `Network` (the broker, who can reach it, and the faults), `_NetworkBroker` (one device's way to it) and
 `_NetworkSession`. The links are in `links`, what befalls single messages is in `subscriber_queue`.
 
-A message crosses the uplink of its sender, waits at the broker, and crosses the downlink of each subscriber when that
-one's `receive` takes it, as from the moment when the link was free for it: a reader that is late finds what came
-meanwhile, one that does not read leaves it at the broker. There are no tasks of the network's own: what a device has
-under way is carried by its own calls, and rests while its process does.
+A message crosses the uplink of its sender, waits at the broker until the downlink of each subscriber is free for it,
+and crosses that, whether somebody reads there or not: a reader that is late finds what came meanwhile. What was sent
+and what was received has its place on a half-duplex link in the order in which it was ready. There are no tasks of the
+network's own: what a device sends is carried by its own calls, and rests while its process does; what is sent to it
+takes a timer.
 """
 
 import asyncio
@@ -81,13 +82,15 @@ class Network(MemoryHub):
         will, at the same time if it can still hear the client go, else half as much later.
         """
         self.reach.cut(device, up=up, down=down)
-        for session in list(self._sessions):
+        for session in self._all_sessions():
             self._note_silence(session)
+            if not self.reach.down(session.device):
+                session.lose_what_is_coming()
 
     def mend(self, device: DeviceId) -> None:
         """Both directions work again, and sessions that have not ended go on."""
         self.reach.mend(device)
-        for session in list(self._sessions):
+        for session in self._all_sessions():
             self._note_silence(session)
 
     def drop(self, device: DeviceId, *, will_after_s: float = 0.0) -> None:
@@ -158,10 +161,12 @@ class Network(MemoryHub):
         else:
             await super().carry(message, publisher=publisher, retain=retain)
 
+    def _all_sessions(self) -> list["_NetworkSession"]:
+        return [session for session in self._sessions if isinstance(session, _NetworkSession)]
+
     # --- keep-alive ---------------------------------------------------------------------------------------------------
 
-    def _note_silence(self, session: HubSession) -> None:
-        assert isinstance(session, _NetworkSession), "every session of a network is its own"
+    def _note_silence(self, session: "_NetworkSession") -> None:
         whole = self.reach.both(session.device)
         if not whole and session.silent_since_s is None:
             session.silent_since_s = since_s = anyio.current_time()
@@ -231,9 +236,10 @@ class _NetworkSession(HubSession):
         self._route = route
         self._sending = anyio.Lock(fast_acquire=True)
         self._landing = anyio.Lock(fast_acquire=True)
-        self._receiving = anyio.Lock(fast_acquire=True)
-        self._queue = SubscriberQueue(network.queue_messages_max, chance=network.chance, dropped=network.dropped)
-        self._arriving: tuple[Message, float] | None = None
+        self._queue = SubscriberQueue(
+            network.queue_messages_max, arrival=self._arrival_s, chance=network.chance, dropped=network.dropped
+        )
+        self.lifeline.call_when_lost(self._queue.wake)
 
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
@@ -264,15 +270,13 @@ class _NetworkSession(HubSession):
             await self._cross()
 
     async def receive(self) -> Delivery:
-        with self.lifeline.holding():
-            async with self._receiving:
-                while True:
-                    message, arrives_at_s = await self._next()
-                    await anyio.sleep_until(arrives_at_s)
-                    self._arriving = None
-                    if self._network.reach.down(self.device):
-                        return message.delivery
-                    self._network.dropped["cut"] += 1
+        message = None
+        while message is None:
+            self.lifeline.check()
+            await self._queue.wait()
+            self.lifeline.check()
+            message = self._queue.get_nowait()
+        return message.delivery
 
     async def offer(self, message: Message) -> None:
         self.deliver(message)
@@ -284,16 +288,18 @@ class _NetworkSession(HubSession):
     def release(self) -> None:
         """Nobody waits: what finds no room is dropped."""
 
-    async def _next(self) -> tuple[Message, float]:
-        """The next message and when it arrives; kept, so that a receive that is cancelled meanwhile loses nothing."""
-        while self._arriving is None:
-            message, ready_at_s = await self._queue.get()
-            if not self._network.reach.down(self.device):
-                self._network.dropped["cut"] += 1
-            elif message.expires_at_s > anyio.current_time():
-                ends_s = self._route.down(message.crossing, ready_at_s=ready_at_s)
-                self._arriving = (message, ends_s + self._route.delay_s())
-        return self._arriving
+    def lose_what_is_coming(self) -> None:
+        """The link was cut while that was on it, or waiting for it."""
+        self._network.dropped["cut"] += self._queue.clear_coming()
+
+    def _arrival_s(self, message: Message, ready_at_s: float) -> float | None:
+        """Puts a message on the link to this device; when it will be there, or `None` if it does not go."""
+        if not self._network.reach.down(self.device):
+            self._network.dropped["cut"] += 1
+            return None
+        if message.expires_at_s <= self._route.begins_down_s(ready_at_s):
+            return None
+        return self._route.down(message.crossing, ready_at_s=ready_at_s) + self._route.delay_s()
 
     async def _cross(self) -> None:
         """What a small packet needs in one direction, and TCP repeats until it gets there."""

@@ -4,6 +4,7 @@ files.
 Layout: `names` and `load` (any group), `task_function` and `make_task` (work), `broker_from_url` (the way to a broker).
 """
 
+import functools
 import importlib
 import os
 import sys
@@ -53,6 +54,7 @@ def load(group: Group, name: str) -> Any:
         raise BadConfig(f"the {_NOUNS[group]} {name!r} ({entries[name].value}) cannot be loaded: {error}") from error
 
 
+@functools.cache  # reads the file system, and nothing is installed meanwhile
 def _entries(group: Group) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import anyio
 import attrs
+import torch
 from control_plane import LABELS, Cluster, SmallTask
 from rich.console import Console
 from rich.table import Table
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--departures", type=int, default=10)
     parser.add_argument("--cluster", type=Path, default=CLUSTER)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as a simulation does: all devices share this machine
     rows = planning()
     training = timed("8 devices train digits for 40 rounds", lambda: train(arguments.cluster), limit_s=TRAINING_S_MAX)
     rows.append(attrs.evolve(training, cpu_s=None))  # another process's

@@ -1,9 +1,9 @@
 """The data mover: everything that leaves this device or comes to it goes through here.
 
-Layout: the connection, sealed messages out, envelopes and chunks in, transfers, samples on loan, published slices.
+Layout: the connection, sealed messages out, chunks and words in, transfers, samples on loan, published slices.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
@@ -12,14 +12,14 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.intake import Intake
 from crowd.actors.link import Link, Outgoing
 from crowd.actors.planner import now_us
 from crowd.actors.rounds import KEPT_ROUNDS
-from crowd.errors import MailboxFull
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
 from crowd.protocol import messages
-from crowd.protocol.codec import Opened, Opener, Refused, Sealer
+from crowd.protocol.codec import Sealer
 from crowd.protocol.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, State
 from crowd.protocol.transfer import Transfers
@@ -29,10 +29,8 @@ from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 GIVE_UP_US = 60 * SECOND_US
 LOANS_AT_ONCE = 2
 """Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
-ALIVE_AGAIN_US = SECOND_US
 CHUNK_GAP_US_MAX = 2 * SECOND_US
 """Chunks further apart were waited for, and say nothing about the link."""
-REFUSALS_LOGGED_EVERY_US = 60 * SECOND_US
 
 log = structlog.get_logger()
 
@@ -41,7 +39,7 @@ class DataMover(Actor[DataMoverMessage]):
     """Owns the connection to the broker.
 
     1. Connects, subscribes, says `online`, and tells the planner; does so again after every loss.
-    2. Seals and publishes what the other actors send; opens what comes in and hands it to them.
+    2. Seals and publishes what the other actors send; what comes in is opened by its `Intake`, and handed to them.
     3. Says `offline` and closes.
     """
 
@@ -68,7 +66,6 @@ class DataMover(Actor[DataMoverMessage]):
         self._share = share
         self._info = info
         self._sealer = Sealer(cluster, device, life, signer)
-        self._opener = Opener(cluster, device, signer)
         self._transfers = Transfers(
             prefix=life.boot.hex()[:16],
             give_up_us=GIVE_UP_US,
@@ -76,24 +73,27 @@ class DataMover(Actor[DataMoverMessage]):
             receive_bytes_max=4 * size_bytes_max,
         )
         self._up = False
-        self._watched: tuple[DeviceId, ...] = ()
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
         self._contributions: dict[str, Contribution | Parameters] = {}
         self._loans: deque[inbox.SendCargo] = deque()
         self._loans_out: dict[str, inbox.SendCargo] = {}
-        self._alive_us: dict[DeviceId, int] = {}
         self._latest_chunk: tuple[DeviceId, str, int] | None = None
         self._states_out: dict[DeviceId, str] = {}
-        self._refused: Counter[str] = Counter()
-        self._refusals_logged_us = 0
         self._status = Address(channel=Channel.STATUS, source=device)
+        self._intake = Intake(
+            device=device,
+            cluster=cluster,
+            signer=signer,
+            planner=planner,
+            hand_over=lambda message: self.ref.tell(message),
+        )
         self._link = Link(
             broker,
             will=Will(address=self._status, payload=b"offline"),
             subscriptions=self._subscriptions,
             changed=lambda up: self.ref.tell(inbox.Linked(up=up)),
-            arrived=lambda delivery: self.ref.tell(inbox.Inbound(delivery=delivery)),
+            arrived=self._intake.take_in,
             timed=partial(self._time_link, True),
             farewell=self._say_goodbye,
             seed=seed,
@@ -119,7 +119,7 @@ class DataMover(Actor[DataMoverMessage]):
             *(Address(channel=channel) for channel in kinds),
             Address(channel=Channel.TO, destination=me),
             Address(channel=Channel.BLOB, destination=me),
-            *(Address(channel=Channel.BEAT, source=device) for device in self._watched or (me,)),
+            *(Address(channel=Channel.BEAT, source=device) for device in self._intake.watched or (me,)),
         )
 
     async def _linked(self, up: bool) -> None:
@@ -160,14 +160,16 @@ class DataMover(Actor[DataMoverMessage]):
             case inbox.NewLife(life=life):
                 self._sealer.life = life
             case inbox.Watch(devices=devices):
-                self._watched = devices
+                self._intake.watched = devices
                 self._link.resubscribe()
             case inbox.SendCargo():
                 await self._send_cargo(message)
             case inbox.Forget(generation=generation):
                 await self._forget(generation)
             case inbox.Inbound(delivery=delivery):
-                await self._take_in(delivery)
+                await self._take_chunk(delivery)
+            case inbox.Word():
+                await self._hear(message)
             case inbox.Linked(up=up):
                 await self._linked(up)
             case _:
@@ -192,56 +194,18 @@ class DataMover(Actor[DataMoverMessage]):
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    async def _take_in(self, delivery: Delivery) -> None:
+    async def _take_chunk(self, delivery: Delivery) -> None:
         address, payload = delivery.address, delivery.payload
-        source = address.source
-        match address.channel:
-            case Channel.STATUS:
-                if source is not None and source != self._me:
-                    self._tell_planner(inbox.StatusSeen(device=source, online=payload != b"offline"))
-            case Channel.BLOB:
-                if source is not None and address.name is not None and address.chunk is not None:
-                    await self._time_chunk(source, address.name, len(payload))
-                    effects = self._transfers.on_chunk(now_us(), source, address.name, address.chunk, payload)
-                    await self._carry_out(effects)
-            case Channel.INFO | Channel.STATE | Channel.SET:
-                pass
-            case _:
-                if payload:  # an empty one clears what was retained
-                    await self._open(address, payload)
+        if address.source is not None and address.name is not None and address.chunk is not None:
+            await self._time_chunk(address.source, address.name, len(payload))
+            effects = self._transfers.on_chunk(now_us(), address.source, address.name, address.chunk, payload)
+            await self._carry_out(effects)
 
-    async def _open(self, address: Address, payload: bytes) -> None:
-        try:
-            opened = self._opener.open(address, payload)
-            await self._hand_on(address, opened, payload)
-        except Refused as error:
-            self._count_refusal(error.reason.value, str(error))
-
-    def _note_life(self, sender: DeviceId, life: Life) -> None:
-        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link. Told of those alone
-        whom this device watches: no others could it take for dead."""
-        if sender == self._me or sender not in self._watched:
-            return
-        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
-            self._alive_us[sender] = now_us()
-            self._tell_planner(inbox.Alive(device=sender, life=life))
-
-    def _count_refusal(self, reason: str, text: str) -> None:
-        """Count always, log at most once a minute."""
-        self._refused[reason] += 1
-        if reason == "duplicate":
-            return
-        if now_us() - self._refusals_logged_us >= REFUSALS_LOGGED_EVERY_US or not self._refusals_logged_us:
-            self._refusals_logged_us = now_us()
-            log.warning("messages_refused", counts=dict(self._refused), latest=text)
-
-    async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
-        sender = opened.sender
-        self._note_life(sender, opened.life)
-        match opened.message:
+    async def _hear(self, word: inbox.Word) -> None:
+        sender = word.sender
+        match word.message:
             case messages.Offer() as offer:
-                to_all = address.channel is Channel.ALL
-                await self._carry_out(self._transfers.on_offer(now_us(), sender, offer, to_all=to_all))
+                await self._carry_out(self._transfers.on_offer(now_us(), sender, offer, to_all=word.to_all))
             case messages.Want() as want:
                 await self._carry_out(self._transfers.on_want(now_us(), sender, want))
             case messages.Done() as done:
@@ -260,23 +224,8 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key))
             case messages.Revoke():
                 await self._trainer.tell(inbox.Revoked(lender=sender))
-            case messages.ViewReply(envelopes=envelopes) as reply:
-                for relayed in envelopes:
-                    profile = self._opener.open_relayed(relayed)
-                    self._tell_planner(
-                        inbox.Heard(sender=profile.sender, life=profile.life, message=profile.message, envelope=relayed)
-                    )
-                self._tell_planner(inbox.Heard(sender=sender, life=opened.life, message=reply, envelope=b""))
-            case message:
-                self._tell_planner(inbox.Heard(sender=sender, life=opened.life, message=message, envelope=envelope))
-
-    def _tell_planner(self, message: PlannerMessage) -> None:
-        """Without waiting, as the planner may be waiting for this actor: what is lost here is said again, for it is
-        state, not an event."""
-        try:
-            self._planner.tell_nowait(message)
-        except MailboxFull:
-            self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy")
+            case _:
+                assert_never(word.message)
 
     # --- transfers ----------------------------------------------------------------------------------------------------
 

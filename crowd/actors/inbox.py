@@ -13,15 +13,22 @@ from crowd.planning.standing import Active
 from crowd.ports import Delivery
 from crowd.protocol.messages import (
     AskSamples,
+    AskSlice,
+    AskState,
     Cargo,
     Contribution,
+    Done,
     MergedSlice,
     Message,
+    NotYet,
+    Offer,
     Parameters,
     ResultMessage,
+    Revoke,
     Samples,
     SliceKey,
     State,
+    Want,
 )
 from crowd.runtime import Ask
 from crowd.units import Address, DeviceId, Life
@@ -286,9 +293,18 @@ class Forget:
 
 @attrs.frozen(kw_only=True)
 class Inbound:
-    """What came from the broker."""
+    """A chunk as it came from the broker."""
 
     delivery: Delivery
+
+
+@attrs.frozen(kw_only=True)
+class Word:
+    """A verified message about transfers, lent samples, states or slices."""
+
+    sender: DeviceId
+    message: Offer | Want | Done | AskSamples | AskState | AskSlice | NotYet | Revoke
+    to_all: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -298,7 +314,7 @@ class Linked:
     up: bool
 
 
-DataMoverMessage: TypeAlias = Send | NewLife | Watch | SendCargo | Forget | Inbound | Linked
+DataMoverMessage: TypeAlias = Send | NewLife | Watch | SendCargo | Forget | Inbound | Word | Linked
 
 
 # --- to the profiler --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.errors import InfeasiblePlan
 from crowd.planning import agreement, events
+from crowd.planning.ack import Ack
 from crowd.planning.check import violations
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy, decide
@@ -163,7 +164,7 @@ class Planner(Actor[PlannerMessage]):
     async def tick(self) -> None:
         await self._begin_if_settled()
         # the clock of floats may wake a hair too early for integers
-        await self._step(events.Tick(), at_least_us=agreement.next_deadline_us(self._state) if self._state else None)
+        await self._step(events.Tick(), at_least_us=self._due_us)
 
     async def _begin_if_settled(self) -> None:
         # the clock of floats may wake a hair too early for integers
@@ -203,7 +204,7 @@ class Planner(Actor[PlannerMessage]):
                         self._envelopes[sender] = (profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.AckMessage(ack=ack):
-                if ack.device == sender:
+                if ack.device == sender and not self._has_noted(ack):
                     await self._step(events.AckHeard(ack=ack))
             case messages.Beat(life=life, view_digest=view_digest, generation=generation):
                 beat = events.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
@@ -225,6 +226,16 @@ class Planner(Actor[PlannerMessage]):
                 await self._hear_result(sender, result)
             case _:
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
+
+    def _has_noted(self, ack: Ack) -> bool:
+        """Whether nothing else is to be done about it, and nothing due earlier than it was."""
+        noted = None if self._state is None else agreement.note(self._state, ack, now_us=now_us())
+        if noted is None:
+            return False
+        if self._due_state is self._state:
+            self._due_state = noted
+        self._state = noted
+        return True
 
     async def _hear_result(self, sender: DeviceId, result: messages.ResultMessage) -> None:
         self._results[sender] = result

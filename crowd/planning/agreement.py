@@ -5,7 +5,6 @@ Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (d
 integer microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias, assert_never
@@ -69,9 +68,8 @@ class _Turn:
 
 def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
-    if isinstance(event, AckHeard) and _awaits_more(state, event.ack):
-        # most of what a large cluster says: nothing follows from it but that there is one less to wait for
-        return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, event.ack)), ()
+    if isinstance(event, AckHeard) and (noted := note(state, event.ack, now_us=now_us)) is not None:
+        return noted, ()
     turn = _Turn(attrs.evolve(state, now_us=max(now_us, state.now_us)), decide)
     round_complete = _take_in(turn, event)
     _rise_above(turn)
@@ -82,6 +80,14 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     _ask_for_views(turn)
     _beat(turn)
     return turn.state, tuple(turn.effects)
+
+
+def note(state: State, ack: Ack, *, now_us: int) -> State | None:
+    """The state after an ack from which nothing follows but that there is one less to wait for: most of what a large
+    cluster says. Nothing is due earlier than before. `None` if it is for `step` to see what follows."""
+    if not _follows_nothing(state, ack):
+        return None
+    return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, ack))
 
 
 def _take_in(turn: _Turn, event: Event) -> bool:
@@ -396,6 +402,9 @@ def _is_awaited(state: State, member: Member) -> bool:
 
 
 def _is_waiting(state: State) -> bool:
+    promise = state.promise
+    if promise is not None and promise.ack.view_digest == state.view.digest and _awaits_several(state, promise):
+        return True  # the members of that plan are all there
     return any(True for _ in _missing_acks(state))
 
 
@@ -458,15 +467,23 @@ def _noted(state: State, ack: Ack) -> dict[str, Any]:
     return {"acks": {**state.acks, ack.device: ack}, "votes": votes}
 
 
-def _awaits_more(state: State, ack: Ack) -> bool:
-    """Whether this is a first matching ack of a member, and others are still missing."""
+def _follows_nothing(state: State, ack: Ack) -> bool:
+    """Whether a member only says again what is known, or gives a first matching ack while others are still missing."""
     promise = state.promise
-    if promise is None or ack.generation != promise.ack.generation or ack.device not in state.view.profiles:
+    if promise is None or not state.view.is_living(ack.device):
         return False
     if not _matches(ack, promise.ack, state.view.profiles[ack.device].life):
         return False
-    missing = tuple(itertools.islice(_missing_acks(state), 2))
-    return len(missing) == 2 and not _matches(state.acks.get(ack.device), promise.ack, ack.life)
+    known = state.acks.get(ack.device)
+    return known == ack or (_awaits_several(state, promise) and not _matches(known, promise.ack, ack.life))
+
+
+def _awaits_several(state: State, promise: Promise) -> bool:
+    """Whether more than one member's matching ack is missing for certain: there are fewer for that view at all."""
+    if state.active is not None and state.active.generation >= promise.ack.generation:
+        return False
+    votes = state.votes.get((promise.ack.generation, promise.ack.view_digest), 0)
+    return len(promise.plan.members) - 1 - votes > 1
 
 
 def _ack(turn: _Turn, *, round_complete: bool) -> None:

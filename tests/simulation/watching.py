@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 import torch
 
-import crowd.actors.data_mover
+import crowd.actors.intake
 import crowd.actors.trainer
 import crowd.node
 from crowd.actors.data_mover import DataMover
@@ -202,7 +202,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
             (crowd.node, "DataMover", WatchedDataMover),
             (crowd.node, "Profiler", WatchedProfiler),
             (crowd.node, "Trainer", WatchedTrainer),
-            (crowd.actors.data_mover, "Opener", WatchedOpener),
+            (crowd.actors.intake, "Opener", WatchedOpener),
             (crowd.actors.trainer, "EpochSampler", WatchedSampler),
             (crowd.actors.trainer, "Feedback", WatchedFeedback),
         ):
