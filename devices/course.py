@@ -12,6 +12,7 @@ from crowd import plugins
 from crowd.config import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Progress
+from crowd.planning.ack import Progress as StateProgress
 from crowd.protocol.messages import ResultMessage
 from crowd.runs import Point
 from crowd.trial import Outcome, Report, Trial, part_of
@@ -76,8 +77,11 @@ class Course:
         self.over.set()
 
     def outcome(self) -> Outcome:
-        """What has come of it by now."""
+        """What has come of it by now. Raises `RuntimeError` if a run ended in several ways."""
         living = [member for member in self.members if member.on]
+        ends = {member.name: member.end.digest.hex() for member in living if member.end is not None}
+        if len(set(ends.values())) > 1:
+            raise RuntimeError(f"the devices ended in different states: {ends}")
         return Outcome(
             target_accuracy=max(member.target_accuracy for member in self.members),
             reached=bool(living) and all(member.reached for member in living),
@@ -103,6 +107,8 @@ class Member:
         self.on = True
         self.done = False
         self.reached = False
+        self.end: StateProgress | None = None
+        """The state in which the run ended, as this device's result says."""
         self.hosts_broker = self.spec.broker
         self._course = course
         self._life = 0
@@ -123,7 +129,7 @@ class Member:
         return self.account.lives[-1][0]
 
     def begin_life(self, life: int) -> None:
-        self._life, self._round = life, 0
+        self._life, self._round, self.end = life, 0, None
         self.on, self.done = True, False
         self.account.new_life()
 
@@ -152,6 +158,7 @@ class Member:
     def run_over(self, result: ResultMessage) -> None:
         """Every living device has said how the run ended."""
         if not self.done:
+            self.end = result.progress
             self.account.run_over(result)
             self._be_done(reached=result.reached)
 

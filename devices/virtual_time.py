@@ -10,6 +10,7 @@ Layout: what can go wrong, the loop, its selector, and where a task waits.
 
 import asyncio
 import contextvars
+import gc
 import heapq
 import math
 import selectors
@@ -28,6 +29,8 @@ from crowd.errors import CrowdError
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
+COLLECTIONS = (50_000, 20, 100)
+"""See `gc.set_threshold`."""
 TURNS_MAX = 1_000_000
 """So many turns of the loop may pass at one moment of virtual time."""
 
@@ -76,6 +79,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._now_s
+
+    def run_forever(self) -> None:
+        """As ever, but garbage is collected more rarely: what a simulation makes goes by itself, and looking for the
+        rest among all that stays took a tenth of the time."""
+        before = gc.get_threshold()
+        gc.set_threshold(*COLLECTIONS)
+        try:
+            super().run_forever()
+        finally:
+            gc.set_threshold(*before)
 
     # --- frozen processes ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from crowd.planning.convergence import CONFIRMING_ROUNDS, NOMINAL_EPOCHS, Mix, epochs_permille, label_totals, mix
-from crowd.planning.plan import GROUP_BATCHES, DeltaForm, Plan, Sampling, SliceOwner
+from crowd.planning.plan import GROUP_BATCHES, Consistency, DeltaForm, Plan, Sampling, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import SECOND_US, DeviceId, ceil_div
@@ -274,13 +274,27 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
         flops = training_flops(profile.task, trainer.round_samples, plan.sampling)
         training_us = ceil_div(flops * 1_000, max(1, profile.speed_kflops))
         work_us = max(work_us, training_us + evaluation_us(profile, evaluated) // plan.evaluate_every)
+    # what trainers keep to themselves does not travel
+    form = plan.form if plan.consistency is Consistency.EVERY_ROUND else DeltaForm.NOTHING
     return project(
         cluster.members[0].task,
         spread=mix(
             label_totals(cluster), [(trainer.round_samples, tuple(counts[trainer.device])) for trainer in plan.trainers]
         ),
         round_samples=sum(trainer.round_samples for trainer in plan.trainers),
-        work_us=work_us,
-        sync=sync_cost(cluster, counts.keys(), plan.slices, plan.form),
+        work_us=work_us + _mixing_us(plan, profiles),
+        sync=sync_cost(cluster, counts.keys(), plan.slices, form),
         ship=ship_cost(cluster, *_moves(plan)),
     )
+
+
+def _mixing_us(plan: Plan, profiles: Mapping[DeviceId, Profile]) -> int:
+    """All exchanges of a round, each as long as for the trainer with the most neighbours for its link."""
+    if plan.mixing is None:
+        return 0
+    exchange_us = 0
+    for trainer in plan.trainers:
+        profile, neighbours = profiles[trainer.device], len(plan.mixing.neighbours(trainer.device))
+        sent_bytes = neighbours * (encoded_bytes(plan.form, profile.task.state_elements) + MESSAGE_BYTES)
+        exchange_us = max(exchange_us, _transfer_us(profile, sent_bytes, sent_bytes) + 2 * neighbours * MESSAGE_US)
+    return plan.mixing.exchanges * (exchange_us + PHASE_US)

@@ -165,7 +165,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             ("        or key.generation != active.generation\n", ""),
             ("        or key.plan_digest != active.plan_digest\n", ""),
         ),
-        _in(Rounds, "is_ahead", (" or key.generation > self._active.generation", "")),
+        _in(Rounds, "is_ahead", (" or generation > self._active.generation", "")),
     ),
     "contributions to another plan are merged": (
         _in(
@@ -174,7 +174,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             ("        and key.generation == active.generation\n", ""),
             ("        and key.plan_digest == active.plan_digest\n", ""),
         ),
-        _in(Rounds, "is_ahead", (" or key.generation > self._active.generation", "")),
+        _in(Rounds, "is_ahead", (" or generation > self._active.generation", "")),
     ),
     "a contribution that comes twice is merged twice": (
         _in(Transfers, "on_offer", ("    if key in self._answers:\n        return self._answer(key, to_all)\n", "")),
@@ -191,7 +191,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     "an owner merges without waiting for half": (_in(SliceMerge, "enough", ("2 * sum(", "10**9 * sum(")),),
     "an owner merges a slice anew when more has come": (
         _in(Rounds, "_ready", (" or place in self._merging", "")),
-        _in(Rounds, "contribute", (" or (key.round, key.index) in self._merging", "")),
+        _in(Rounds, "_taking", (" or (number, key.index) in self._merging", "")),
     ),
     "all contributions weigh the same": (_in(SliceMerge, "merged", ("contribution.samples / total", "1 / len(came)")),),
     "a merged slice is applied twice": (
@@ -202,7 +202,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             Trainer,
             "_next_state",
             (
-                "state.epochs_ppb + epochs_ppb >= plan.epochs_max * BILLION",
+                "_is_over(plan, streak, state.epochs_ppb + epochs_ppb)",
                 "2 * self._figures.samples_trained >= plan.epochs_max * plan.samples_total",
             ),
         ),
