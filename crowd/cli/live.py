@@ -14,9 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crowd.cli.output import duration, logs_to_stderr, size
+from crowd.cli.output import logs_to_stderr
 from crowd.cli.race import Race
 from crowd.units import SECOND_US
+from crowd.wording import duration, size
 
 REFRESH_PER_SECOND = 4
 BAR_WIDTH = 12

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
-from crowd.cli.output import check_place, duration, logs_to_stderr, size, summary, write_runs
+from crowd.cli.output import check_place, logs_to_stderr, summary, write_runs
 from crowd.runs import Point
 from crowd.trial import Outcome, Trial, World, record
 from crowd.units import SECOND_US
+from crowd.wording import duration, size
 
 DONE, NOT_REACHED = 0, 1
 BAR_WIDTH = 40
