@@ -1,9 +1,12 @@
 """`crowd bench`: all policies on the same clusters, tasks and seeds, in simulation."""
 
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +75,8 @@ def bench(
     for file in (json, html):
         if file is not None:
             check_place(file)
+    if html is not None:
+        check_extra()
     logs_to_stderr()
     console = Console()
     with tempfile.TemporaryDirectory(prefix="crowd-bench-") as spare:
@@ -100,11 +105,32 @@ def _tell(console: Console, matrix: Matrix, *, json: Path | None, html: Path | N
     runs = [matrix.entries[cell].run for cell in matrix.cells if cell in matrix.entries]
     if json is not None:
         write_runs(json, runs)
+    if html is not None:
+        write_page(html, matrix)
     for table in tables(Comparison(runs)):
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)
     return SOME_FAILED if matrix.failures else DONE
+
+
+def check_extra() -> None:
+    """Raise `BadConfig` if there is no library for the page: better before the work than after it."""
+    for name in ("jinja2", "matplotlib"):
+        if find_spec(name) is None:
+            raise BadConfig(f"--html needs {name}: install it with pip install 'crowdlearning[bench]'")
+
+
+def write_page(path: Path, matrix: Matrix) -> None:
+    """Raises `BadConfig` if the file cannot be written."""
+    from crowd.bench.page import page  # its libraries are optional
+
+    entries = {cell: matrix.entries[cell] for cell in matrix.cells if cell in matrix.entries}
+    made_by = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    try:
+        path.write_text(page(entries, matrix.failures, made_by=made_by), encoding="utf-8")
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def cluster_files(paths: Iterable[Path]) -> list[Path]:
