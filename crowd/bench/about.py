@@ -24,7 +24,7 @@ def about_cluster(file: Path) -> str:
     """The comment at the head of its file."""
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    return " ".join(line.lstrip("#").strip() for line in comment)
+    return _first_paragraph("\n".join(line.lstrip("#").strip() for line in comment))
 
 
 def _module_text(value: Any) -> str | None:

@@ -123,15 +123,15 @@ def _band(device: Activity) -> np.ndarray:
     _paint(idle[:above], device.compute, COMPUTE)
     _paint(idle[above : above + sending], device.up, UP)
     _paint(idle[above + sending : above + sending + receiving], device.down, DOWN)
-    _paint(idle[: -gap or None], device.off, OFF)
+    _paint(idle[: -gap or None], device.off, OFF, most=0.5)
     return idle
 
 
-def _paint(lane: np.ndarray, percents: Sequence[int], colour: str) -> None:
-    """As much of `colour` as there is of each part."""
+def _paint(lane: np.ndarray, percents: Sequence[int], colour: str, *, most: float = 1.0) -> None:
+    """As much of `colour` as there is of each part; `most` is how strong the whole of a part is."""
     share = np.clip(np.array(percents) / 100.0, 0.0, 1.0)
     lane[:, share > 0.0, :3] = mpl.colors.to_rgb(colour)
-    lane[:, :, 3] = np.maximum(lane[:, :, 3], share**0.6)
+    lane[:, :, 3] = np.maximum(lane[:, :, 3], most * share**0.6)
 
 
 def _seconds(value: float) -> str:

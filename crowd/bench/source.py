@@ -71,11 +71,16 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-def _imports(module: str, file: Path) -> Iterator[str]:
+@functools.cache
+def _imports(module: str, file: Path) -> frozenset[str]:
     """Dotted names that may be modules which `module` needs: the packages that it is in, and all that it imports."""
+    return frozenset(_imported(module, file))
+
+
+def _imported(module: str, file: Path) -> Iterator[str]:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     yield from _with_parents(package)
-    for node in ast.walk(_tree(file)):
+    for node in ast.walk(ast.parse(file.read_bytes(), filename=str(file))):
         match node:
             case ast.Import(names=names):
                 for alias in names:
@@ -91,11 +96,6 @@ def _with_parents(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
-
-
-@functools.cache
-def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_bytes(), filename=str(file))
 
 
 @functools.cache

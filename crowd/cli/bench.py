@@ -45,7 +45,7 @@ def bench(
     *,
     clusters: Annotated[tuple[Path, ...], Several] = CLUSTERS,
     tasks: Annotated[tuple[str, ...], Several] = TASKS,
-    policies: Annotated[tuple[str, ...], Several] = (),
+    policies: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
     seeds: int = 3,
     json: Path | None = None,
     html: Path | None = None,

@@ -2,7 +2,6 @@
 
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -11,35 +10,29 @@ from rich.table import Table
 
 from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import News, Watch
-from crowd.cli.output import logs_to_stderr, verdict
+from crowd.cli.output import verdict
+from crowd.cli.shown import Shown
 from crowd.cli.sim import seconds
 
 BAR_WIDTH = 40
 
 
-class Screen(Watch):
+class Screen(Shown, Watch):
     """On a terminal a view that is drawn anew, else a line for each cell that was computed."""
 
     def __init__(self, console: Console, cells: int) -> None:
-        self._console = console
         self._cells = cells
         self._found = self._done = self._failed = 0
         self._running: dict[Cell, News | None] = {}
         self._began_s = time.monotonic()
-        self._live = Live(get_renderable=self._view, console=console, transient=True, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-            logs_to_stderr()  # again, so that warnings go above the live view
-        return self
+        super().__init__(
+            console, Live(get_renderable=self._view, console=console, transient=True, refresh_per_second=4)
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-            logs_to_stderr()
+        super().__exit__(kind, error, traceback)
         self._say(f"{self._counts()}, in {seconds(time.monotonic() - self._began_s)}")
 
     def found(self, cell: Cell) -> None:

@@ -27,7 +27,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process() -> None:
-    for function in (source._places, source._tree, source._digest_of):
+    for function in (source._places, source._imports, source._digest_of):
         function.cache_clear()
 
 
@@ -37,7 +37,7 @@ def digest() -> str:
 
 
 def _as_new() -> None:
-    for function in (source._places, source._tree, source._digest_of):
+    for function in (source._places, source._imports, source._digest_of):
         function.cache_clear()
 
 
@@ -69,18 +69,19 @@ def test_data_that_lie_beside_a_module_count_where_they_are_asked_for(package: P
     assert source_digest(["theirs.policy"], data=data_beside("theirs.policy")) != before
 
 
-def test_of_this_project_a_run_depends_on_the_engine_and_not_on_commands_or_other_policies() -> None:
+def test_of_this_project_a_run_depends_on_the_engine_and_not_on_commands_or_other_policies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     read: set[str] = set()
-    tree = source._tree
+    digest_of = source._digest_of
 
-    def noted(file: Path) -> object:
+    def noted(file: Path) -> str:
         read.add(str(file.relative_to(Path(__file__).parents[2])))
-        return tree(file)
+        return digest_of(file)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(source, "_tree", noted)
+    monkeypatch.setattr(source, "_digest_of", noted)
     source_digest(["devices.simulation", "policies.fedavg", "crowd.tasks.digits"])
-    patch.undo()
+    monkeypatch.undo()
     assert {
         "crowd/node.py",
         "crowd/actors/trainer.py",
