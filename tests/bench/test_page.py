@@ -100,6 +100,12 @@ def test_it_says_of_every_policy_how_it_fared_and_what_it_is(html: str) -> None:
     assert html.count("<svg") == 2 + 3, "two of the accuracy, one of every policy that took any time"
 
 
+def test_pictures_have_the_page_s_own_ground_and_ink(html: str) -> None:
+    pictures = html.partition("</style>")[2]
+    assert "currentColor" in pictures
+    assert "#ffffff" not in pictures
+
+
 def test_the_same_runs_make_the_same_page(html: str, tmp_path: Path) -> None:
     file = tmp_path / "home.toml"
     entries = {cell(policy, file=file): entry(run(policy, 8.0)) for policy in ("fedavg", "diloco")}
