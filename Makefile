@@ -4,6 +4,8 @@
 #   make check           format, lint, types, import rules
 #   make soak            simulated clusters with faults, SEEDS=N of them
 #   make mutants         look for the seed that shows each hole in the protocol
+#   make bench           all policies on many clusters and tasks, in simulation: hours, and it goes on where it was stopped
+#   make bench-quick     one cluster for each kind of bottleneck and one task: minutes
 #   make bench-overhead  what the engine itself costs
 #   make bench-eight     eight processes over Mosquitto
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
@@ -14,9 +16,10 @@
 PYTHON ?= python3
 SEEDS ?= 1000
 TORCH ?= torch==2.13.0
+QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH
 
-.PHONY: demo test check soak mutants bench-overhead bench-eight bench-ddp bench-agreement bench-scale
+.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -38,6 +41,19 @@ soak: .venv/ready
 
 mutants: .venv/ready
 	.venv/bin/python -m tests.simulation.mutants
+
+bench: .venv/ready
+	@./setup.sh packages
+	@mkdir -p build
+	.venv/bin/crowd bench --json build/bench.json --html build/bench.html
+	@echo "the page is build/bench.html; examples/write_table.py build/bench.json writes the tables into the README"
+
+# processors, links, failures, and nothing at all
+bench-quick: .venv/ready
+	@mkdir -p build
+	.venv/bin/crowd bench --clusters $(QUICK:%=examples/clusters/%.toml) --tasks digits --seeds 1 \
+		--json build/bench-quick.json --html build/bench-quick.html
+	@echo "the page is build/bench-quick.html"
 
 bench-overhead: .venv/ready
 	@./setup.sh packages || true

@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import ge, gt, lt
 
 from brokers.accounting import Crossing, Meter
+from crowd.metering import Occupancy, Transfers
 from crowd.ports import Traffic
 
 
@@ -53,6 +54,13 @@ class Link:
         self._uplink = Pipe()
         self._downlink = self._uplink if spec.half_duplex else Pipe()
         self._meter = Meter()
+        self._sending = Occupancy()
+        self._taking = Occupancy()
+
+    @property
+    def transfers(self) -> Transfers:
+        """When messages crossed, those included that are on their way; without what acknowledges them."""
+        return Transfers(up=self._sending.spans, down=self._taking.spans)
 
     @property
     def traffic(self) -> Traffic:
@@ -63,14 +71,20 @@ class Link:
         message = self._with_resends(message)
         self._meter.sent(message)
         self._downlink.put(message.backward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
-        return self._uplink.put(message.forward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
+        takes_s = message.forward_bytes / self._spec.uplink_bytes_s
+        ends_s = self._uplink.put(takes_s, ready_at_s=ready_at_s)
+        self._sending.note(ended_s=ends_s, took_s=takes_s)
+        return ends_s
 
     def take(self, message: Crossing, *, ready_at_s: float) -> float:
         """When a message that waits for the device since `ready_at_s` will have come in."""
         message = self._with_resends(message)
         self._meter.received(message)
         self._uplink.put(message.backward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
-        return self._downlink.put(message.forward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
+        takes_s = message.forward_bytes / self._spec.downlink_bytes_s
+        ends_s = self._downlink.put(takes_s, ready_at_s=ready_at_s)
+        self._taking.note(ended_s=ends_s, took_s=takes_s)
+        return ends_s
 
     def taken_from_s(self, ready_at_s: float) -> float:
         """When a message that waits for the device since `ready_at_s` would begin to come in."""

@@ -29,6 +29,7 @@ from brokers.reach import Reach
 from brokers.subscriber_queue import NO_MISHAPS, Mishaps, SubscriberQueue
 from brokers.topics import Topics
 from crowd.errors import BrokerLost
+from crowd.metering import Transfers
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, DeviceId
 
@@ -69,6 +70,10 @@ class Network(MemoryHub):
         """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included."""
         self._links[device] = Link(spec)
         return _NetworkBroker(self, device, self._links[device], Topics(cluster))
+
+    def transfers(self, device: DeviceId) -> Transfers:
+        """When the link of `device` was busy so far."""
+        return self._links[device].transfers
 
     def saw(self, device: DeviceId, delivery: Delivery) -> None:
         """Called once for everything that `device` publishes, when it begins to leave the device; for checkers."""

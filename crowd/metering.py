@@ -1,4 +1,5 @@
-"""How busy a device's processor is: `Span` (one piece of training), `MeteredCompute` (any `Compute`, watched)."""
+"""How busy a device is: `Span` (one piece of training), `MeteredCompute` (any `Compute`, watched), `Occupancy` (when
+something, such as a link, was in use) and `Transfers` (a link's two directions)."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +20,44 @@ class Span:
     ended_s: float
     flops: int
     """0 if it was cut short: it came to nothing."""
+
+
+@attrs.frozen(kw_only=True)
+class Transfers:
+    """When a device sent and when it received: pairs `(began_s, ended_s)`, in order."""
+
+    up: tuple[tuple[float, float], ...]
+    down: tuple[tuple[float, float], ...]
+
+    def since(self, moment_s: float) -> "Transfers":
+        """The same on a clock that was at 0 at `moment_s`."""
+        return Transfers(
+            up=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.up),
+            down=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.down),
+        )
+
+
+class Occupancy:
+    """When something was in use that takes one thing after the other. Uses without a gap of `GAP_S` are one."""
+
+    GAP_S = 0.001
+
+    def __init__(self) -> None:
+        self._began_s: list[float] = []
+        self._ended_s: list[float] = []
+
+    def note(self, *, ended_s: float, took_s: float) -> None:
+        """It was in use for `took_s` until `ended_s`, and is not in use before that again."""
+        if self._ended_s and ended_s - took_s < self._ended_s[-1] + self.GAP_S:
+            self._ended_s[-1] = ended_s
+        else:
+            self._began_s.append(ended_s - took_s)
+            self._ended_s.append(ended_s)
+
+    @property
+    def spans(self) -> tuple[tuple[float, float], ...]:
+        """`(began_s, ended_s)`, in order."""
+        return tuple(zip(self._began_s, self._ended_s, strict=True))
 
 
 class MeteredCompute(Compute):

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from crowd.config import DataConfig
 from crowd.errors import BadConfig, CrowdError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Group = Literal["crowd.brokers", "crowd.devices", "crowd.policies", "crowd.tasks", "crowd.worlds"]
 TaskFunction = Callable[..., "Task"]
 """From a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
+
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 _NOUNS: dict[Group, str] = {
     "crowd.brokers": "kind of broker",
@@ -42,16 +44,27 @@ def names(group: Group) -> tuple[str, ...]:
     return tuple(sorted(_entries(group)))
 
 
+def module_of(group: Group, name: str) -> str:
+    """The module of what is installed as `name` in `group`, which is not imported. Raises `BadConfig` if there is
+    none."""
+    return _entry(group, name).module
+
+
 def load(group: Group, name: str) -> Any:
     """The object that is installed as `name` in `group`. Raises `BadConfig` if there is none, or if its module cannot
     be imported."""
+    entry = _entry(group, name)
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise BadConfig(f"the {_NOUNS[group]} {name!r} ({entry.value}) cannot be loaded: {error}") from error
+
+
+def _entry(group: Group, name: str) -> EntryPoint:
     entries = _entries(group)
     if name not in entries:
         raise BadConfig(f"unknown {_NOUNS[group]} {name!r}; {did_you_mean(name, entries)}")
-    try:
-        return entries[name].load()
-    except (ImportError, AttributeError) as error:
-        raise BadConfig(f"the {_NOUNS[group]} {name!r} ({entries[name].value}) cannot be loaded: {error}") from error
+    return entries[name]
 
 
 @functools.cache  # reads the file system, and nothing is installed meanwhile

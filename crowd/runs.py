@@ -79,6 +79,7 @@ def run_record(
     curve = cluster_curve(devices)
     bytes_up = sum(figures.bytes_up for figures in devices.values())
     bytes_total = bytes_up + sum(figures.bytes_down for figures in devices.values())
+    seconds_total = _seconds(max(figures.elapsed_s for figures in devices.values()))
     return {
         "policy": policy,
         "cluster": cluster,
@@ -86,7 +87,8 @@ def run_record(
         "seed": seed,
         "target_accuracy": target_accuracy,
         "reached": reached,
-        "seconds_to_target": _seconds(max(figures.elapsed_s for figures in devices.values())) if reached else None,
+        "seconds_to_target": seconds_total if reached else None,
+        "seconds_total": seconds_total,
         "bytes_to_target": bytes_total if reached else None,
         "bytes_total": bytes_total,
         "bytes_up": bytes_up,

@@ -11,6 +11,7 @@ import attrs
 from crowd import limits
 from crowd.balance import Labour, balance_efficiency
 from crowd.config import ClusterConfig, DataConfig, DeviceKind
+from crowd.metering import Transfers
 from crowd.runs import Figures, Point, run_record
 from crowd.units import DeviceId
 
@@ -36,6 +37,8 @@ class Trial:
     """`None`: the task's own."""
     rounds_max: int | None = attrs.field(default=None, validator=limits.at_least_one)
     """Stop after so many rounds; `None`: when the target is reached, or the task's largest number of epochs."""
+    seconds_max: float | None = attrs.field(default=None, validator=limits.positive)
+    """Stop so many seconds, by the cluster's clock, after its first plan with work; `None`: as above."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +52,8 @@ class Outcome:
     """Times from the cluster's first plan with work on."""
     labours: Mapping[str, Labour]
     """On the same clock as the figures."""
+    transfers: Mapping[str, Transfers] = attrs.field(factory=dict)
+    """When each device's link was busy, on the same clock; empty where that is not known."""
     counted_bytes: Mapping[str, int] | None = None
     """What each device's node itself counted over its link, both ways, by the stated formula; `None` where the figures
     say just that."""

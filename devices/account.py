@@ -8,7 +8,7 @@ import attrs
 
 from crowd.balance import Labour
 from crowd.config import DeviceConfig, DeviceKind
-from crowd.metering import Span
+from crowd.metering import Span, Transfers
 from crowd.node import Progress
 from crowd.ports import Traffic
 from crowd.protocol.messages import ResultMessage
@@ -27,9 +27,10 @@ class Account:
         *,
         traffic: Callable[[], Traffic],
         spans: Callable[[], tuple[Span, ...]],
+        transfers: Callable[[], Transfers] | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        """`traffic` and `spans` tell of all lives so far, the spans by the same clock."""
+        """`traffic`, `spans` and `transfers` (`None`: not known) tell of all lives so far, by the same clock."""
         self._clock = clock
         self.lives = tuple(zip((0.0, *spec.returns_at_s), (*spec.fails_at_s, math.inf), strict=False))
         """When each begins and ends."""
@@ -39,6 +40,7 @@ class Account:
         self._kind = kind
         self._traffic = traffic
         self._spans = spans
+        self._transfers = transfers
         self._began_s: float | None = None
         self._before = Traffic()
         self._end: tuple[float, Traffic] | None = None
@@ -121,6 +123,10 @@ class Account:
             ),
             speeds=tuple((moment - began_s, self._speed_at(moment)) for moment in sorted(moments)),
         )
+
+    def transfers(self) -> Transfers | None:
+        """On the clock of the figures; `None` if not known."""
+        return None if self._transfers is None else self._transfers().since(self._began_s or 0.0)
 
     def _speed_at(self, time_s: float) -> int:
         """As the cluster file says; 0 while the device is switched off."""

@@ -31,14 +31,14 @@ class Course:
     def __init__(self, trial: Trial, report: Report) -> None:
         self.trial = trial
         self.over = anyio.Event()
-        self._begun = False
+        self._begun = anyio.Event()
         self._report = report
         self._rounds = 0
 
     def begin(self) -> None:
         """A plan with work is active: from the first one on time and bytes count."""
-        if not self._begun:
-            self._begun = True
+        if not self._begun.is_set():
+            self._begun.set()
             for member in self.members:
                 member.account.begin()
 
@@ -65,6 +65,13 @@ class Course:
         if done or len(gone) == len(self.members) or any(member.hosts_broker for member in gone):
             self.over.set()
 
+    async def keep_time(self) -> None:
+        """End a run that has taken all the time that it was given. Call it when the devices are switched on."""
+        if self.trial.seconds_max is not None:
+            await self._begun.wait()
+            await anyio.sleep(self.trial.seconds_max)
+            self.over.set()
+
     async def watch_for_standstill(self, *, hours: float) -> None:
         """End a run that can never begin, or go on: one that waits for a device that is gone for good. No round for so
         many `hours`, after the last start of a device, is taken for that. Call it when the devices are switched on."""
@@ -87,6 +94,11 @@ class Course:
             reached=bool(living) and all(member.reached for member in living),
             devices={member.name: member.account.figures() for member in self.members},
             labours={member.name: member.account.labour() for member in self.members},
+            transfers={
+                member.name: transfers
+                for member in self.members
+                if (transfers := member.account.transfers()) is not None
+            },
         )
 
 

@@ -97,7 +97,9 @@ def scaled(trial: Trial, *, slower: float) -> Trial:
     """`trial` with processors and links that many times slower, times as many times later, and no latency."""
     kinds = {name: _scaled_kind(kind, slower) for name, kind in trial.kinds.items()}
     devices = tuple(_scaled_device(device, kinds[device_id(device.name)], slower) for device in trial.cluster.devices)
-    return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
+    seconds_max = None if trial.seconds_max is None else trial.seconds_max * slower
+    cluster = attrs.evolve(trial.cluster, devices=devices)
+    return attrs.evolve(trial, cluster=cluster, kinds=kinds, seconds_max=seconds_max)
 
 
 def _scaled_kind(kind: DeviceKind, slower: float) -> DeviceKind:

@@ -114,6 +114,7 @@ class LabCluster(Course):
             await self.on.wait()
             for machine in self._machines:
                 tasks.start_soon(machine.keep_schedule)
+            tasks.start_soon(self.keep_time)
             tasks.start_soon(partial(self.watch_for_standstill, hours=STANDSTILL_HOURS))
             await self.over.wait()
             counted: dict[str, int] = {machine.name: machine.counted_bytes for machine in self._machines}

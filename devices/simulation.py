@@ -81,6 +81,7 @@ class _Cluster(Course):
             for machine in self._machines:
                 tasks.start_soon(machine.live, name=machine.name)
                 tasks.start_soon(machine.keep_schedule)
+            tasks.start_soon(self.keep_time)
             tasks.start_soon(partial(self.watch_for_standstill, hours=STANDSTILL_HOURS))
             await self.over.wait()
             outcome = self.outcome()
@@ -102,7 +103,13 @@ class _Machine(Member):
         self._processor = VirtualCompute(kind.speed_kflops)
         self._compute = MeteredCompute(self._processor)
         self._link = cluster.network.broker(self.name, _link(self.spec, kind), cluster=trial.cluster.name)
-        self.account = Account(self.spec, kind, traffic=lambda: self._link.traffic, spans=lambda: self._compute.spans)
+        self.account = Account(
+            self.spec,
+            kind,
+            traffic=lambda: self._link.traffic,
+            spans=lambda: self._compute.spans,
+            transfers=lambda: cluster.network.transfers(self.name),
+        )
 
     async def live(self) -> None:
         """Returns when it has failed for good."""

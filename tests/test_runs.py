@@ -14,6 +14,7 @@ KEYS = {
     "target_accuracy",
     "reached",
     "seconds_to_target",
+    "seconds_total",
     "bytes_to_target",
     "bytes_total",
     "bytes_up",

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd import plugins
-from crowd.cli.output import check_place, logs_to_stderr, size, summary, write_runs
+from crowd.cli.output import check_place, logs_to_stderr, summary, write_runs
 from crowd.cli.sim import Screen, devices_table, exit_code, model, read_trial, seconds
 from crowd.runs import cluster_curve
 from crowd.trial import Outcome, Trial, World, record
+from crowd.wording import size
 
 
 def lab(

@@ -5,8 +5,6 @@ Layout: `Screen` (a terminal's live view, or plain lines where there is no termi
 """
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,40 +12,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crowd.cli.output import duration, logs_to_stderr, size
 from crowd.cli.race import Race
+from crowd.cli.shown import Shown
 from crowd.units import SECOND_US
+from crowd.wording import duration, size
 
 REFRESH_PER_SECOND = 4
 BAR_WIDTH = 12
 TITLES = {"crowd_learning": "crowd", "fedavg": "FedAvg", "ship_once": "ship once"}
 
 
-class Screen:
+class Screen(Shown):
     """Shows the races as they come. On a terminal a view that is drawn anew; else a line for every round."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._races: list[Race] = []
-        self._live = Live(
+        live = Live(
             console=console,
             get_renderable=self._draw,
             refresh_per_second=REFRESH_PER_SECOND,
             transient=True,
         )
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-            logs_to_stderr()  # again, so that warnings go above the live view
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-            logs_to_stderr()
+        super().__init__(console, live)
 
     def begin(self, race: Race) -> None:
         """From now on this race is shown."""

@@ -21,6 +21,7 @@ _COMMANDS = {
     "keys": ("crowd.cli.keys:app", "Make and show device keys."),
     "plan": ("crowd.cli.plan:plan", "Print what a cluster would do and why, and train nothing."),
     "sim": ("crowd.cli.sim:sim", "Simulate one training of a cluster."),
+    "bench": ("crowd.cli.bench:bench", "Compare policies on many clusters, in simulation."),
     "lab": ("crowd.cli.lab:lab", "Train as a cluster of real processes, and compare with the simulation."),
     "export": ("crowd.cli.export:export", "Copy the trained model out of a device's state directory."),
 }
@@ -47,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        return _report(error)
+        return report(error)
     return result if isinstance(result, int) else DONE
 
 
-def _report(error: Exception) -> int:
+def report(error: Exception) -> int:
+    """Say on standard error what went wrong; returns the exit code."""
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_], app=cyclopts.App() as app):
             # Its own message would import every subcommand.
@@ -61,7 +63,7 @@ def _report(error: Exception) -> int:
             return _bad_input(str(error))
         case ExceptionGroup() if (rejected := _only_rejected(error)) is not None:
             # Tasks that run side by side fail as a group; what is to mend is in the first.
-            return _report(rejected)
+            return report(rejected)
         case _:
             traceback.print_exception(error)
             return INTERNAL_ERROR
@@ -77,7 +79,11 @@ def _only_rejected(group: "ExceptionGroup[Exception]") -> Exception | None:
     rejected, others = group.split(Rejected)
     if rejected is None or others is not None:
         return None
-    first: Exception = rejected
-    while isinstance(first, ExceptionGroup):
-        first = first.exceptions[0]
-    return first
+    return innermost(rejected)
+
+
+def innermost(error: Exception) -> Exception:
+    """The first of those that a group holds, however deep; any other error itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

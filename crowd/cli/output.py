@@ -1,4 +1,4 @@
-"""What commands show people and write for programs: units, logs, JSON."""
+"""What commands show people and write for programs: a run in a line, logs, JSON."""
 
 import json
 import sys
@@ -8,36 +8,22 @@ from typing import Any
 
 from crowd.errors import BadConfig
 from crowd.units import SECOND_US
-
-
-def duration(time_us: int) -> str:
-    """`time_us` for people: "850 ms", "3.2 s", "2 min 5 s"."""
-    if time_us < SECOND_US:
-        return f"{time_us / 1_000:.0f} ms"
-    seconds = time_us / SECOND_US
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def size(size_bytes: int) -> str:
-    """`size_bytes` for people, in decimal units: "12 B", "1.4 kB", "20.0 MB"."""
-    for unit_bytes, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size_bytes >= unit_bytes:
-            return f"{size_bytes / unit_bytes:.1f} {unit}"
-    return f"{size_bytes} B"
+from crowd.wording import duration, size
 
 
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
     """A run in one line for people."""
+    return f"{verdict(record)}, model {digest}"
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """How a run went, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
-    elapsed_s = max(device["busy_s"] + device["idle_s"] for device in record["devices"].values())
-    verdict = "reached" if record["reached"] else "did not reach"
+    reached = "reached" if record["reached"] else "did not reach"
     found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
     return (
-        f"{verdict} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
-        f"{duration(int(elapsed_s * SECOND_US))}, {size(record['bytes_total'])}, model {digest}"
+        f"{reached} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
+        f"{duration(int(record['seconds_total'] * SECOND_US))}, {size(record['bytes_total'])}"
     )
 
 

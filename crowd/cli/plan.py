@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd.cli.cluster import load_policy, make_profiles, read_cluster
-from crowd.cli.output import duration, size
 from crowd.planning.estimate import estimate
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, decide
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId
+from crowd.wording import duration, size
 
 
 def plan(cluster: Path, /, *, task: str = "fashion", policy: str = "crowd_learning") -> None:

@@ -2,8 +2,7 @@
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,10 +11,12 @@ from rich.table import Table
 
 from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
-from crowd.cli.output import check_place, duration, logs_to_stderr, size, summary, write_runs
+from crowd.cli.output import check_place, logs_to_stderr, summary, write_runs
+from crowd.cli.shown import Shown
 from crowd.runs import Point
 from crowd.trial import Outcome, Trial, World, record
 from crowd.units import SECOND_US
+from crowd.wording import duration, size
 
 DONE, NOT_REACHED = 0, 1
 BAR_WIDTH = 40
@@ -96,26 +97,12 @@ def exit_code(trial: Trial, outcome: Outcome) -> int:
     return NOT_REACHED if asked_for_target and not outcome.reached else DONE
 
 
-class Screen:
+class Screen(Shown):
     """Shows each round as it comes: on a terminal one line that is drawn anew, else a line for each."""
 
     def __init__(self, console: Console, trial: Trial) -> None:
-        self._console = console
+        super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
         self._trial = trial
-        self._live = Live("the devices measure themselves", console=console, transient=True)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-            logs_to_stderr()  # again, so that warnings go above the live view
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-            logs_to_stderr()
 
     def round_done(self, point: Point) -> None:
         accuracy = "   -  " if point.accuracy is None else f"{point.accuracy:6.1%}"

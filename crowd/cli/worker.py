@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from crowd.cli.emulate import News, Part, play
-from crowd.cli.main import BAD_INPUT
+from crowd.cli.main import BAD_INPUT, innermost
 from crowd.cli.output import logs_to_stderr
 from crowd.cli.stopping import unless_stopped
 from crowd.config import NodeConfig, read_node_config
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
         part = Part(name=config.name, speed_kflops=int(speed_kflops), memory_bytes=int(memory_bytes))
         return_code = anyio.run(unless_stopped, partial(_work, config, part))
     except* Rejected as rejected:
-        print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
+        print(" ".join(str(innermost(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT
     return return_code
 
@@ -43,12 +43,6 @@ async def _work(config: NodeConfig, part: Part) -> int:
 
 def _say(news: News) -> None:
     print(news.to_json(), flush=True)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

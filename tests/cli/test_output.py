@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from crowd.cli.output import duration, logs_to_stderr, size, write_runs
+from crowd.cli.output import logs_to_stderr, write_runs
 from crowd.errors import BadConfig
+from crowd.wording import duration, size
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def test_a_device_too_slow_for_linux_is_bad_input() -> None:
 
 def test_scaling_keeps_the_proportions_of_processors_links_and_times() -> None:
     fast = device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,), returns_at_s=(30.0,))
-    slow = scaled(trial(fast), slower=4.0)
+    slow = scaled(attrs.evolve(trial(fast), seconds_max=50.0), slower=4.0)
+    assert slow.seconds_max == 200.0
     (of,), kind = slow.cluster.devices, slow.kinds[device_id("fast")]
     assert (kind.train_gflops, kind.uplink_mbps, kind.downlink_mbps, kind.latency_ms) == (2.0, 5.0, 5.0, 0.0)
     assert (of.speed_schedule, of.fails_at_s, of.returns_at_s) == (((40.0, 0.2),), (80.0,), (120.0,))

@@ -1,5 +1,6 @@
 """Whole clusters under virtual time: three small devices and a few rounds each."""
 
+import itertools
 from typing import Any
 
 import attrs
@@ -131,6 +132,31 @@ def test_a_run_that_is_stopped_tells_of_the_rounds_that_were_asked_for() -> None
         assert figures.generations == 1
     assert len(set(digests(outcome))) == 1
     assert None not in digests(outcome)
+
+
+def test_a_run_that_is_given_so_many_seconds_ends_with_them_and_is_no_different_until_then() -> None:
+    whole = run(rounds_max=4)
+    limit_s = round(end_s(whole) * 0.7, 3)
+    stopped = run(rounds_max=4, seconds_max=limit_s)
+    assert not stopped.reached
+    assert [figures.elapsed_s for figures in stopped.devices.values()] == pytest.approx([limit_s] * 3)
+    for name, figures in stopped.devices.items():
+        assert 0 < len(figures.curve) < 4
+        assert figures.curve == whole.devices[name].curve[: len(figures.curve)]
+
+
+def test_a_run_that_ends_before_its_seconds_are_over_is_no_different() -> None:
+    assert run(rounds_max=2, seconds_max=1e6) == run(rounds_max=2)
+
+
+def test_links_were_busy_as_long_as_their_bytes_take() -> None:
+    outcome = run(rounds_max=2)
+    for name, figures in outcome.devices.items():
+        transfers = outcome.transfers[name]
+        for spans, size_bytes in ((transfers.up, figures.bytes_up), (transfers.down, figures.bytes_down)):
+            busy_s = sum(max(0.0, min(ends_s, figures.elapsed_s) - max(begins_s, 0.0)) for begins_s, ends_s in spans)
+            assert busy_s * 20e6 / 8 == pytest.approx(size_bytes, rel=0.1), "all but what acknowledges the other way"
+            assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
 
 
 def test_a_task_of_ones_own_brings_its_own_data() -> None:

@@ -1,0 +1,36 @@
+"""What the rows, columns and tables of the comparison are, in the words of their own files."""
+
+import inspect
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+from crowd import plugins
+
+
+def about_policy(name: str) -> str:
+    """The first paragraphs of its module and of its class."""
+    policy: Any = plugins.load("crowd.policies", name)
+    return " ".join(filter(None, (_first_paragraph(_module_text(policy)), _first_paragraph(inspect.getdoc(policy)))))
+
+
+def about_task(name: str) -> str:
+    """The first paragraph of its module."""
+    return _first_paragraph(_module_text(plugins.load("crowd.tasks", name))) if ":" not in name else ""
+
+
+def about_cluster(file: Path) -> str:
+    """The comment at the head of its file."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    return _first_paragraph("\n".join(line.lstrip("#").strip() for line in comment))
+
+
+def _module_text(value: Any) -> str | None:
+    module = sys.modules.get(getattr(value, "__module__", ""))
+    return None if module is None else inspect.getdoc(module)
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].replace("`", "").split())

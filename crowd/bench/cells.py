@@ -1,0 +1,136 @@
+"""The cells of the comparison: `Cell` (one training), its key, and `Entry` (what came of it) in a file of the cache."""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from crowd import plugins
+from crowd.bench.activity import Activity, activity
+from crowd.bench.source import data_beside, source_digest
+from crowd.trial import Outcome, Trial, record
+
+WORLD = "simulation"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Cell:
+    """One training of the comparison."""
+
+    file: Path
+    """Of the cluster."""
+    trial: Trial
+    """Without a limit of time."""
+    key: str
+    place: Path
+    """Where its entry is, or will be."""
+
+    @classmethod
+    def of(cls, file: Path, trial: Trial, *, cache: Path, spare: Path) -> "Cell":
+        """A task of one's own may read data from anywhere: its entry goes into `spare`, where none is from before."""
+        key = key_of(trial)
+        return cls(file=file, trial=trial, key=key, place=(spare if ":" in trial.task else cache) / f"{key}.json")
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """What it has in common with the cells that it is compared with."""
+        return self.trial.task, self.trial.cluster.name, self.trial.seed
+
+    @property
+    def label(self) -> str:
+        trial = self.trial
+        return f"{trial.cluster.name}, {trial.task}, {trial.policy}, seed {trial.seed}"
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """What came of a cell."""
+
+    run: dict[str, Any]
+    """As in the JSON of design section 8; `stopped_after_s` is the limit of time that ended it, else `None`."""
+    activity: Mapping[str, Activity]
+    """Of each device, in the order of the cluster file."""
+
+    @property
+    def seconds_to_target(self) -> float | None:
+        """`None` if it did not get there."""
+        seconds: float | None = self.run["seconds_to_target"]
+        return seconds
+
+    def serves(self, limit_s: float | None) -> bool:
+        """Whether a run that may take `limit_s` would tell no more: this one was not stopped, or not before that."""
+        stopped_after_s: float | None = self.run["stopped_after_s"]
+        return stopped_after_s is None or (limit_s is not None and limit_s <= stopped_after_s)
+
+
+def key_of(trial: Trial) -> str:
+    """A digest of all that decides what a trial comes to, but how much time it is given: what is asked, the source of
+    the engine, of the policy and of the task, the task's data where they come with it, and the versions of what does
+    the arithmetic."""
+    own_task = ":" in trial.task
+    task_module = trial.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", trial.task)
+    roots = (
+        plugins.module_of("crowd.worlds", WORLD),
+        plugins.module_of("crowd.policies", trial.policy),
+        task_module,
+    )
+    decides = {
+        "asked": attrs.asdict(attrs.evolve(trial, seconds_max=None)),
+        "source": source_digest(roots, data=() if own_task else data_beside(task_module)),
+        "versions": [version("torch"), version("numpy"), *sys.version_info[:2], platform.machine()],
+    }
+    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def make_entry(trial: Trial, outcome: Outcome) -> Entry:
+    """What is kept of `outcome`."""
+    run = record(trial, outcome)
+    limit_s = trial.seconds_max
+    stopped = limit_s is not None and not outcome.reached and run["seconds_total"] >= round(limit_s, 3)
+    return Entry(
+        run=run | {"stopped_after_s": limit_s if stopped else None},
+        activity={
+            name: activity(outcome.labours[name], outcome.transfers.get(name), end_s=run["seconds_total"])
+            for name in outcome.devices
+        },
+    )
+
+
+def read_entry(place: Path) -> Entry | None:
+    """The entry that is kept there; `None` if there is none that can be read."""
+    try:
+        values = json.loads(place.read_text(encoding="utf-8"))
+        devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
+        return Entry(run=values["run"], activity=devices)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_entry(place: Path, entry: Entry) -> None:
+    """Keep `entry` there: whoever reads finds what was there before or all of this. Raises `OSError`."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(attrs.asdict(entry), allow_nan=False)
+    with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.close()
+            os.replace(file.name, place)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that are compared with each other, together; all in order of their first."""
+    found: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    return list(found.values())

@@ -1,0 +1,128 @@
+"""The cells of the comparison are computed: side by side, each in a process of its own, and none twice.
+
+Layout: `News` and `Watch` (what is heard of it meanwhile), `Matrix` (all cells).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import anyio
+import attrs
+
+from crowd.bench.cells import Cell, Entry, groups, read_entry
+from crowd.children import started
+from crowd.errors import BadConfig
+
+PATIENCE = 10.0
+"""How many times as long as the fastest of the leaders a policy may take to the target."""
+
+
+@attrs.frozen(kw_only=True)
+class News:
+    """A round that a cell has completed."""
+
+    round: int
+    elapsed_s: float
+    accuracy: float | None
+
+    def to_line(self) -> str:
+        return json.dumps(attrs.asdict(self))
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        return cls(**json.loads(line))
+
+
+class Watch:
+    """Is told what happens; this one takes no notice."""
+
+    def found(self, cell: Cell) -> None:
+        """Its entry was there."""
+
+    def began(self, cell: Cell) -> None: ...
+
+    def heard(self, cell: Cell, news: News) -> None: ...
+
+    def ended(self, cell: Cell, entry: Entry) -> None: ...
+
+    def failed(self, cell: Cell, cause: str) -> None: ...
+
+
+class Matrix:
+    """All cells, and what came of each.
+
+    In each group of cells that are compared the `leaders` go first; the others are stopped when they have taken
+    `PATIENCE` times as long as the fastest leader that reached the target. So a limit, and with it an entry, depends
+    on no order in which cells happen to end. An entry that was there and tells more than the limit asks for is kept.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        leaders: Sequence[str],
+        command: Callable[[Cell, float | None], Sequence[str]],
+        watch: Watch,
+        processes: int,
+    ) -> None:
+        """`leaders` are policies; `command` starts the process that computes a cell within a limit of simulated
+        seconds, tells its news in lines, and leaves the entry in its place."""
+        self.cells = cells
+        self.entries: dict[Cell, Entry] = {}
+        self.failures: dict[Cell, str] = {}
+        self._leaders = leaders
+        self._command = command
+        self._watch = watch
+        self._free = anyio.CapacityLimiter(processes)
+
+    async def settle(self) -> None:
+        """Returns when every cell has its entry or has failed. When cancelled, all processes have ended."""
+        async with anyio.create_task_group() as tasks:
+            for group in groups(self.cells):
+                tasks.start_soon(self._settle_group, group)
+
+    async def _settle_group(self, group: list[Cell]) -> None:
+        leaders = [cell for cell in group if cell.trial.policy in self._leaders]
+        await self._settle_all(leaders, None)
+        times_s = [self.entries[cell].seconds_to_target for cell in leaders if cell in self.entries]
+        fastest_s = min((time_s for time_s in times_s if time_s is not None), default=None)
+        limit_s = None if fastest_s is None else round(PATIENCE * fastest_s, 3)
+        await self._settle_all([cell for cell in group if cell not in leaders], limit_s)
+
+    async def _settle_all(self, cells: Sequence[Cell], limit_s: float | None) -> None:
+        async with anyio.create_task_group() as tasks:
+            for cell in cells:
+                tasks.start_soon(self._settle, cell, limit_s)
+
+    async def _settle(self, cell: Cell, limit_s: float | None) -> None:
+        entry = read_entry(cell.place)
+        if entry is not None and entry.serves(limit_s):
+            self.entries[cell] = entry
+            self._watch.found(cell)
+            return
+        async with self._free:
+            self._watch.began(cell)
+            try:
+                self.entries[cell] = entry = await self._compute(cell, limit_s)
+            except (BadConfig, RuntimeError, OSError) as error:
+                self.failures[cell] = cause = _last_line(error).removeprefix(f"{cell.label}: ")
+                self._watch.failed(cell, cause)
+            else:
+                self._watch.ended(cell, entry)
+
+    async def _compute(self, cell: Cell, limit_s: float | None) -> Entry:
+        async with started(self._command(cell, limit_s), name=cell.label, grace_s=0.0) as process:
+            async for line in process.lines():
+                self._watch.heard(cell, News.from_line(line))
+            await process.expect_success()
+        entry = read_entry(cell.place)
+        if entry is None:
+            raise RuntimeError(f"{cell.label}: its process left no entry in {cell.place}")
+        return entry
+
+
+def _last_line(error: Exception) -> str:
+    """A process that fails says why in its last line."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,167 @@
+"""The pictures of the comparison as SVG to be put into a page, in ink of the page's own colour."""
+
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from crowd.bench.activity import PARTS, Activity
+from crowd.bench.report import Run
+from crowd.wording import size
+
+COLOURS = (
+    "#e4572e",
+    "#2e86de",
+    "#29a36a",
+    "#b968d9",
+    "#d69b00",
+    "#12a5b8",
+    "#d6568f",
+    "#7f9100",
+    "#8d6e5a",
+    "#6c74e8",
+    "#8a8f98",
+    "#0fae8e",
+)
+"""To be told apart on white and on black; more policies than these share them."""
+COMPUTE, UP, DOWN, OFF = "#2e86de", "#e4572e", "#29a36a", "#808080"
+
+_INK = "#010203"
+"""Becomes the page's colour of text."""
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "path.simplify_threshold": 0.5,
+    "image.composite_image": False,
+}
+LANES = (4, 2, 2, 2)
+"""Rows of pixels of each device: computing, sending, receiving, nothing."""
+
+
+def colours(policies: Sequence[str]) -> dict[str, str]:
+    return dict(zip(policies, itertools.cycle(COLOURS)))
+
+
+def accuracy_over_time(runs: Sequence[Run], colour: Mapping[str, str]) -> str:
+    """A line for each run; that of the first seed is thicker. Ends in a dot where the target was reached."""
+    return _accuracy(runs, colour, column=0, label="time since the first plan", words=_seconds)
+
+
+def accuracy_over_bytes(runs: Sequence[Run], colour: Mapping[str, str]) -> str:
+    """The same over the bytes on all links."""
+    return _accuracy(runs, colour, column=2, label="bytes on all links", words=_size)
+
+
+def _accuracy(
+    runs: Sequence[Run], colour: Mapping[str, str], *, column: int, label: str, words: Callable[[float], str]
+) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        first_seed = min(run["seed"] for run in runs)
+        for run in runs:
+            points = [(point[column], point[1]) for point in run["accuracy_curve"] if point[column] > 0]
+            if points:
+                _line(axes, points, run, colour[run["policy"]], first=run["seed"] == first_seed)
+        axes.axhline(max(run["target_accuracy"] for run in runs), color=_INK, linewidth=0.7, linestyle=(0, (4, 3)))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+        axes.set_xlabel(label)
+        axes.grid(True, color="#808080", alpha=0.2, linewidth=0.5)
+        return _svg(figure, f"accuracy over {label}")
+
+
+def _line(axes: Axes, points: list[tuple[float, float]], run: Run, colour: str, *, first: bool) -> None:
+    along, accuracies = zip(*points, strict=True)
+    weight = 1.0 if first else 0.45
+    axes.plot(along, accuracies, color=colour, linewidth=1.4 * weight, alpha=weight, solid_joinstyle="round")
+    marker = "o" if run["reached"] else "x"
+    axes.plot(along[-1], accuracies[-1], marker, color=colour, markersize=4 * weight + 1, alpha=weight)
+
+
+def who_was_busy(activity: Mapping[str, Activity], *, seconds: float) -> str:
+    """A band for each device: computing above, sending and receiving below; grey while it was switched off."""
+    rows = [_band(device) for device in activity.values()]
+    band = sum(LANES)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10.8, 0.55 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        height = band * len(rows)
+        axes.imshow(np.concatenate(rows), interpolation="none", aspect="auto", extent=(0, seconds, height, 0))
+        axes.set_yticks([band * index + (band - LANES[-1]) / 2 for index in range(len(rows))], list(activity))
+        axes.tick_params(axis="y", length=0)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
+        axes.spines["left"].set_visible(False)
+        return _svg(figure, "who was busy when")
+
+
+def _band(device: Activity) -> np.ndarray:
+    """Pixels, (sum of LANES, PARTS, RGBA)."""
+    above, sending, receiving, gap = LANES
+    idle = np.zeros((sum(LANES), PARTS, 4))
+    idle[: -gap or None] = (0.5, 0.5, 0.5, 0.10)
+    _paint(idle[:above], device.compute, COMPUTE)
+    _paint(idle[above : above + sending], device.up, UP)
+    _paint(idle[above + sending : above + sending + receiving], device.down, DOWN)
+    _paint(idle[: -gap or None], device.off, OFF, most=0.5)
+    return idle
+
+
+def _paint(lane: np.ndarray, percents: Sequence[int], colour: str, *, most: float = 1.0) -> None:
+    """As much of `colour` as there is of each part; `most` is how strong the whole of a part is."""
+    share = np.clip(np.array(percents) / 100.0, 0.0, 1.0)
+    lane[:, share > 0.0, :3] = mpl.colors.to_rgb(colour)
+    lane[:, :, 3] = np.maximum(lane[:, :, 3], most * share**0.6)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.10g} s"
+
+
+def _size(value: float) -> str:
+    return size(round(value)).replace(".0 ", " ")
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Without what makes files of it, with names of its own for what it refers to inside."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": title}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[a-z0-9]+_\d+(?:\.\d+)?"', "", text)
+    names = "|".join(_names(text))
+    if names:
+        text = re.sub(rf'(id="|href="#|url\(#)({names})\b', rf"\1{_prefix(text)}-\2", text)
+    text = re.sub(r"\n\s*", "\n", text).replace(_INK, "currentColor")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def _prefix(text: str) -> str:
+    """Of one picture's own: pictures that share it are the same."""
+    return f"p{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def _names(text: str) -> Iterator[str]:
+    return (re.escape(name) for name in sorted(set(re.findall(r' id="([^"]+)"', text)), reverse=True))

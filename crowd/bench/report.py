@@ -1,0 +1,247 @@
+"""The comparison for people: `Comparison` (runs, sorted by what they compare), its tables on a screen and in Markdown.
+
+Needs no more than runs as in the JSON of design section 8.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+from rich.table import Table
+from rich.text import Text
+
+from crowd.bench.statistics import Amount, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
+from crowd.units import SECOND_US
+from crowd.wording import duration, size
+
+Run = Mapping[str, Any]
+MISSING = "failed"
+BEST = "bold green"
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """A cell of the table: what policies are compared on."""
+
+    task: str
+    cluster: str
+
+    def __str__(self) -> str:
+        return f"{self.cluster}, {self.task}"
+
+
+@attrs.frozen(kw_only=True)
+class Figures:
+    """One policy at one place, over the seeds."""
+
+    runs: tuple[Run, ...]
+    seconds: Summary
+    """To the target."""
+    traffic: Summary
+    """Bytes to the target."""
+
+
+class Comparison:
+    """All runs; tasks, clusters and policies in order of their first."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._runs: dict[Place, dict[str, list[Run]]] = {}
+        for run in runs:
+            place = Place(task=run["task"], cluster=run["cluster"])
+            self._runs.setdefault(place, {}).setdefault(run["policy"], []).append(run)
+        self.places = tuple(self._runs)
+        self.tasks = tuple(dict.fromkeys(place.task for place in self.places))
+        self.policies = tuple(dict.fromkeys(policy for runs in self._runs.values() for policy in runs))
+
+    def places_of(self, task: str) -> tuple[Place, ...]:
+        return tuple(place for place in self.places if place.task == task)
+
+    @functools.cached_property
+    def figures(self) -> dict[Place, dict[str, Figures]]:
+        """By place and policy; what has no run has no figures."""
+        return {
+            place: {policy: _figures(runs) for policy, runs in of_policy.items()}
+            for place, of_policy in self._runs.items()
+        }
+
+    @functools.cached_property
+    def regrets(self) -> dict[str, PolicyRegret]:
+        """By policy, those with the smallest worst one first; their cells are `places`."""
+        found = policy_regrets(
+            [
+                {policy: {run["seed"]: seconds_to_target(run) for run in runs} for policy, runs in of_policy.items()}
+                for of_policy in self._runs.values()
+            ]
+        )
+        return dict(sorted(found.items(), key=lambda item: (item[1].worst.amount.value, item[1].median.amount.value)))
+
+    def fastest(self, place: Place) -> str | None:
+        """Of the policies that reached the target there."""
+        return best_of({policy: figures.seconds.median for policy, figures in self.figures[place].items()})
+
+    def thriftiest(self, place: Place) -> str | None:
+        """The same, by bytes."""
+        return best_of({policy: figures.traffic.median for policy, figures in self.figures[place].items()})
+
+    def reached(self, policy: str) -> tuple[int, int]:
+        """How many runs of `policy` met the target, of how many."""
+        runs = [run for of_policy in self._runs.values() for run in of_policy.get(policy, ())]
+        return sum(run["reached"] for run in runs), len(runs)
+
+
+def seconds_to_target(run: Run) -> Amount:
+    return Amount(run["seconds_total"], exact=run["reached"])
+
+
+def bytes_to_target(run: Run) -> Amount:
+    return Amount(run["bytes_total"], exact=run["reached"])
+
+
+def _figures(runs: Sequence[Run]) -> Figures:
+    return Figures(
+        runs=tuple(runs),
+        seconds=summary([seconds_to_target(run) for run in runs]),
+        traffic=summary([bytes_to_target(run) for run in runs]),
+    )
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def seconds_words(amount: Amount) -> str:
+    return _bound(amount) + duration(int(amount.value * SECOND_US))
+
+
+def bytes_words(amount: Amount) -> str:
+    return _bound(amount) + size(round(amount.value))
+
+
+def percent_words(regret: Regret) -> str:
+    """With its interval, if there is one."""
+    words = _bound(regret.amount) + _percent(regret.amount.value)
+    if regret.interval is None:
+        return words
+    low, high = regret.interval
+    return f"{words} ({_percent(low)} to {_percent(high)})"
+
+
+def range_words(figures: Figures) -> str:
+    """Of the seconds; nothing for a single seed."""
+    if figures.seconds.count == 1:
+        return ""
+    return f"{seconds_words(figures.seconds.least)} – {seconds_words(figures.seconds.most)}"
+
+
+def _bound(amount: Amount) -> str:
+    return "" if amount.exact else "> "
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:,.0f} %"
+
+
+# --- on a screen ------------------------------------------------------------------------------------------------------
+
+
+def tables(comparison: Comparison) -> Iterator[Table]:
+    """One of policies and clusters for each task, and the regrets."""
+    for task in comparison.tasks:
+        yield _task_table(comparison, task)
+    if comparison.regrets:
+        yield _regret_table(comparison)
+
+
+def _task_table(comparison: Comparison, task: str) -> Table:
+    table = Table(
+        title=f"{task}: time and bytes to the target",
+        caption="median, least and most over the seeds; >: a lower bound, for the target was not reached by then; "
+        "green: the least of those that reached it",
+        show_lines=True,
+    )
+    table.add_column("policy", no_wrap=True)
+    places = comparison.places_of(task)
+    for place in places:
+        table.add_column(place.cluster, justify="right")
+    for policy in comparison.policies:
+        table.add_row(policy, *(_cell(comparison, place, policy) for place in places))
+    return table
+
+
+def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
+    figures = comparison.figures[place].get(policy)
+    if figures is None:
+        return Text(MISSING, style="red")
+    lines = [
+        Text(seconds_words(figures.seconds.median), style=BEST if comparison.fastest(place) == policy else ""),
+        Text(range_words(figures), style="dim"),
+        Text(bytes_words(figures.traffic.median), style=BEST if comparison.thriftiest(place) == policy else ""),
+    ]
+    return Text("\n").join(line for line in lines if line.plain)
+
+
+def _regret_table(comparison: Comparison) -> Table:
+    table = Table(
+        title="regret: how much slower than the fastest policy of the same cluster and task",
+        caption="of medians over the seeds; in brackets the 95 % interval, where there are seeds enough",
+    )
+    table.add_column("policy", no_wrap=True)
+    for heading in ("runs that reached the target", "median", "worst", "where"):
+        table.add_column(heading, justify="left" if heading == "where" else "right")
+    for policy, regret in comparison.regrets.items():
+        reached, runs = comparison.reached(policy)
+        table.add_row(
+            policy,
+            f"{reached} of {runs}",
+            percent_words(regret.median),
+            percent_words(regret.worst),
+            str(comparison.places[regret.worst_cell]),
+        )
+    return table
+
+
+# --- in Markdown ------------------------------------------------------------------------------------------------------
+
+
+def markdown(comparison: Comparison) -> str:
+    """The same tables, in brief."""
+    parts = [_task_markdown(comparison, task) for task in comparison.tasks]
+    if comparison.regrets:
+        parts.append(_regret_markdown(comparison))
+    return "\n".join(parts)
+
+
+def _task_markdown(comparison: Comparison, task: str) -> str:
+    places = comparison.places_of(task)
+    rows = [[f"**{task}**", *(place.cluster for place in places)]]
+    rows += [
+        [f"`{policy}`", *(_markdown_cell(comparison, place, policy) for place in places)]
+        for policy in comparison.policies
+    ]
+    return _markdown_table(rows)
+
+
+def _markdown_cell(comparison: Comparison, place: Place, policy: str) -> str:
+    figures = comparison.figures[place].get(policy)
+    if figures is None:
+        return MISSING
+    seconds, traffic = seconds_words(figures.seconds.median), bytes_words(figures.traffic.median)
+    seconds = f"**{seconds}**" if comparison.fastest(place) == policy else seconds
+    traffic = f"**{traffic}**" if comparison.thriftiest(place) == policy else traffic
+    return f"{seconds}<br>{traffic}"
+
+
+def _regret_markdown(comparison: Comparison) -> str:
+    rows = [["**regret**", "reached", "median", "worst", "where"]]
+    for policy, regret in comparison.regrets.items():
+        reached, runs = comparison.reached(policy)
+        median, worst = percent_words(regret.median), percent_words(regret.worst)
+        where = str(comparison.places[regret.worst_cell])
+        rows.append([f"`{policy}`", f"{reached} of {runs}", median, worst, where])
+    return _markdown_table(rows)
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

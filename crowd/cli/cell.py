@@ -1,0 +1,90 @@
+"""One cell of the comparison as a process of its own, for `crowd bench`: `python -m crowd.cli.cell ORDER`, an `Order`
+as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place."""
+
+import json
+import sys
+from pathlib import Path
+
+import attrs
+
+from crowd import plugins
+from crowd.bench.cells import WORLD, Cell, key_of, make_entry, write_entry
+from crowd.bench.matrix import News
+from crowd.cli.main import DONE, innermost, report
+from crowd.cli.output import logs_to_stderr
+from crowd.cli.sim import read_trial
+from crowd.errors import BadConfig, Rejected
+from crowd.runs import Point
+from crowd.trial import World
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What such a process is to do."""
+
+    cluster: str
+    """The file."""
+    task: str
+    policy: str
+    seed: int
+    limit_s: float | None
+    key: str
+    place: str
+
+    @classmethod
+    def of(cls, cell: Cell, limit_s: float | None) -> "Order":
+        return cls(
+            cluster=str(cell.file),
+            task=cell.trial.task,
+            policy=cell.trial.policy,
+            seed=cell.trial.seed,
+            limit_s=limit_s,
+            key=cell.key,
+            place=str(cell.place),
+        )
+
+
+def command(cell: Cell, limit_s: float | None) -> list[str]:
+    """What starts the process that computes `cell`."""
+    return [sys.executable, "-m", "crowd.cli.cell", json.dumps(attrs.asdict(Order.of(cell, limit_s)))]
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code, as of `crowd` itself; what went wrong is in one line the last thing on standard error."""
+    logs_to_stderr()
+    try:
+        work(Order(**json.loads(arguments[0])))
+    except Exception as error:
+        code = report(error)
+        cause = innermost(error)
+        kind = "" if isinstance(cause, Rejected) else f"{type(cause).__name__}: "
+        print(" ".join(f"{kind}{cause}".split()), file=sys.stderr)
+        return code
+    return DONE
+
+
+def work(order: Order) -> None:
+    """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
+    what it was when the comparison began."""
+    trial = read_trial(
+        Path(order.cluster),
+        task=order.task,
+        policy=order.policy,
+        seed=order.seed,
+        target_accuracy=None,
+        rounds_max=None,
+    )
+    limited = attrs.evolve(trial, seconds_max=order.limit_s)
+    world: World = plugins.load("crowd.worlds", WORLD)()
+    entry = make_entry(limited, world.run(limited, _say))
+    if key_of(trial) != order.key:
+        raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
+    write_entry(Path(order.place), entry)
+
+
+def _say(point: Point) -> None:
+    print(News(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy).to_line(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

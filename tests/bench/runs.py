@@ -1,0 +1,43 @@
+"""Runs as `crowd bench` leaves them, made up."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from crowd.bench.activity import PARTS, Activity
+from crowd.bench.cells import Cell, Entry
+from tests.devices.test_simulation import trial
+
+
+def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **values: Any) -> dict[str, Any]:
+    """It sends a megabyte a second."""
+    size_bytes = round(1e6 * seconds)
+    return {
+        "policy": policy,
+        "cluster": "home",
+        "task": "digits",
+        "seed": seed,
+        "target_accuracy": 0.95,
+        "reached": reached,
+        "seconds_to_target": seconds if reached else None,
+        "seconds_total": seconds,
+        "bytes_to_target": size_bytes if reached else None,
+        "bytes_total": size_bytes,
+        "rounds": 2,
+        "final_accuracy": 0.96 if reached else 0.5,
+        "accuracy_curve": [[seconds / 2, 0.4, size_bytes // 2], [seconds, 0.96 if reached else 0.5, size_bytes]],
+        "balance_efficiency": None,
+        "stopped_after_s": None if reached else seconds,
+    } | values
+
+
+def cell(policy: str, *, file: Path = Path("home.toml"), seed: int = 0, place: Path | None = None) -> Cell:
+    asked = attrs.evolve(trial(policy=policy, rounds_max=None), seed=seed)
+    return Cell(file=file, trial=asked, key=f"{policy}-{seed}", place=place or Path("nowhere"))
+
+
+def entry(of: dict[str, Any]) -> Entry:
+    part = PARTS // 2
+    lanes = Activity(compute=[100] * part + [0] * part, up=[0] * part + [50] * part, down=[0] * PARTS, off=[0] * PARTS)
+    return Entry(run=of, activity={"fast": lanes, "slow": lanes})

@@ -1,0 +1,67 @@
+"""The comparison in tables."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from crowd.bench.report import Comparison, Place, markdown, tables
+from tests.bench.runs import run
+
+RUNS = [
+    run("ours", 2.0),
+    run("ours", 3.0, seed=1),
+    run("theirs", 8.0),
+    run("theirs", 4.0, seed=1),
+    run("slow", 20.0, reached=False),
+    run("slow", 30.0, reached=False, seed=1),
+    run("ours", 5.0, cluster="attic"),
+    run("theirs", 4.0, cluster="attic"),
+]
+
+
+def shown(comparison: Comparison) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=120)
+    for table in tables(comparison):
+        console.print(table)
+    return file.getvalue()
+
+
+def test_on_a_screen_every_policy_has_its_times_and_bytes_and_regret() -> None:
+    said = shown(Comparison(RUNS))
+    for words in ("home", "attic", "2.5 s", "2.0 s – 3.0 s", "2.5 MB", "> 25.0 s", "> 20.0 s – > 30.0 s", "failed"):
+        assert words in said
+    (regret_of_slow,) = [line for line in said.splitlines() if "slow" in line and "%" in line]
+    assert "0 of 2" in regret_of_slow
+    assert "> 900 %" in regret_of_slow
+
+
+def test_policies_that_regret_least_at_worst_come_first() -> None:
+    assert list(Comparison(RUNS).regrets) == ["ours", "theirs", "slow"]
+
+
+def test_the_best_is_one_that_reached_the_target() -> None:
+    comparison = Comparison([run("a", 5.0), run("b", 3.0, reached=False), run("c", 9.0)])
+    place = Place(task="digits", cluster="home")
+    assert comparison.fastest(place) == comparison.thriftiest(place) == "a"
+    nobody = Comparison([run("a", 5.0, reached=False)])
+    assert nobody.fastest(place) is None
+    assert nobody.regrets == {}
+    assert "> 5.0 s" in shown(nobody)
+
+
+def test_in_markdown_the_best_is_bold_and_every_row_is_as_wide_as_its_head() -> None:
+    said = markdown(Comparison(RUNS))
+    assert "| `ours` | **2.5 s**<br>**2.5 MB** | 5.0 s<br>5.0 MB |" in said
+    assert "| `slow` | > 25.0 s<br>> 25.0 MB | failed |" in said
+    for block in said.strip().split("\n\n"):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_an_interval_is_shown_where_there_are_seeds_enough(seeds: int) -> None:
+    runs = [
+        run(policy, length + seed, seed=seed) for policy, length in (("a", 1.0), ("b", 9.0)) for seed in range(seeds)
+    ]
+    assert (" % to " in markdown(Comparison(runs))) is (seeds == 5)
