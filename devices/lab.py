@@ -22,6 +22,7 @@ from crowd.units import MEBIBYTE, device_id
 from devices.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
 from devices.course import node_config
 from devices.lab_cluster import LabCluster
+from devices.lab_course import LabCourse
 from devices.lab_process import expect, start_worker, worker_command
 from devices.lab_site import check_machine, owner_name, remove_leftovers
 from devices.lab_talk import Measure, Measured, Ready, order_to_line
@@ -43,6 +44,9 @@ class Lab(World):
     it was killed, with the next lab that starts on this machine. SIGTERM ends it as SIGINT does.
     """
 
+    course: type[LabCourse] = LabCluster
+    """What the devices run."""
+
     def __init__(self) -> None:
         self._speeds_kflops: dict[str, int] = {}
         """Of one unlimited processor here, by task."""
@@ -60,7 +64,7 @@ class Lab(World):
     def run(self, trial: Trial, report: Report) -> Outcome:
         fit = self.fit(trial)
         one_kflops = self._speeds_kflops[trial.task]
-        outcome = anyio.run(LabCluster.run, fit.trial, report, one_kflops, check_machine())
+        outcome = anyio.run(self.course.run, fit.trial, report, one_kflops, check_machine())
         if outcome is None:
             raise KeyboardInterrupt
         return outcome

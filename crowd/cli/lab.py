@@ -54,7 +54,7 @@ def lab(
     logs_to_stderr()
     world: World = plugins.load("crowd.worlds", "lab")()
     fit = world.fit(trial)
-    console.print(_pace(fit.slower), highlight=False, soft_wrap=True)
+    console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     with Screen(console, fit.trial) as screen:
         measured = world.run(fit.trial, screen.round_done)
     simulation: World = plugins.load("crowd.worlds", "simulation")()
@@ -69,7 +69,8 @@ def lab(
     return exit_code(trial, measured)
 
 
-def _pace(slower: float) -> str:
+def pace(slower: float) -> str:
+    """By how much a lab's cluster is slower than its file says, for people."""
     if slower == 1.0:
         return "all devices run at full speed"
     return f"scaled to 1/{slower:g}: processors and links are that much slower, times {slower:g} times as long"

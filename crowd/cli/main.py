@@ -47,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        return _report(error)
+        return report(error)
     return result if isinstance(result, int) else DONE
 
 
-def _report(error: Exception) -> int:
+def report(error: Exception) -> int:
+    """Tell the user of `error` on standard error; returns the exit code."""
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_], app=cyclopts.App() as app):
             # Its own message would import every subcommand.
@@ -61,7 +62,7 @@ def _report(error: Exception) -> int:
             return _bad_input(str(error))
         case ExceptionGroup() if (rejected := _only_rejected(error)) is not None:
             # Tasks that run side by side fail as a group; what is to mend is in the first.
-            return _report(rejected)
+            return report(rejected)
         case _:
             traceback.print_exception(error)
             return INTERNAL_ERROR
