@@ -12,6 +12,7 @@ from crowd import plugins
 from crowd.config import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Progress
+from crowd.planned import Planned
 from crowd.protocol.messages import ResultMessage
 from crowd.runs import Point
 from crowd.trial import Outcome, Report, Trial, part_of
@@ -30,16 +31,20 @@ class Course:
     def __init__(self, trial: Trial, report: Report) -> None:
         self.trial = trial
         self.over = anyio.Event()
+        self.plans: dict[Planned, float] = {}
+        """By when the first device began to follow each, in seconds since the beginning."""
         self._begun = False
         self._report = report
         self._rounds = 0
 
-    def begin(self) -> None:
-        """A plan with work is active: from the first one on time and bytes count."""
+    def begin(self, planned: Planned | None) -> None:
+        """A plan with work is active, if it is known: from the first one on time and bytes count."""
         if not self._begun:
             self._begun = True
             for member in self.members:
                 member.account.begin()
+        if planned is not None:
+            self.plans.setdefault(planned, self.members[0].account.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
         """A device has completed a round; the first one is reported."""
@@ -83,6 +88,7 @@ class Course:
             reached=bool(living) and all(member.reached for member in living),
             devices={member.name: member.account.figures() for member in self.members},
             labours={member.name: member.account.labour() for member in self.members},
+            plans=self.plans,
         )
 
 

@@ -28,6 +28,7 @@ from devices.lab_talk import (
     Measured,
     News,
     Ready,
+    Told,
     Working,
     news_from_line,
     order_to_line,
@@ -56,7 +57,8 @@ class LabCluster(LabCourse):
 
     def outcome(self) -> Outcome:
         counted: dict[str, int] = {machine.name: machine.counted_bytes for machine in self.members}
-        return attrs.evolve(super().outcome(), counted_bytes=counted)
+        told: dict[str, tuple[int, ...]] = {machine.name: tuple(machine.told_kflops) for machine in self.members}
+        return attrs.evolve(super().outcome(), counted_bytes=counted, told_kflops=told)
 
 
 class _Machine(LabMember):
@@ -66,6 +68,7 @@ class _Machine(LabMember):
 
     def __init__(self, lab: LabCluster, index: int, *, one_kflops: int) -> None:
         super().__init__(lab, index, one_kflops=one_kflops)
+        self.told_kflops: list[int] = []
         self._counted: dict[int, int] = {}
         """By life."""
 
@@ -117,8 +120,10 @@ class _Machine(LabMember):
 
     def _hear(self, news: News) -> None:
         match news:
-            case Working():
-                self._lab.begin()
+            case Told(speed_kflops=speed_kflops):
+                self.told_kflops.append(speed_kflops)
+            case Working(plan=planned):
+                self._lab.begin(planned)
             case Advanced():
                 self._count(news.bytes_up + news.bytes_down)
                 self.advance(Progress(plan=None, **attrs.asdict(news)))

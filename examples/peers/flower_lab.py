@@ -101,8 +101,8 @@ class FlowerCluster(LabCourse):
         """What the ServerApp says."""
         async for line in lines_of(pipe):
             match news_from_line(line):
-                case Working():
-                    self.begin()
+                case Working(plan=planned):
+                    self.begin(planned)
                 case Advanced() as advanced:
                     for member in self.members:
                         member.round_over(advanced)

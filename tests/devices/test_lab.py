@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from crowd.config import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
 from crowd.metering import Span
+from crowd.planned import Planned
 from crowd.ports import Traffic
 from crowd.runs import Point
 from crowd.trial import Trial
@@ -26,6 +27,8 @@ from devices.lab_talk import (
     Computed,
     Go,
     Measure,
+    Told,
+    Working,
     news_from_line,
     news_to_line,
     order_from_line,
@@ -143,7 +146,9 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
         samples_trained=7,
         generations=1,
     )
-    for news in (advanced, Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))):
+    planned = Planned(why="so", form="float32", round_us=7, samples=(("a", 1), ("b", 2)), slices=(("a", 3),), moved=0)
+    computed = Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))
+    for news in (advanced, computed, Working(plan=planned), Working(plan=None), Told(speed_kflops=5)):
         assert news_from_line(news_to_line(news)) == news
     for order in (Measure(duration_s=2.0), Go()):
         assert order_from_line(order_to_line(order)) == order
@@ -184,6 +189,9 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
     assert host.digest == other.digest is not None
     assert outcome.counted_bytes is not None
     assert outcome.counted_bytes["radio"] == pytest.approx(other.bytes_up + other.bytes_down, rel=0.25)
+    assert outcome.told_kflops is not None
+    assert all(told and min(told) > 0 for told in outcome.told_kflops.values())
+    assert [[name for name, _ in planned.samples] for planned in outcome.plans] == [["host", "radio"]]
     assert not any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())
 
 

@@ -45,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
         min_available_nodes=devices,
         train_metrics_aggr_fn=_all_of(devices),
     )
-    say(config, Working())
+    say(config, Working(plan=None))
     try:
         strategy.start(
             grid=grid,
