@@ -4,7 +4,8 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from crowd.children import Child, started
-from devices.lab_site import Site, find_program
+from devices.lab_site import Site
+from devices.programs import find_program
 
 _SETTINGS = ("allow_anonymous true", "persistence false", "user root", "log_dest stderr")
 

@@ -175,14 +175,13 @@ class LabMember(Member, abc.ABC):
 
     def set_pace(self) -> None:
         """Let it be as fast as it should be now."""
-        self._untuned = []
         self.group.limit_cpu(min(1.0, self._cores * self._factor))
 
     async def keep_schedule(self) -> None:
         """Change the processor's speed at the times that the cluster file names."""
         for from_s, factor in self.spec.speed_schedule:
             await anyio.sleep_until(self._lab.on_s + from_s)
-            self._factor = factor
+            self._factor, self._untuned = factor, []
             if self.on:
                 self.set_pace()
 
@@ -196,6 +195,7 @@ class LabMember(Member, abc.ABC):
         if busy_s >= TUNE_S:
             found_kflops = sum(span.flops for span in self._untuned) / busy_s / 1000
             step = self._kind.speed_kflops * self._factor / found_kflops
+            self._untuned = []
             self._cores *= min(TUNE_STEP_MAX, max(1 / TUNE_STEP_MAX, step))
             self.set_pace()
 

@@ -25,7 +25,7 @@ from devices.lab import Lab
 from devices.lab_course import LabCourse, LabMember
 from devices.lab_process import ENVIRONMENT, start_worker
 from devices.lab_site import Site
-from devices.lab_talk import Advanced, Computed, Working, news_from_line
+from devices.lab_talk import Advanced, Computed, Go, Ready, Working, news_from_line, order_to_line
 
 HERE = Path(__file__).resolve().parent
 APP = HERE / "flower_app"
@@ -33,6 +33,8 @@ PROGRAMS = HERE.parents[1] / ".venv-peers" / "bin"
 SUPERLINK_PORT = 9092
 SUPERLINK_READY, SUPERNODE_READY = "Application startup complete", "SuperNode ID"
 LAST_WORDS = 30
+BOTH_ENDS = os.O_RDWR | os.O_NONBLOCK
+"""How a pipe is opened by one who stays, while others come and go at its other end."""
 LAST_NEWS_S = 5.0
 """What was said before Flower's run ended has arrived by then."""
 
@@ -111,19 +113,25 @@ class FlowerCluster(LabCourse):
 
 
 class _Client(LabMember):
-    """One device, with a SuperNode."""
+    """One device, with a SuperNode. Its processor is as slow as it should be while it trains. What Flower itself does
+    is not slowed: in each round it starts a process, on which it waits 30 s at most, and that is no arithmetic by which
+    the cluster file tells a device's speed."""
 
     def __init__(self, lab: FlowerCluster, index: int, *, one_kflops: int) -> None:
         super().__init__(lab, index, one_kflops=one_kflops)
         self._own_samples = len(make_task(lab.trial, index).data)  # type: ignore[arg-type]  # map-style, so it has one
-        self._pipe = make_pipe(lab.site.directory / f"{self.name}.news")
+        self._training = False
+        self._news = make_pipe(lab.site.directory / f"{self.name}.news")
+        self._orders = make_pipe(lab.site.directory / f"{self.name}.orders")
 
     async def live(self) -> None:
         lab = self._lab
-        node_config = f'file="{lab.files[self.name]}" news="{self._pipe}"'
+        node_config = f'file="{lab.files[self.name]}" news="{self._news}" orders="{self._orders}"'
         command = ["flower-supernode", "--insecure", "--node-config", node_config]
         address = ["--superlink", f"{lab.server_from(self.name)}:{SUPERLINK_PORT}"]
         async with AsyncExitStack() as stack:
+            orders = os.open(self._orders, BOTH_ENDS)
+            stack.callback(os.close, orders)
             # a worker of the lab's own finds the share of the processor, and what memory an idle trainer has
             async with start_worker(self.worker_command, name=self.name) as worker:
                 news = worker.lines()
@@ -135,21 +143,30 @@ class _Client(LabMember):
                 self.limit_memory()
             await lab.gate.wait()
             lab.switch_on()
-            self.set_pace()
             self.begin_life(0)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hear)
+                tasks.start_soon(self._hear, orders)
                 await supernode.follow()
                 raise supernode.ended()
 
-    async def _hear(self) -> None:
-        """What the ClientApp says, in whichever process."""
-        async for line in lines_of(self._pipe):
+    async def _hear(self, orders: int) -> None:
+        """What the ClientApp says, in whichever process; it takes orders from the pipe of that descriptor."""
+        async for line in lines_of(self._news):
             match news_from_line(line):
+                case Ready():
+                    self._training = True
+                    self.set_pace()
+                    os.write(orders, f"{order_to_line(Go())}\n".encode())
                 case Computed(spans=spans):
                     self.has_computed(spans)
+                    self._training = False
+                    self.group.free_cpu()
                 case news:
                     raise RuntimeError(f"the ClientApp of {self.name} says {news}")
+
+    def set_pace(self) -> None:
+        if self._training:
+            super().set_pace()
 
     def round_over(self, advanced: Advanced) -> None:
         """All devices have trained, and the server has averaged and evaluated."""
@@ -239,7 +256,7 @@ def make_pipe(path: Path) -> Path:
 
 async def lines_of(pipe: Path) -> AsyncIterator[str]:
     """What is written into `pipe`, by whichever process; without end."""
-    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # as a writer too, so that it does not end with the others
+    descriptor = os.open(pipe, BOTH_ENDS)
     rest = b""
     try:
         while True:

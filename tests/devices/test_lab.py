@@ -35,6 +35,7 @@ from devices.lab_talk import (
     order_to_line,
 )
 from devices.netns import Shape, parse_counters
+from devices.programs import find_program
 
 V1 = [
     "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0",
@@ -171,7 +172,15 @@ def test_elsewhere_than_on_linux_the_lab_says_so(monkeypatch: pytest.MonkeyPatch
 
 def test_a_program_that_is_missing_is_named_with_its_package() -> None:
     with pytest.raises(BadConfig, match=r"needs 'no-such-program'.*install the package nothing"):
-        lab_site.find_program("no-such-program", package="nothing")
+        find_program("no-such-program", package="nothing")
+
+
+def test_programs_are_found_where_the_user_s_own_path_has_no_system_directories(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BadConfig, match="'ip netns pids no-such-place' failed"):
+        netns.processes("no-such-place")
 
 
 # --- real processes: as root, on a machine whose lines above say nothing ----------------------------------------------

@@ -13,7 +13,19 @@ from crowd.learning.samples import SampleSet, materialise, seeded
 from crowd.learning.task import Task
 from crowd.metering import Span
 from devices.lab_talk import Computed
-from flower_peer.part import ARRAYS, CONFIG, FLOPS, KEEP, METRICS, ROUND, SAMPLES, read_config, say, task_of
+from flower_peer.part import (
+    ARRAYS,
+    CONFIG,
+    FLOPS,
+    KEEP,
+    METRICS,
+    ROUND,
+    SAMPLES,
+    await_orders,
+    read_config,
+    say,
+    task_of,
+)
 
 OPTIMIZER = "optimizer"
 
@@ -36,6 +48,7 @@ def train(message: Message, context: Context) -> Message:
     optimizer = task.optimizer(model.parameters())
     if context.run_config[KEEP]:
         restore(optimizer, context.state)
+    await_orders(context.node_config)
     began_s = time.monotonic()
     train_epoch(task, model, optimizer, samples, order)
     span = Span(began_s=began_s, ended_s=time.monotonic(), flops=len(samples) * int(str(config[FLOPS])))

@@ -8,7 +8,7 @@ from typing import Any
 from crowd import plugins
 from crowd.config import NodeConfig, read_node_config
 from crowd.learning.task import Task
-from devices.lab_talk import News, news_to_line
+from devices.lab_talk import Go, News, Ready, news_to_line, order_from_line
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 SAMPLES = "num-examples"
@@ -16,7 +16,7 @@ SAMPLES = "num-examples"
 ROUND = "server-round"
 """Where it puts the number of the round."""
 FLOPS = "flops-per-sample"
-NEWS = "news"
+NEWS, ORDERS = "news", "orders"
 KEEP = "keep-optimizer"
 """Whether a client's momentum outlives the round, as with the policy `fedavg`. Most clients that are written for Flower
 begin with a new optimiser."""
@@ -29,6 +29,15 @@ def read_config(config: Mapping[str, Any]) -> NodeConfig:
 
 def task_of(config: NodeConfig) -> Task:
     return plugins.make_task(config.task, config.name, config.data)
+
+
+def await_orders(config: Mapping[str, Any]) -> None:
+    """Say that this device is about to train, and wait until it may, if `config` names a pipe for that: so the lab
+    slows the training, and not what Flower itself does."""
+    if ORDERS in config:
+        say(config, Ready(target_accuracy=1.0))
+        with Path(config[ORDERS]).open(encoding="utf-8") as pipe:
+            assert order_from_line(pipe.readline()) == Go()
 
 
 def say(config: Mapping[str, Any], news: News) -> None:
