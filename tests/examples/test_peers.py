@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import attrs
 import pytest
 
@@ -14,6 +15,7 @@ from crowd.config import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
 from crowd.trial import Trial
 from crowd.units import device_id
+from devices.lab_talk import Go, Ready, news_from_line, order_to_line
 
 PEERS = Path(__file__).parents[2] / "examples" / "peers"
 
@@ -22,6 +24,7 @@ PEERS = Path(__file__).parents[2] / "examples" / "peers"
 def peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are imported by name, as they import each other."""
     monkeypatch.syspath_prepend(str(PEERS))
+    monkeypatch.syspath_prepend(str(PEERS / "flower_app"))
 
 
 def trial(**changes: Any) -> Trial:
@@ -153,3 +156,38 @@ async def test_a_program_that_ends_before_it_is_ready_is_an_error() -> None:
     async with started(["sh", "-c", "echo no room left"], name="x") as process:
         with pytest.raises(RuntimeError, match="no room left"):
             await _Program(process, "flower-x of a").wait_for("ready")
+
+
+@pytest.mark.anyio
+async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier(tmp_path: Path) -> None:
+    from flower_lab import BOTH_ENDS, lines_of, make_pipe
+    from flower_peer.part import NEWS, ORDERS, await_orders
+
+    config = {NEWS: str(make_pipe(tmp_path / "news")), ORDERS: str(make_pipe(tmp_path / "orders"))}
+    orders = os.open(config[ORDERS], BOTH_ENDS)
+    waited = anyio.Event()
+
+    async def wait() -> None:
+        await anyio.to_thread.run_sync(await_orders, config)
+        waited.set()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            news = lines_of(Path(config[NEWS]))
+            assert news_from_line(await anext(news)) == Ready(target_accuracy=1.0)
+            assert not waited.is_set()
+            os.write(orders, f"{order_to_line(Go())}\n".encode())
+        await news.aclose()
+        with pytest.raises(BlockingIOError):
+            os.read(orders, 1)  # the order was taken
+    finally:
+        os.close(orders)
+    assert waited.is_set()
+
+
+def test_a_client_that_nobody_slows_waits_for_nothing(tmp_path: Path) -> None:
+    from flower_peer.part import NEWS, await_orders
+
+    await_orders({NEWS: str(tmp_path / "news")})
+    assert not (tmp_path / "news").exists()
