@@ -68,7 +68,7 @@ def _trial(cluster: Path, task: str, seed: int) -> Trial:
 
 def main(cluster: str, task: str, *seeds: str) -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1  # as of a process that Flower started
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     for keep, clients in ((True, "the clients' momentum kept"), (False, "a new optimiser in each round")):
         for seed in map(int, seeds):
             done = rounds(_trial(Path(cluster), task, seed), keep=keep)
