@@ -21,7 +21,7 @@ from crowd.trial import Trial
 from crowd.units import device_id
 from devices import cgroups, lab_site, netns
 from devices.cgroups import bandwidth, find_hierarchies
-from devices.lab import Lab, scaled, slower_by
+from devices.lab import Lab, scaled, slower_by, warn_if_busy
 from devices.lab_talk import (
     Advanced,
     Computed,
@@ -90,6 +90,16 @@ def test_scaling_keeps_the_proportions_of_processors_links_and_times() -> None:
     assert (kind.train_gflops, kind.uplink_mbps, kind.downlink_mbps, kind.latency_ms) == (2.0, 5.0, 5.0, 0.0)
     assert (of.speed_schedule, of.fails_at_s, of.returns_at_s) == (((40.0, 0.2),), (80.0,), (120.0,))
     assert attrs.evolve(kind, source="") == of.resolve({}), "the file would say the same"
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.4, False), (0.6, True)])
+def test_a_machine_that_has_something_else_to_do_is_warned_of(
+    load: float, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    with capture_logs() as logs:
+        warn_if_busy(2)
+    assert [entry["event"] for entry in logs] == ["machine_is_busy"] * busy
 
 
 def test_links_that_lose_packets_are_no_lab_s_business() -> None:
