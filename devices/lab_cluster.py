@@ -4,7 +4,7 @@ Layout: `LabCluster` (all devices), `_Machine` (one device over all its lives).
 """
 
 from collections.abc import AsyncIterator
-from typing import Self, assert_never
+from typing import assert_never
 
 import anyio
 import attrs
@@ -15,11 +15,10 @@ from crowd.children import Child
 from crowd.node import Progress
 from crowd.protocol import codec
 from crowd.protocol.messages import ResultMessage
-from crowd.trial import Outcome, Report, Trial
+from crowd.trial import Outcome
 from devices.lab_broker import LabBroker
 from devices.lab_course import PORT, LabCourse, LabMember
 from devices.lab_process import start_worker
-from devices.lab_site import Site
 from devices.lab_talk import (
     Advanced,
     Computed,
@@ -43,13 +42,8 @@ class LabCluster(LabCourse):
     members: "list[_Machine]"
     broker: LabBroker
 
-    @classmethod
-    def make(cls, trial: Trial, report: Report, site: Site, *, one_kflops: int) -> Self:
-        cluster = cls(trial, report, site)
-        cluster.members = [
-            _Machine(cluster, index, one_kflops=one_kflops) for index in range(len(trial.cluster.devices))
-        ]
-        return cluster
+    def member(self, index: int, *, one_kflops: int) -> "_Machine":
+        return _Machine(self, index, one_kflops=one_kflops)
 
     async def start_server(self, tasks: TaskGroup) -> None:
         self.broker = LabBroker(self.site, self.server_place, tasks, port=PORT)

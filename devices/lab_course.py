@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import anyio
 import attrs
@@ -45,7 +44,7 @@ STANDSTILL_HOURS = 2.0
 
 class LabCourse(Course):
     """All devices of a trial, and the server that they all talk to: on the device that has the broker, else in a place
-    of its own. The server's processor time is unlimited in both. Subclasses make the `members` and start the server."""
+    of its own. The server's processor time is unlimited in both. Subclasses make each `member` and start the server."""
 
     members: Sequence["LabMember"]
 
@@ -79,14 +78,15 @@ class LabCourse(Course):
         """Train to the end; `one_kflops` is what an unlimited processor here trains. `None` if this process was told
         to end, by SIGINT or SIGTERM."""
         with Site(hierarchies) as site:
-            course = cls.make(trial, report, site, one_kflops=one_kflops)
+            course = cls(trial, report, site)
+            devices = range(len(trial.cluster.devices))
+            course.members = [course.member(index, one_kflops=one_kflops) for index in devices]
             with course.counters:
                 return await course._train()
 
-    @classmethod
     @abc.abstractmethod
-    def make(cls, trial: Trial, report: Report, site: Site, *, one_kflops: int) -> Self:
-        """With its members."""
+    def member(self, index: int, *, one_kflops: int) -> "LabMember":
+        """The device at `index` of the cluster file."""
 
     @abc.abstractmethod
     async def start_server(self, tasks: TaskGroup) -> None:

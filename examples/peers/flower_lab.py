@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Self
 
 import anyio
 import attrs
@@ -18,7 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from crowd.children import Child, started
 from crowd.errors import BadConfig
 from crowd.node import Progress
-from crowd.trial import Fit, Report, Trial
+from crowd.trial import Fit, Trial
 from devices.cgroups import Group
 from devices.course import make_task
 from devices.lab import Lab
@@ -45,13 +44,8 @@ class FlowerCluster(LabCourse):
 
     members: "list[_Client]"
 
-    @classmethod
-    def make(cls, trial: Trial, report: Report, site: Site, *, one_kflops: int) -> Self:
-        cluster = cls(trial, report, site)
-        cluster.members = [
-            _Client(cluster, index, one_kflops=one_kflops) for index in range(len(trial.cluster.devices))
-        ]
-        return cluster
+    def member(self, index: int, *, one_kflops: int) -> "_Client":
+        return _Client(self, index, one_kflops=one_kflops)
 
     async def start_server(self, tasks: TaskGroup) -> None:
         self._group = self.site.group("_superlink")
