@@ -24,6 +24,9 @@ class Planned:
     moved: int
     """Samples that are lent."""
 
+    asynchronous: bool = False
+    """Whether merges wait for nobody."""
+
     @classmethod
     def of(cls, plan: Plan) -> Self:
         return cls(
@@ -32,6 +35,7 @@ class Planned:
             round_us=plan.round_us,
             samples=tuple((trainer.device, trainer.round_samples) for trainer in plan.trainers),
             slices=tuple((part.owner, part.stop - part.start) for part in plan.slices),
+            asynchronous=plan.asynchronous,
             moved=sum(each.samples for each in plan.assignments if each.lender != each.trainer),
         )
 

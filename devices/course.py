@@ -33,6 +33,8 @@ class Course:
         self.over = anyio.Event()
         self.plans: dict[Planned, float] = {}
         """By when the first device began to follow each, in seconds since the beginning."""
+        self.asynchronous = False
+        """Whether the plan that was begun last is."""
         self._begun = False
         self._report = report
         self._rounds = 0
@@ -44,6 +46,7 @@ class Course:
             for member in self.members:
                 member.account.begin()
         if planned is not None:
+            self.asynchronous = planned.asynchronous
             self.plans.setdefault(planned, self.members[0].account.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
@@ -151,8 +154,7 @@ class Member:
             self.account.end()  # its result says the rest
         elif progress.round >= rounds_max:
             # in an asynchronous plan the others do not complete rounds themselves
-            asynchronous = progress.plan is not None and progress.plan.asynchronous
-            for member in self._course.members if asynchronous else (self,):
+            for member in self._course.members if self._course.asynchronous else (self,):
                 member._be_done(reached=False)
 
     def run_over(self, result: ResultMessage) -> None:
