@@ -11,6 +11,7 @@
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
 #   make bench-agreement how fast, and with how many messages, devices agree on a plan
 #   make bench-scale     what many devices cost
+#   make peers           Flower in an environment of its own, for examples/peers
 # PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ TORCH ?= torch==2.13.0
 QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH
 
-.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale
+.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale peers
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -71,6 +72,13 @@ bench-agreement: .venv/ready
 
 bench-scale: .venv/ready
 	.venv/bin/python examples/bench_scale.py
+
+peers: .venv-peers/ready .venv/ready
+	@./setup.sh packages || true
+
+.venv-peers/ready: pyproject.toml setup.sh examples/peers/requirements.txt
+	@./setup.sh peers
+	@touch $@
 
 .venv/ready: pyproject.toml setup.sh
 	@./setup.sh python

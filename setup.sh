@@ -1,7 +1,8 @@
 #!/bin/sh
 # Sets up what `make` needs.
 #   setup.sh python     .venv with torch and this project in it
-#   setup.sh packages   the MQTT broker and the Fashion-MNIST data, from Debian
+#   setup.sh peers      .venv-peers with torch, this project and Flower, for examples/peers
+#   setup.sh packages   the MQTT broker, what `crowd lab` needs and the Fashion-MNIST data, from Debian
 # Says in one line how to get what it cannot install itself, and then exits with 1.
 set -eu
 cd "$(dirname "$0")"
@@ -24,7 +25,10 @@ apt_install() {
     fi
 }
 
-python() {
+# environment DIRECTORY WHAT...: a virtual environment with torch and, of this project, WHAT (arguments of pip install).
+environment() {
+    directory=$1
+    shift
     if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
         apt_install python3-venv
     fi
@@ -32,28 +36,38 @@ python() {
         say "$PYTHON is older than 3.11; name a newer one: make PYTHON=python3.11"
         exit 1
     }
-    if ! [ -x .venv/bin/pip ]; then
-        say "making .venv"
-        "$PYTHON" -m venv .venv
+    if ! [ -x "$directory/bin/pip" ]; then
+        say "making $directory"
+        "$PYTHON" -m venv "$directory"
     fi
     # Torch first and by itself, so that nothing else picks a larger build of it. TORCH may hold several arguments.
     say "installing $TORCH (the longest step)"
     # shellcheck disable=SC2086
-    .venv/bin/pip install --quiet --disable-pip-version-check $TORCH
-    say "installing this project and its tools"
-    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    "$directory/bin/pip" install --quiet --disable-pip-version-check $TORCH
+    say "installing $*"
+    "$directory/bin/pip" install --quiet --disable-pip-version-check "$@"
     say "ready"
+}
+
+python() { environment .venv --editable '.[dev]'; }
+
+peers() {
+    environment .venv-peers --editable '.[demo]' --requirement examples/peers/requirements.txt
+    say "trying Flower: FedAvg on two parts of the digits"
+    (cd examples/peers/flower_app && ../../../.venv-peers/bin/python -m flower_peer.rounds ../two.toml digits 0)
 }
 
 packages() {
     missing=
-    PATH=$PATH:/usr/sbin command -v mosquitto >/dev/null || missing=mosquitto
+    PATH=$PATH:/usr/sbin:/sbin
+    command -v mosquitto >/dev/null || missing=mosquitto
+    if ! command -v ip >/dev/null || ! command -v tc >/dev/null; then missing="$missing iproute2"; fi
     [ -d /usr/share/datasets/fashion-mnist ] || missing="$missing dataset-fashion-mnist"
     # shellcheck disable=SC2086
     [ -z "$missing" ] || apt_install $missing
 }
 
 case ${1:-} in
-    python | packages) "$1" ;;
-    *) say "usage: setup.sh python|packages"; exit 2 ;;
+    python | peers | packages) "$1" ;;
+    *) say "usage: setup.sh python|peers|packages"; exit 2 ;;
 esac

@@ -12,6 +12,7 @@ from crowd import limits
 from crowd.balance import Labour, balance_efficiency
 from crowd.config import ClusterConfig, DataConfig, DeviceKind
 from crowd.metering import Transfers
+from crowd.planned import Planned
 from crowd.runs import Figures, Point, run_record
 from crowd.units import DeviceId
 
@@ -57,6 +58,10 @@ class Outcome:
     counted_bytes: Mapping[str, int] | None = None
     """What each device's node itself counted over its link, both ways, by the stated formula; `None` where the figures
     say just that."""
+    told_kflops: Mapping[str, tuple[int, ...]] | None = None
+    """The speeds that each device's node published, one after the other; `None` where they are just the cluster's."""
+    plans: Mapping[Planned, float] = attrs.field(factory=dict)
+    """All plans with work that any device followed, and when the first one began to."""
 
 
 @attrs.frozen(kw_only=True)

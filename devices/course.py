@@ -12,6 +12,7 @@ from crowd import plugins
 from crowd.config import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Progress
+from crowd.planned import Planned
 from crowd.planning.ack import Progress as StateProgress
 from crowd.protocol.messages import ResultMessage
 from crowd.runs import Point
@@ -31,16 +32,23 @@ class Course:
     def __init__(self, trial: Trial, report: Report) -> None:
         self.trial = trial
         self.over = anyio.Event()
+        self.plans: dict[Planned, float] = {}
+        """By when the first device began to follow each, in seconds since the beginning."""
+        self.asynchronous = False
+        """Whether the plan that was begun last is."""
         self._begun = anyio.Event()
         self._report = report
         self._rounds = 0
 
-    def begin(self) -> None:
-        """A plan with work is active: from the first one on time and bytes count."""
+    def begin(self, planned: Planned | None) -> None:
+        """A plan with work is active, if it is known: from the first one on time and bytes count."""
         if not self._begun.is_set():
             self._begun.set()
             for member in self.members:
                 member.account.begin()
+        if planned is not None:
+            self.asynchronous = planned.asynchronous
+            self.plans.setdefault(planned, self.members[0].account.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
         """A device has completed a round; the first one is reported."""
@@ -99,6 +107,7 @@ class Course:
                 for member in self.members
                 if (transfers := member.account.transfers()) is not None
             },
+            plans=self.plans,
         )
 
 
@@ -163,8 +172,7 @@ class Member:
             self.account.end()  # its result says the rest
         elif progress.round >= rounds_max:
             # in an asynchronous plan the others do not complete rounds themselves
-            asynchronous = progress.plan is not None and progress.plan.asynchronous
-            for member in self._course.members if asynchronous else (self,):
+            for member in self._course.members if self._course.asynchronous else (self,):
                 member._be_done(reached=False)
 
     def run_over(self, result: ResultMessage) -> None:

@@ -4,19 +4,20 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from crowd.children import Child, started
-from devices.lab_site import Site, find_program
+from devices.lab_site import Site
+from devices.programs import find_program
 
-PORT = 1883
-_SETTINGS = (f"listener {PORT} 0.0.0.0", "allow_anonymous true", "persistence false", "user root", "log_dest stderr")
+_SETTINGS = ("allow_anonymous true", "persistence false", "user root", "log_dest stderr")
 
 
 class LabBroker:
     """Runs in `tasks`, with as much processor time as it needs. If it ends unasked, `RuntimeError` leaves `tasks`."""
 
-    def __init__(self, site: Site, place: str, tasks: TaskGroup) -> None:
+    def __init__(self, site: Site, place: str, tasks: TaskGroup, *, port: int) -> None:
         self._site = site
         self._place = place
         self._tasks = tasks
+        self._port = port
         self._group = site.group("_broker")
         self._process: Child | None = None
 
@@ -32,7 +33,8 @@ class LabBroker:
 
     async def _run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         configuration = self._site.directory / "mosquitto.conf"
-        configuration.write_text("\n".join(_SETTINGS) + "\n", encoding="utf-8")
+        settings = (f"listener {self._port} 0.0.0.0", *_SETTINGS)
+        configuration.write_text("\n".join(settings) + "\n", encoding="utf-8")
         program = find_program("mosquitto", package="mosquitto")
         # its log is buffered on standard output, but not on standard error
         merged = ("sh", "-c", 'exec "$@" 2>&1', "sh", program, "-c", str(configuration))

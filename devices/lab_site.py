@@ -21,9 +21,9 @@ from crowd.errors import BadConfig
 from devices import cgroups, netns
 from devices.cgroups import Group
 from devices.netns import Net
+from devices.programs import find_program
 
 PREFIX = "crowd-lab-"
-SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 GONE_S_MAX = 10.0
 """A process that was ended has gone by then."""
 
@@ -36,17 +36,9 @@ def check_machine() -> Mapping[str, Path]:
         raise BadConfig(f"the lab needs Linux, found {sys.platform}; 'crowd sim' works everywhere")
     if os.geteuid() != 0:
         raise BadConfig("the lab needs root, for namespaces and limits: run it with sudo; 'crowd sim' needs none")
-    for program, package in (("ip", "iproute2"), ("tc", "iproute2"), ("mosquitto", "mosquitto")):
+    for program, package in (("ip", netns.PACKAGE), ("tc", netns.PACKAGE), ("mosquitto", "mosquitto")):
         find_program(program, package=package)
     return cgroups.find_hierarchies(Path("/proc/mounts").read_text(encoding="utf-8").splitlines())
-
-
-def find_program(name: str, *, package: str) -> str:
-    """Its path, also where the user's own path has no system directories. Raises `BadConfig`."""
-    path = shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
-    if path is None:
-        raise BadConfig(f"the lab needs {name!r}, which is not there: install the package {package}")
-    return path
 
 
 class Site:

@@ -7,6 +7,7 @@ from cattrs.preconf.json import make_converter
 from cattrs.strategies import configure_tagged_union
 
 from crowd.metering import Span
+from crowd.planned import Planned
 
 
 @attrs.frozen(kw_only=True)
@@ -37,8 +38,18 @@ class Measured:
 
 
 @attrs.frozen(kw_only=True)
+class Told:
+    """The node has published a speed."""
+
+    speed_kflops: int
+
+
+@attrs.frozen(kw_only=True)
 class Working:
     """A plan with work is active."""
+
+    plan: Planned | None
+    """If what trains here has plans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +82,7 @@ class Ended:
     """This device's `ResultMessage`, encoded, in hexadecimal."""
 
 
-News = Ready | Measured | Working | Advanced | Computed | Ended
+News = Ready | Measured | Told | Working | Advanced | Computed | Ended
 
 _converter = make_converter()
 for _union in (Order, News):

@@ -11,7 +11,9 @@ from typing import assert_never
 import anyio
 import anyio.to_thread
 import attrs
+import structlog
 import torch
+from structlog.typing import EventDict, WrappedLogger
 
 from crowd import plugins
 from crowd.actors.measuring import measure_speed
@@ -23,6 +25,7 @@ from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.metering import MeteredCompute
 from crowd.node import Node, Progress
+from crowd.planned import Planned
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol import codec
@@ -37,6 +40,7 @@ from devices.lab_talk import (
     News,
     Order,
     Ready,
+    Told,
     Working,
     news_to_line,
     order_from_line,
@@ -53,7 +57,7 @@ COMPUTED_EVERY_S = 2.0
 def main(arguments: list[str]) -> int:
     """The exit code: 0 when the orders have ended, 2 with one line on standard error for what cannot work."""
     path, memory_bytes, *target = arguments
-    logs_to_stderr()
+    _listen_to_the_profiler()
     torch.set_num_threads(1)
     try:
         config = read_node_config(Path(path))
@@ -64,6 +68,21 @@ def main(arguments: list[str]) -> int:
     else:
         return_code = 0
     return return_code
+
+
+def _listen_to_the_profiler() -> None:
+    """Tell which speeds it publishes, which it only logs; warnings go to standard error."""
+
+    def hear(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        match event:
+            case {"event": "device_measured", "speed_kflops": speed} | {"event": "speed_changed", "now_kflops": speed}:
+                _say(Told(speed_kflops=speed))
+        if method == "info":
+            raise structlog.DropEvent
+        return event
+
+    logs_to_stderr(verbose=True)
+    structlog.configure(processors=[hear, *structlog.get_config()["processors"]])
 
 
 async def _serve(config: NodeConfig, memory_bytes: int, target_accuracy: float | None) -> None:
@@ -90,6 +109,7 @@ class _Worker:
         self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
         self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=memory_bytes))
         self._compute = MeteredCompute(self._device.compute)
+        self._planned: Planned | None = None
         self._told = 0
         """So many of its spans."""
         _say(Ready(target_accuracy=self._task.target_accuracy))
@@ -131,10 +151,15 @@ class _Worker:
         if progress.plan is not None:
             check_hope(progress.plan, device_id(self._config.name), self._config.members_min)
             if progress.plan.has_work:
-                _say(Working())
+                self._tell_plan(Planned.of(progress.plan))
         self._tell_what_was_computed()
         fields = {field.name: getattr(progress, field.name) for field in attrs.fields(Advanced)}
         _say(Advanced(**fields))
+
+    def _tell_plan(self, planned: Planned) -> None:
+        if planned != self._planned:
+            self._planned = planned
+            _say(Working(plan=planned))
 
     async def _keep_telling_what_was_computed(self) -> None:
         while True:

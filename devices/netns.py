@@ -15,6 +15,7 @@ import attrs
 
 from crowd.errors import BadConfig
 from crowd.ports import Traffic
+from devices.programs import find_program
 
 ETHERNET_BYTES = 14
 """The header that interfaces count and IP does not; the rates and bytes of links are of IP packets."""
@@ -24,6 +25,8 @@ BURST_S = 0.004
 """A link may catch up on so much time, a tick of the kernel."""
 BURST_BYTES_MIN = 1_600
 INTERFACE = "eth0"
+PACKAGE = "iproute2"
+"""Which has the programs that are called here."""
 _NAMES = Path("/run/netns")
 
 
@@ -75,7 +78,7 @@ class Net:
 
     def command(self, place: str, *command: str) -> list[str]:
         """What starts `command` in that place, as the same process."""
-        return ["ip", "netns", "exec", self._name(place), *command]
+        return [find_program("ip", package=PACKAGE), "netns", "exec", self._name(place), *command]
 
     def _name(self, place: str) -> str:
         return f"{self._prefix}-{place}"
@@ -153,7 +156,10 @@ def remove_namespace(name: str) -> None:
 
 def _run(*command: str) -> str:
     """What it says. Raises `BadConfig` if it fails: the machine does not let the lab do what it needs."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    program = find_program(command[0], package=PACKAGE)
+    done = subprocess.run(
+        (program, *command[1:]), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise BadConfig(f"the lab cannot work here: '{_words(command)}' failed: {done.stderr.strip()}")
     return done.stdout

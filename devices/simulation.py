@@ -18,6 +18,7 @@ from crowd.config import DeviceConfig, DeviceKind
 from crowd.errors import BrokerRefused
 from crowd.metering import MeteredCompute
 from crowd.node import Node, Progress
+from crowd.planned import Planned
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol.identity import KeyedHashSigner
@@ -169,7 +170,7 @@ class _Machine(Member):
         if progress.plan is not None:
             check_hope(progress.plan, self.name, self._config.members_min)
             if progress.plan.has_work:
-                self._cluster.begin()
+                self._cluster.begin(Planned.of(progress.plan))
         self.advance(progress)
 
 

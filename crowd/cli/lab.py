@@ -1,5 +1,6 @@
 """`crowd lab`: one training of a cluster file by real processes, beside what the simulation says of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from crowd.cli.output import check_place, logs_to_stderr, summary, write_runs
 from crowd.cli.sim import Screen, devices_table, exit_code, model, read_trial, seconds
 from crowd.runs import cluster_curve
 from crowd.trial import Outcome, Trial, World, record
+from crowd.units import SECOND_US
 from crowd.wording import size
+
+OWNERS_MAX = 2
+"""So many owners of slices are named; of more, the number is given."""
 
 
 def lab(
@@ -55,7 +60,7 @@ def lab(
     logs_to_stderr()
     world: World = plugins.load("crowd.worlds", "lab")()
     fit = world.fit(trial)
-    console.print(_pace(fit.slower), highlight=False, soft_wrap=True)
+    console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     with Screen(console, fit.trial) as screen:
         measured = world.run(fit.trial, screen.round_done)
     simulation: World = plugins.load("crowd.worlds", "simulation")()
@@ -66,11 +71,13 @@ def lab(
     console.print(devices_table(run, measured))
     console.print(counters_table(fit.trial, measured))
     console.print(comparison(measured, predicted))
+    console.print(plans_table({"lab": measured, "simulation": predicted}))
     console.print(summary(run, model(run)), highlight=False, soft_wrap=True)
     return exit_code(trial, measured)
 
 
-def _pace(slower: float) -> str:
+def pace(slower: float) -> str:
+    """By how much a lab's cluster is slower than its file says, for people."""
     if slower == 1.0:
         return "all devices run at full speed"
     return f"scaled to 1/{slower:g}: processors and links are that much slower, times {slower:g} times as long"
@@ -78,15 +85,21 @@ def _pace(slower: float) -> str:
 
 def _record(trial: Trial, outcome: Outcome, *, world: str, slower: float) -> dict[str, Any]:
     """The run as in `crowd sim`, and where it was; what is scaled by `slower` is not scaled back."""
-    return record(trial, outcome) | {"world": world, "slower": slower}
+    explaining = {
+        "plans": [{"at_s": round(at_s, 3)} | planned.record() for planned, at_s in outcome.plans.items()],
+        "told_kflops": None
+        if outcome.told_kflops is None
+        else {name: list(told) for name, told in outcome.told_kflops.items()},
+    }
+    return record(trial, outcome) | {"world": world, "slower": slower} | explaining
 
 
 def counters_table(trial: Trial, outcome: Outcome) -> Table:
-    """Whether each device was what it should be: its speed while it trained, and its link's bytes by its interface
-    beside those that its node counts."""
+    """Whether each device was what it should be: the speeds that its node published and that of its training, and its
+    link's bytes by its interface beside those that its node counts."""
     table = Table(title="what the devices were")
     table.add_column("device", no_wrap=True)
-    for heading in ("asked GFLOP/s", "found GFLOP/s", "interface", "counted"):
+    for heading in ("asked GFLOP/s", "told GFLOP/s", "found GFLOP/s", "interface", "counted"):
         table.add_column(heading, justify="right")
     for name, kind in trial.kinds.items():
         spans = [span for span in outcome.labours[name].spans if span.flops]
@@ -94,7 +107,28 @@ def counters_table(trial: Trial, outcome: Outcome) -> Table:
         found = f"{sum(span.flops for span in spans) / busy_s / 1e9:.4g}" if busy_s else "-"
         figures = outcome.devices[name]
         counted = "-" if outcome.counted_bytes is None else size(outcome.counted_bytes[name])
-        table.add_row(name, f"{kind.train_gflops:.4g}", found, size(figures.bytes_up + figures.bytes_down), counted)
+        told = [f"{kflops / 1e6:.4g}" for kflops in (outcome.told_kflops or {}).get(name, ())]
+        table.add_row(
+            name,
+            f"{kind.train_gflops:.4g}",
+            ", ".join(told) or "-",
+            found,
+            size(figures.bytes_up + figures.bytes_down),
+            counted,
+        )
+    return table
+
+
+def plans_table(outcomes: Mapping[str, Outcome]) -> Table:
+    """The plans that each world followed: where they differ, so do time and bytes."""
+    table = Table(title="plans")
+    for heading in ("world", "from", "a round", "deltas", "merged by", "why"):
+        table.add_column(heading, no_wrap=heading != "why")
+    for world, outcome in outcomes.items():
+        for planned, at_s in outcome.plans.items():
+            owners = ", ".join(dict(planned.slices)) if len(planned.slices) <= OWNERS_MAX else str(len(planned.slices))
+            round_s = planned.round_us / SECOND_US
+            table.add_row(world, seconds(at_s), seconds(round_s), planned.form, owners, planned.why)
     return table
 
 

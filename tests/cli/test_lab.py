@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import attrs
 import pytest
 
-from crowd.cli.lab import comparison
+from crowd.cli.lab import comparison, plans_table
 from crowd.cli.main import main
+from crowd.planned import Planned
 from crowd.runs import Figures, Point
 from crowd.trial import Outcome
 
@@ -81,3 +83,21 @@ def test_the_two_worlds_are_compared_over_the_rounds_that_both_completed() -> No
     times, sizes, *_ = zip(*(column.cells for column in table.columns), strict=True)
     assert times == ("time", "2.2 s", "2.0 s", "+10.0%")
     assert sizes == ("bytes", "1.1 MB", "1.0 MB", "+10.0%")
+
+
+def test_the_plans_of_both_worlds_are_shown_with_their_reasons() -> None:
+    planned = Planned(
+        why="a trains", form="float16", round_us=2_000_000, samples=(("a", 5),), slices=(("a", 9),), moved=0
+    )
+    many = attrs.evolve(planned, slices=(("a", 1), ("b", 1), ("c", 7)), why="all merge")
+    table = plans_table(
+        {
+            "lab": attrs.evolve(outcome(1.0, bytes_each=1), plans={planned: 0.0, many: 3.0}),
+            "simulation": attrs.evolve(outcome(1.0, bytes_each=1), plans={}),
+        }
+    )
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [
+        ("lab", "0 ms", "2.0 s", "float16", "a", "a trains"),
+        ("lab", "3.0 s", "2.0 s", "float16", "3", "all merge"),
+    ]

@@ -14,24 +14,28 @@ from structlog.testing import capture_logs
 from crowd.config import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
 from crowd.metering import Span
+from crowd.planned import Planned
 from crowd.ports import Traffic
 from crowd.runs import Point
 from crowd.trial import Trial
 from crowd.units import device_id
 from devices import cgroups, lab_site, netns
 from devices.cgroups import bandwidth, find_hierarchies
-from devices.lab import Lab, scaled, slower_by
+from devices.lab import Lab, scaled, slower_by, warn_if_busy
 from devices.lab_talk import (
     Advanced,
     Computed,
     Go,
     Measure,
+    Told,
+    Working,
     news_from_line,
     news_to_line,
     order_from_line,
     order_to_line,
 )
 from devices.netns import Shape, parse_counters
+from devices.programs import find_program
 
 V1 = [
     "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0",
@@ -89,6 +93,16 @@ def test_scaling_keeps_the_proportions_of_processors_links_and_times() -> None:
     assert attrs.evolve(kind, source="") == of.resolve({}), "the file would say the same"
 
 
+@pytest.mark.parametrize(("load", "busy"), [(0.4, False), (0.6, True)])
+def test_a_machine_that_has_something_else_to_do_is_warned_of(
+    load: float, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    with capture_logs() as logs:
+        warn_if_busy(2)
+    assert [entry["event"] for entry in logs] == ["machine_is_busy"] * busy
+
+
 def test_links_that_lose_packets_are_no_lab_s_business() -> None:
     with pytest.raises(BadConfig, match="device 'b': loss: the lab loses no packets"):
         Lab().fit(trial(device("a"), device("b", loss=0.1)))
@@ -144,7 +158,9 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
         samples_trained=7,
         generations=1,
     )
-    for news in (advanced, Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))):
+    planned = Planned(why="so", form="float32", round_us=7, samples=(("a", 1), ("b", 2)), slices=(("a", 3),), moved=0)
+    computed = Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))
+    for news in (advanced, computed, Working(plan=planned), Working(plan=None), Told(speed_kflops=5)):
         assert news_from_line(news_to_line(news)) == news
     for order in (Measure(duration_s=2.0), Go()):
         assert order_from_line(order_to_line(order)) == order
@@ -167,7 +183,15 @@ def test_elsewhere_than_on_linux_the_lab_says_so(monkeypatch: pytest.MonkeyPatch
 
 def test_a_program_that_is_missing_is_named_with_its_package() -> None:
     with pytest.raises(BadConfig, match=r"needs 'no-such-program'.*install the package nothing"):
-        lab_site.find_program("no-such-program", package="nothing")
+        find_program("no-such-program", package="nothing")
+
+
+def test_programs_are_found_where_the_user_s_own_path_has_no_system_directories(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BadConfig, match="'ip netns pids no-such-place' failed"):
+        netns.processes("no-such-place")
 
 
 # --- real processes: as root, on a machine whose lines above say nothing ----------------------------------------------
@@ -185,6 +209,9 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
     assert host.digest == other.digest is not None
     assert outcome.counted_bytes is not None
     assert outcome.counted_bytes["radio"] == pytest.approx(other.bytes_up + other.bytes_down, rel=0.25)
+    assert outcome.told_kflops is not None
+    assert all(told and min(told) > 0 for told in outcome.told_kflops.values())
+    assert [[name for name, _ in planned.samples] for planned in outcome.plans] == [["host", "radio"]]
     assert not any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())
 
 
