@@ -11,7 +11,6 @@ import attrs
 import structlog
 
 from crowd.errors import AskTimeout, Retryable
-from crowd.runtime.alarm import Alarm
 from crowd.runtime.mailbox import Ask, M, Mailbox, R
 
 M_contra = TypeVar("M_contra", contravariant=True)
@@ -116,10 +115,8 @@ class Actor(abc.ABC, Generic[M]):
         try:
             async with anyio.create_task_group() as self._tasks:
                 try:
-                    alarm = Alarm(mailbox.wake)
-                    self.spawn(alarm.run)
                     await self.started()
-                    await self._serve(mailbox, alarm)
+                    await self._serve(mailbox)
                 finally:
                     self._ending = True
                     for scope in reversed(self._scopes):
@@ -128,7 +125,7 @@ class Actor(abc.ABC, Generic[M]):
             mailbox.end_life()
             await self._stop()
 
-    async def _serve(self, mailbox: Mailbox[M], alarm: Alarm) -> NoReturn:
+    async def _serve(self, mailbox: Mailbox[M]) -> NoReturn:
         while True:
             if not mailbox.is_empty:
                 await anyio.lowlevel.checkpoint()  # a mailbox that is never empty must not hold up other actors
@@ -137,11 +134,11 @@ class Actor(abc.ABC, Generic[M]):
                 await self.tick()
                 due = self._due()
             message = mailbox.get_nowait()
+            if message is None:
+                with anyio.CancelScope(deadline=due):
+                    message = await mailbox.get()
             if message is not None:
                 await self.receive(message)
-            else:
-                alarm.set_for(due)
-                await mailbox.wait()
 
     def _due(self) -> float:
         deadline = self.deadline()

@@ -93,16 +93,6 @@ class Mailbox(Generic[M]):
         """Whether `get` would wait."""
         return not self._messages
 
-    async def wait(self) -> None:
-        """Returns when there is a message, or at the next `wake`."""
-        if not self._messages:
-            self._arrival = anyio.Event()
-            await self._arrival.wait()
-
-    def wake(self) -> None:
-        """Let the reader who waits look round, message or not."""
-        self._arrival.set()
-
     async def get(self) -> M:
         """The oldest message; waits for one. Cancelled, it takes none."""
         while (message := self.get_nowait()) is None:
