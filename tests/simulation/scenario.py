@@ -84,6 +84,20 @@ WEATHERS = {
     "rough": Mishaps(lost=0.1, duplicated=0.1, held_up=0.1),
     "savage": Mishaps(lost=0.3, duplicated=0.2, held_up=0.3, held_up_s_max=3.0),
 }
+BASELINES = (
+    "all_reduce",
+    "all_reduce_balanced",
+    "d_psgd",
+    "diloco",
+    "fedavg",
+    "fedprox",
+    "local_only",
+    "ship_once",
+)
+"""Not those that train a sample more than once in an epoch, or merge without rounds that all complete: what is checked
+here does not hold for them."""
+KNOWN_SEEDS = 1000
+"""Below, seeds are known to show something; there the policies are those with which they do."""
 FAULTS_UNTIL_S = 45.0
 """Later nothing goes wrong any more."""
 
@@ -97,7 +111,7 @@ def draw(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         devices=devices,
-        policy=chance.choice(("crowd_learning", "crowd_learning", "crowd_learning", "fedavg", "ship_once")),
+        policy=_policy(seed, chance),
         host=chance.randrange(count) if chance.random() < 0.1 else None,
         members_min=chance.choice((1, 2, count)),
         queue_messages_max=chance.choice((1000, 1000, 100, 10)),
@@ -107,6 +121,11 @@ def draw(seed: int) -> Scenario:
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
         faults_until_s=FAULTS_UNTIL_S,
     )
+
+
+def _policy(seed: int, chance: random.Random) -> str:
+    policy = chance.choice(("crowd_learning", "crowd_learning", "crowd_learning", "fedavg", "ship_once"))
+    return BASELINES[seed % len(BASELINES)] if policy == "ship_once" and seed >= KNOWN_SEEDS else policy
 
 
 def _device(chance: random.Random, index: int) -> DevicePart:
