@@ -274,8 +274,10 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
         flops = training_flops(profile.task, trainer.round_samples, plan.sampling)
         training_us = ceil_div(flops * 1_000, max(1, profile.speed_kflops))
         work_us = max(work_us, training_us + evaluation_us(profile, evaluated) // plan.evaluate_every)
-    # what trainers keep to themselves does not travel
+    # what trainers keep to themselves travels to neighbours alone
     form = plan.form if plan.consistency is Consistency.EVERY_ROUND else DeltaForm.NOTHING
+    sync = sync_cost(cluster, counts.keys(), plan.slices, form)
+    sync = attrs.evolve(sync, bytes_total=sync.bytes_total + _mixing_bytes(plan, cluster.members[0].task))
     return project(
         cluster.members[0].task,
         spread=mix(
@@ -283,9 +285,17 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
         ),
         round_samples=sum(trainer.round_samples for trainer in plan.trainers),
         work_us=work_us + _mixing_us(plan, profiles),
-        sync=sync_cost(cluster, counts.keys(), plan.slices, form),
+        sync=sync,
         ship=ship_cost(cluster, *_moves(plan)),
     )
+
+
+def _mixing_bytes(plan: Plan, task: TaskFacts) -> int:
+    """Of all exchanges of a round: over each pair's link both ways, each time up and down."""
+    if plan.mixing is None:
+        return 0
+    size = encoded_bytes(plan.form, task.state_elements) + MESSAGE_BYTES
+    return plan.mixing.exchanges * len(plan.mixing.links) * 4 * size
 
 
 def _mixing_us(plan: Plan, profiles: Mapping[DeviceId, Profile]) -> int:

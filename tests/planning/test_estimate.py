@@ -6,8 +6,28 @@ from pathlib import Path
 import pytest
 
 from crowd.planning.convergence import NOMINAL_EPOCHS, epochs_permille, mix
-from crowd.planning.estimate import estimate, evaluation_us, memory_needed_bytes, ship_us, sync_cost, sync_us, train_us
-from crowd.planning.plan import Assignment, DeltaForm, Plan, SliceOwner, Trainer
+from crowd.planning.estimate import (
+    MESSAGE_BYTES,
+    estimate,
+    evaluation_us,
+    memory_needed_bytes,
+    ship_us,
+    sync_cost,
+    sync_us,
+    train_us,
+)
+from crowd.planning.plan import (
+    GROUP_BATCHES,
+    Assignment,
+    Consistency,
+    DeltaForm,
+    Link,
+    Mixing,
+    Plan,
+    Sampling,
+    SliceOwner,
+    Trainer,
+)
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Prefer, Profile
 from crowd.units import DeviceId
@@ -129,6 +149,45 @@ def test_a_whole_plan_adds_up():
     assert cost.rounds == NOMINAL_EPOCHS + 2
     assert cost.total_us == 105_000 + cost.rounds * round_us
     assert cost.bytes_total == 200_000 + cost.rounds * 2 * 26_512
+
+
+def at_home(**manner):
+    """Two devices that train 100 samples of their own each in 300 ms; `a` merges."""
+    return Plan(
+        members=(),
+        trainers=(Trainer(device=A, round_samples=100), Trainer(device=B, round_samples=100)),
+        assignments=(
+            Assignment(lender=A, trainer=A, counts=(60, 40)),
+            Assignment(lender=B, trainer=B, counts=(60, 40)),
+        ),
+        slices=whole(A),
+        form=DeltaForm.FLOAT32,
+        samples_total=200,
+        **manner,
+    )
+
+
+def test_importance_costs_the_forward_passes_over_all_that_it_chooses_from():
+    members = cluster(device("a"), device("b"))
+    plain, chosen = estimate(members, at_home()), estimate(members, at_home(sampling=Sampling.IMPORTANCE))
+    assert chosen.round_us - plain.round_us == 300_000 * GROUP_BATCHES // 3
+
+
+def test_what_trainers_keep_to_themselves_costs_no_more_than_its_messages():
+    members = cluster(device("a"), device("b"))
+    apart = estimate(members, at_home(consistency=Consistency.AT_END))
+    assert apart.sync_us < estimate(members, at_home()).sync_us
+    assert apart.bytes_total == apart.rounds * 4 * MESSAGE_BYTES
+
+
+def test_every_exchange_of_gossip_waits_for_its_links_and_sends_both_ways():
+    members = cluster(device("a"), device("b"))
+    mixing = Mixing(every_steps=1, exchanges=3, links=(Link(first=A, second=B, weight_ppm=500_000),))
+    apart = estimate(members, at_home(consistency=Consistency.AT_END))
+    gossip = estimate(members, at_home(consistency=Consistency.AT_END, mixing=mixing))
+    sent_bytes = 4 * members.members[0].task.state_elements + MESSAGE_BYTES
+    assert gossip.round_us - apart.round_us == 3 * (sent_bytes + 2 * 500 + 5_000)  # at a byte in a microsecond
+    assert gossip.bytes_total - apart.bytes_total == gossip.rounds * 3 * 4 * sent_bytes
 
 
 @pytest.mark.parametrize("folder", ["crowd/planning", "policies"])
