@@ -4,7 +4,7 @@ Layout: the connection, sealed messages out, chunks and words in, transfers, sam
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -184,10 +184,16 @@ class DataMover(Actor[DataMoverMessage]):
         await self._carry_out(self._transfers.on_tick(now_us() + 1))
 
     def _publish(
-        self, address: Address, message: messages.Message, *, retain: bool = False, bulk: bool = False
+        self,
+        address: Address,
+        message: messages.Message,
+        *,
+        retain: bool = False,
+        bulk: bool = False,
+        answers: Hashable = None,
     ) -> None:
         envelope = self._sealer.seal(address, message)
-        self._link.outbox.put(Outgoing(address=address, payload=envelope, retain=retain), bulk=bulk)
+        self._link.outbox.put(Outgoing(address=address, payload=envelope, retain=retain, answers=answers), bulk=bulk)
 
     def _publish_plain(self, address: Address, payload: bytes) -> None:
         self._link.outbox.put(Outgoing(address=address, payload=payload, retain=True), bulk=False)
@@ -219,7 +225,7 @@ class DataMover(Actor[DataMoverMessage]):
                 if key in self._published:
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
                 else:
-                    self._publish(self._address(sender), messages.NotYet(key=key))
+                    self._publish(self._address(sender), messages.NotYet(key=key), answers=(sender, key))
             case messages.NotYet(key=key):
                 await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key))
             case messages.Revoke():

@@ -3,7 +3,7 @@
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 import anyio
 import attrs
@@ -34,19 +34,24 @@ class Outgoing:
     address: Address
     payload: bytes | memoryview
     retain: bool = False
+    answers: Hashable = None
+    """What question it answers, which may come again before the answer has left."""
 
 
 class Outbox:
-    """What is to be published: urgent messages first, each kind in order."""
+    """What is to be published: urgent messages first, each kind in order, but one answer to a question."""
 
     def __init__(self) -> None:
-        self._urgent: deque[Outgoing] = deque()
+        self._urgent: dict[Hashable, Outgoing] = {}
         self._bulk: deque[Outgoing] = deque()
         self._filled = anyio.Event()
         self.dropped = 0
 
     def put(self, outgoing: Outgoing, *, bulk: bool) -> None:
-        (self._bulk if bulk else self._urgent).append(outgoing)
+        if bulk:
+            self._bulk.append(outgoing)
+        else:
+            self._urgent[object() if outgoing.answers is None else outgoing.answers] = outgoing
         while len(self._bulk) > OUTBOX_MAX:
             self._bulk.popleft()
             self.dropped += 1
@@ -56,10 +61,10 @@ class Outbox:
         while not self._urgent and not self._bulk:
             self._filled = anyio.Event()
             await self._filled.wait()
-        return (self._urgent or self._bulk).popleft()
+        return self.next_urgent() or self._bulk.popleft()
 
     def next_urgent(self) -> Outgoing | None:
-        return self._urgent.popleft() if self._urgent else None
+        return self._urgent.pop(next(iter(self._urgent))) if self._urgent else None
 
     def clear_urgent(self) -> None:
         """What was urgent before the connection went is not any more: state is rebuilt, the rest asked for again."""

@@ -9,6 +9,7 @@ MENDED = {
     "a device follows the result of its own former life": (3, (2,)),
     "after the end a borrower asks for what the next plan does not lend": (376, (2,)),
     "a planner that wakes a hair early wakes for ever": (754, (4,)),
+    "an owner that is asked again and again keeps an answer to each": (1369, ()),
 }
 
 

@@ -1,0 +1,55 @@
+import anyio
+
+from crowd.actors.link import OUTBOX_MAX, Outbox, Outgoing
+from crowd.units import Address, Channel
+from tests.support.virtual import virtual_time
+
+TO_ALL = Address(channel=Channel.ALL)
+
+
+def outgoing(payload: bytes, answers: object = None) -> Outgoing:
+    return Outgoing(address=TO_ALL, payload=payload, answers=answers)
+
+
+@virtual_time
+async def test_what_is_urgent_goes_first_and_each_kind_in_order() -> None:
+    outbox = Outbox()
+    for payload, bulk in ((b"chunk 1", True), (b"word 1", False), (b"chunk 2", True), (b"word 2", False)):
+        outbox.put(outgoing(payload), bulk=bulk)
+    assert [(await outbox.get()).payload for _ in range(4)] == [b"word 1", b"word 2", b"chunk 1", b"chunk 2"]
+
+
+@virtual_time
+async def test_a_question_that_comes_again_is_answered_once_in_its_first_place() -> None:
+    outbox = Outbox()
+    for payload, question in ((b"not yet", "a"), (b"other", "b"), (b"still not yet", "a"), (b"word", None)):
+        outbox.put(outgoing(payload, question), bulk=False)
+    assert [(await outbox.get()).payload for _ in range(3)] == [b"still not yet", b"other", b"word"]
+    assert outbox.next_urgent() is None
+    outbox.put(outgoing(b"and again", "a"), bulk=False)
+    assert (await outbox.get()).payload == b"and again"
+
+
+@virtual_time
+async def test_of_too_much_bulk_the_oldest_is_dropped() -> None:
+    outbox = Outbox()
+    for number in range(OUTBOX_MAX + 1):
+        outbox.put(outgoing(b"%d" % number), bulk=True)
+    assert outbox.dropped == 1
+    assert (await outbox.get()).payload == b"1"
+
+
+@virtual_time
+async def test_whoever_waits_gets_what_comes() -> None:
+    outbox = Outbox()
+    taken: list[Outgoing] = []
+
+    async def take() -> None:
+        taken.append(await outbox.get())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        await anyio.sleep(1)
+        assert not taken
+        outbox.put(outgoing(b"word"), bulk=False)
+    assert [each.payload for each in taken] == [b"word"]
