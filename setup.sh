@@ -61,6 +61,7 @@ packages() {
     missing=
     PATH=$PATH:/usr/sbin:/sbin
     command -v mosquitto >/dev/null || missing=mosquitto
+    command -v mosquitto_sub >/dev/null || missing="$missing mosquitto-clients"
     if ! command -v ip >/dev/null || ! command -v tc >/dev/null; then missing="$missing iproute2"; fi
     [ -d /usr/share/datasets/fashion-mnist ] || missing="$missing dataset-fashion-mnist"
     # shellcheck disable=SC2086

@@ -4,7 +4,7 @@ import attrs
 from hypothesis import given, settings
 
 from crowd.planning.estimate import estimate, memory_needed_bytes
-from crowd.planning.plan import DeltaForm, Plan
+from crowd.planning.plan import Consistency, DeltaForm, Plan
 from crowd.planning.policy import Cluster, decide
 from crowd.planning.profile import Prefer, Profile, Share
 from tests.planning.strategies import POLICIES, clusters
@@ -169,14 +169,16 @@ def test_a_cluster_that_prefers_bytes_sends_fewer():
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_no_baseline_is_expected_to_be_faster(profiles):
     """The planner's own estimate, on any cluster where time counts and memory is no matter. For networks of a block
-    of parameters or more: below, the scale of a block makes its encoding no smaller than plain floats."""
+    of parameters or more: below, the scale of a block makes its encoding no smaller than plain floats. A baseline
+    counts as safe as this policy, of which a failing device takes one round with it: with a merge in every round."""
     task = attrs.evolve(profiles[0].task, state_elements=max(256, profiles[0].task.state_elements))
     roomy = tuple(attrs.evolve(profile, prefer=Prefer.TIME, memory_bytes=10**14, task=task) for profile in profiles)
     plan = decide(roomy, POLICIES)
     for name in ("fedavg", "ship_once"):
         other = decide(tuple(attrs.evolve(profile, policy=name) for profile in roomy), POLICIES)
         if other.has_work:
-            assert total_us(roomy, plan) <= total_us(roomy, other) * 105 // 100
+            safe = attrs.evolve(other, consistency=Consistency.EVERY_ROUND)
+            assert total_us(roomy, plan) <= total_us(roomy, safe) * 105 // 100
 
 
 def test_a_small_change_of_speed_moves_few_samples():
