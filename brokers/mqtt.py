@@ -39,6 +39,8 @@ from crowd.units import Address, Channel, DeviceId
 
 RECEIVE_MESSAGES_MAX = 32
 BEATS_MAX = 256
+KEEPALIVE_S_MAX = 65_535
+"""What fits into CONNECT (MQTT 5, section 3.1.2.10)."""
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 
@@ -55,9 +57,10 @@ _library_log.setLevel(logging.CRITICAL)
 class MqttBroker(Broker):
     """The way of `device` to the broker at `endpoint`; made by `from_url`."""
 
-    def __init__(self, endpoint: Endpoint, *, cluster: str, device: DeviceId) -> None:
+    def __init__(self, endpoint: Endpoint, *, cluster: str, device: DeviceId, slower: float = 1.0) -> None:
         self._endpoint = endpoint
         self._device = device
+        self._slower = slower
         self._topics = Topics(cluster)
         self._meter = Meter()
 
@@ -73,7 +76,7 @@ class MqttBroker(Broker):
     async def _session(self, will: Will | None) -> AsyncIterator[BrokerSession]:
         await self._find_host()
         client = self._client(will)
-        session = _MqttSession(client, self._endpoint, self._device, self._topics, self._meter)
+        session = _MqttSession(client, self._endpoint, self._device, self._topics, self._meter, self._slower)
         failure: Exception | None = None
         try:
             await self._connect(client)
@@ -95,6 +98,7 @@ class MqttBroker(Broker):
             raise failure
 
     def _client(self, will: Will | None) -> aiomqtt.Client:
+        keepalive_s = min(KEEPALIVE_S_MAX, round(KEEPALIVE_S * self._slower))
         client = aiomqtt.Client(
             self._endpoint.host,
             self._endpoint.port,
@@ -109,11 +113,11 @@ class MqttBroker(Broker):
             if will is None
             else aiomqtt.Will(self._topics.topic(will.address), will.payload, qos=1, retain=True),
             timeout=CONNECT_TIMEOUT_S,
-            keepalive=KEEPALIVE_S,
+            keepalive=keepalive_s,
             clean_start=True,
             properties=_properties(PacketTypes.CONNECT, ReceiveMaximum=RECEIVE_MESSAGES_MAX),
             tls_context=self._endpoint.tls,
-            socket_options=_socket_options(),
+            socket_options=_socket_options(keepalive_s),
         )
         client.pending_calls_threshold = sys.maxsize  # many at once are normal here: each waits for its PUBACK
         _paho(client).manual_ack_set(True)
@@ -160,12 +164,19 @@ class _Arrival:
 
 class _MqttSession(BrokerSession):
     def __init__(
-        self, client: aiomqtt.Client, endpoint: Endpoint, device: DeviceId, topics: Topics, meter: Meter
+        self,
+        client: aiomqtt.Client,
+        endpoint: Endpoint,
+        device: DeviceId,
+        topics: Topics,
+        meter: Meter,
+        slower: float,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._topics = topics
         self._meter = meter
+        self._slower = slower
         self._lifeline = Lifeline()
         self._drops = Drops(device)
         self._own_retained: dict[Address, bytes] = {}
@@ -176,7 +187,11 @@ class _MqttSession(BrokerSession):
     ) -> None:
         topic = self._topics.topic(address)
         qos = _qos(address)
-        properties = None if expiry_s is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
+        properties = (
+            None
+            if expiry_s is None
+            else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=round(expiry_s * self._slower))
+        )
         with self._lifeline.holding():
             if retain:
                 self._own_retained[address] = payload
@@ -280,14 +295,20 @@ def from_url(
     username: str | None = None,
     password: str | None = None,
     ca_file: str | None = None,
+    slower: float = 1.0,
 ) -> Broker:
     """The way of `device` to the broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`.
 
-    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. Nothing is connected yet.
+    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. `slower` tells how many times
+    slower than the broker's the clock of this event loop goes: so much longer is what the broker is told of times.
+    Nothing is connected yet.
     Raises `BadConfig` for a URL or a file that cannot be used.
     """
     return MqttBroker(
-        endpoint.from_url(url, username=username, password=password, ca_file=ca_file), cluster=cluster, device=device
+        endpoint.from_url(url, username=username, password=password, ca_file=ca_file),
+        cluster=cluster,
+        device=device,
+        slower=slower,
     )
 
 
@@ -302,11 +323,11 @@ def _properties(packet_type: int, **values: int) -> Properties:
     return properties
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
+def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
     """No waiting to fill a segment; and, where the system can, bytes unacknowledged for a keep-alive end it."""
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     if sys.platform == "linux":
-        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, KEEPALIVE_S * 1000))
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keepalive_s * 1000))
     return options
 
 

@@ -16,7 +16,7 @@ import contextvars
 import functools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -36,6 +36,10 @@ from crowd.units import Address, Channel, DeviceId
 __all__ = ["LinkSpec", "Mishaps", "Network"]
 
 MOSQUITTO_QUEUE_MESSAGES_MAX = 1000
+BULK_BYTES = 4096
+"""What is shorter is about the protocol, not of a network's weights or samples."""
+
+Handle = Callable[[int], Awaitable[None]]
 
 
 class Network(MemoryHub):
@@ -66,10 +70,14 @@ class Network(MemoryHub):
         self._crashes = 0
         self._refuses_until_s = float("-inf")
 
-    def broker(self, device: DeviceId, spec: LinkSpec, *, cluster: str) -> Broker:
-        """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included."""
+    def broker(self, device: DeviceId, spec: LinkSpec, *, cluster: str, handle: Handle | None = None) -> Broker:
+        """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included.
+
+        `handle` is awaited with the size of each payload of `BULK_BYTES` or more, before it is sent and before it is
+        received: it returns when the device's processor has done what belongs to it. Less takes no time.
+        """
         self._links[device] = Link(spec)
-        return _NetworkBroker(self, device, self._links[device], Topics(cluster))
+        return _NetworkBroker(self, device, self._links[device], Topics(cluster), handle)
 
     def transfers(self, device: DeviceId) -> Transfers:
         """When the link of `device` was busy so far."""
@@ -205,11 +213,12 @@ class Network(MemoryHub):
 
 
 class _NetworkBroker(Broker):
-    def __init__(self, network: Network, device: DeviceId, link: Link, topics: Topics) -> None:
+    def __init__(self, network: Network, device: DeviceId, link: Link, topics: Topics, handle: Handle | None) -> None:
         self._network = network
         self._device = device
         self._link = link
         self._topics = topics
+        self._handle = handle
 
     def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
         return self._session(will)
@@ -224,7 +233,7 @@ class _NetworkBroker(Broker):
         for _ in ("SYN", "SYN ACK", "CONNECT", "CONNACK"):
             await anyio.sleep(route.delay_s())
         self._network.admit(self._device)
-        session = _NetworkSession(self._network, self._device, route, self._topics, will)
+        session = _NetworkSession(self._network, self._device, route, self._topics, will, self._handle)
         self._network.attach(session)
         try:
             yield session
@@ -233,12 +242,21 @@ class _NetworkBroker(Broker):
 
 
 class _NetworkSession(HubSession):
-    def __init__(self, network: Network, device: DeviceId, route: Route, topics: Topics, will: Will | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        device: DeviceId,
+        route: Route,
+        topics: Topics,
+        will: Will | None,
+        handle: Handle | None,
+    ) -> None:
         super().__init__(network, device, topics, will)
         self.silent_since_s: float | None = None
         """Since when not all that one side sends reaches the other."""
         self._network = network
         self._route = route
+        self._handler = handle
         self._sending = anyio.Lock(fast_acquire=True)
         self._landing = anyio.Lock(fast_acquire=True)
         self._queue = SubscriberQueue(
@@ -254,7 +272,9 @@ class _NetworkSession(HubSession):
             async with self._sending:  # one after the other, as on one socket
                 self._network.published += 1
                 self._network.saw(self.device, message.delivery)
-                await anyio.sleep_until(self._route.up(message.crossing, ready_at_s=anyio.current_time()))
+                leaves_at_s = self._route.up(message.crossing, ready_at_s=anyio.current_time())
+                await self._handle(payload)  # while its first bytes cross the link
+                await anyio.sleep_until(leaves_at_s)
                 lands_at_s = anyio.current_time() + self._route.delay_s()
             async with self._landing:  # none overtakes another, whatever the jitter
                 await anyio.sleep_until(lands_at_s)
@@ -280,8 +300,19 @@ class _NetworkSession(HubSession):
             self.lifeline.check()
             await self._queue.wait()
             self.lifeline.check()
+            await self._handle_next()
             message = self._queue.get_nowait()
         return message.delivery
+
+    async def _handle_next(self) -> None:
+        """What has arrived is taken from the queue afterwards: a receive that is cancelled here loses nothing."""
+        if self._handler is not None and (arrived := self._queue.arrived()) is not None:
+            await self._handle(arrived.delivery.payload)
+            self.lifeline.check()
+
+    async def _handle(self, payload: bytes) -> None:
+        if self._handler is not None and len(payload) >= BULK_BYTES:
+            await self._handler(len(payload))
 
     async def offer(self, message: Message) -> None:
         self.deliver(message)

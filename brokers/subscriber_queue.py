@@ -79,8 +79,12 @@ class SubscriberQueue:
             self._wake_at(self._coming[0][0])
         await self._woken.wait()
 
+    def arrived(self) -> Message | None:
+        """The next message that has arrived, or `None`; it stays where it is."""
+        return self._coming[0][1] if self._has_arrived() else None
+
     def get_nowait(self) -> Message | None:
-        """The next message that has arrived, or `None`."""
+        """The same, and it is taken."""
         return self._coming.popleft()[1] if self._has_arrived() else None
 
     def clear_coming(self) -> int:

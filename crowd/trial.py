@@ -70,7 +70,7 @@ class Fit:
 
     trial: Trial
     slower: float
-    """How many times slower than asked for its processors and links are, and so how many times as long it takes."""
+    """How many times as long as on the devices themselves it takes: the world's clock goes so much slower."""
 
 
 class World(abc.ABC):

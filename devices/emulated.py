@@ -76,7 +76,7 @@ class EmulatedCompute(Compute):
 class VirtualCompute(Compute):
     """One processor of `speed_kflops` under virtual time, with work that runs inline: calls with `flops` run one after
     the other, each for exactly as long as they take there; work without takes no time. Without `maths` nothing is
-    trained, only the time for it taken.
+    trained, only the time for it taken. What is handled beside them comes first: training rests meanwhile.
 
     A call that is cancelled ends at once, with its work done or not begun.
     """
@@ -85,6 +85,10 @@ class VirtualCompute(Compute):
         self.speed_kflops = speed_kflops
         self._maths = maths
         self._processor = anyio.Lock()
+        self._handled_s = 0.0
+        """In all, what waits included."""
+        self._free_at_s = 0.0
+        """When nothing is left to handle."""
 
     @property
     def speed_kflops(self) -> int:
@@ -104,10 +108,24 @@ class VirtualCompute(Compute):
             await anyio.lowlevel.checkpoint()
             return work()
         async with self._processor:
-            duration_s = flops / (self._speed_kflops * 1000)
+            began_s, handled_s = anyio.current_time(), self._handled_s
+            ends_s = max(began_s, self._free_at_s) + self._takes_s(flops)
             result = work()
-            await anyio.sleep(duration_s)
+            await anyio.sleep_until(ends_s)
+            while self._handled_s > handled_s:
+                ends_s, handled_s = ends_s + self._handled_s - handled_s, self._handled_s
+                await anyio.sleep_until(ends_s)
             return result
+
+    async def handle(self, flops: int) -> None:
+        """Spend so much on something that cannot wait for training; one thing after the other."""
+        takes_s = self._takes_s(flops)
+        self._handled_s += takes_s
+        self._free_at_s = ends_s = max(self._free_at_s, anyio.current_time()) + takes_s
+        await anyio.sleep_until(ends_s)
+
+    def _takes_s(self, flops: int) -> float:
+        return flops / (self._speed_kflops * 1000)
 
 
 def _positive(speed_kflops: int) -> int:

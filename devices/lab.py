@@ -1,6 +1,6 @@
 """A cluster file as real processes on this machine, each with its own network, processor time and memory.
 
-Layout: `Lab` (the world), `slower_by` and `scaled` (how a cluster is made to fit). The run itself is
+Layout: `Lab` (the world), `slower_by` and `without_latency` (how a cluster is made to fit). The run itself is
 `devices.lab_cluster`.
 """
 
@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,11 +16,10 @@ import attrs
 import structlog
 
 from crowd.children import Child
-from crowd.config import DeviceConfig, DeviceKind
 from crowd.errors import BadConfig
 from crowd.provision import write_files
 from crowd.trial import Fit, Outcome, Report, Trial, World
-from crowd.units import MEBIBYTE, device_id
+from crowd.units import MEBIBYTE
 from devices.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
 from devices.course import node_config
 from devices.lab_cluster import LabCluster
@@ -27,6 +27,7 @@ from devices.lab_course import LabCourse
 from devices.lab_process import expect, start_worker, worker_command
 from devices.lab_site import check_machine, owner_name, remove_leftovers
 from devices.lab_talk import Measure, Measured, Ready, order_to_line
+from devices.slowed_time import SlowedLoop
 
 CORES_SHARE = 0.75
 """Of all processors' time, so much is for the devices; the broker, the lab and the kernel need some too. With eight
@@ -45,10 +46,10 @@ _log = structlog.get_logger(__name__)
 class Lab(World):
     """Trains with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
 
-    The devices keep their proportions, and are slower all together if this machine cannot play them at full speed:
-    then links are as much slower, and what happens at a time of the cluster file happens later. There is no latency:
-    the lab has links of a rate only. Call it from the main thread. What it has started and made goes with it, and if
-    it was killed, with the next lab that starts on this machine. SIGTERM ends it as SIGINT does.
+    If this machine cannot play the devices at full speed, all goes slower: processors, links and every clock, so that
+    nodes and figures know nothing of it. There is no latency: the lab has links of a rate only. Call it from the main
+    thread. What it has started and made goes with it, and if it was killed, with the next lab that starts on this
+    machine. SIGTERM ends it as SIGINT does.
     """
 
     course: type[LabCourse] = LabCluster
@@ -65,14 +66,21 @@ class Lab(World):
         one_kflops = self._speeds_kflops.get(trial.task)
         if one_kflops is None:
             warn_if_busy(cores)
-            self._speeds_kflops[trial.task] = one_kflops = anyio.run(_measure, trial, cores)
+            self._speeds_kflops[trial.task] = one_kflops = anyio.run(measure, trial, cores)
         slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=one_kflops, cores=cores)
-        return Fit(trial=scaled(trial, slower=slower), slower=slower)
+        return Fit(trial=without_latency(trial), slower=slower)
 
     def run(self, trial: Trial, report: Report) -> Outcome:
         fit = self.fit(trial)
         one_kflops = self._speeds_kflops[trial.task]
-        outcome = anyio.run(self.course.run, fit.trial, report, one_kflops, check_machine())
+        outcome = anyio.run(
+            self.course.run,
+            fit,
+            report,
+            one_kflops,
+            check_machine(),
+            backend_options={"loop_factory": partial(SlowedLoop, fit.slower)},
+        )
         if outcome is None:
             raise KeyboardInterrupt
         return outcome
@@ -97,8 +105,7 @@ def slower_by(speeds_kflops: Iterable[int], *, one_kflops: int, cores: int) -> f
     the kernel can give."""
     shares = [speed_kflops / one_kflops for speed_kflops in speeds_kflops]
     needed = max(sum(shares) / (CORES_SHARE * cores), max(shares) / CORE_SHARE_MAX)
-    # what was made to fit once is a hair above 1 at most
-    slower = 1.0 if needed <= 1.001 else _up_to_three_digits(needed)
+    slower = 1.0 if needed <= 1.0 else _up_to_three_digits(needed)
     if min(shares) / slower < CORE_SHARE_MIN:
         raise BadConfig(
             f"the slowest device would get {min(shares) / slower:.4%} of a processor, less than Linux can give "
@@ -112,38 +119,14 @@ def _up_to_three_digits(value: float) -> float:
     return round(math.ceil(value / step) * step, 6)
 
 
-def scaled(trial: Trial, *, slower: float) -> Trial:
-    """`trial` with processors and links that many times slower, times as many times later, and no latency."""
-    kinds = {name: _scaled_kind(kind, slower) for name, kind in trial.kinds.items()}
-    devices = tuple(_scaled_device(device, kinds[device_id(device.name)], slower) for device in trial.cluster.devices)
-    seconds_max = None if trial.seconds_max is None else trial.seconds_max * slower
-    cluster = attrs.evolve(trial.cluster, devices=devices)
-    return attrs.evolve(trial, cluster=cluster, kinds=kinds, seconds_max=seconds_max)
+def without_latency(trial: Trial) -> Trial:
+    """`trial` on links of a rate only."""
+    kinds = {name: attrs.evolve(kind, latency_ms=0.0) for name, kind in trial.kinds.items()}
+    devices = tuple(attrs.evolve(device, latency_ms=0.0) for device in trial.cluster.devices)
+    return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
 
 
-def _scaled_kind(kind: DeviceKind, slower: float) -> DeviceKind:
-    return attrs.evolve(
-        kind,
-        train_gflops=kind.train_gflops / slower,
-        uplink_mbps=kind.uplink_mbps / slower,
-        downlink_mbps=kind.downlink_mbps / slower,
-        latency_ms=0.0,
-    )
-
-
-def _scaled_device(device: DeviceConfig, kind: DeviceKind, slower: float) -> DeviceConfig:
-    """Says all that `kind` does itself: no catalog has a kind like this."""
-    return attrs.evolve(
-        device,
-        kind=None,
-        **{field.name: getattr(kind, field.name) for field in attrs.fields(DeviceKind) if field.name != "source"},
-        speed_schedule=tuple((from_s * slower, factor) for from_s, factor in device.speed_schedule),
-        fails_at_s=tuple(time_s * slower for time_s in device.fails_at_s),
-        returns_at_s=tuple(time_s * slower for time_s in device.returns_at_s),
-    )
-
-
-async def _measure(trial: Trial, cores: int) -> int:
+async def measure(trial: Trial, cores: int) -> int:
     """How fast one processor here trains the very task while all others do so too, in kFLOP/s."""
     speeds_kflops: list[int] = []
 
@@ -154,7 +137,7 @@ async def _measure(trial: Trial, cores: int) -> int:
         speeds_kflops.append((await expect(Measured, process, news)).speed_kflops)
 
     async def play(file: Path) -> None:
-        command = worker_command(file, memory_bytes=MEBIBYTE, target_accuracy=None)
+        command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target_accuracy=None)
         async with start_worker(command, name=trial.task) as process:
             await measure(process)
 

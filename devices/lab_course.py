@@ -20,7 +20,7 @@ from crowd.config import DeviceKind
 from crowd.metering import Span
 from crowd.ports import Traffic
 from crowd.provision import write_files
-from crowd.trial import Outcome, Report, Trial
+from crowd.trial import Fit, Outcome, Report, Trial
 from crowd.units import device_id
 from devices.account import Account
 from devices.course import Course, Member, node_config
@@ -33,6 +33,7 @@ SERVER_PLACE = "_server"
 """No device has such a name."""
 PORT = 1883
 ADJUST_S = 2.0
+"""Real time, as `TUNE_S`."""
 ADJUSTMENTS = 2
 """So many times a device's share of a processor is corrected by what it then trains: with a small share and cold caches
 it is slower than in proportion."""
@@ -40,21 +41,25 @@ TUNE_S = 3.0
 """After so much training its share is corrected again, as what the node does beside its training takes from it."""
 TUNE_STEP_MAX = 1.25
 STANDSTILL_HOURS = 2.0
+"""Real time."""
 
 
 class LabCourse(Course):
     """All devices of a trial, and the server that they all talk to: on the device that has the broker, else in a place
-    of its own. The server's processor time is unlimited in both. Subclasses make each `member` and start the server."""
+    of its own. The server's processor time is unlimited in both. Subclasses make each `member` and start the server.
+
+    It runs on a clock that goes `slower` times slower than real time; processors and links are as much slower."""
 
     members: Sequence["LabMember"]
 
-    def __init__(self, trial: Trial, report: Report, site: Site) -> None:
+    def __init__(self, trial: Trial, report: Report, site: Site, *, slower: float) -> None:
         super().__init__(trial, report)
         self.site = site
+        self.slower = slower
         self.counters = ExitStack()
         devices = trial.cluster.devices
         self.server_place = next((device.name for device in devices if device.broker), SERVER_PLACE)
-        addresses = {name: site.net.join(name, _shape(kind)) for name, kind in trial.kinds.items()}
+        addresses = {name: site.net.join(name, _shape(kind, slower)) for name, kind in trial.kinds.items()}
         self.server_address = (
             addresses[device_id(self.server_place)]
             if self.server_place != SERVER_PLACE
@@ -72,13 +77,12 @@ class LabCourse(Course):
         self.on_s = 0.0
 
     @classmethod
-    async def run(
-        cls, trial: Trial, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]
-    ) -> Outcome | None:
-        """Train to the end; `one_kflops` is what an unlimited processor here trains. `None` if this process was told
-        to end, by SIGINT or SIGTERM."""
+    async def run(cls, fit: Fit, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]) -> Outcome | None:
+        """Train to the end; `one_kflops` is what an unlimited processor here trains in real time. `None` if this
+        process was told to end, by SIGINT or SIGTERM."""
+        trial = fit.trial
         with Site(hierarchies) as site:
-            course = cls(trial, report, site)
+            course = cls(trial, report, site, slower=fit.slower)
             devices = range(len(trial.cluster.devices))
             course.members = [course.member(index, one_kflops=one_kflops) for index in devices]
             with course.counters:
@@ -107,7 +111,7 @@ class LabCourse(Course):
             for member in self.members:
                 tasks.start_soon(member.keep_schedule)
             tasks.start_soon(self.keep_time)
-            tasks.start_soon(partial(self.watch_for_standstill, hours=STANDSTILL_HOURS))
+            tasks.start_soon(partial(self.watch_for_standstill, hours=STANDSTILL_HOURS / self.slower))
             await self.over.wait()
             outcome = self.outcome()
             tasks.cancel_scope.cancel()
@@ -135,11 +139,14 @@ class LabMember(Member, abc.ABC):
         self.worker_command = lab.site.net.command(
             self.name,
             *worker_command(
-                lab.files[self.name], memory_bytes=kind.memory_bytes, target_accuracy=trial.target_accuracy
+                lab.files[self.name],
+                memory_bytes=kind.memory_bytes,
+                slower=lab.slower,
+                target_accuracy=trial.target_accuracy,
             ),
         )
         self.group = lab.site.group(self.name)
-        self._cores = kind.speed_kflops / one_kflops
+        self._cores = kind.speed_kflops / lab.slower / one_kflops
         self._factor = 1.0
         self._counters: Counters | None = None
         self._spans: list[Span] = []
@@ -169,7 +176,7 @@ class LabMember(Member, abc.ABC):
         for _ in range(ADJUSTMENTS):
             self.group.limit_cpu(self._cores)
             await self._lab.gate.wait()
-            await process.tell(order_to_line(Measure(duration_s=ADJUST_S)))
+            await process.tell(order_to_line(Measure(duration_s=ADJUST_S / self._lab.slower)))
             measured = await expect(Measured, process, news)
             self._cores *= self._kind.speed_kflops / measured.speed_kflops
             await self._lab.gate.wait()
@@ -187,13 +194,13 @@ class LabMember(Member, abc.ABC):
                 self.set_pace()
 
     def has_computed(self, spans: Iterable[Span]) -> None:
-        """It has trained so, by the machine's monotonic clock. Its share is corrected by it now and then."""
+        """It has trained so, by the lab's clock. Its share is corrected by it now and then."""
         on_s = self._lab.on_s
         spans = [attrs.evolve(span, began_s=span.began_s - on_s, ended_s=span.ended_s - on_s) for span in spans]
         self._spans += spans
         self._untuned += [span for span in spans if span.flops]
         busy_s = sum(span.ended_s - span.began_s for span in self._untuned)
-        if busy_s >= TUNE_S:
+        if busy_s * self._lab.slower >= TUNE_S:
             found_kflops = sum(span.flops for span in self._untuned) / busy_s / 1000
             step = self._kind.speed_kflops * self._factor / found_kflops
             self._untuned = []
@@ -221,9 +228,11 @@ class _Gate:
         await opened.wait()
 
 
-def _shape(kind: DeviceKind) -> Shape:
+def _shape(kind: DeviceKind, slower: float) -> Shape:
     return Shape(
-        uplink_bytes_s=kind.uplink_bytes_s, downlink_bytes_s=kind.downlink_bytes_s, half_duplex=kind.half_duplex
+        uplink_bytes_s=round(kind.uplink_bytes_s / slower),
+        downlink_bytes_s=round(kind.downlink_bytes_s / slower),
+        half_duplex=kind.half_duplex,
     )
 
 

@@ -1,6 +1,9 @@
-"""One device of a lab as a process of its own: `python -m devices.lab_worker NODE_TOML MEMORY_BYTES [TARGET_ACCURACY]`.
+"""One device of a lab as a process of its own:
+
+    python -m devices.lab_worker NODE_TOML MEMORY_BYTES SLOWER [TARGET_ACCURACY]
+
 Takes orders on standard input and tells its news on standard output, as `devices.lab_talk` has them; it ends when the
-one who gives the orders has."""
+one who gives the orders has. Its clock, by which all times are, goes SLOWER times slower than real time."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -46,22 +49,27 @@ from devices.lab_talk import (
     order_from_line,
 )
 from devices.sensors import FixedSensor
+from devices.slowed_time import SlowedLoop
 from devices.store import MemoryStore
 from devices.torch_compute import TorchCompute
 
 START_AGAIN_S = 5.0
 """A node that finds no broker when it starts ends, and is started again, as by any service manager."""
 COMPUTED_EVERY_S = 2.0
+"""Real time."""
 
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0 when the orders have ended, 2 with one line on standard error for what cannot work."""
-    path, memory_bytes, *target = arguments
+    path, memory_bytes, slower, *target = arguments
     _listen_to_the_profiler()
     torch.set_num_threads(1)
     try:
         config = read_node_config(Path(path))
-        anyio.run(_serve, config, int(memory_bytes), float(target[0]) if target else None)
+        world = _World(memory_bytes=int(memory_bytes), slower=float(slower))
+        target_accuracy = float(target[0]) if target else None
+        loop_factory = partial(SlowedLoop, world.slower)
+        anyio.run(_serve, config, world, target_accuracy, backend_options={"loop_factory": loop_factory})
     except* Rejected as rejected:
         print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT
@@ -85,8 +93,8 @@ def _listen_to_the_profiler() -> None:
     structlog.configure(processors=[hear, *structlog.get_config()["processors"]])
 
 
-async def _serve(config: NodeConfig, memory_bytes: int, target_accuracy: float | None) -> None:
-    worker = _Worker(config, memory_bytes, target_accuracy)
+async def _serve(config: NodeConfig, world: "_World", target_accuracy: float | None) -> None:
+    worker = _Worker(config, world, target_accuracy)
     async with anyio.create_task_group() as tasks:
         async for order in _orders():
             match order:
@@ -99,15 +107,25 @@ async def _serve(config: NodeConfig, memory_bytes: int, target_accuracy: float |
         tasks.cancel_scope.cancel()
 
 
+@attrs.frozen(kw_only=True)
+class _World:
+    """What the lab makes of this process."""
+
+    memory_bytes: int
+    """Free to the device."""
+    slower: float
+
+
 class _Worker:
     """Says `Ready` when it is made."""
 
-    def __init__(self, config: NodeConfig, memory_bytes: int, target_accuracy: float | None) -> None:
+    def __init__(self, config: NodeConfig, world: _World, target_accuracy: float | None) -> None:
         self._config = config
+        self._slower = world.slower
         task = plugins.make_task(config.task, config.name, config.data)
         self._task: Task = task if target_accuracy is None else attrs.evolve(task, target_accuracy=target_accuracy)
         self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
-        self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=memory_bytes))
+        self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=world.memory_bytes))
         self._compute = MeteredCompute(self._device.compute)
         self._planned: Planned | None = None
         self._told = 0
@@ -137,6 +155,12 @@ class _Worker:
             self._config,
             task=lambda name: self._task,
             device=attrs.evolve(self._device, compute=self._compute),
+            broker=plugins.load("crowd.brokers", "mqtt")(
+                self._config.broker,
+                cluster=self._config.cluster,
+                device=device_id(self._config.name),
+                slower=self._slower,
+            ),
             store=MemoryStore(),
         )
         async with node:
@@ -163,7 +187,7 @@ class _Worker:
 
     async def _keep_telling_what_was_computed(self) -> None:
         while True:
-            await anyio.sleep(COMPUTED_EVERY_S)
+            await anyio.sleep(COMPUTED_EVERY_S / self._slower)
             self._tell_what_was_computed()
 
     def _tell_what_was_computed(self) -> None:

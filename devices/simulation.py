@@ -34,6 +34,10 @@ from devices.virtual_time import PROCESS, VirtualTimeLoop
 STANDSTILL_HOURS = 6.0
 """Virtual: a cluster that completes no round for so long never will."""
 
+HANDLING_FLOPS_PER_BYTE = 500
+"""What a device's processor has to do with a message of weights or samples, at either end, as so much training: see
+`docs/decisions.md`."""
+
 START_AGAIN_S = 5.0
 """A node that finds no broker when it starts ends, and is started again, as by any service manager."""
 
@@ -103,7 +107,9 @@ class _Machine(Member):
         self._config = node_config(trial, index, broker="memory://simulation")
         self._processor = VirtualCompute(kind.speed_kflops)
         self._compute = MeteredCompute(self._processor)
-        self._link = cluster.network.broker(self.name, _link(self.spec, kind), cluster=trial.cluster.name)
+        self._link = cluster.network.broker(
+            self.name, _link(self.spec, kind), cluster=trial.cluster.name, handle=self._handle
+        )
         self.account = Account(
             self.spec,
             kind,
@@ -111,6 +117,9 @@ class _Machine(Member):
             spans=lambda: self._compute.spans,
             transfers=lambda: cluster.network.transfers(self.name),
         )
+
+    async def _handle(self, size_bytes: int) -> None:
+        await self._processor.handle(size_bytes * HANDLING_FLOPS_PER_BYTE)
 
     async def live(self) -> None:
         """Returns when it has failed for good."""

@@ -80,11 +80,11 @@ def pace(slower: float) -> str:
     """By how much a lab's cluster is slower than its file says, for people."""
     if slower == 1.0:
         return "all devices run at full speed"
-    return f"scaled to 1/{slower:g}: processors and links are that much slower, times {slower:g} times as long"
+    return f"played {slower:g} times slower: processors, links and clocks alike; times are the cluster's own"
 
 
 def _record(trial: Trial, outcome: Outcome, *, world: str, slower: float) -> dict[str, Any]:
-    """The run as in `crowd sim`, and where it was; what is scaled by `slower` is not scaled back."""
+    """The run as in `crowd sim`, and where it was; the lab took `slower` times as long."""
     explaining = {
         "plans": [{"at_s": round(at_s, 3)} | planned.record() for planned, at_s in outcome.plans.items()],
         "told_kflops": None

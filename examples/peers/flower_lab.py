@@ -152,7 +152,11 @@ class _Client(LabMember):
                     self.set_pace()
                     os.write(orders, f"{order_to_line(Go())}\n".encode())
                 case Computed(spans=spans):
-                    self.has_computed(spans)
+                    slower = self._lab.slower  # it knows real time only
+                    self.has_computed(
+                        attrs.evolve(span, began_s=span.began_s / slower, ended_s=span.ended_s / slower)
+                        for span in spans
+                    )
                     self._training = False
                     self.group.free_cpu()
                 case news:

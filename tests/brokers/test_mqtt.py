@@ -9,6 +9,7 @@ import pytest
 
 from brokers import mqtt
 from brokers.accounting import PUBACK_BYTES, publish_packet_bytes
+from brokers.lifeline import KEEPALIVE_S
 from brokers.topics import Topics
 from crowd.errors import BadConfig, BrokerLost, BrokerRefused
 from crowd.ports import Broker, Will
@@ -178,6 +179,20 @@ async def test_the_packets_on_the_wire_are_as_long_as_the_formula_says() -> None
             topic_bytes = len(Topics("home").topic(letter(ANNA, BEN)))
             packet = publish_packet_bytes(topic_bytes=topic_bytes, payload_bytes=5000, qos=1, expiry=True)
             assert (wire.up_bytes - up_bytes, wire.down_bytes - down_bytes) == (packet, PUBACK_BYTES)
+
+
+async def test_a_broker_is_told_of_times_as_they_are_on_its_own_clock(mosquitto: Mosquitto) -> None:
+    """The client's goes ten times slower."""
+    async with wire_to(mosquitto.port) as wire:
+        url = f"mqtt://127.0.0.1:{wire.port}"
+        async with mqtt.from_url(url, cluster="home", device=ANNA, slower=10.0).session() as a:
+            await a.publish(letter(ANNA, BEN), b"", expiry_s=60)
+        connect = wire.up_data.index(b"MQTT\x05")
+        assert int.from_bytes(wire.up_data[connect + 6 : connect + 8]) == 10 * KEEPALIVE_S
+        topic = Topics("home").topic(letter(ANNA, BEN)).encode()
+        properties = wire.up_data.index(topic) + len(topic) + 2
+        # length of the properties, the identifier of the expiry, the expiry
+        assert wire.up_data[properties : properties + 6] == b"\x05\x02" + (600).to_bytes(4)
 
 
 async def test_what_was_not_read_has_crossed_the_link_all_the_same(mosquitto: Mosquitto) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import anyio
 import attrs
@@ -209,6 +210,41 @@ async def test_a_reader_that_is_late_finds_what_came_meanwhile() -> None:
 
 
 # --- the broker on one of the devices ---------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_bulk_is_handled_while_it_leaves_its_sender_and_before_its_receiver_has_it() -> None:
+    network = Network(seed=0)
+    handled: list[tuple[str, int, float]] = []
+
+    def handle(name: str, takes_s: float) -> Callable[[int], Awaitable[None]]:
+        async def handle(size_bytes: int) -> None:
+            handled.append((name, size_bytes, anyio.current_time()))
+            await anyio.sleep(takes_s)
+
+        return handle
+
+    anna = network.broker(ANNA, SLOW, cluster="home", handle=handle("anna", 15.0))
+    ben = network.broker(BEN, SLOW, cluster="home", handle=handle("ben", 7.0))
+    bytes_ = cost(letter(ANNA, BEN)).forward_bytes
+    up_s, down_s = bytes_ / 10_000, bytes_ / 20_000
+    assert up_s < 15.0, "the processor is what is slow"
+    async with anna.session() as a, ben.session() as b, anyio.create_task_group() as tasks:
+        await b.subscribe(letter(None, BEN))
+        await a.publish(letter(ANNA, BEN), b"small")
+        assert (await take(b)).payload == b"small"
+        assert handled == [], "what is small takes no time"
+        began_s = anyio.current_time()
+        tasks.start_soon(a.publish, letter(ANNA, BEN), b"x" * SIZE_BYTES)
+        with anyio.move_on_after(15.0 + down_s + 1.0):
+            await b.receive()  # cancelled while it is handled
+        assert await arrival_s(b) - began_s == pytest.approx(15.0 + down_s + 1.0 + 7.0), "and not lost"
+        assert [(name, size_bytes) for name, size_bytes, _ in handled] == [
+            ("anna", SIZE_BYTES),
+            ("ben", SIZE_BYTES),
+            ("ben", SIZE_BYTES),
+        ]
+        assert [at_s - began_s for _, _, at_s in handled] == pytest.approx([0.0, 15.0 + down_s, 16.0 + down_s])
 
 
 @virtual_time

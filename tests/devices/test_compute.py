@@ -334,3 +334,45 @@ def test_the_measured_speed_is_exactly_that_of_the_virtual_device(work: Work, be
     chance = random.Random(0)
     speeds = [*range(1, 40), *(int(10 ** chance.uniform(1.6, 6)) for _ in range(300))]
     assert [run_virtually(measured, speed) for speed in speeds] == speeds
+
+
+# --- what is handled beside training ----------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_training_rests_while_a_virtual_device_handles_something() -> None:
+    device = VirtualCompute(1000)
+    ends_s: dict[str, float] = {}
+
+    async def train() -> None:
+        await device.run(lambda: None, flops=3_000_000)
+        ends_s["training"] = anyio.current_time()
+
+    async def handle(name: str, at_s: float) -> None:
+        await anyio.sleep_until(at_s)
+        await device.handle(1_000_000)
+        ends_s[name] = anyio.current_time()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(train)
+        tasks.start_soon(handle, "first", 1.0)
+        tasks.start_soon(handle, "second", 1.5)
+        tasks.start_soon(handle, "while training should have ended", 4.5)
+        tasks.start_soon(handle, "afterwards", 9.0)
+    assert ends_s == {
+        "first": 2.0,
+        "second": 3.0,
+        "while training should have ended": 5.5,
+        "training": 6.0,
+        "afterwards": 10.0,
+    }
+
+
+@virtual_time
+async def test_training_begins_when_a_virtual_device_has_handled_what_waits() -> None:
+    device = VirtualCompute(1000)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(device.handle, 1_000_000)
+        await anyio.sleep(0.25)
+        await device.run(lambda: None, flops=1_000_000)
+        assert anyio.current_time() == 2.0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 from structlog.testing import capture_logs
@@ -21,7 +22,7 @@ from crowd.trial import Trial
 from crowd.units import device_id
 from devices import cgroups, lab_site, netns
 from devices.cgroups import bandwidth, find_hierarchies
-from devices.lab import Lab, scaled, slower_by, warn_if_busy
+from devices.lab import Lab, measure, slower_by, warn_if_busy, without_latency
 from devices.lab_talk import (
     Advanced,
     Computed,
@@ -71,11 +72,9 @@ def test_a_cluster_that_this_machine_can_play_is_left_as_fast_as_it_is() -> None
     assert slower_by([1000, 500], one_kflops=2000, cores=2) == 1.0
 
 
-def test_a_cluster_that_is_too_fast_is_slowed_until_it_fits_and_then_left_alone() -> None:
-    slower = slower_by([100_000, 11_000], one_kflops=2000, cores=2)
-    assert slower == 55.6, "one device has 0.9 of a processor at most"
+def test_a_cluster_that_is_too_fast_is_slowed_until_it_fits() -> None:
+    assert slower_by([100_000, 11_000], one_kflops=2000, cores=2) == 55.6, "one device has 0.9 of a processor at most"
     assert slower_by([100_000, 100_000, 100_000], one_kflops=2000, cores=2) == 100, "of all processors 0.75"
-    assert slower_by([round(100_000 / slower), round(11_000 / slower)], one_kflops=2000, cores=2) == 1.0
 
 
 def test_a_device_too_slow_for_linux_is_bad_input() -> None:
@@ -83,14 +82,12 @@ def test_a_device_too_slow_for_linux_is_bad_input() -> None:
         slower_by([100_000, 50], one_kflops=1000, cores=2)
 
 
-def test_scaling_keeps_the_proportions_of_processors_links_and_times() -> None:
-    fast = device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,), returns_at_s=(30.0,))
-    slow = scaled(attrs.evolve(trial(fast), seconds_max=50.0), slower=4.0)
-    assert slow.seconds_max == 200.0
-    (of,), kind = slow.cluster.devices, slow.kinds[device_id("fast")]
-    assert (kind.train_gflops, kind.uplink_mbps, kind.downlink_mbps, kind.latency_ms) == (2.0, 5.0, 5.0, 0.0)
-    assert (of.speed_schedule, of.fails_at_s, of.returns_at_s) == (((40.0, 0.2),), (80.0,), (120.0,))
-    assert attrs.evolve(kind, source="") == of.resolve({}), "the file would say the same"
+def test_a_lab_s_cluster_is_that_of_the_file_without_latency() -> None:
+    asked = trial(device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,)))
+    fitting = without_latency(asked)
+    (of,), kind = fitting.cluster.devices, fitting.kinds[device_id("fast")]
+    assert kind == attrs.evolve(asked.kinds[device_id("fast")], latency_ms=0.0)
+    assert of == attrs.evolve(asked.cluster.devices[0], latency_ms=0.0), "the file would say the same"
 
 
 @pytest.mark.parametrize(("load", "busy"), [(0.4, False), (0.6, True)])
@@ -213,6 +210,19 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
     assert all(told and min(told) > 0 for told in outcome.told_kflops.values())
     assert [[name for name, _ in planned.samples] for planned in outcome.plans] == [["host", "radio"]]
     assert not any(name.startswith(lab_site.owner_name(os.getpid())) for name in left_behind())
+
+
+def test_nodes_of_a_cluster_that_is_slowed_know_nothing_of_it() -> None:
+    """Twice as fast as two processors: nodes that told real time would find half of their speed, or less."""
+    lab = Lab()
+    one_kflops = anyio.run(measure, trial(device("a")), 2)
+    fast = [device(name, train_gflops=2 * one_kflops / 1e6) for name in ("a", "b")]
+    fit = lab.fit(trial(*fast))
+    assert fit.slower > 2
+    outcome = lab.run(fit.trial, lambda point: None)
+    assert outcome.told_kflops is not None
+    for device_ in fast:
+        assert outcome.told_kflops[device_.name][0] > 0.6 * device_.train_gflops * 1e6
 
 
 @pytest.fixture

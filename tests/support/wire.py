@@ -1,4 +1,4 @@
-"""A TCP relay in front of a server: it can be cut, and it counts the bytes that cross it."""
+"""A TCP relay in front of a server: it can be cut, it counts what crosses it, and keeps what clients sent."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ class Wire:
 
     def __init__(self, server_port: int) -> None:
         self.port = 0
-        self.up_bytes = 0
+        self.up_data = bytearray()
         self.down_bytes = 0
         self._server_port = server_port
         self._connections: list[anyio.CancelScope] = []
@@ -21,6 +21,10 @@ class Wire:
         """End all connections as an unplugged cable does in the end: without a word of MQTT."""
         for connection in self._connections:
             connection.cancel()
+
+    @property
+    def up_bytes(self) -> int:
+        return len(self.up_data)
 
     async def relay(self, client: SocketStream) -> None:
         with anyio.CancelScope() as connection:
@@ -40,7 +44,7 @@ class Wire:
             while True:
                 data = await source.receive()
                 if up:
-                    self.up_bytes += len(data)
+                    self.up_data += data
                 else:
                     self.down_bytes += len(data)
                 await target.send(data)
