@@ -270,8 +270,9 @@ class Planner(Actor[PlannerMessage]):
         state = self._state
         if state is None or not state.progress.finished or state.own.run <= self._over_run:
             return
-        for profile in self._peers():
-            result = self._results.get(profile.device)
+        # this device too, though others have buried it and it is no peer at the moment
+        for device in {self._me, *(profile.device for profile in self._peers())}:
+            result = self._results.get(device)
             if result is None or result.progress != state.progress:
                 return  # it is still on its way to the same final state
         self._over_run = state.own.run

@@ -239,7 +239,7 @@ def test_a_speed_schedule_slows_the_rounds() -> None:
 
 def test_a_device_is_slow_only_from_the_time_on_that_its_schedule_says() -> None:
     plain = run().devices["slow"]
-    slowed = run(*devices(slow={"speed_schedule": ((8.0, 0.25),)})).devices["slow"]
+    slowed = run(*devices(slow={"speed_schedule": ((20.0, 0.25),)})).devices["slow"]
     assert slowed.curve[0] == plain.curve[0]
     assert slowed.curve[-1].elapsed_s > 1.1 * plain.curve[-1].elapsed_s
 
