@@ -255,8 +255,11 @@ class Trainer(Actor[TrainerMessage]):
         final = self._finished_elsewhere
         if final is None or now < final.again_us:
             return
+        if self._wanted is not None:  # one state after the other
+            self._finished_elsewhere = attrs.evolve(final, again_us=now + FOLLOW_AFTER_US_MIN)
+            return
         self._finished_elsewhere = None
-        if self._state is not None and final.progress > self._state.progress and self._wanted is None:
+        if self._state is not None and final.progress > self._state.progress:
             await self._fetch(final.progress, final.holders)
 
     async def _carry_out(self, effects: Sequence[Effect]) -> None:

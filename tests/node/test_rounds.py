@@ -1,0 +1,57 @@
+"""What a device that lags does about slices that will not come by themselves."""
+
+import pytest
+
+from crowd.actors.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
+from crowd.planning.ack import Progress
+from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
+from crowd.planning.standing import Active
+from crowd.protocol.messages import MergedSlice, SliceKey
+from crowd.units import SECOND_US, DeviceId, Life
+
+ADA, BEN = DeviceId("ada"), DeviceId("ben")
+START = Progress(run=1, digest=b"start")
+PLAN = Plan(
+    members=tuple(Member(device=device, life=Life(incarnation=1, boot=b"")) for device in (ADA, BEN)),
+    trainers=(Trainer(device=ADA, round_samples=1),),
+    slices=(SliceOwner(owner=ADA, start=0, stop=4),),
+    round_us=SECOND_US,
+    samples_total=1,
+    epochs_max=99,
+)
+ACTIVE = Active(generation=1, view_digest=b"", plan_digest=b"plan", plan=PLAN, start=START, holders=(ADA,))
+LATER_US = 3 * SECOND_US
+
+
+def merged(number: int) -> MergedSlice:
+    key = SliceKey(generation=1, plan_digest=b"plan", round=number, index=0)
+    return MergedSlice(key=key, form=DeltaForm.FLOAT32, senders={ADA: 1})
+
+
+def behind(rounds_heard: int) -> Rounds:
+    """Of `ben`, who fetches the start while `ada` completes so many rounds, and then applies what was kept of them."""
+    rounds = Rounds(BEN)
+    assert rounds.activate(ACTIVE, 0) == (Fetch(progress=START, holders=(ADA,)),)
+    for number in range(1, rounds_heard + 1):
+        assert rounds.merged(ADA, merged(number), b"", 0) == ()
+    effects = rounds.fetched(START, 0)
+    while effects and isinstance(effects[0], Complete):
+        effects = rounds.accepted(Progress(run=1, round=effects[0].round, digest=b"next"), 0)
+    return rounds
+
+
+def test_a_slice_that_never_came_is_asked_for() -> None:
+    rounds = behind(ROUNDS_AHEAD_MAX + 1)
+    assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
+    assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=merged(rounds.in_hand).key),)
+
+
+@pytest.mark.parametrize("more", [1, 2])
+def test_for_a_slice_that_came_and_was_not_kept_the_state_is_fetched(more: int) -> None:
+    """The transfer is over for both sides: asked again, the owner would only hear that it has arrived."""
+    rounds = behind(ROUNDS_AHEAD_MAX + 1 + more)
+    assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
+    assert rounds.next_deadline_us() == 0
+    (fetch,) = rounds.tick(0)
+    assert isinstance(fetch, Fetch)
+    assert (fetch.progress.round, fetch.holders) == (rounds.in_hand, (ADA,))
