@@ -109,8 +109,6 @@ class Rounds:
         self._parts: dict[int, dict[int, Part]] = {}
         self._furthest = 0
         """The latest round of which a merged slice has come, kept or not."""
-        self._discarded = 0
-        """The latest of which one has come and was not kept. Its transfer is over: it would not come again."""
         self._asked_us: dict[int, int] = {}
         self._proposed = False
         self._waiting_us = 0
@@ -329,7 +327,6 @@ class Rounds:
             return ()
         self._furthest = max(self._furthest, key.round)
         if key.round > self.in_hand + ROUNDS_AHEAD_MAX:
-            self._discarded = max(self._discarded, key.round)
             return ()
         self._parts.setdefault(key.round, {}).setdefault(key.index, Part(header=header, data=data))
         return self._propose()
@@ -395,9 +392,8 @@ class Rounds:
 
     @property
     def _is_left_behind(self) -> bool:
-        """Whether what is missing here will not come any more: owners no longer keep it, or it was not kept here."""
-        gone = self._furthest >= self.in_hand + KEPT_ROUNDS or self._discarded >= self.in_hand
-        return gone and bool(self._missing())
+        """Whether the others have merged rounds so far ahead that owners no longer keep those missing here."""
+        return bool(self._missing()) and self._furthest >= self.in_hand + KEPT_ROUNDS
 
     def _missing(self) -> tuple[tuple[int, SliceOwner], ...]:
         """Slices of other owners that the round in hand still lacks."""

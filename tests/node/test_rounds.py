@@ -1,7 +1,5 @@
 """What a device that lags does about slices that will not come by themselves."""
 
-import pytest
-
 from crowd.actors.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
 from crowd.planning.ack import Progress
 from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
@@ -44,14 +42,3 @@ def test_a_slice_that_never_came_is_asked_for() -> None:
     rounds = behind(ROUNDS_AHEAD_MAX + 1)
     assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
     assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=merged(rounds.in_hand).key),)
-
-
-@pytest.mark.parametrize("more", [1, 2])
-def test_for_a_slice_that_came_and_was_not_kept_the_state_is_fetched(more: int) -> None:
-    """The transfer is over for both sides: asked again, the owner would only hear that it has arrived."""
-    rounds = behind(ROUNDS_AHEAD_MAX + 1 + more)
-    assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
-    assert rounds.next_deadline_us() == 0
-    (fetch,) = rounds.tick(0)
-    assert isinstance(fetch, Fetch)
-    assert (fetch.progress.round, fetch.holders) == (rounds.in_hand, (ADA,))

@@ -212,7 +212,6 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             Rounds,
             "merged",
             ("    self._furthest = max(self._furthest, key.round)\n", ""),
-            ("        self._discarded = max(self._discarded, key.round)\n", ""),
             (
                 "        return ()\n    self._parts",
                 "        return ()\n    self._furthest = max(self._furthest, key.round)\n    self._parts",
