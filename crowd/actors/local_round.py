@@ -60,7 +60,7 @@ class LocalRound:
     correct: int = 0
     evaluated: int = 0
     delta: torch.Tensor | None = None
-    """(elements,): what was trained, whole or cut short; `None` before `finish`, or if nothing was."""
+    """(elements,): what was trained; `None` until it has been contributed."""
     complete: bool = False
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     arrived: anyio.Event = attrs.field(factory=anyio.Event)
