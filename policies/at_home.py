@@ -27,6 +27,12 @@ def samples_of_steps(member: Profile, steps: int) -> int:
     return epochs * member.samples + min(rest * batch, member.samples)
 
 
+def steps_per_epoch(trainers: Sequence[Profile]) -> int:
+    """So many steps of all of them, in whole batches, are an epoch of the cluster."""
+    samples = sum(member.samples for member in trainers)
+    return ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
+
+
 def reduce_scatter(trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
     """Every trainer merges one slice, all nearly equal (the bandwidth-optimal all-reduce of Patarasuk and Yuan, J.
     Parallel Distrib. Comput. 2009, theorem 1: reduce-scatter, then all-gather). Who has not the memory for that merges

@@ -12,8 +12,8 @@ with the common start, and is drawn to the others' by its neighbours.
 
 from crowd.planning.plan import Consistency, Mixing, Plan
 from crowd.planning.policy import Cluster, Policy
-from crowd.units import DeviceId, ceil_div
-from policies.at_home import one_server, plan_at_home, samples_of_steps, trainers_at_home
+from crowd.units import DeviceId
+from policies.at_home import one_server, plan_at_home, samples_of_steps, steps_per_epoch, trainers_at_home
 from policies.offload import nobody_trains
 from policies.topology import Edge, metropolis, ring
 
@@ -32,8 +32,7 @@ class DPSGD(Policy):
         slices = one_server(cluster, trainers)
         if not trainers or not slices:
             return nobody_trains(cluster)
-        samples = sum(member.samples for member in trainers)
-        steps = ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
+        steps = steps_per_epoch(trainers)
         links = metropolis(self.edges([member.device for member in trainers], cluster.seed))
         return plan_at_home(
             cluster,

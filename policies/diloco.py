@@ -10,8 +10,7 @@ behind them, which differ where a device's last batch of an epoch is smaller.
 
 from crowd.planning.plan import Outer, OuterKind, Plan
 from crowd.planning.policy import Cluster, Policy
-from crowd.units import ceil_div
-from policies.at_home import plan_at_home, reduce_scatter, samples_of_steps, trainers_at_home
+from policies.at_home import plan_at_home, reduce_scatter, samples_of_steps, steps_per_epoch, trainers_at_home
 from policies.offload import nobody_trains
 
 OUTER = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)
@@ -25,8 +24,7 @@ class DiLoCo(Policy):
         slices = reduce_scatter(trainers)
         if not slices:
             return nobody_trains(cluster)
-        samples = sum(member.samples for member in trainers)
-        steps = ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
+        steps = steps_per_epoch(trainers)
         return plan_at_home(
             cluster,
             trainers,

@@ -16,7 +16,7 @@ import attrs
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, Policy
 from crowd.units import ceil_div
-from policies.at_home import one_server, plan_at_home, samples_of_steps, trainers_at_home
+from policies.at_home import one_server, plan_at_home, samples_of_steps, steps_per_epoch, trainers_at_home
 from policies.offload import nobody_trains
 
 DEVICES_PER_CONTRIBUTION = 4
@@ -32,8 +32,7 @@ class FedBuff(Policy):
         slices = one_server(cluster, trainers)
         if not trainers or not slices:
             return nobody_trains(cluster)
-        samples = sum(member.samples for member in trainers)
-        steps = ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
+        steps = steps_per_epoch(trainers)
         quorum = ceil_div(len(trainers), DEVICES_PER_CONTRIBUTION)
         plan = plan_at_home(
             cluster,

@@ -61,7 +61,6 @@ class LocalRound:
     evaluated: int = 0
     delta: torch.Tensor | None = None
     """(elements,): what was trained; `None` until it has been contributed."""
-    complete: bool = False
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     arrived: anyio.Event = attrs.field(factory=anyio.Event)
     _stopping: bool = False
@@ -84,10 +83,9 @@ class LocalRound:
                 await self._train(self.shift.samples)
             else:
                 await self._train_and_mix(self.shift.gossip)
-            self.complete = not self._stopping
         finally:
             self.ended.set()
-        if self.complete:
+        if not self._stopping:
             done()
 
     async def _evaluate(self) -> None:
