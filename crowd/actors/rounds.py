@@ -27,7 +27,7 @@ PATIENCE_DEADLINES = 20
 ASK_AGAIN_US = SECOND_US
 
 ROUNDS_AHEAD_MAX = 4
-"""Merged slices of later rounds are kept up to here by who lags."""
+"""Who lags keeps the merged slices of the latest round that it heard of and of so many before it."""
 
 KEPT_ROUNDS = 2
 """An owner keeps the slices of so many rounds; who is further behind fetches a whole state."""
@@ -107,8 +107,6 @@ class Rounds:
         self._merging: set[tuple[int, int]] = set()
         self._began_us: dict[int, int] = {}
         self._parts: dict[int, dict[int, Part]] = {}
-        self._furthest = 0
-        """The latest round of which a merged slice has come, kept or not."""
         self._asked_us: dict[int, int] = {}
         self._proposed = False
         self._waiting_us = 0
@@ -325,10 +323,9 @@ class Rounds:
             or not self._follows
         ):
             return ()
-        self._furthest = max(self._furthest, key.round)
-        if key.round > self.in_hand + ROUNDS_AHEAD_MAX:
-            return ()
         self._parts.setdefault(key.round, {}).setdefault(key.index, Part(header=header, data=data))
+        for number in [number for number in self._parts if number < max(self._parts) - ROUNDS_AHEAD_MAX]:
+            del self._parts[number]
         return self._propose()
 
     def _propose(self) -> tuple[Effect, ...]:
@@ -393,7 +390,8 @@ class Rounds:
     @property
     def _is_left_behind(self) -> bool:
         """Whether the others have merged rounds so far ahead that owners no longer keep those missing here."""
-        return bool(self._missing()) and self._furthest >= self.in_hand + KEPT_ROUNDS
+        heard_of = max(self._parts, default=0)
+        return not self._proposed and bool(self._missing()) and heard_of >= self.in_hand + KEPT_ROUNDS
 
     def _missing(self) -> tuple[tuple[int, SliceOwner], ...]:
         """Slices of other owners that the round in hand still lacks."""

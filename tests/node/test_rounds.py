@@ -42,3 +42,17 @@ def test_a_slice_that_never_came_is_asked_for() -> None:
     rounds = behind(ROUNDS_AHEAD_MAX + 1)
     assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
     assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=merged(rounds.in_hand).key),)
+
+
+def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from_what_came_meanwhile() -> None:
+    latest = ROUNDS_AHEAD_MAX + 2
+    rounds = behind(latest)
+    assert rounds.in_hand == 1
+    (fetch,) = rounds.tick(0)
+    assert fetch == Fetch(progress=Progress(run=1, round=1), holders=(ADA,))
+    assert rounds.tick(LATER_US) != (fetch,), "asked once"
+    for number in range(latest + 1, latest + 4):
+        rounds.merged(ADA, merged(number), b"", 0)
+    (complete,) = rounds.fetched(Progress(run=1, round=latest, digest=b"newer"), 0)
+    assert isinstance(complete, Complete)
+    assert complete.round == latest + 1

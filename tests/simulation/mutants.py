@@ -211,10 +211,9 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Rounds,
             "merged",
-            ("    self._furthest = max(self._furthest, key.round)\n", ""),
             (
-                "        return ()\n    self._parts",
-                "        return ()\n    self._furthest = max(self._furthest, key.round)\n    self._parts",
+                "    self._parts.setdefault(key.round",
+                "    if key.round > self.in_hand + 4:\n        return ()\n    self._parts.setdefault(key.round",
             ),
         ),
     ),
