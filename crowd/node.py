@@ -187,6 +187,7 @@ class Node:
                 observe=self._observe,
                 traffic=lambda: self.traffic,
                 downlink_bytes_s=config.downlink_bytes_s,
+                seed=config.seed,
             )
 
         def make_data_mover() -> DataMover:

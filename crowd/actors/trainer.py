@@ -33,7 +33,7 @@ from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet, seeded
 from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Manner, Work
+from crowd.learning.work import LocalTrainer, Manner, Work, starting_model
 from crowd.planning.ack import Progress
 from crowd.planning.plan import PPM, Consistency, DeltaForm, Plan, Sampling, SliceOwner
 from crowd.planning.standing import Active
@@ -118,6 +118,7 @@ class Trainer(Actor[TrainerMessage]):
         observe: Callable[[Observation], None],
         traffic: Callable[[], Traffic],
         downlink_bytes_s: int,
+        seed: int,
     ) -> None:
         self._me = device
         self._task = task
@@ -130,6 +131,7 @@ class Trainer(Actor[TrainerMessage]):
         self._observe = observe
         self._traffic = traffic
         self._downlink_bytes_s = downlink_bytes_s
+        self._seed = seed
         self._speed_kflops = 0
         self._state: ReplicaState | None = None
         self._start: ReplicaState | None = None
@@ -291,7 +293,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._halt()
 
         def work() -> tuple[ReplicaState, LocalTrainer]:
-            model = self._task.model()
+            model = starting_model(self._task, seed=self._seed, run=run)
             state = replica.initial(model, run)
             _ = state.digest  # computed here, away from the event loop
             return state, self._local_trainer(model)

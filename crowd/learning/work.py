@@ -19,7 +19,7 @@ from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
+from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise, seeded
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.planning.plan import GROUP_BATCHES
@@ -53,6 +53,14 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
         evaluation=evaluation,
         facts=task_facts(task, model, own.format, common),
     )
+
+
+def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
+    """The task's network as a run begins with it: where `seed` and the processors are alike, the same on every device,
+    so that none has to send it. The process's own random numbers go on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
+        return task.model()
 
 
 def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: str) -> None:

@@ -12,7 +12,7 @@ from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Manner, Work, prepare
+from crowd.learning.work import LocalTrainer, Manner, Work, prepare, starting_model
 from crowd.planning.plan import Outer, Range
 from tests.learning.nets import A, B, dataset, linear, make_task, normalised, separable
 
@@ -133,6 +133,22 @@ def test_checking_a_model_leaves_it_as_it_was() -> None:
         assert int(network.state_dict()["1.num_batches_tracked"]) == 0
         assert all(parameter.grad is None for parameter in network.parameters())
         assert not any(layer._forward_pre_hooks for layer in network.modules())
+
+
+def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> None:
+    task = make_task(model=linear)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one = starting_model(task, seed=7, run=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(99)
+    vectors = {
+        (seed, run): replica.initial(starting_model(task, seed=seed, run=run), run).vector
+        for seed, run in ((7, 2), (8, 2), (7, 3))
+    }
+    assert torch.equal(replica.initial(one, 2).vector, vectors[7, 2])
+    assert not torch.equal(vectors[7, 2], vectors[8, 2])
+    assert not torch.equal(vectors[7, 2], vectors[7, 3])
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def draw(samples: int, seed: int) -> TensorDataset:
 
 
 def network(seed: int, *layers: torch.nn.Module) -> torch.nn.Module:
-    """From (batch, 8) to (batch, 2); like any user's network it starts differently on each device."""
+    """From (batch, 8) to (batch, 2), with a `seed` of its own for each device: they begin apart."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return torch.nn.Sequential(torch.nn.Linear(FEATURES, 32), *layers, torch.nn.ReLU(), torch.nn.Linear(32, 2))

@@ -15,10 +15,10 @@ from crowd.planning.policy import Cluster as Members
 from crowd.planning.profile import Share
 from crowd.ports import BrokerSession
 from crowd.protocol.codec import Sealer
-from crowd.protocol.messages import AckMessage, AskSamples, Message, Offer, Samples
+from crowd.protocol.messages import AckMessage, AskSamples, AskState, Message, Offer, Samples
 from crowd.units import Address, Channel, DeviceId, Life, device_id
 from policies.ship_once import ShipOnce
-from tests.node.cluster import CLUSTER, LIMIT_S, Cluster, blobs, draw, network, round_of
+from tests.node.cluster import CLUSTER, FEATURES, LIMIT_S, Cluster, blobs, draw, network, round_of
 from tests.support.virtual import virtual_time
 
 
@@ -261,6 +261,19 @@ async def test_a_device_with_another_task_is_told_so_and_neither_holds_up_the_ot
     expect_one_model(cluster, "ada", "ben")
     assert odd.digest is None
     assert not any(entry["event"] == "state_refused" for entry in logs)
+
+
+@virtual_time
+async def test_devices_that_begin_together_do_not_send_each_other_the_first_state() -> None:
+    cluster = Cluster("ada", "ben", "cy")
+    for name in ("ada", "ben", "cy"):
+        cluster.add(name, blobs(model=lambda: torch.nn.Linear(FEATURES, 2)))
+    await cluster.train("ada", "ben", "cy")
+    expect_one_model(cluster, "ada", "ben", "cy")
+    asked = [
+        message for name in cluster.nodes for message in cluster.hub.messages(name) if isinstance(message, AskState)
+    ]
+    assert asked == []
 
 
 # --- what may not leave a device --------------------------------------------------------------------------------------
