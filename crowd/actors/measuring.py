@@ -25,8 +25,8 @@ CLOCK_S = 1e-9
 
 
 async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
-    """Sustained training speed in kFLOP/s, the median of up to `PIECES` pieces of `STEPS` steps after a warm-up.
-    Trains zeros of the task's shape, so a device without data can do it too."""
+    """Sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the fastest and
+    the slowest do not count. Trains zeros of the task's shape, so a device without data can do it too."""
     facts = work.facts
     local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.maths))
 
@@ -42,7 +42,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     pieces_s = [await piece_s(STEPS)]
     while len(pieces_s) < PIECES and sum(pieces_s) < LIMIT_S:
         pieces_s.append(await piece_s(STEPS))
-    elapsed_s = statistics.median(pieces_s)
+    elapsed_s = statistics.fmean(sorted(pieces_s)[1:-1] or pieces_s)
     flops = STEPS * facts.batch_size * facts.flops_per_sample
     # rounded, as the difference of two times is a hair off
     return max(1, round(flops / max(elapsed_s, CLOCK_S) / 1000))

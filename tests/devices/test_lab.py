@@ -73,8 +73,8 @@ def test_a_cluster_that_this_machine_can_play_is_left_as_fast_as_it_is() -> None
 
 
 def test_a_cluster_that_is_too_fast_is_slowed_until_it_fits() -> None:
-    assert slower_by([100_000, 11_000], one_kflops=2000, cores=2) == 55.6, "one device has 0.9 of a processor at most"
-    assert slower_by([100_000, 100_000, 100_000], one_kflops=2000, cores=2) == 100, "of all processors 0.75"
+    assert slower_by([100_000, 11_000], one_kflops=2000, cores=2) == 83.4, "one device has 0.6 of a processor at most"
+    assert slower_by([100_000, 100_000, 100_000], one_kflops=2000, cores=2) == 125, "of all processors 0.6"
 
 
 def test_a_device_too_slow_for_linux_is_bad_input() -> None:
