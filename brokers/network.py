@@ -300,15 +300,12 @@ class _NetworkSession(HubSession):
             self.lifeline.check()
             await self._queue.wait()
             self.lifeline.check()
-            await self._handle_next()
-            message = self._queue.get_nowait()
+            message = self._queue.arrived()
+        # taken from the queue afterwards: a receive that is cancelled here loses nothing
+        await self._handle(message.delivery.payload)
+        self.lifeline.check()
+        self._queue.take()
         return message.delivery
-
-    async def _handle_next(self) -> None:
-        """What has arrived is taken from the queue afterwards: a receive that is cancelled here loses nothing."""
-        if self._handler is not None and (arrived := self._queue.arrived()) is not None:
-            await self._handle(arrived.delivery.payload)
-            self.lifeline.check()
 
     async def _handle(self, payload: bytes) -> None:
         if self._handler is not None and len(payload) >= BULK_BYTES:

@@ -11,7 +11,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 
-import anyio
 import anyio.lowlevel
 import attrs
 from attrs.validators import ge, le
@@ -58,7 +57,8 @@ class SubscriberQueue:
         self._came = 0
         self._coming: deque[tuple[float, Message]] = deque()
         """With the times of their arrival: in order, as TCP keeps it."""
-        self._woken = anyio.Event()
+        self._woken = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def put(self, message: Message, mishaps: Mishaps) -> None:
         if self._befalls(mishaps.lost):
@@ -73,23 +73,22 @@ class SubscriberQueue:
         if self._has_arrived():
             await anyio.lowlevel.checkpoint()
             return
-        if self._woken.is_set():
-            self._woken = anyio.Event()
+        self._woken.clear()
         if self._coming:
             self._wake_at(self._coming[0][0])
         await self._woken.wait()
 
     def arrived(self) -> Message | None:
-        """The next message that has arrived, or `None`; it stays where it is."""
+        """The next message that has arrived, or `None`; it stays until `take`."""
         return self._coming[0][1] if self._has_arrived() else None
 
-    def get_nowait(self) -> Message | None:
-        """The same, and it is taken."""
-        return self._coming.popleft()[1] if self._has_arrived() else None
+    def take(self) -> None:
+        """Away with what `arrived` gave."""
+        self._coming.popleft()
 
     def clear_coming(self) -> int:
         """Forgets what has set out and not arrived; how many messages that were."""
-        arrived = [entry for entry in self._coming if entry[0] <= _now_s()]
+        arrived = [entry for entry in self._coming if entry[0] <= self._loop.time()]
         lost = len(self._coming) - len(arrived)
         self._coming = deque(arrived)
         return lost
@@ -102,7 +101,7 @@ class SubscriberQueue:
         if len(self._held) + len(self._coming) >= self._size:
             self._dropped["overflow"] += 1
             return
-        now_s = _now_s()
+        now_s = self._loop.time()
         ready_at_s = now_s + held_up_s
         if self._held:
             ready_at_s = max(ready_at_s, self._latest(message.delivery.address))
@@ -111,7 +110,7 @@ class SubscriberQueue:
             return
         self._came += 1
         heapq.heappush(self._held, (ready_at_s, self._came, message))
-        _call_at(ready_at_s, functools.partial(self._let_go, ready_at_s))
+        self._call_at(ready_at_s, functools.partial(self._let_go, ready_at_s))
 
     def _let_go(self, until_s: float) -> None:
         """What was held up until then sets out."""
@@ -130,10 +129,14 @@ class SubscriberQueue:
         self._coming.append((arrives_at_s, message))
 
     def _wake_at(self, time_s: float) -> None:
-        _call_at(time_s, self._woken.set)
+        self._call_at(time_s, self._woken.set)
+
+    def _call_at(self, time_s: float, action: Callable[[], None]) -> None:
+        """In a context of its own: no simulated process owns this timer."""
+        self._loop.call_at(time_s, action, context=contextvars.Context())
 
     def _has_arrived(self) -> bool:
-        return bool(self._coming) and self._coming[0][0] <= _now_s()
+        return bool(self._coming) and self._coming[0][0] <= self._loop.time()
 
     def _latest(self, address: Address) -> float:
         """When the last message of `address` may go: none of them overtakes another."""
@@ -141,13 +144,3 @@ class SubscriberQueue:
 
     def _befalls(self, probability: float) -> bool:
         return probability > 0.0 and self._chance.random() < probability
-
-
-def _now_s() -> float:
-    """As `anyio.current_time`, which takes six times as long to find the loop: too long for every message."""
-    return asyncio.get_running_loop().time()
-
-
-def _call_at(time_s: float, action: Callable[[], None]) -> None:
-    """In a context of its own: no simulated process owns this timer."""
-    asyncio.get_running_loop().call_at(time_s, action, context=contextvars.Context())

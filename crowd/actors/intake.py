@@ -62,13 +62,16 @@ class Intake:
     async def _open(self, address: Address, envelope: bytes) -> None:
         try:
             opened = self._opener.open(address, envelope)
-            self._note_life(opened.sender, opened.life)
+            if address.channel is not Channel.BEAT:  # which says so itself
+                self._note_life(opened.sender, opened.life)
             await self._hand_on(address, opened, envelope)
         except Refused as error:
             self._count_refusal(error.reason.value, str(error))
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
         match opened.message:
+            case messages.AckMessage() | messages.Beat():  # nearly all that comes
+                self._tell_planner(_heard(opened, envelope))
             case messages.ViewReply(envelopes=envelopes):
                 for relayed in envelopes:
                     self._tell_planner(_heard(self._opener.open_relayed(relayed), relayed))

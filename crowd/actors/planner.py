@@ -123,14 +123,14 @@ class Planner(Actor[PlannerMessage]):
 
     async def receive(self, message: PlannerMessage) -> None:
         match message:
+            case inbox.Heard():
+                await self._hear(message)
             case inbox.LinkUp():
                 if self._state is None and self._settled_us is None:
                     self._settled_us = now_us() + SETTLE_US
                 await self._step(events.Connected())
             case inbox.LinkDown():
                 await self._step(events.Disconnected())
-            case inbox.Heard():
-                await self._hear(message)
             case inbox.StatusSeen(device=device, online=online):
                 await self._step(events.StatusHeard(device=device, online=online))
             case inbox.Alive(device=device, life=life):
@@ -197,15 +197,15 @@ class Planner(Actor[PlannerMessage]):
     async def _hear(self, heard: inbox.Heard) -> None:
         sender = heard.sender
         match heard.message:
+            case messages.AckMessage(ack=ack):
+                if ack.device == sender and not self._has_noted(ack):
+                    await self._step(events.AckHeard(ack=ack))
             case messages.ProfileMessage(profile=profile):
                 if profile.device == sender:
                     known = self._envelopes.get(sender)
                     if known is None or profile.version > known[0].version:
                         self._envelopes[sender] = (profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
-            case messages.AckMessage(ack=ack):
-                if ack.device == sender and not self._has_noted(ack):
-                    await self._step(events.AckHeard(ack=ack))
             case messages.Beat(life=life, view_digest=view_digest, generation=generation):
                 beat = events.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
                 await self._step(beat)
@@ -321,11 +321,10 @@ class Planner(Actor[PlannerMessage]):
         if state.watched != self._watched:
             self._watched = state.watched
             await self._data_mover.tell(inbox.Watch(devices=self._watched))
-        run = max((profile.run for profile in state.view.living), default=0)
-        if self._own is not None and run > state.own.run:
-            self._own = attrs.evolve(self._own, run=run)
+        if self._own is not None and state.view.run > state.own.run:
+            self._own = attrs.evolve(self._own, run=state.view.run)
             self._followed = None
-            await self._trainer.tell(inbox.BeginRun(run=run))
+            await self._trainer.tell(inbox.BeginRun(run=state.view.run))
             await self._step(events.OwnProfile(profile=self._own))
         for device in list(self._results):
             await self._follow_result(device)

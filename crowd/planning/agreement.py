@@ -7,7 +7,7 @@ integer microseconds of any monotonic clock; the caller owns the clock, the netw
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 import attrs
 
@@ -44,10 +44,12 @@ from crowd.planning.events import (
 from crowd.planning.plan import Member
 from crowd.planning.profile import Profile, Share
 from crowd.planning.standing import Active, Decide, Promise, State
+from crowd.planning.view import View
 from crowd.units import SECOND_US, DeviceId, Life
 
 _STRICTNESS = {Share.RAW: 0, Share.FEATURES: 1, Share.NEVER: 2}
 
+T = TypeVar("T")
 Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
 
 
@@ -60,7 +62,7 @@ class _Turn:
         self.effects: list[Effect] = []
 
     def set(self, **changes: object) -> None:
-        self.state = attrs.evolve(self.state, **changes)  # type: ignore[arg-type]  # names are checked by evolve
+        self.state = self.state.having(**changes)
 
     def emit(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -70,7 +72,7 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
     if isinstance(event, AckHeard) and (noted := note(state, event.ack, now_us=now_us)) is not None:
         return noted, ()
-    turn = _Turn(attrs.evolve(state, now_us=max(now_us, state.now_us)), decide)
+    turn = _Turn(state.having(now_us=max(now_us, state.now_us)), decide)
     round_complete = _take_in(turn, event)
     _rise_above(turn)
     _watch(turn)
@@ -87,7 +89,7 @@ def note(state: State, ack: Ack, *, now_us: int) -> State | None:
     cluster says. Nothing is due earlier than before. `None` if it is for `step` to see what follows."""
     if not _follows_nothing(state, ack):
         return None
-    return attrs.evolve(state, now_us=max(now_us, state.now_us), **_noted(state, ack))
+    return state.having(now_us=max(now_us, state.now_us), **_noted(state, ack))
 
 
 def _take_in(turn: _Turn, event: Event) -> bool:
@@ -202,33 +204,38 @@ def _publish_own(turn: _Turn, profile: Profile) -> None:
 
 def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId, Life]) -> None:
     """Merge into the view; a change of what lives starts the rest time anew."""
-    before, watched = turn.state.view, turn.state.watched
+    state, before = turn.state, turn.state.view
     after = before.merge(profiles, buried)
     if after is before:
         return
     turn.set(view=after)
-    if after.living == before.living:
+    told_of = {profile.device: None for profile in profiles} | dict.fromkeys(buried)
+    lives = {device: (before.living_profile(device), after.living_profile(device)) for device in told_of}
+    if all(known == profile for known, profile in lives.values()):
         return
-    living = {profile.device: profile for profile in after.living}
-    known = {profile.device: profile for profile in before.living}
-    now = turn.state.now_us
+    now = state.now_us
     # a new life is a sign of life, and nobody is silent before he is listened to; a departed one is no suspect any more
-    fresh = {device for device, profile in living.items() if device not in known or known[device].life != profile.life}
-    fresh |= set(turn.state.watched) - set(watched)
-    acks = {device: ack for device, ack in turn.state.acks.items() if device in living}
-    turn.set(
-        changed_us=now,
-        heard_us={device: now if device in fresh else turn.state.heard_us.get(device, now) for device in living},
-        probes_us={
-            device: due for device, due in turn.state.probes_us.items() if device in living and device not in fresh
-        },
-        acks=acks,
-        votes=Counter((ack.generation, ack.view_digest) for ack in acks.values()),
-    )
+    fresh = {device for device in turn.state.watched if device in after.ring} - set(state.watched)
+    for device, (known, profile) in lives.items():
+        if profile is not None and (known is None or known.life != profile.life):
+            fresh.add(device)
+    heard_us = {**state.heard_us, **dict.fromkeys(fresh, now)}
+    probes_us = {device: due for device, due in state.probes_us.items() if device not in fresh}
+    turn.set(changed_us=now, heard_us=_of_living(heard_us, after), probes_us=_of_living(probes_us, after))
+    acks = _of_living(state.acks, after)
+    if acks is not state.acks:
+        turn.set(acks=acks, votes=Counter((ack.generation, ack.view_digest) for ack in acks.values()))
     own = turn.state.own
     if turn.state.running and not own.started and turn.state.connected and turn.state.returns_us is None:
         # rides on a change that others made: alone it would not be worth a generation
         _publish_own(turn, own)
+
+
+def _of_living(known: Mapping[DeviceId, T], view: View) -> Mapping[DeviceId, T]:
+    """Without what is known of the dead; `known` itself if there is none."""
+    if known.keys() <= view.ring.keys():
+        return known
+    return {device: value for device, value in known.items() if device in view.ring}
 
 
 def _learn(
@@ -459,11 +466,14 @@ def _hear_ack(turn: _Turn, ack: Ack) -> None:
 
 def _noted(state: State, ack: Ack) -> dict[str, Any]:
     """What changes in `state` with a new ack of another device."""
-    votes = Counter(state.votes)
-    votes[ack.generation, ack.view_digest] += 1
-    known = state.acks.get(ack.device)
+    votes = dict(state.votes)
+    vote, known = (ack.generation, ack.view_digest), state.acks.get(ack.device)
+    votes[vote] = votes.get(vote, 0) + 1
     if known is not None:
-        votes -= Counter([(known.generation, known.view_digest)])
+        before = (known.generation, known.view_digest)
+        votes[before] -= 1
+        if votes[before] == 0:
+            del votes[before]
     return {"acks": {**state.acks, ack.device: ack}, "votes": votes}
 
 

@@ -1,5 +1,6 @@
 """The canonical form in which planning's values are compared: CBOR (RFC 8949, section 4.2), and its digest."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -32,10 +33,22 @@ def digest(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    if attrs.has(type(value)):
-        return [_plain(getattr(value, field.name)) for field in attrs.fields(type(value))]
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if (names := _fields(kind)) is not None:  # type: ignore[arg-type]  # classes are hashable, mypy 1.18
+        return [_plain(getattr(value, name)) for name in names]
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if hasattr(value, "value"):
         return value.value
     return value
+
+
+_PLAIN = frozenset({int, bool, str, bytes, type(None)})
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[str, ...] | None:
+    """Of an attrs class."""
+    return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else None

@@ -62,21 +62,25 @@ def _form(plan: Plan) -> Iterator[str]:
     for name, keys in orders.items():
         if any(first >= second for first, second in itertools.pairwise(keys)):
             yield f"{name} are not in canonical order"
-    values = attrs.asdict(plan, recurse=True, filter=lambda field, _: field.name not in ("life", "seed"))
-    for number in _numbers(values):
-        if type(number) is not int or number < 0:
-            yield f"{number!r} is no count"
+    for number in _no_counts(plan):
+        yield f"{number!r} is no count"
 
 
-def _numbers(value: object) -> Iterator[object]:
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _numbers(item)
+def _no_counts(value: object) -> Iterator[object]:
+    """The numbers in it that are no counts; a life's and the seed need not be."""
+    kind = type(value)
+    if kind is int:
+        if value < 0:  # type: ignore[operator]
+            yield value
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _numbers(item)
+            yield from _no_counts(item)
     elif isinstance(value, Number):
         yield value
+    elif attrs.has(kind):
+        for field in attrs.fields(kind):
+            if field.name not in ("life", "seed"):
+                yield from _no_counts(getattr(value, field.name))
 
 
 def _members(plan: Plan, living: Mapping[DeviceId, Profile]) -> Iterator[str]:

@@ -44,9 +44,13 @@ class View:
             return self
         return View(profiles=merged_profiles, buried=merged_buried)
 
-    def is_living(self, device: DeviceId) -> bool:
+    def living_profile(self, device: DeviceId) -> Profile | None:
+        """The newest profile of a device that is not buried."""
         profile = self.profiles.get(device)
-        return profile is not None and not self.is_buried(device, profile.life)
+        return None if profile is None or self.is_buried(device, profile.life) else profile
+
+    def is_living(self, device: DeviceId) -> bool:
+        return self.living_profile(device) is not None
 
     def is_buried(self, device: DeviceId, life: Life) -> bool:
         last = self.buried.get(device)
@@ -55,7 +59,8 @@ class View:
     @functools.cached_property
     def living(self) -> tuple[Profile, ...]:
         """The newest profiles of the devices that are not buried, by ID."""
-        return tuple(self.profiles[device] for device in sorted(self.profiles) if self.is_living(device))
+        dead = {device for device in self.buried if device in self.profiles and not self.is_living(device)}
+        return tuple(self.profiles[device] for device in sorted(self.profiles) if device not in dead)
 
     @functools.cached_property
     def ring(self) -> Mapping[DeviceId, int]:
@@ -65,8 +70,12 @@ class View:
     @functools.cached_property
     def started(self) -> bool:
         """Whether somebody has seen the latest run start."""
-        run = max((profile.run for profile in self.living), default=0)
-        return any(profile.started for profile in self.living if profile.run == run)
+        return any(profile.started for profile in self.living if profile.run == self.run)
+
+    @functools.cached_property
+    def run(self) -> int:
+        """The latest of the living."""
+        return max((profile.run for profile in self.living), default=0)
 
     @functools.cached_property
     def digest(self) -> bytes:
