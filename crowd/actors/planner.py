@@ -11,7 +11,6 @@ from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.errors import InfeasiblePlan
 from crowd.planning import agreement, events
-from crowd.planning.ack import Ack
 from crowd.planning.check import violations
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy, decide
@@ -154,6 +153,18 @@ class Planner(Actor[PlannerMessage]):
                 assert_never(message)
         await self._begin_if_settled()
 
+    def absorb(self, message: PlannerMessage) -> bool:
+        """Nearly all that is said in a large cluster are promises from which nothing follows yet, and heartbeats."""
+        if not isinstance(message, inbox.Heard):
+            return False
+        match message.message:
+            case messages.AckMessage(ack=ack) if ack.device == message.sender:
+                return self._has_noted(events.AckHeard(ack=ack))
+            case messages.Beat() as beat:
+                return self._has_noted(_beat_heard(message.sender, beat))
+            case _:
+                return False
+
     def deadline(self) -> float | None:
         if self._state is None:
             return None if self._own is None or self._settled_us is None else self._settled_us / SECOND_US
@@ -198,17 +209,16 @@ class Planner(Actor[PlannerMessage]):
         sender = heard.sender
         match heard.message:
             case messages.AckMessage(ack=ack):
-                if ack.device == sender and not self._has_noted(ack):
-                    await self._step(events.AckHeard(ack=ack))
+                if ack.device == sender:
+                    await self._step_or_note(events.AckHeard(ack=ack))
             case messages.ProfileMessage(profile=profile):
                 if profile.device == sender:
                     known = self._envelopes.get(sender)
                     if known is None or profile.version > known[0].version:
                         self._envelopes[sender] = (profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
-            case messages.Beat(life=life, view_digest=view_digest, generation=generation):
-                beat = events.BeatHeard(device=sender, life=life, view_digest=view_digest, generation=generation)
-                await self._step(beat)
+            case messages.Beat() as beat:
+                await self._step_or_note(_beat_heard(sender, beat))
             case messages.Burials(lives=lives):
                 await self._step(events.Learned(buried=lives, source=sender))
             case messages.ViewReply(buried=buried):
@@ -227,9 +237,13 @@ class Planner(Actor[PlannerMessage]):
             case _:
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
 
-    def _has_noted(self, ack: Ack) -> bool:
+    async def _step_or_note(self, heard: events.AckHeard | events.BeatHeard) -> None:
+        if not self._has_noted(heard):
+            await self._step(heard)
+
+    def _has_noted(self, heard: events.AckHeard | events.BeatHeard) -> bool:
         """Whether nothing else is to be done about it, and nothing due earlier than it was."""
-        noted = None if self._state is None else agreement.note(self._state, ack, now_us=now_us())
+        noted = None if self._state is None else agreement.note(self._state, heard, now_us=now_us())
         if noted is None:
             return False
         if self._due_state is self._state:
@@ -412,3 +426,7 @@ class Planner(Actor[PlannerMessage]):
 
     async def _send(self, address: Address, message: messages.Message, *, retain: bool = False) -> None:
         await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))
+
+
+def _beat_heard(sender: DeviceId, beat: messages.Beat) -> events.BeatHeard:
+    return events.BeatHeard(device=sender, life=beat.life, view_digest=beat.view_digest, generation=beat.generation)

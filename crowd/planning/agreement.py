@@ -70,7 +70,7 @@ class _Turn:
 
 def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
-    if isinstance(event, AckHeard) and (noted := note(state, event.ack, now_us=now_us)) is not None:
+    if isinstance(event, AckHeard | BeatHeard) and (noted := note(state, event, now_us=now_us)) is not None:
         return noted, ()
     turn = _Turn(state.having(now_us=max(now_us, state.now_us)), decide)
     round_complete = _take_in(turn, event)
@@ -84,12 +84,17 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     return turn.state, tuple(turn.effects)
 
 
-def note(state: State, ack: Ack, *, now_us: int) -> State | None:
-    """The state after an ack from which nothing follows but that there is one less to wait for: most of what a large
-    cluster says. Nothing is due earlier than before. `None` if it is for `step` to see what follows."""
-    if not _follows_nothing(state, ack):
-        return None
-    return state.having(now_us=max(now_us, state.now_us), **_noted(state, ack))
+def note(state: State, heard: AckHeard | BeatHeard, *, now_us: int) -> State | None:
+    """The state after an ack from which nothing follows but that there is one less to wait for, or after a heartbeat
+    that says nothing new: nearly all that a large cluster says. Nothing is due earlier than before. `None` if it is for
+    `step` to see what follows."""
+    now_us = max(now_us, state.now_us)
+    if isinstance(heard, AckHeard):
+        if _follows_nothing(state, heard.ack):
+            return state.having(now_us=now_us, **_noted(state, heard.ack))
+    elif _says_nothing_new(state, heard):
+        return state.having(now_us=now_us, heard_us={**state.heard_us, heard.device: now_us})
+    return None
 
 
 def _take_in(turn: _Turn, event: Event) -> bool:
@@ -645,6 +650,21 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
             _ask(turn, beat.device)
         if beat.generation != (state.promise.ack.generation if state.promise is not None else 0):
             _repeat(turn)
+
+
+def _says_nothing_new(state: State, beat: BeatHeard) -> bool:
+    """Whether another device lives, as everybody thought, and thinks what this one thinks."""
+    profile = state.view.living_profile(beat.device)
+    return (
+        beat.device != state.me
+        and profile is not None
+        and profile.life == beat.life
+        and beat.view_digest == state.view.digest
+        and state.promise is not None
+        and beat.generation == state.promise.ack.generation <= state.generation_known
+        and beat.device not in state.probes_us
+        and beat.device not in state.offline
+    )
 
 
 def _repeat(turn: _Turn) -> None:

@@ -67,7 +67,8 @@ class Actor(abc.ABC, Generic[M]):
 
     1. `started`;
     2. again and again: `tick`, if the `deadline` has passed, and `receive`, if there is a message; so neither holds up
-       the other, and no two of these methods ever run at once;
+       the other, and no two of these methods ever run at once; while it waits, what `absorb` takes in wakes it for
+       neither;
     3. the end, by an exception in one of them or in a spawned task, or by the supervisor: spawned tasks are cancelled,
        the latest first, and unanswered asks fail;
     4. `stopped`.
@@ -84,6 +85,12 @@ class Actor(abc.ABC, Generic[M]):
     @abc.abstractmethod
     async def receive(self, message: M) -> None:
         """Called for one message after the other. What it raises ends this life."""
+
+    def absorb(self, message: M) -> bool:
+        """Whether this message has been taken in here and now, and needs no `receive`: for what comes so often that
+        waking this actor for each would cost more than the message itself. Called by whoever sends it, while this actor
+        waits and nothing is queued before it; must not raise, and must not move the `deadline` forward."""
+        return False
 
     async def stopped(self) -> None:
         """Called at every end, also that of a life that failed in `started`; for at most `STOP_LIMIT_S`, in which
@@ -116,6 +123,7 @@ class Actor(abc.ABC, Generic[M]):
             async with anyio.create_task_group() as self._tasks:
                 try:
                     await self.started()
+                    mailbox.absorb = self.absorb
                     await self._serve(mailbox)
                 finally:
                     self._ending = True

@@ -1,6 +1,7 @@
 """The bounded queue in front of an actor: `Mailbox`, and `Ask`, a message that wants an answer."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import anyio
@@ -66,10 +67,16 @@ class Mailbox(Generic[M]):
         self._waiting: dict[anyio.Event, M] = {}
         self._debts: dict[Answer[object], None] = {}
         self._closed = False
+        self._reader_waits = False
+        self.absorb: Callable[[M], bool] | None = None
+        """Of the present reader: asked while it waits, about what would be its next message; whether it has taken that
+        in, so that it need not be woken."""
 
     async def put(self, message: M) -> None:
         """Waits for room. Raises `ActorDied` if the mailbox is closed, now or while waiting. A message whose `put` is
         cancelled may have been taken."""
+        if self._absorbs(message):
+            return
         if self._admits():
             self._accept(message)
             return
@@ -84,6 +91,8 @@ class Mailbox(Generic[M]):
 
     def put_nowait(self, message: M) -> None:
         """Raises `MailboxFull` if there is no room, `ActorDied` if the mailbox is closed."""
+        if self._absorbs(message):
+            return
         if not self._admits():
             raise MailboxFull(f"the mailbox of {self.owner} holds {self._size} messages: wait, or send less")
         self._accept(message)
@@ -97,7 +106,11 @@ class Mailbox(Generic[M]):
         """The oldest message; waits for one. Cancelled, it takes none."""
         while (message := self.get_nowait()) is None:
             self._arrival = anyio.Event()
-            await self._arrival.wait()
+            self._reader_waits = True
+            try:
+                await self._arrival.wait()
+            finally:
+                self._reader_waits = False
         return message
 
     def get_nowait(self) -> M | None:
@@ -115,6 +128,7 @@ class Mailbox(Generic[M]):
 
     def end_life(self) -> None:
         """The reader's life has ended: what it was asked and did not answer fails; what is queued stays."""
+        self.absorb = None
         for answer in tuple(self._debts):
             answer.settle(ActorDied(f"{self.owner} died before it answered: ask again"))
 
@@ -128,6 +142,9 @@ class Mailbox(Generic[M]):
         self._messages.clear()
         for turn in self._waiting:
             turn.set()
+
+    def _absorbs(self, message: M) -> bool:
+        return self.absorb is not None and self._reader_waits and not self._messages and self.absorb(message)
 
     def _admits(self) -> bool:
         if self._closed:

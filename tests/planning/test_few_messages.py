@@ -1,10 +1,13 @@
 """What keeps the number of messages from growing with the square of the number of devices."""
 
+from typing import Any
+
 import attrs
+import pytest
 
 from crowd.planning import events
 from crowd.planning.ack import Ack, Progress
-from crowd.planning.agreement import step
+from crowd.planning.agreement import note, step
 from crowd.planning.plan import Plan
 from crowd.planning.standing import WATCHED, Decision, Promise, State
 from crowd.planning.view import View, plan_digest
@@ -67,6 +70,41 @@ def test_nobody_is_asked_about_the_view_that_this_device_has_promised_to_follow_
             now, effects = step(now, event, decide, now_us=now.now_us + SECOND_US)
         asked.append(any(isinstance(effect, events.AskView) for effect in effects))
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changed", "of_state"),
+    [
+        ({}, {}),
+        ({"view_digest": b"other"}, {}),
+        ({"generation": 2}, {}),
+        ({"life": Life(incarnation=9, boot=b"x")}, {}),
+        ({"device": NAMES[0]}, {}),
+        ({}, {"offline": frozenset({NAMES[1]})}),
+        ({}, {"probes_us": {NAMES[1]: SECOND_US}}),
+        ({}, {"promise": None}),
+    ],
+)
+def test_a_heartbeat_that_says_nothing_new_says_only_that_its_sender_lives(
+    changed: dict[str, Any], of_state: dict[str, Any]
+) -> None:
+    state = connected(NAMES[0])
+    life = make_profile(NAMES[1]).life
+    mine = Ack(
+        device=NAMES[0],
+        life=state.own.life,
+        generation=1,
+        view_digest=state.view.digest,
+        plan_digest=b"",
+        progress=Progress(run=1),
+    )
+    state = attrs.evolve(state, **{"promise": _promise(mine), "generation_known": 1, **of_state})
+    beat = events.BeatHeard(device=NAMES[1], life=life, view_digest=state.view.digest, generation=1)
+    noted = note(state, attrs.evolve(beat, **changed), now_us=7)
+    says_nothing_new = not changed and not of_state
+    assert noted == (
+        attrs.evolve(state, now_us=7, heard_us={**state.heard_us, NAMES[1]: 7}) if says_nothing_new else None
+    )
 
 
 def _promise(ack: Ack) -> Promise:

@@ -255,6 +255,38 @@ async def test_a_message_can_bring_the_deadline_forward_or_call_it_off() -> None
 
 
 @virtual_time
+async def test_what_an_actor_absorbs_wakes_it_not_but_never_overtakes_what_it_was_sent_before() -> None:
+    class Absorbing(Recorder):
+        def absorb(self, message: Message) -> bool:
+            if isinstance(message, Note):
+                self.record(f"{message.text} absorbed")
+            return isinstance(message, Note)
+
+    actor = Absorbing([])
+    async with supervise(actor) as supervisor:
+        ref = supervisor.ref("a")
+        ref.tell_nowait(Note(text="before it waits"))
+        await anyio.sleep(1)
+        ref.tell_nowait(Note(text="while it waits"))
+        await ref.tell(Note(text="again"))
+        await ref.tell(Work(duration_s=2))
+        ref.tell_nowait(Note(text="behind work that is queued"))
+        await anyio.sleep(1)
+        ref.tell_nowait(Note(text="while it works"))
+        await anyio.sleep(5)
+    assert [event for _, _, event in actor.trace] == [
+        "started",
+        "before it waits",
+        "while it waits absorbed",
+        "again absorbed",
+        "worked",
+        "behind work that is queued",
+        "while it works",
+        "stopped",
+    ]
+
+
+@virtual_time
 async def test_a_busy_actor_does_not_hold_up_the_others() -> None:
     class Chatty(Recorder):
         async def receive(self, message: Message) -> None:
