@@ -88,6 +88,7 @@ class NodeConfig:
     policy: str = attrs.field(default="crowd_learning", validator=limits.not_empty)
     prefer: Prefer = attrs.field(default=Prefer.TIME, converter=Prefer)
     seed: int = attrs.field(default=0, validator=limits.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
+    """Devices of one seed begin with the same network; to others it is sent."""
     members_min: int = attrs.field(default=2, validator=limits.at_least_one)
     """A run starts as soon as so many devices are there."""
     cpu_share_max: float = attrs.field(default=0.8, validator=limits.some_or_all)
