@@ -36,7 +36,7 @@ def _plain(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if (names := _fields(kind)) is not None:  # type: ignore[arg-type]  # classes are hashable, mypy 1.18
+    if (names := _fields(kind)) is not None:  # type: ignore[arg-type]  # a class is hashable, whatever mypy says
         return [_plain(getattr(value, name)) for name in names]
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
