@@ -4,7 +4,7 @@ Layout: the connection, sealed messages out, chunks and words in, transfers, sam
 """
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
@@ -18,7 +18,7 @@ from crowd.actors.planner import now_us
 from crowd.actors.rounds import KEPT_ROUNDS
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
-from crowd.protocol import messages
+from crowd.protocol import codec, messages
 from crowd.protocol.codec import Sealer
 from crowd.protocol.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, State
@@ -190,13 +190,20 @@ class DataMover(Actor[DataMoverMessage]):
         *,
         retain: bool = False,
         bulk: bool = False,
-        answers: Hashable = None,
     ) -> None:
-        envelope = self._sealer.seal(address, message)
-        self._link.outbox.put(Outgoing(address=address, payload=envelope, retain=retain, answers=answers), bulk=bulk)
+        is_state = retain or address.channel is Channel.BEAT  # of which only the newest counts
+        self._link.outbox.put(
+            Outgoing(
+                address=address,
+                payload=self._sealer.seal(address, message),
+                retain=retain,
+                says=address if is_state else (address, codec.encode(message)),
+            ),
+            bulk=bulk,
+        )
 
     def _publish_plain(self, address: Address, payload: bytes) -> None:
-        self._link.outbox.put(Outgoing(address=address, payload=payload, retain=True), bulk=False)
+        self._link.outbox.put(Outgoing(address=address, payload=payload, retain=True, says=address), bulk=False)
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class DataMover(Actor[DataMoverMessage]):
                 if key in self._published:
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
                 else:
-                    self._publish(self._address(sender), messages.NotYet(key=key), answers=(sender, key))
+                    self._publish(self._address(sender), messages.NotYet(key=key))
             case messages.NotYet(key=key):
                 await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key))
             case messages.Revoke():

@@ -34,12 +34,12 @@ class Outgoing:
     address: Address
     payload: bytes | memoryview
     retain: bool = False
-    answers: Hashable = None
-    """What question it answers, which may come again before the answer has left."""
+    says: Hashable = None
+    """Of what is urgent and says the same, only the newest leaves, in the place of the first."""
 
 
 class Outbox:
-    """What is to be published: urgent messages first, each kind in order, but one answer to a question."""
+    """What is to be published: urgent messages first, each kind in order, but nothing that waits is said twice."""
 
     def __init__(self) -> None:
         self._urgent: dict[Hashable, Outgoing] = {}
@@ -51,7 +51,7 @@ class Outbox:
         if bulk:
             self._bulk.append(outgoing)
         else:
-            self._urgent[object() if outgoing.answers is None else outgoing.answers] = outgoing
+            self._urgent[object() if outgoing.says is None else outgoing.says] = outgoing
         while len(self._bulk) > OUTBOX_MAX:
             self._bulk.popleft()
             self.dropped += 1

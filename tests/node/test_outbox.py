@@ -7,8 +7,8 @@ from tests.support.virtual import virtual_time
 TO_ALL = Address(channel=Channel.ALL)
 
 
-def outgoing(payload: bytes, answers: object = None) -> Outgoing:
-    return Outgoing(address=TO_ALL, payload=payload, answers=answers)
+def outgoing(payload: bytes, says: object = None) -> Outgoing:
+    return Outgoing(address=TO_ALL, payload=payload, says=says)
 
 
 @virtual_time
@@ -20,10 +20,10 @@ async def test_what_is_urgent_goes_first_and_each_kind_in_order() -> None:
 
 
 @virtual_time
-async def test_a_question_that_comes_again_is_answered_once_in_its_first_place() -> None:
+async def test_what_is_said_again_before_it_has_left_is_said_once_in_its_first_place() -> None:
     outbox = Outbox()
-    for payload, question in ((b"not yet", "a"), (b"other", "b"), (b"still not yet", "a"), (b"word", None)):
-        outbox.put(outgoing(payload, question), bulk=False)
+    for payload, says in ((b"not yet", "a"), (b"other", "b"), (b"still not yet", "a"), (b"word", None)):
+        outbox.put(outgoing(payload, says), bulk=False)
     assert [(await outbox.get()).payload for _ in range(3)] == [b"still not yet", b"other", b"word"]
     assert outbox.next_urgent() is None
     outbox.put(outgoing(b"and again", "a"), bulk=False)
