@@ -9,6 +9,7 @@ Device by device, every try is `O(devices x labels)`.
 """
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -107,9 +108,9 @@ class Load:
     epoch_samples: int
     """Trained in an epoch: all, or less where it trains its own samples at its own pace."""
 
-    @property
+    @functools.cached_property
     def counts(self) -> tuple[int, ...]:
-        return tuple(map(sum, zip(self.kept, self.borrowed, strict=True)))
+        return tuple(map(int.__add__, self.kept, self.borrowed))
 
 
 @attrs.frozen(kw_only=True)
@@ -192,20 +193,23 @@ def _targets(
     then: in proportion to its speed, less what the time to fetch borrowed samples costs, within its memory."""
     pinned = set(pinned)
     curves = []
+    capacity = 0
     for member in borrowers:
-        own = member.samples
-        curves.append((ground.cost[member.device], ground.fetch[member.device], own, member.device in pinned))
-    rooms = [ground.room[member.device] for member in borrowers]
+        cost, room, is_pinned = ground.cost[member.device], ground.room[member.device], member.device in pinned
+        kept = 0 if is_pinned else member.samples
+        curves.append((cost, cost + ground.fetch[member.device], member.samples * cost, kept, room, is_pinned))
+        capacity += room + kept
 
     def by(deadline: int) -> list[int]:
         counts = []
-        for (cost, fetch, own, is_pinned), room in zip(curves, rooms, strict=True):
-            spare = deadline - own * cost
-            more = min(room, spare // (cost + fetch)) if spare > 0 else 0
-            counts.append(more if is_pinned else (own + more if spare > 0 else deadline // cost))
+        for cost, fetched_cost, own_work, kept, room, is_pinned in curves:
+            if deadline > own_work:
+                more = (deadline - own_work) // fetched_cost
+                counts.append(kept + (room if more > room else more))
+            else:
+                counts.append(0 if is_pinned else deadline // cost)
         return counts
 
-    capacity = sum(room + (0 if curve[3] else curve[2]) for curve, room in zip(curves, rooms, strict=True))
     samples = min(samples, capacity)
     if not samples:
         return 0, [0] * len(borrowers)

@@ -58,14 +58,15 @@ def slice_owners(
     fastest_us = 0
     for count in (1, 1, *_counts(len(borrowed))):
         largest = min(elements, ceil_div(ceil_div(elements, BLOCK_ELEMENTS), count) * BLOCK_ELEMENTS)
-        able = [device for device in ranked if free[device] >= ELEMENT_BYTES * OWNING_COPIES * largest]
+        needed = ELEMENT_BYTES * OWNING_COPIES * largest
         if count == 1 and best is not None:
-            able.sort(key=rates.__getitem__, reverse=True)  # again, now the best link of all
-        elif count > 1:
-            able = [device for device in able if device in borrowed]
+            able = [max((device for device in ranked if free[device] >= needed), key=rates.__getitem__)]
+        else:
+            fit = (device for device in ranked if free[device] >= needed and (count == 1 or device in borrowed))
+            able = list(itertools.islice(fit, count))
         if len(able) < count:
             continue
-        slices = cut(elements, able[:count])
+        slices = cut(elements, able)
         cost = sync_cost(cluster, borrowed.keys(), slices, form)
         if best is None or _saves(best[1], cost, work_us):
             best = (slices, cost)

@@ -27,9 +27,17 @@ def outer(trainers: int) -> Outer:
 
 def work_us(shifts: Sequence[Shift], merges: int) -> int:
     """Time between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
+    return _work_us(shifts, _evaluation_us(shifts), merges)
+
+
+def _evaluation_us(shifts: Sequence[Shift]) -> list[int]:
+    return [evaluation_us(profile, evaluated or profile.held_out) for profile, _, evaluated in shifts]
+
+
+def _work_us(shifts: Sequence[Shift], evaluations_us: Sequence[int], merges: int) -> int:
     return max(
-        train_us(profile, ceil_div(samples, merges)) + evaluation_us(profile, evaluated or profile.held_out)
-        for profile, samples, evaluated in shifts
+        train_us(profile, ceil_div(samples, merges)) + evaluates_us
+        for (profile, samples, _), evaluates_us in zip(shifts, evaluations_us, strict=True)
     )
 
 
@@ -43,6 +51,7 @@ def merges_per_epoch(
     """
     samples = sum(count for _, count, _ in shifts)
     best: tuple[int, Estimate] | None = None
+    evaluations_us = _evaluation_us(shifts)
     for merges in range(1, MERGES_PER_EPOCH_MAX + 1):
         if merges > 1 and (len(shifts) == 1 or not frequent or samples < merges * len(shifts) * task.batch_size):
             break
@@ -50,7 +59,7 @@ def merges_per_epoch(
             task,
             spread=spread,
             round_samples=sum(ceil_div(count, merges) for _, count, _ in shifts),
-            work_us=work_us(shifts, merges),
+            work_us=_work_us(shifts, evaluations_us, merges),
             sync=sync,
             ship=ship,
         )

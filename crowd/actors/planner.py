@@ -154,14 +154,15 @@ class Planner(Actor[PlannerMessage]):
         await self._begin_if_settled()
 
     def absorb(self, message: PlannerMessage) -> bool:
-        """Nearly all that is said in a large cluster are promises from which nothing follows yet, and heartbeats."""
-        if not isinstance(message, inbox.Heard):
-            return False
-        match message.message:
-            case messages.AckMessage(ack=ack) if ack.device == message.sender:
+        """Nearly all that is said in a large cluster are promises from which nothing follows yet, heartbeats, and that
+        somebody is online who was."""
+        match message:
+            case inbox.Heard(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
-            case messages.Beat() as beat:
-                return self._has_noted(_beat_heard(message.sender, beat))
+            case inbox.Heard(sender=sender, message=messages.Beat() as beat):
+                return self._has_noted(_beat_heard(sender, beat))
+            case inbox.StatusSeen(device=device, online=online) if self._state is not None:
+                return online == (device not in self._state.offline)
             case _:
                 return False
 

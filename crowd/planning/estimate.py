@@ -114,6 +114,7 @@ def sync_cost(
     cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], form: DeltaForm
 ) -> SyncCost:
     """Two phases: contributions go up to the slice owners; each merged slice goes up once and down to all others."""
+    profiles = cluster.by_device
     owned: dict[DeviceId, tuple[int, int]] = {}
     every_bytes = every_slices = 0
     for part in slices:
@@ -131,11 +132,8 @@ def sync_cost(
         fan_out_us = _link_us(every_bytes, slowest_down) + handling_us
     if slowest_bystander is not None:
         bystander_us = _link_us(every_bytes, slowest_bystander) + handling_us
-    for member in cluster.members if listeners else ():
-        if member.device not in owned:
-            continue
-        own_bytes, own_slices = owned[member.device]
-        trains = member.device in trainers
+    for owner, (own_bytes, own_slices) in owned.items() if listeners else ():
+        member, trains = profiles[owner], owner in trainers
         others = senders - trains
         sent_bytes, sent = (every_bytes - own_bytes, every_slices - own_slices) if trains else (0, 0)
         messages = sent + others * own_slices
@@ -154,15 +152,11 @@ def _slowest_links(
     cluster: Cluster, trainers: Collection[DeviceId], owners: Collection[DeviceId]
 ) -> tuple[int | None, int | None, int | None]:
     """Of those who own no slice: the slowest uplink and downlink of a trainer, the slowest downlink of a bystander."""
-    up = down = bystander = None
-    for member in cluster.members:
-        if member.device in owners:
-            continue
-        if member.device in trainers:
-            up = member.uplink_bytes_s if up is None or member.uplink_bytes_s < up else up
-            down = member.downlink_bytes_s if down is None or member.downlink_bytes_s < down else down
-        elif bystander is None or member.downlink_bytes_s < bystander:
-            bystander = member.downlink_bytes_s
+    up = next((rate for rate, device in cluster.by_uplink if device in trainers and device not in owners), None)
+    down = next((rate for rate, device in cluster.by_downlink if device in trainers and device not in owners), None)
+    bystander = next(
+        (rate for rate, device in cluster.by_downlink if device not in trainers and device not in owners), None
+    )
     return up, down, bystander
 
 
@@ -189,10 +183,12 @@ def ship_cost(cluster: Cluster, lent: Mapping[DeviceId, int], borrowed: Mapping[
     moved = sum(lent.values()) + sum(borrowed.values())
     if not moved:
         return ShipCost(ship_us=0, bytes_total=0)
+    profiles = cluster.by_device
     slowest_us = max(
-        _transfer_us(member, lent.get(member.device, 0) * size, borrowed.get(member.device, 0) * size)
-        for member in cluster.members
-        if member.device in lent or member.device in borrowed
+        max((_link_us(count * size, profiles[device].uplink_bytes_s) for device, count in lent.items()), default=0),
+        max(
+            (_link_us(count * size, profiles[device].downlink_bytes_s) for device, count in borrowed.items()), default=0
+        ),
     )
     return ShipCost(ship_us=slowest_us + PHASE_US, bytes_total=moved * size)
 

@@ -4,6 +4,7 @@
 """
 
 import abc
+import functools
 from collections import Counter
 from collections.abc import Mapping
 
@@ -21,6 +22,20 @@ class Cluster:
     members: tuple[Profile, ...]
     prefer: Prefer
     seed: int
+
+    @functools.cached_property
+    def by_device(self) -> Mapping[DeviceId, Profile]:
+        return {member.device: member for member in self.members}
+
+    @functools.cached_property
+    def by_uplink(self) -> tuple[tuple[int, DeviceId], ...]:
+        """The uplinks in bytes/s, the slowest first."""
+        return tuple(sorted((member.uplink_bytes_s, member.device) for member in self.members))
+
+    @functools.cached_property
+    def by_downlink(self) -> tuple[tuple[int, DeviceId], ...]:
+        """The downlinks in bytes/s, the slowest first."""
+        return tuple(sorted((member.downlink_bytes_s, member.device) for member in self.members))
 
 
 class Policy(abc.ABC):

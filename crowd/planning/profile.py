@@ -90,7 +90,7 @@ class Profile:
         """Orders the profiles of one device: the larger is the newer."""
         return (self.life, self.revision)
 
-    @property
+    @functools.cached_property
     def samples(self) -> int:
         return sum(self.label_counts)
 
