@@ -27,8 +27,8 @@ def proportional(weights: Sequence[int], total: int) -> Counts:
     counts = [total * weight // every for weight in weights]
     missing = total - sum(counts)
     if missing:
-        order = sorted(range(len(weights)), key=lambda index: (-(total * weights[index] % every), index))
-        for index in order[:missing]:
+        remainders = [total * weight % every for weight in weights]
+        for index in sorted(range(len(weights)), key=remainders.__getitem__, reverse=True)[:missing]:
             counts[index] += 1
     return tuple(counts)
 
@@ -64,7 +64,7 @@ def deal(
 
 def _lack(member: Profile, want: Counts) -> int:
     own = padded(member.label_counts, len(want))
-    return sum(max(0, count - have) for count, have in zip(want, own, strict=True))
+    return sum([count - have for count, have in zip(want, own, strict=True) if count > have])
 
 
 def _hands(
@@ -77,12 +77,12 @@ def _hands(
         hand: Counts = (0,) * len(pool)
         if member.device in keeping:
             hand = proportional(padded(member.label_counts, len(pool)), min(target, member.samples))
-            left = [rest - count for rest, count in zip(left, hand, strict=True)]
+            left = list(map(int.__sub__, left, hand))
         kept.append(hand)
     wants = []
     for target, hand in zip(targets, kept, strict=True):
         more = proportional(left, target - sum(hand))
-        left = [rest - count for rest, count in zip(left, more, strict=True)]
+        left = list(map(int.__sub__, left, more))
         wants.append(tuple(map(int.__add__, hand, more)))
     return wants
 

@@ -153,7 +153,11 @@ def offload(ground: Ground, choice: Choice) -> Draft | None:
     lent = {member.device: ground.own[member.device] for member in lenders}
     for member, want in zip(borrowers, wants, strict=True):
         own = ground.own[member.device]
-        kept = own if member.device in pinned else tuple(map(min, own, want))
+        kept = (
+            own
+            if member.device in pinned
+            else tuple([have if have < count else count for have, count in zip(own, want, strict=True)])
+        )
         borrowed = want if member.device in pinned else tuple(map(int.__sub__, want, kept))
         if member.device in lent:
             lent[member.device] = tuple(map(int.__sub__, own, kept))
