@@ -232,9 +232,10 @@ class DataMover(Actor[DataMoverMessage]):
                 if key in self._published:
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
                 else:
-                    self._publish(self._address(sender), messages.NotYet(key=key))
-            case messages.NotYet(key=key):
-                await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key))
+                    over = any(_is_later(published, key) for published in self._published)
+                    self._publish(self._address(sender), messages.NotYet(key=key, over=over))
+            case messages.NotYet(key=key, over=over):
+                await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key, over=over))
             case messages.Revoke():
                 await self._trainer.tell(inbox.Revoked(lender=sender))
             case _:
@@ -351,6 +352,11 @@ def _round_of(cargo: Contribution | Parameters) -> tuple[int, int]:
     """Its generation and round."""
     key = cargo.key if isinstance(cargo, Contribution) else cargo
     return key.generation, key.round
+
+
+def _is_later(key: SliceKey, than: SliceKey) -> bool:
+    """Under the same plan."""
+    return (key.generation, key.plan_digest) == (than.generation, than.plan_digest) and key.round > than.round
 
 
 def _is_out_of_date(old: SliceKey, new: SliceKey) -> bool:

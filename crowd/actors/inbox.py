@@ -144,10 +144,12 @@ class RoundAccepted:
 
 @attrs.frozen(kw_only=True)
 class SliceAwaited:
-    """The owner of a slice that was asked for lives, and waits for contributions itself."""
+    """The owner of a slice that was asked for lives, and waits for contributions itself, or keeps that slice no longer:
+    the round is `over`."""
 
     owner: DeviceId
     key: SliceKey
+    over: bool
 
 
 @attrs.frozen(kw_only=True)

@@ -346,9 +346,7 @@ class Rounds:
         if not self._follows:
             return ()
         if self._is_left_behind and not self._catching_up:
-            self._catching_up = True
-            holders = tuple(sorted({span.owner for _, span in self._missing()}))
-            return (Fetch(progress=attrs.evolve(self._progress, round=self.in_hand, digest=b""), holders=holders),)
+            return (self._catch_up(tuple(sorted({span.owner for _, span in self._missing()}))),)
         effects = list(self._ready(now_us))
         began_us = self._began_us[self.in_hand]
         effects.extend(Report(device=trainer) for trainer in self._stragglers(now_us))
@@ -364,11 +362,25 @@ class Rounds:
 
     def not_yet(self, owner: DeviceId, key: SliceKey, now_us: int) -> None:
         """The owner lives and waits for others: it is not to blame."""
+        if self._awaits(owner, key) and self.in_hand in self._began_us:
+            self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
+
+    def over(self, owner: DeviceId, key: SliceKey) -> tuple[Effect, ...]:
+        """The owner no longer keeps the slice that is missing here, and nothing later may ever come."""
+        if not self._awaits(owner, key) or self._frozen or self._fetching or self._proposed or self._catching_up:
+            return ()
+        return (self._catch_up((owner,)),)
+
+    def _catch_up(self, holders: tuple[DeviceId, ...]) -> Fetch:
+        self._catching_up = True
+        return Fetch(progress=attrs.evolve(self._progress, round=self.in_hand, digest=b""), holders=holders)
+
+    def _awaits(self, owner: DeviceId, key: SliceKey) -> bool:
+        """Whether this slice of the round in hand is that owner's."""
         active = self._active
         if active is None or key != self._key(self.in_hand, key.index) or not 0 <= key.index < len(active.plan.slices):
-            return
-        if active.plan.slices[key.index].owner == owner and self.in_hand in self._began_us:
-            self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
+            return False
+        return active.plan.slices[key.index].owner == owner
 
     def _stragglers(self, now_us: int) -> tuple[DeviceId, ...]:
         """Trainers that have kept an own slice waiting beyond all patience."""

@@ -194,6 +194,8 @@ class Trainer(Actor[TrainerMessage]):
                 await self._contribute(generation, number)
             case inbox.RoundAccepted(progress=progress):
                 await self._complete(progress)
+            case inbox.SliceAwaited(owner=owner, key=key, over=True):
+                await self._carry_out(self._rounds.over(owner, key))
             case inbox.SliceAwaited(owner=owner, key=key):
                 self._rounds.not_yet(owner, key, now_us())
             case inbox.ContributionArrived(header=header):

@@ -239,9 +239,11 @@ class AskSlice:
 
 @attrs.frozen(kw_only=True)
 class NotYet:
-    """The answer to `AskSlice` while contributions are missing: «I live, and wait for others.»"""
+    """The answer to `AskSlice` while contributions are missing: «I live, and wait for others.» Or «I have gone on, and
+    no longer keep it», where the round is `over`."""
 
     key: SliceKey
+    over: bool
 
 
 @attrs.frozen(kw_only=True)

@@ -56,3 +56,16 @@ def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from
     (complete,) = rounds.fetched(Progress(run=1, round=latest, digest=b"newer"), 0)
     assert isinstance(complete, Complete)
     assert complete.round == latest + 1
+
+
+def test_who_asks_for_a_slice_that_its_owner_no_longer_keeps_fetches_the_state_once() -> None:
+    rounds = behind(1)
+    key = merged(rounds.in_hand).key
+    assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=key),)
+    assert rounds.over(BEN, key) == (), "who is not its owner has no say"
+    assert rounds.over(ADA, merged(rounds.in_hand + 1).key) == (), "of another round"
+    (fetch,) = rounds.over(ADA, key)
+    assert isinstance(fetch, Fetch)
+    assert (fetch.progress.round, fetch.holders) == (rounds.in_hand, (ADA,))
+    assert rounds.over(ADA, key) == ()
+    assert rounds.next_deadline_us() is None

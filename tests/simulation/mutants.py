@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
+from crowd.actors.data_mover import DataMover
 from crowd.actors.planner import Planner
 from crowd.actors.rounds import Rounds
 from crowd.actors.trainer import Trainer
@@ -216,6 +217,10 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
                 "    if key.round > self.in_hand + 4:\n        return ()\n    self._parts.setdefault(key.round",
             ),
         ),
+        _in(DataMover, "_hear", ("any(_is_later(published, key) for published in self._published)", "False")),
+    ),
+    "who asks for a slice that nobody keeps is told to wait": (
+        _in(DataMover, "_hear", ("any(_is_later(published, key) for published in self._published)", "False")),
     ),
     # --- residuals ----------------------------------------------------------------------------------------------------
     "what an owner did not take is lost": (_in(Feedback, "commit", ("left if named else carried", "left")),),

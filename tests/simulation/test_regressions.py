@@ -10,6 +10,7 @@ MENDED = {
     "after the end a borrower asks for what the next plan does not lend": (376, (2,)),
     "a planner that wakes a hair early wakes for ever": (754, (4,)),
     "an owner that is asked again and again keeps an answer to each": (1369, ()),
+    "who was cut off at the end asks for slices that nobody keeps": (2896, (2,)),
     "what a device has to say piles up on a slow link": (1544, (3,)),
 }
 
