@@ -78,7 +78,7 @@ def test_a_cluster_that_is_too_fast_is_slowed_until_it_fits() -> None:
 
 
 def test_a_device_too_slow_for_linux_is_bad_input() -> None:
-    with pytest.raises(BadConfig, match=r"the slowest device would get 0\.04"):
+    with pytest.raises(BadConfig, match=r"the slowest device would get 0\.0299%"):
         slower_by([100_000, 50], one_kflops=1000, cores=2)
 
 
