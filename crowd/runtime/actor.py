@@ -67,8 +67,7 @@ class Actor(abc.ABC, Generic[M]):
 
     1. `started`;
     2. again and again: `tick`, if the `deadline` has passed, and `receive`, if there is a message; so neither holds up
-       the other, and no two of these methods ever run at once; while it waits, what `absorb` takes in wakes it for
-       neither;
+       the other, and no two of these methods ever run at once. What `absorb` takes in while it waits does not wake it;
     3. the end, by an exception in one of them or in a spawned task, or by the supervisor: spawned tasks are cancelled,
        the latest first, and unanswered asks fail;
     4. `stopped`.
