@@ -86,6 +86,10 @@ class Link:
         self._taking.note(ended_s=ends_s, took_s=takes_s)
         return ends_s
 
+    def sent_from_s(self, ready_at_s: float) -> float:
+        """When a message that is ready at `ready_at_s` would begin to leave the device."""
+        return self._uplink.free_at_s(ready_at_s)
+
     def taken_from_s(self, ready_at_s: float) -> float:
         """When a message that waits for the device since `ready_at_s` would begin to come in."""
         return self._downlink.free_at_s(ready_at_s)
@@ -128,8 +132,10 @@ class Route:
         return max(own_s, host_s)
 
     def begins_down_s(self, ready_at_s: float) -> float:
-        """When a message to the device that is ready at `ready_at_s` would leave the broker."""
-        return ready_at_s if self._own is None else self._own.taken_from_s(ready_at_s)
+        """When a message to the device that is ready at `ready_at_s` would leave the broker, all links being free."""
+        own_s = ready_at_s if self._own is None else self._own.taken_from_s(ready_at_s)
+        host_s = ready_at_s if self._host is None else self._host.sent_from_s(ready_at_s)
+        return max(own_s, host_s)
 
     def delay_s(self) -> float:
         """How long after it left a thing arrives."""

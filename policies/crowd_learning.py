@@ -114,8 +114,8 @@ class _Search:
         yield "balanced", (True, False)
 
     def _along(self, here: Choice, coordinate: str, values: tuple[Any, ...]) -> Choice:
-        """The best of `values`: all of a few; of many, the first, the last and those at distances 1, 2, 4, … from the
-        first, then closer to the best of them."""
+        """The best of `values`: all of a few; of many, the first, the last and those at distances 3, 15, 63, … from the
+        first, then closer to the best of them, down to an eighth of its distance."""
 
         def at(index: int) -> Choice:
             return attrs.evolve(here, **{coordinate: values[index]})
@@ -124,10 +124,10 @@ class _Search:
         start = values.index(getattr(here, coordinate))
         if last < 8:
             return min([here, *map(at, range(last + 1))], key=self._rank)
-        indices = {start, 0, last, *((1 << power) - 1 for power in range(last.bit_length()))}
+        indices = {start, 0, last, *((1 << power) - 1 for power in range(2, last.bit_length(), 2))}
         best = min(sorted(indices), key=lambda index: (self._rank(at(index)), index != start))
-        step = best // 4
-        while step > best // 32:
+        step = best // 2
+        while step > best // 8:
             near = [index for index in (best, best - step, best + step) if 0 <= index <= last]
             best, step = min(near, key=lambda index: self._rank(at(index))), step // 2
         return at(best)

@@ -9,12 +9,12 @@ from crowd.planning.estimate import (
     ELEMENT_BYTES,
     OWNING_COPIES,
     SyncCost,
-    link_bytes_s,
     memory_needed_bytes,
     sync_cost,
 )
 from crowd.planning.plan import DeltaForm, SliceOwner
 from crowd.planning.policy import Cluster
+from crowd.planning.profile import Profile
 from crowd.units import DeviceId, ceil_div
 
 FORM = DeltaForm.BLOCKWISE8
@@ -45,28 +45,27 @@ def slice_owners(
     link saves a tenth of a round. There are as few slices as are within a tenth of a round of the fastest number.
     """
     elements = cluster.members[0].task.state_elements
-    rates = {member.device: link_bytes_s(member) for member in cluster.members}
-    ranked = sorted(rates, key=lambda device: (device not in borrowed, -rates[device], device))
-    free = {
-        member.device: member.memory_bytes
-        - memory_needed_bytes(
-            member.task, trains=member.device in borrowed, samples_borrowed=borrowed.get(member.device, 0)
-        )
-        for member in cluster.members
-    }
+    trainers = [member for member in cluster.by_link if member.device in borrowed]
+    bystanders = [member for member in cluster.by_link if member.device not in borrowed]
+
+    def has_free(member: Profile, needed_bytes: int) -> bool:
+        lent = borrowed.get(member.device)
+        used = memory_needed_bytes(member.task, trains=lent is not None, samples_borrowed=lent or 0)
+        return member.memory_bytes - used >= needed_bytes
+
     best: tuple[tuple[SliceOwner, ...], SyncCost] | None = None
     fastest_us = 0
     for count in (1, 1, *_counts(len(borrowed))):
         largest = min(elements, ceil_div(ceil_div(elements, BLOCK_ELEMENTS), count) * BLOCK_ELEMENTS)
         needed = ELEMENT_BYTES * OWNING_COPIES * largest
-        if count == 1 and best is not None:
-            able = [max((device for device in ranked if free[device] >= needed), key=rates.__getitem__)]
+        if count > 1:
+            candidates: Sequence[Profile] = trainers
         else:
-            fit = (device for device in ranked if free[device] >= needed and (count == 1 or device in borrowed))
-            able = list(itertools.islice(fit, count))
+            candidates = cluster.by_link if best is not None else (*trainers, *bystanders)
+        able = list(itertools.islice((one for one in candidates if has_free(one, needed)), count))
         if len(able) < count:
             continue
-        slices = cut(elements, able)
+        slices = cut(elements, [member.device for member in able])
         cost = sync_cost(cluster, borrowed.keys(), slices, form)
         if best is None or _saves(best[1], cost, work_us):
             best = (slices, cost)

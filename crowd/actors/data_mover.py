@@ -233,9 +233,9 @@ class DataMover(Actor[DataMoverMessage]):
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
                 else:
                     over = any(_is_later(published, key) for published in self._published)
-                    self._publish(self._address(sender), messages.NotYet(key=key, over=over))
-            case messages.NotYet(key=key, over=over):
-                await self._trainer.tell(inbox.SliceAwaited(owner=sender, key=key, over=over))
+                    self._publish(self._address(sender), messages.NoSlice(key=key, over=over))
+            case messages.NoSlice(key=key, over=over):
+                await self._trainer.tell(inbox.SliceNotHere(owner=sender, key=key, over=over))
             case messages.Revoke():
                 await self._trainer.tell(inbox.Revoked(lender=sender))
             case _:

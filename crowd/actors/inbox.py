@@ -20,7 +20,7 @@ from crowd.protocol.messages import (
     Done,
     MergedSlice,
     Message,
-    NotYet,
+    NoSlice,
     Offer,
     Parameters,
     ResultMessage,
@@ -143,7 +143,7 @@ class RoundAccepted:
 
 
 @attrs.frozen(kw_only=True)
-class SliceAwaited:
+class SliceNotHere:
     """The owner of a slice that was asked for lives, and waits for contributions itself, or keeps that slice no longer:
     the round is `over`."""
 
@@ -236,7 +236,7 @@ TrainerMessage: TypeAlias = (
     | Frozen
     | Activated
     | RoundAccepted
-    | SliceAwaited
+    | SliceNotHere
     | FinishedElsewhere
     | ContributionArrived
     | MergedArrived
@@ -305,7 +305,7 @@ class Word:
     """A verified message about transfers, lent samples, states or slices."""
 
     sender: DeviceId
-    message: Offer | Want | Done | AskSamples | AskState | AskSlice | NotYet | Revoke
+    message: Offer | Want | Done | AskSamples | AskState | AskSlice | NoSlice | Revoke
     to_all: bool
 
 

@@ -83,7 +83,7 @@ class Intake:
                 | messages.AskSamples()
                 | messages.AskState()
                 | messages.AskSlice()
-                | messages.NotYet()
+                | messages.NoSlice()
                 | messages.Revoke() as message
             ):
                 to_all = address.channel is Channel.ALL

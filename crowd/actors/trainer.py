@@ -194,9 +194,9 @@ class Trainer(Actor[TrainerMessage]):
                 await self._contribute(generation, number)
             case inbox.RoundAccepted(progress=progress):
                 await self._complete(progress)
-            case inbox.SliceAwaited(owner=owner, key=key, over=True):
+            case inbox.SliceNotHere(owner=owner, key=key, over=True):
                 await self._carry_out(self._rounds.over(owner, key))
-            case inbox.SliceAwaited(owner=owner, key=key):
+            case inbox.SliceNotHere(owner=owner, key=key):
                 self._rounds.not_yet(owner, key, now_us())
             case inbox.ContributionArrived(header=header):
                 if self._rounds.is_ahead(header.key.generation):
@@ -274,7 +274,7 @@ class Trainer(Actor[TrainerMessage]):
                 case Fetch(progress=progress, holders=holders):
                     await self._fetch(progress, holders)
                 case Merge(key=key, merge=merge):
-                    await self._publish_merged(key, merge)
+                    await self._merge_slice(key, merge)
                 case Complete(parts=parts):
                     await self._propose(parts)
                 case AskForSlice(owner=owner, key=key):
@@ -558,8 +558,8 @@ class Trainer(Actor[TrainerMessage]):
             return
         await self._carry_out(effects)
 
-    async def _publish_merged(self, key: SliceKey, merge: SliceMerge) -> None:
-        """Average, encode with what earlier encodings lost, and publish once, for everybody to apply."""
+    async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
+        """Average, encode with what earlier encodings lost, and tell once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
@@ -582,9 +582,14 @@ class Trainer(Actor[TrainerMessage]):
 
         # the residual needs no commit: what is published is applied, or its whole generation is abandoned
         header, data, self._merged_residuals[key.index] = await self._compute.run(work)
-        if not active.plan.asynchronous:  # there whoever needs a state asks for it
-            await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
+        await self._tell_merged(active, header, data)
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
+
+    async def _tell_merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+        """To all who follow the rounds: nobody does where this device is alone, or where the plan is asynchronous and
+        whoever needs a state asks for it."""
+        if len(active.plan.members) > 1 and not active.plan.asynchronous:
+            await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
 
     # --- completing a round -------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ from crowd.planning.events import (
 )
 from crowd.planning.plan import Member
 from crowd.planning.profile import Profile, Share
-from crowd.planning.standing import Active, Decide, Promise, State
+from crowd.planning.standing import Active, Decide, Promise, Said, State
 from crowd.planning.view import View
 from crowd.units import SECOND_US, DeviceId, Life
 
@@ -124,13 +124,14 @@ def _take_in(turn: _Turn, event: Event) -> bool:
         case ViewRequested():
             _answer_view(turn, event)
         case OwnerSilent(device=device):
-            _bury(turn, device, "its slice did not come")
+            _hear_of_silence(turn, device)
         case StateReached(progress=progress):
             _reach(turn, progress)
         case RoundReady(generation=generation, progress=progress):
             state = turn.state
             if state.active is not None and generation == state.active.generation and not state.frozen:
                 _reach(turn, progress)
+                turn.set(silent_us={})
                 turn.emit(RoundAccepted(progress=progress))
                 return True
         case _:
@@ -165,8 +166,8 @@ def next_deadline_us(state: State) -> int | None:
             due.append(state.promise.given_us + state.ack_patience_us)
     differing = _differing(state)
     if differing is not None and state.returns_us is None:
-        asked_us = state.asked_us.get(differing)
-        again_us = state.now_us if asked_us is None else asked_us + state.timing.ask_again_us
+        asked = state.asked.get(differing)
+        again_us = state.now_us if asked is None else asked.again_us(state.timing)
         due.append(max(again_us, state.changed_us + state.timing.rest_us))
     return max(min(due), state.now_us)
 
@@ -182,15 +183,17 @@ def _connect(turn: _Turn) -> None:
         echoed_us=None,
         beat_due_us=state.now_us,
         probes_us={},
-        asked_us={},
+        asked={},
+        told={},
+        said=None,
         heard_us=dict.fromkeys(state.heard_us, state.now_us),
         changed_us=state.now_us,
-        promise=attrs.evolve(state.promise, given_us=state.now_us) if state.promise is not None else None,
+        promise=state.promise and attrs.evolve(state.promise, given_us=state.now_us),
     )
     if state.returns_us is None and not _is_outlived(state):
         _merge(turn, (state.own,), {})
         turn.emit(PublishProfile(profile=state.own))
-        _repeat(turn)
+        _say(turn)
 
 
 def _publish_own(turn: _Turn, profile: Profile) -> None:
@@ -224,6 +227,8 @@ def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId,
     for device, (known, profile) in lives.items():
         if profile is not None and (known is None or known.life != profile.life):
             fresh.add(device)
+        if known is None and profile is not None and device in state.buried_us:
+            _notice_return(turn, device, alive=profile.life.boot == before.profiles[device].life.boot)
     heard_us = {**state.heard_us, **dict.fromkeys(fresh, now)}
     probes_us = {device: due for device, due in state.probes_us.items() if device not in fresh}
     turn.set(changed_us=now, heard_us=_of_living(heard_us, after), probes_us=_of_living(probes_us, after))
@@ -254,6 +259,9 @@ def _learn(
         for profile in profiles
     )
     _merge(turn, profiles, buried)
+    asked = None if source is None else turn.state.asked.get(source)
+    if source is not None and asked is not None and asked.times:
+        turn.set(asked={**turn.state.asked, source: attrs.evolve(asked, times=0)})  # it has answered
     if stale and source is not None and turn.state.watches(source):
         # it has come back under its old name and does not know of its former life, or of its burial
         turn.emit(SendView(device=source, profiles=(source,), buried=dict(turn.state.view.buried)))
@@ -329,10 +337,18 @@ def _answer_view(turn: _Turn, request: ViewRequested) -> None:
 
 
 def _ask(turn: _Turn, device: DeviceId) -> None:
-    state = turn.state
-    if state.now_us - state.asked_us.get(device, -state.timing.ask_again_us) >= state.timing.ask_again_us:
-        turn.set(asked_us={**state.asked_us, device: state.now_us})
+    asked = turn.state.asked
+    if _may_say_again(turn.state, asked.get(device)):
+        turn.set(asked={**asked, device: _said_now(turn.state, asked.get(device))})
         turn.emit(AskView(device=device))
+
+
+def _may_say_again(state: State, said: Said | None) -> bool:
+    return said is None or state.now_us >= said.again_us(state.timing)
+
+
+def _said_now(state: State, said: Said | None) -> Said:
+    return Said(at_us=state.now_us) if said is None else said.repeated(state.timing, state.now_us)
 
 
 def _differing(state: State) -> DeviceId | None:
@@ -365,12 +381,16 @@ def _ask_for_views(turn: _Turn) -> None:
 
 
 def _is_told_of_burial(turn: _Turn, device: DeviceId, life: Life) -> bool:
-    """Whether this life was buried, though it shows signs of life: it has not heard of it, and is told. If the two have
-    buried each other, and the words were lost, nothing else would bring them together again."""
+    """Whether this life was buried, though it shows signs of life: it has not heard of it, and those who would watch it
+    tell it. If two have buried each other, and the words were lost, nothing else would bring them together again."""
     buried = turn.state.view.buried.get(device)
     if device == turn.state.me or buried is None or life > buried:
         return False
-    turn.emit(SendView(device=device, profiles=(), buried={device: buried}))
+    state, told = turn.state, turn.state.told
+    knows = state.view.is_living(device)  # for it has begun another life since
+    if not knows and state.watches(device) and _may_say_again(state, told.get(device)):
+        turn.set(told={**told, device: _said_now(turn.state, told.get(device))})
+        turn.emit(SendView(device=device, profiles=(), buried={device: buried}))
     return True
 
 
@@ -393,7 +413,7 @@ def _watch(turn: _Turn) -> None:
     for device in sorted(state.watched):
         silent = device in state.heard_us and state.now_us - state.heard_us[device] >= silence_us
         if (silent or device in state.offline) and device != state.me and device not in state.probes_us:
-            turn.set(probes_us={**turn.state.probes_us, device: state.now_us + state.timing.probe_us})
+            turn.set(probes_us={**turn.state.probes_us, device: state.now_us + state.probe_patience_us})
             turn.emit(SendProbe(device=device))
 
 
@@ -437,10 +457,30 @@ def _bury(turn: _Turn, device: DeviceId, reason: str) -> None:
     if device == state.me or not state.echoing or not state.view.is_living(device):
         return
     buried = {device: state.view.profiles[device].life}
-    turn.set(offline=state.offline - {device})
+    turn.set(offline=state.offline - {device}, buried_us={**state.buried_us, device: state.now_us})
     _merge(turn, (), buried)
     turn.emit(Buried(device=device, reason=reason))
     turn.emit(PublishBurials(buried=buried))
+
+
+def _hear_of_silence(turn: _Turn, device: DeviceId) -> None:
+    """An owner's slice has not come, and it says nothing to that."""
+    state = turn.state
+    since_us = state.silent_us.get(device, state.now_us)
+    turn.set(silent_us={**state.silent_us, device: since_us})
+    if state.now_us - since_us >= state.owner_patience_us:
+        _bury(turn, device, "its slice did not come")
+
+
+def _notice_return(turn: _Turn, device: DeviceId, *, alive: bool) -> None:
+    """One whom this device buried is back. If it is the very process, it was `alive`: everything takes longer than was
+    thought. Patience that grows with such mistakes ends them, whatever time words take (Chandra and Toueg, Unreliable
+    failure detectors for reliable distributed systems, 1996)."""
+    state = turn.state
+    turn.set(buried_us={other: at_us for other, at_us in state.buried_us.items() if other != device})
+    if alive and state.buried_us[device] >= state.mistaken_us:
+        mistakes = min(state.doublings + 1, state.timing.doublings_max)
+        turn.set(mistakes=mistakes, mistaken_us=state.now_us)
 
 
 # --- promises ---------------------------------------------------------------------------------------------------------
@@ -548,7 +588,7 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
         generation_known=max(state.generation_known, ack.generation),
         generation_acked=ack.generation,
     )
-    _repeat(turn)
+    _say(turn)
 
 
 def _may_leave_round(state: State) -> bool:
@@ -602,7 +642,7 @@ def _activate(turn: _Turn) -> None:
         start=start,
         holders=tuple(sorted(device for device, ack in acks.items() if ack.progress == start)),
     )
-    turn.set(active=active, heard_us=dict.fromkeys(state.heard_us, state.now_us))
+    turn.set(active=active, silent_us={}, heard_us=dict.fromkeys(state.heard_us, state.now_us))
     turn.set(beat_due_us=min(state.beat_due_us, state.now_us + turn.state.beat_us))
     turn.emit(Activate(active=active))
 
@@ -667,11 +707,19 @@ def _says_nothing_new(state: State, beat: BeatHeard) -> bool:
     )
 
 
-def _repeat(turn: _Turn) -> None:
-    """Say the last promise, perhaps again: somebody may have missed it."""
+def _say(turn: _Turn) -> None:
+    """The promise that was given last."""
     if turn.state.promise is not None:
-        turn.set(said_us=turn.state.now_us)
+        turn.set(said=Said(at_us=turn.state.now_us))
         turn.emit(PublishAck(ack=turn.state.promise.ack))
+
+
+def _repeat(turn: _Turn) -> None:
+    """The same once more: somebody may have missed it."""
+    said = turn.state.said
+    if said is not None and _may_say_again(turn.state, said):
+        _say(turn)
+        turn.set(said=_said_now(turn.state, said))
 
 
 def _beat(turn: _Turn) -> None:
@@ -685,5 +733,5 @@ def _beat(turn: _Turn) -> None:
     generation = state.promise.ack.generation if state.promise is not None else 0
     turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))
     repeat_us = max(state.timing.repeat_us, state.timing.repeat_each_us * len(state.view.living))
-    if state.now_us - state.said_us >= repeat_us:
-        _repeat(turn)  # everybody hears it, even who does not know this device, or thinks that it is dead
+    if state.said is not None and state.now_us - state.said.at_us >= repeat_us:
+        _say(turn)  # everybody hears it, even who does not know this device, or thinks that it is dead

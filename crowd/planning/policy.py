@@ -28,6 +28,11 @@ class Cluster:
         return {member.device: member for member in self.members}
 
     @functools.cached_property
+    def by_link(self) -> tuple[Profile, ...]:
+        """The members by the slower direction of their links, the fastest first (ties: the lowest ID)."""
+        return tuple(sorted(self.members, key=lambda one: (-min(one.uplink_bytes_s, one.downlink_bytes_s), one.device)))
+
+    @functools.cached_property
     def by_uplink(self) -> tuple[tuple[int, DeviceId], ...]:
         """The uplinks in bytes/s, the slowest first."""
         return tuple(sorted((member.uplink_bytes_s, member.device) for member in self.members))

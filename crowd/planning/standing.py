@@ -1,6 +1,7 @@
 """What one device knows and has promised in the agreement: `State`, and what it is made of.
 
-Layout: `Timing`, `Decision`, `Active` (the plan that runs), `Promise` (the last ack given), `State`.
+Layout: `Timing`, `Decision`, `Active` (the plan that runs), `Promise` (the last ack given), `Said` (when to say a thing
+again), `State`.
 """
 
 import bisect
@@ -30,7 +31,9 @@ class Timing:
     beat_running_us: int = 5 * SECOND_US
     beat_idle_us: int = 60 * SECOND_US
     beats_missed_max: int = 3
-    ask_again_us: int = SECOND_US
+    again_us: int = SECOND_US
+    """What had no effect is said again after so long at first, then after twice as long each time."""
+    doublings_max: int = 5
     repeat_us: int = 300 * SECOND_US
     """A promise is said again after so long, whatever happens."""
     repeat_each_us: int = 10 * SECOND_US
@@ -76,6 +79,28 @@ class Promise:
     """Share level and memory budget of every member when the promise was given."""
 
 
+@attrs.frozen(kw_only=True)
+class Said:
+    """Something that was said, and may have to be said again: what is slow to take effect may be waiting for a slow
+    link, and would only wait longer behind its repetitions."""
+
+    at_us: int
+    times: int = 0
+    """In a row, before the last."""
+
+    def again_us(self, timing: Timing) -> int:
+        """When it may be said again."""
+        return self.at_us + self._pause_us(timing)
+
+    def repeated(self, timing: Timing, now_us: int) -> "Said":
+        """After it was said once more; in a row, unless it has not been necessary for a while."""
+        in_a_row = now_us < self.again_us(timing) + self._pause_us(timing)
+        return Said(at_us=now_us, times=self.times + 1 if in_a_row else 0)
+
+    def _pause_us(self, timing: Timing) -> int:
+        return timing.again_us << min(self.times, timing.doublings_max)
+
+
 @attrs.frozen(kw_only=True, slots=False)
 class State:
     """All that one device knows. Begin with `State(own=..., progress=...)`; nothing is published before `Connected`.
@@ -101,8 +126,8 @@ class State:
     generation_acked: int = 0
     """The highest that this process ever promised, in whatever life."""
     promise: Promise | None = None
-    said_us: int = 0
-    """When the promise was last said."""
+    said: Said | None = None
+    """The promise."""
     active: Active | None = None
     connected: bool = False
     echoed_us: int | None = None
@@ -112,7 +137,18 @@ class State:
     offline: frozenset[DeviceId] = frozenset()
     probes_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
     """When each suspect's answer is overdue."""
-    asked_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    buried_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    """When this device itself buried others."""
+    mistakes: int = 0
+    """How often those came back who had been alive: all of one time count once."""
+    mistaken_us: int = 0
+    """When the last such mistake was noticed."""
+    silent_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
+    """When owners were first reported to be silent in the round in hand."""
+    asked: Mapping[DeviceId, Said] = attrs.field(factory=dict)
+    """For its view."""
+    told: Mapping[DeviceId, Said] = attrs.field(factory=dict)
+    """That it was buried."""
     excluded: bytes = b""
     """The view whose plan was last found to leave this device out."""
     times_buried: int = 0
@@ -164,7 +200,23 @@ class State:
     def ack_patience_us(self) -> int:
         """How long a living member may leave a promise unanswered."""
         round_us = self.active.plan.round_us if self.active is not None else 0
-        return max(self.timing.ack_patience_us, 3 * round_us)
+        return max(self.timing.ack_patience_us, 3 * round_us) << self.doublings
+
+    @property
+    def probe_patience_us(self) -> int:
+        """How long a suspect may leave a probe unanswered."""
+        return self.timing.probe_us << self.doublings
+
+    @property
+    def owner_patience_us(self) -> int:
+        """How long a silent owner may go on being silent, after that was first reported."""
+        return (self.timing.ack_patience_us << self.doublings) - self.timing.ack_patience_us
+
+    @property
+    def doublings(self) -> int:
+        """How often the usual patience is doubled: more where this device has buried the living."""
+        forgiven = (self.now_us - self.mistaken_us) // self.timing.return_max_us
+        return max(0, self.mistakes - forgiven)
 
     @property
     def watched(self) -> tuple[DeviceId, ...]:

@@ -68,7 +68,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.AskSamples: "samples?",
     messages.AskState: "state?",
     messages.AskSlice: "slice?",
-    messages.NotYet: "slice",
+    messages.NoSlice: "slice",
     messages.Revoke: "revoke",
 }
 _CARGO_TAGS: dict[type, str] = {

@@ -2,7 +2,7 @@
 
 Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Burials`,
 `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
-name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NotYet`, `Revoke`).
+name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
 
 import attrs
@@ -238,7 +238,7 @@ class AskSlice:
 
 
 @attrs.frozen(kw_only=True)
-class NotYet:
+class NoSlice:
     """The answer to `AskSlice` while contributions are missing: «I live, and wait for others.» Or «I have gone on, and
     no longer keep it», where the round is `over`."""
 
@@ -269,6 +269,6 @@ Message = (
     | AskSamples
     | AskState
     | AskSlice
-    | NotYet
+    | NoSlice
     | Revoke
 )

@@ -186,6 +186,18 @@ async def test_what_expires_while_it_waits_for_the_link_does_not_cross_it() -> N
 
 
 @virtual_time
+async def test_what_expires_while_it_waits_for_the_link_of_the_brokers_host_does_not_cross_it() -> None:
+    network = Network(seed=0, host=ANNA)
+    anna, ben = join(network, ANNA, SLOW), join(network, BEN)
+    async with anna.session() as a, ben.session() as b:
+        await b.subscribe(letter(None, BEN))
+        await a.publish(letter(ANNA, BEN), b"x" * SIZE_BYTES)
+        await a.publish(letter(ANNA, BEN), b"x" * SIZE_BYTES, expiry_s=3)
+        await a.publish(letter(ANNA, BEN), b"marker")
+        assert [len(payload) for payload in await payloads(b, 2)] == [SIZE_BYTES, len(b"marker")]
+
+
+@virtual_time
 async def test_the_age_of_a_message_counts_from_its_arrival_at_the_broker() -> None:
     network = Network(seed=0)
     anna, ben = join(network, ANNA, attrs.evolve(AT_ONCE, latency_s=10.0)), join(network, BEN)

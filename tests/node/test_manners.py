@@ -120,3 +120,12 @@ async def test_alone_every_device_ends_with_a_model_of_its_own_and_none_travels(
     for name in NAMES:
         with torch.no_grad():
             assert (cluster.nodes[name].model(inputs).argmax(1) == labels).float().mean().item() > 0.8
+
+
+@virtual_time
+async def test_who_trains_alone_tells_nobody_of_his_rounds() -> None:
+    cluster = Cluster("ada")
+    cluster.add("ada", blobs(), members_min=1)
+    await cluster.train()
+    expect_one_model(cluster)
+    assert not [message for message in cluster.hub.messages("ada") if isinstance(message, Offer)]

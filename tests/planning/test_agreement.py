@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from crowd.planning import events
-from crowd.planning.ack import Progress
+from crowd.planning.ack import Ack, Progress
 from crowd.planning.agreement import next_deadline_us, step
 from crowd.planning.policy import decide
 from crowd.planning.profile import Share
@@ -201,6 +201,110 @@ def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> No
     state = after(connected(), events.Tick(), 2 * SECOND_US)
     assert state.promise is not None
     assert state.active is None
+
+
+def lonely(own: State, now_us: int) -> State:
+    """After an own heartbeat has come back, and a promise was given to a `b` that says nothing."""
+    beat = events.BeatHeard(device=own.me, life=own.own.life, view_digest=b"", generation=0)
+    state = after(own, beat, now_us)
+    return after(state, events.Tick(), now_us + 2 * SECOND_US)
+
+
+def test_who_has_buried_the_living_is_more_patient_afterwards_and_not_for_ever() -> None:
+    profile = make_profile("b")
+    state = after(connected(), events.Learned(profiles=(profile,)), 0)
+    patience_s = []
+    for incarnation in range(2, 7):
+        state = lonely(state, state.now_us)
+        assert state.promise is not None
+        given_us = state.promise.given_us
+        while state.view.is_living(profile.device):
+            beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=0)
+            state = after(after(state, beat, state.now_us), events.Tick(), state.now_us + SECOND_US)
+        patience_s.append((state.now_us - given_us) // SECOND_US)
+        profile = attrs.evolve(profile, life=attrs.evolve(profile.life, incarnation=incarnation))
+        state = after(state, events.Learned(profiles=(profile,)), state.now_us)
+    assert patience_s == [10, 20, 40, 80, 160]
+    assert state.ack_patience_us == 320 * SECOND_US
+    assert after(state, events.Tick(), state.now_us + 601 * SECOND_US).ack_patience_us == 160 * SECOND_US
+    assert after(state, events.Tick(), state.now_us + 3601 * SECOND_US).ack_patience_us == 10 * SECOND_US
+
+
+@pytest.mark.parametrize(("boot", "patience_s"), [(b"b", 20), (b"another start", 10)])
+def test_only_who_was_alive_was_buried_by_mistake(boot: bytes, patience_s: int) -> None:
+    profiles = tuple(make_profile(name) for name in "bc")
+    state = lonely(after(connected(), events.Learned(profiles=profiles), 0), 0)
+    state = after(state, events.Tick(), 12 * SECOND_US)
+    assert {profile.device for profile in profiles} == state.view.buried.keys()
+    for profile in profiles:  # both at once are one mistake
+        newer = attrs.evolve(profile, life=Life(incarnation=2, boot=boot if boot != b"b" else profile.life.boot))
+        state = after(state, events.Learned(profiles=(newer,)), 13 * SECOND_US)
+    assert state.ack_patience_us == patience_s * SECOND_US
+
+
+def test_an_owner_may_be_silent_for_longer_where_the_living_were_buried() -> None:
+    profile = make_profile("b")
+    state = lonely(after(connected(), events.Learned(profiles=(profile,)), 0), 0)
+    state = attrs.evolve(state, mistakes=1, mistaken_us=2 * SECOND_US)
+    silent = events.OwnerSilent(device=profile.device)
+    for second in (3, 7, 12):
+        state = after(state, silent, second * SECOND_US)
+        assert state.view.is_living(profile.device)
+    assert not after(state, silent, 13 * SECOND_US).view.is_living(profile.device)
+
+
+def when_said(state: State, heard: events.Event, kind: type, until_s: int) -> list[int]:
+    """The seconds in which `kind` follows from `heard`, which is heard four times in each."""
+    seconds = []
+    for quarter in range(4 * until_s):
+        state, effects = step(state, heard, decision_of, now_us=3 * SECOND_US + quarter * SECOND_US // 4)
+        seconds += [quarter // 4 for effect in effects if isinstance(effect, kind)]
+    return seconds
+
+
+@pytest.mark.parametrize("by", ["ack", "beat"])
+def test_what_has_no_effect_is_said_again_less_and_less_often(by: str) -> None:
+    profile = make_profile("b")
+    state = after(connected(), events.Learned(profiles=(profile,), buried={profile.device: profile.life}), 0)
+    ack = Ack(
+        device=profile.device,
+        life=profile.life,
+        generation=1,
+        view_digest=b"",
+        plan_digest=b"",
+        progress=Progress(run=1),
+    )
+    beat = events.BeatHeard(device=profile.device, life=profile.life, view_digest=b"", generation=1)
+    heard = events.AckHeard(ack=ack) if by == "ack" else beat
+    assert when_said(state, heard, events.SendView, 120) == [0, 1, 3, 7, 15, 31, 63, 95]
+    newer = attrs.evolve(profile, life=Life(incarnation=2, boot=b"b"))
+    state = after(state, events.Learned(profiles=(newer,)), 0)
+    assert when_said(state, heard, events.SendView, 10) == [], "it has begun another life: it knows"
+
+
+def test_an_answer_makes_the_next_question_an_early_one_again() -> None:
+    state = connected()
+    stranger = events.BeatHeard(
+        device=DeviceId("b"), life=Life(incarnation=1, boot=b"b"), view_digest=b"", generation=1
+    )
+    assert when_said(state, stranger, events.AskView, 20) == [0, 1, 3, 7, 15]
+    for second in range(4):
+        state = after(state, stranger, 3 * SECOND_US + second * SECOND_US)
+    state = after(state, events.Learned(source=stranger.device), 7 * SECOND_US)
+    asked = state.asked[stranger.device]
+    assert asked.again_us(state.timing) == asked.at_us + SECOND_US
+
+
+def test_only_those_who_would_watch_a_buried_device_tell_it() -> None:
+    profiles = tuple(make_profile(name) for name in "abcdef")
+    dead = profiles[1]
+    beat = events.BeatHeard(device=dead.device, life=dead.life, view_digest=b"", generation=1)
+    tellers = []
+    for own in profiles[:1] + profiles[2:]:
+        state = connected(own.device)
+        state = after(state, events.Learned(profiles=profiles, buried={dead.device: dead.life}), 0)
+        tellers += [own.device] * len(when_said(state, beat, events.SendView, 1))
+    assert tellers == ["c", "d", "e"]
 
 
 def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:

@@ -27,7 +27,7 @@ KILLED_BY: Mapping[str, int] = {
     "each device decides for itself when the run is over": 3,
     "who falls far behind waits for ever": 211,
     "who asks for a slice that nobody keeps is told to wait": 2896,
-    "what an owner did not take is lost": 1,
+    "what an owner did not take is lost": 5,
     "what an owner took is sent again": 1,
     "a residual outlives the state that it belongs to": 0,
     "an abandoned round leaves a trace": 34,

@@ -6,7 +6,7 @@ from tests.simulation import soak
 from tests.simulation.play import play
 from tests.simulation.scenario import KNOWN_SEEDS, FaultKind, draw
 
-SEEDS = range(KNOWN_SEEDS - 150, KNOWN_SEEDS + 150)
+SEEDS = range(KNOWN_SEEDS - 100, KNOWN_SEEDS + 100)
 
 
 def test_no_scenario_breaks_a_promise() -> None:

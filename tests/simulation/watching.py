@@ -155,14 +155,15 @@ def watched(watcher: Watcher) -> Iterator[None]:
             watcher.actor_began(device(), self)
 
         def _handed_out(self, message: DataMoverMessage) -> None:
-            active = self._rounds.active
             match message:
-                case SendCargo(cargo=MergedSlice() as header, data=data) if active is not None:
-                    watcher.published(device(), active.plan, header, data)
                 case SendCargo(cargo=Contribution() as header, data=data):
                     watcher.travelled(device(), header, data)
                 case _:
                     pass
+
+        async def _tell_merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+            watcher.published(device(), active.plan, header, data)
+            await super()._tell_merged(active, header, data)
 
         async def _contribute(self, generation: int, number: int) -> None:
             active, shift = self._rounds.active, self._shift

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,10 +46,15 @@ class NodeProcess:
         self._unread.put(None)
 
     def wait_for(self, wanted: Callable[[str], bool]) -> str:
-        while (line := self._unread.get(timeout=PATIENCE_S)) is not None:
-            if wanted(line):
-                return line
-        raise AssertionError(f"{self.name} ended without it:\n" + "".join(self.lines[-30:]))
+        """The next line that is `wanted`, if it comes before all patience is spent, however much else is said."""
+        until_s = time.monotonic() + PATIENCE_S
+        try:
+            while (line := self._unread.get(timeout=max(0.0, until_s - time.monotonic()))) is not None:
+                if wanted(line):
+                    return line
+        except queue.Empty:
+            pass
+        raise AssertionError(f"{self.name} did not say it:\n" + "".join(self.lines[-30:]))
 
     def wait_for_round(self, number: int) -> None:
         self.wait_for(lambda line: "round_complete" in line and f"round={number} " in f"{line.strip()} ")
