@@ -43,7 +43,7 @@ from crowd.planning.events import (
 )
 from crowd.planning.plan import Member
 from crowd.planning.profile import Profile, Share
-from crowd.planning.standing import Active, Decide, Promise, Said, State
+from crowd.planning.standing import Active, Burial, Decide, Promise, Said, State, Vote
 from crowd.planning.view import View
 from crowd.units import SECOND_US, DeviceId, Life
 
@@ -119,6 +119,7 @@ def _take_in(turn: _Turn, event: Event) -> bool:
             turn.set(offline=known)
         case ProbeAnswered(device=device, life=life):
             suspect = turn.state.view.profiles.get(device)
+            _note_late_answer(turn, device, life, None)
             if not _is_told_of_burial(turn, device, life) and suspect is not None and life >= suspect.life:
                 _alive(turn, device)
         case ViewRequested():
@@ -227,8 +228,6 @@ def _merge(turn: _Turn, profiles: tuple[Profile, ...], buried: Mapping[DeviceId,
     for device, (known, profile) in lives.items():
         if profile is not None and (known is None or known.life != profile.life):
             fresh.add(device)
-        if known is None and profile is not None and device in state.buried_us:
-            _notice_return(turn, device, alive=profile.life.boot == before.profiles[device].life.boot)
     heard_us = {**state.heard_us, **dict.fromkeys(fresh, now)}
     probes_us = {device: due for device, due in state.probes_us.items() if device not in fresh}
     turn.set(changed_us=now, heard_us=_of_living(heard_us, after), probes_us=_of_living(probes_us, after))
@@ -448,19 +447,21 @@ def _bury_the_overdue(turn: _Turn) -> None:
         if state.now_us >= due_us:
             _bury(turn, device, "it did not answer")
     if state.promise is not None and state.now_us - state.promise.given_us >= state.ack_patience_us:
+        awaited = (state.promise.ack.generation, state.promise.ack.view_digest)
         for device in tuple(_missing_acks(state)):
-            _bury(turn, device, "it did not agree to the plan")
+            _bury(turn, device, "it did not agree to the plan", awaited)
 
 
-def _bury(turn: _Turn, device: DeviceId, reason: str) -> None:
+def _bury(turn: _Turn, device: DeviceId, reason: str, awaited: Vote | None = None) -> None:
     state = turn.state
     if device == state.me or not state.echoing or not state.view.is_living(device):
         return
-    buried = {device: state.view.profiles[device].life}
-    turn.set(offline=state.offline - {device}, buried_us={**state.buried_us, device: state.now_us})
-    _merge(turn, (), buried)
+    life = state.view.profiles[device].life
+    burial = Burial(life=life, at_us=state.now_us, awaited=awaited)
+    turn.set(offline=state.offline - {device}, burials={**state.burials, device: burial})
+    _merge(turn, (), {device: life})
     turn.emit(Buried(device=device, reason=reason))
-    turn.emit(PublishBurials(buried=buried))
+    turn.emit(PublishBurials(buried={device: life}))
 
 
 def _hear_of_silence(turn: _Turn, device: DeviceId) -> None:
@@ -472,15 +473,16 @@ def _hear_of_silence(turn: _Turn, device: DeviceId) -> None:
         _bury(turn, device, "its slice did not come")
 
 
-def _notice_return(turn: _Turn, device: DeviceId, *, alive: bool) -> None:
-    """One whom this device buried is back. If it is the very process, it was `alive`: everything takes longer than was
-    thought. Patience that grows with such mistakes ends them, whatever time words take (Chandra and Toueg, Unreliable
-    failure detectors for reliable distributed systems, 1996)."""
+def _note_late_answer(turn: _Turn, device: DeviceId, life: Life, answers: Vote | None) -> None:
+    """The answer that a life was buried for not giving has come, or any to a probe: this device was too impatient, for
+    everything takes longer than was thought. Patience that grows with such mistakes ends them, whatever time words take
+    (Chandra and Toueg, Unreliable failure detectors for reliable distributed systems, 1996)."""
     state = turn.state
-    turn.set(buried_us={other: at_us for other, at_us in state.buried_us.items() if other != device})
-    if alive and state.buried_us[device] >= state.mistaken_us:
-        mistakes = min(state.doublings + 1, state.timing.doublings_max)
-        turn.set(mistakes=mistakes, mistaken_us=state.now_us)
+    burial = state.burials.get(device)
+    if burial is None or burial.life != life or burial.awaited != answers or burial.at_us <= state.mistaken_us:
+        return
+    mistakes = min(state.doublings + 1, state.timing.doublings_max)
+    turn.set(mistakes=mistakes, mistaken_us=state.now_us)
 
 
 # --- promises ---------------------------------------------------------------------------------------------------------
@@ -502,6 +504,7 @@ def _hear_ack(turn: _Turn, ack: Ack) -> None:
         turn.set(generation_known=max(state.generation_known, ack.generation))
         return
     profile = state.view.profiles.get(ack.device)
+    _note_late_answer(turn, ack.device, ack.life, (ack.generation, ack.view_digest))
     if not _is_told_of_burial(turn, ack.device, ack.life) and (profile is None or ack.life > profile.life):
         _ask(turn, ack.device)
     known = state.acks.get(ack.device)

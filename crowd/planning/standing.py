@@ -1,7 +1,7 @@
 """What one device knows and has promised in the agreement: `State`, and what it is made of.
 
 Layout: `Timing`, `Decision`, `Active` (the plan that runs), `Promise` (the last ack given), `Said` (when to say a thing
-again), `State`.
+again), `Burial`, `State`.
 """
 
 import bisect
@@ -14,7 +14,7 @@ from crowd.planning.ack import Ack, Progress
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
 from crowd.planning.view import View
-from crowd.units import SECOND_US, DeviceId
+from crowd.units import SECOND_US, DeviceId, Life
 
 WATCHED = 3
 """How many devices watch each heartbeat: the next IDs of the view."""
@@ -34,6 +34,8 @@ class Timing:
     again_us: int = SECOND_US
     """What had no effect is said again after so long at first, then after twice as long each time."""
     doublings_max: int = 5
+    owner_doublings_max: int = 2
+    """Of the patience with silent owners: whether more of it would have helped is not known there."""
     repeat_us: int = 300 * SECOND_US
     """A promise is said again after so long, whatever happens."""
     repeat_each_us: int = 10 * SECOND_US
@@ -101,6 +103,16 @@ class Said:
         return timing.again_us << min(self.times, timing.doublings_max)
 
 
+@attrs.frozen(kw_only=True)
+class Burial:
+    """Whom this device buried, and what it had waited for in vain."""
+
+    life: Life
+    at_us: int
+    awaited: Vote | None = None
+    """The promise that was to be answered; `None` for an answer to a probe, or a slice."""
+
+
 @attrs.frozen(kw_only=True, slots=False)
 class State:
     """All that one device knows. Begin with `State(own=..., progress=...)`; nothing is published before `Connected`.
@@ -137,10 +149,10 @@ class State:
     offline: frozenset[DeviceId] = frozenset()
     probes_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
     """When each suspect's answer is overdue."""
-    buried_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
-    """When this device itself buried others."""
+    burials: Mapping[DeviceId, Burial] = attrs.field(factory=dict)
+    """The last of each other device by this one."""
     mistakes: int = 0
-    """How often those came back who had been alive: all of one time count once."""
+    """How often it turned out that more patience would have spared a life: all of one time count once."""
     mistaken_us: int = 0
     """When the last such mistake was noticed."""
     silent_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
@@ -210,11 +222,12 @@ class State:
     @property
     def owner_patience_us(self) -> int:
         """How long a silent owner may go on being silent, after that was first reported."""
-        return (self.timing.ack_patience_us << self.doublings) - self.timing.ack_patience_us
+        doublings = min(self.doublings, self.timing.owner_doublings_max)
+        return (self.timing.ack_patience_us << doublings) - self.timing.ack_patience_us
 
     @property
     def doublings(self) -> int:
-        """How often the usual patience is doubled: more where this device has buried the living."""
+        """How often the usual patience is doubled, after this device has been too impatient."""
         forgiven = (self.now_us - self.mistaken_us) // self.timing.return_max_us
         return max(0, self.mistakes - forgiven)
 

@@ -9,7 +9,7 @@ from crowd.planning import events
 from crowd.planning.ack import Ack, Progress
 from crowd.planning.agreement import next_deadline_us, step
 from crowd.planning.policy import decide
-from crowd.planning.profile import Share
+from crowd.planning.profile import Profile, Share
 from crowd.planning.standing import Decision, State
 from crowd.planning.view import View, plan_digest
 from crowd.units import SECOND_US, DeviceId, Life
@@ -203,54 +203,91 @@ def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> No
     assert state.active is None
 
 
-def lonely(own: State, now_us: int) -> State:
-    """After an own heartbeat has come back, and a promise was given to a `b` that says nothing."""
-    beat = events.BeatHeard(device=own.me, life=own.own.life, view_digest=b"", generation=0)
-    state = after(own, beat, now_us)
-    return after(state, events.Tick(), now_us + 2 * SECOND_US)
+def waiting_for(*profiles: Profile) -> State:
+    """A promise was given, an own heartbeat has come back, and the others say nothing."""
+    state = after(connected(), events.Learned(profiles=profiles), 0)
+    return after(echoed(state, 0), events.Tick(), 2 * SECOND_US)
 
 
-def test_who_has_buried_the_living_is_more_patient_afterwards_and_not_for_ever() -> None:
+def echoed(state: State, now_us: int) -> State:
+    beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=0)
+    return after(state, beat, now_us)
+
+
+def answer_of(profile: Profile, state: State) -> events.AckHeard:
+    """The ack for which `state` waits."""
+    assert state.promise is not None
+    ack = attrs.evolve(state.promise.ack, device=profile.device, life=profile.life)
+    return events.AckHeard(ack=ack)
+
+
+def bury(state: State, device: DeviceId) -> tuple[State, int]:
+    """Hear its heartbeats until `device` is buried all the same, and how many seconds after the promise that is."""
+    assert state.promise is not None
+    given_us = state.promise.given_us
+    while (profile := state.view.living_profile(device)) is not None:
+        beat = events.BeatHeard(device=device, life=profile.life, view_digest=b"", generation=0)
+        state = after(echoed(state, state.now_us), beat, state.now_us + SECOND_US)
+    return state, (state.now_us - given_us) // SECOND_US
+
+
+def test_who_was_too_impatient_is_more_patient_afterwards_and_not_for_ever() -> None:
     profile = make_profile("b")
-    state = after(connected(), events.Learned(profiles=(profile,)), 0)
+    state = waiting_for(profile)
     patience_s = []
     for incarnation in range(2, 7):
-        state = lonely(state, state.now_us)
-        assert state.promise is not None
-        given_us = state.promise.given_us
-        while state.view.is_living(profile.device):
-            beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=0)
-            state = after(after(state, beat, state.now_us), events.Tick(), state.now_us + SECOND_US)
-        patience_s.append((state.now_us - given_us) // SECOND_US)
+        answer = answer_of(profile, state)
+        state, waited_s = bury(state, profile.device)
+        patience_s.append(waited_s)
+        state = after(after(state, answer, state.now_us), answer, state.now_us)
         profile = attrs.evolve(profile, life=attrs.evolve(profile.life, incarnation=incarnation))
         state = after(state, events.Learned(profiles=(profile,)), state.now_us)
+        state = after(echoed(state, state.now_us), events.Tick(), state.now_us + 2 * SECOND_US)
     assert patience_s == [10, 20, 40, 80, 160]
     assert state.ack_patience_us == 320 * SECOND_US
     assert after(state, events.Tick(), state.now_us + 601 * SECOND_US).ack_patience_us == 160 * SECOND_US
     assert after(state, events.Tick(), state.now_us + 3601 * SECOND_US).ack_patience_us == 10 * SECOND_US
 
 
-@pytest.mark.parametrize(("boot", "patience_s"), [(b"b", 20), (b"another start", 10)])
-def test_only_who_was_alive_was_buried_by_mistake(boot: bytes, patience_s: int) -> None:
-    profiles = tuple(make_profile(name) for name in "bc")
-    state = lonely(after(connected(), events.Learned(profiles=profiles), 0), 0)
-    state = after(state, events.Tick(), 12 * SECOND_US)
-    assert {profile.device for profile in profiles} == state.view.buried.keys()
-    for profile in profiles:  # both at once are one mistake
-        newer = attrs.evolve(profile, life=Life(incarnation=2, boot=boot if boot != b"b" else profile.life.boot))
-        state = after(state, events.Learned(profiles=(newer,)), 13 * SECOND_US)
-    assert state.ack_patience_us == patience_s * SECOND_US
+def test_who_would_not_have_answered_was_not_waited_for_too_shortly() -> None:
+    profile, other = make_profile("b"), make_profile("c")
+    state = waiting_for(profile, other)
+    wrong = answer_of(profile, state)
+    state, _ = bury(state, profile.device)
+    assert not state.view.is_living(other.device)
+    earlier = events.AckHeard(ack=attrs.evolve(wrong.ack, generation=wrong.ack.generation - 1))
+    for late in (earlier, events.ProbeAnswered(device=profile.device, life=profile.life)):
+        state = after(state, late, state.now_us)
+    newer = attrs.evolve(profile, life=attrs.evolve(profile.life, incarnation=2))
+    state = after(state, events.Learned(profiles=(newer,)), state.now_us)
+    assert state.ack_patience_us == 10 * SECOND_US
+    for late in (answer_of(other, waiting_for(profile, other)), answer_of(profile, waiting_for(profile, other))):
+        state = after(state, late, state.now_us)
+    assert state.ack_patience_us == 20 * SECOND_US, "two who were buried at once are one mistake"
 
 
-def test_an_owner_may_be_silent_for_longer_where_the_living_were_buried() -> None:
+def test_a_late_answer_to_a_probe_makes_probes_wait_longer() -> None:
     profile = make_profile("b")
-    state = lonely(after(connected(), events.Learned(profiles=(profile,)), 0), 0)
-    state = attrs.evolve(state, mistakes=1, mistaken_us=2 * SECOND_US)
+    state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)
+    assert state.active is not None
+    state = after(state, events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US)
+    assert state.probes_us == {profile.device: 5 * SECOND_US}
+    state = after(echoed(state, 4 * SECOND_US), events.Tick(), 5 * SECOND_US)
+    assert not state.view.is_living(profile.device)
+    state = after(state, events.ProbeAnswered(device=profile.device, life=profile.life), 6 * SECOND_US)
+    assert state.probe_patience_us == 4 * SECOND_US
+
+
+def test_an_owner_may_be_silent_for_longer_after_such_a_mistake() -> None:
+    profile = make_profile("b")
     silent = events.OwnerSilent(device=profile.device)
-    for second in (3, 7, 12):
-        state = after(state, silent, second * SECOND_US)
-        assert state.view.is_living(profile.device)
-    assert not after(state, silent, 13 * SECOND_US).view.is_living(profile.device)
+    assert not after(waiting_for(profile), silent, 3 * SECOND_US).view.is_living(profile.device)
+    for mistakes, patience_s in ((1, 10), (2, 30), (5, 30)):
+        state = attrs.evolve(waiting_for(profile), mistakes=mistakes, mistaken_us=2 * SECOND_US)
+        for second in (3, 3 + patience_s - 1):
+            state = after(echoed(state, second * SECOND_US), silent, second * SECOND_US)
+            assert state.view.is_living(profile.device)
+        assert not after(state, silent, (3 + patience_s) * SECOND_US).view.is_living(profile.device)
 
 
 def when_said(state: State, heard: events.Event, kind: type, until_s: int) -> list[int]:
