@@ -1,0 +1,30 @@
+"""The runs that are published beside the comparison's table."""
+
+from pathlib import Path
+
+from crowd.bench.cells import read_entry, write_entry
+from examples.published_runs import pack, unpack
+from tests.bench.runs import entry, run
+
+
+def test_published_runs_come_back_as_they_were_and_take_no_place_of_others(tmp_path: Path) -> None:
+    cache, archive, elsewhere = tmp_path / "cache", tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
+    known = {name: entry(run(name, 2.0)) for name in ("ours", "theirs", "forgotten")}
+    for name, of in known.items():
+        write_entry(cache / f"{name}.json", of)
+    (cache / "broken.json").write_text("{")
+    assert pack(archive, cache, [known["ours"].run, known["theirs"].run]) == 2
+    write_entry(elsewhere / "theirs.json", entry(run("theirs", 9.0)))
+    assert unpack(archive, elsewhere) == 1
+    assert read_entry(elsewhere / "ours.json") == known["ours"]
+    assert read_entry(elsewhere / "theirs.json") == entry(run("theirs", 9.0))
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["ours.json", "theirs.json"]
+
+
+def test_the_same_runs_make_the_same_archive(tmp_path: Path) -> None:
+    archives = []
+    for copy in ("one", "two"):
+        write_entry(tmp_path / copy / "run.json", entry(run("ours", 2.0)))
+        pack(tmp_path / f"{copy}.tar.xz", tmp_path / copy, [run("ours", 2.0)])
+        archives.append((tmp_path / f"{copy}.tar.xz").read_bytes())
+    assert archives[0] == archives[1]
