@@ -22,7 +22,7 @@ class Pipe:
 
     def free_at_s(self, ready_at_s: float) -> float:
         """When a thing that is ready at `ready_at_s` would begin to cross, after all that was put before."""
-        return max(self._free_at_s, ready_at_s)
+        return ready_at_s if ready_at_s > self._free_at_s else self._free_at_s
 
     def put(self, takes_s: float, *, ready_at_s: float) -> float:
         """When it will have crossed."""
@@ -139,4 +139,6 @@ class Route:
 
     def delay_s(self) -> float:
         """How long after it left a thing arrives."""
-        return sum(link.delay_s(self._chance) for link in (self._own, self._host) if link is not None)
+        own_s = 0.0 if self._own is None else self._own.delay_s(self._chance)
+        host_s = 0.0 if self._host is None else self._host.delay_s(self._chance)
+        return own_s + host_s

@@ -52,13 +52,15 @@ class SubscriberQueue:
         self._arrival = arrival
         self._chance = chance
         self._dropped = dropped
+        self._nobodys = contextvars.Context()
         self._held: list[tuple[float, int, Message]] = []
         """A heap by the time from which on each may go, and by the order in which they came."""
         self._came = 0
         self._coming: deque[tuple[float, Message]] = deque()
         """With the times of their arrival: in order, as TCP keeps it."""
-        self._woken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] = self._loop.create_future()
+        """Of the one who waits now, or waited last."""
 
     def put(self, message: Message, mishaps: Mishaps) -> None:
         if self._befalls(mishaps.lost):
@@ -73,10 +75,10 @@ class SubscriberQueue:
         if self._has_arrived():
             await anyio.lowlevel.checkpoint()
             return
-        self._woken.clear()
+        self._woken = self._loop.create_future()
         if self._coming:
             self._wake_at(self._coming[0][0])
-        await self._woken.wait()
+        await self._woken
 
     def arrived(self) -> Message | None:
         """The next message that has arrived, or `None`; it stays until `take`."""
@@ -95,7 +97,8 @@ class SubscriberQueue:
 
     def wake(self) -> None:
         """Whoever waits is to look again."""
-        self._woken.set()
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     def _enter(self, message: Message, held_up_s: float) -> None:
         if len(self._held) + len(self._coming) >= self._size:
@@ -129,11 +132,11 @@ class SubscriberQueue:
         self._coming.append((arrives_at_s, message))
 
     def _wake_at(self, time_s: float) -> None:
-        self._call_at(time_s, self._woken.set)
+        self._call_at(time_s, self.wake)
 
     def _call_at(self, time_s: float, action: Callable[[], None]) -> None:
         """In a context of its own: no simulated process owns this timer."""
-        self._loop.call_at(time_s, action, context=contextvars.Context())
+        self._loop.call_at(time_s, action, context=self._nobodys)
 
     def _has_arrived(self) -> bool:
         return bool(self._coming) and self._coming[0][0] <= self._loop.time()

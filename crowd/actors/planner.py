@@ -161,8 +161,8 @@ class Planner(Actor[PlannerMessage]):
                 return self._has_noted(events.AckHeard(ack=ack))
             case inbox.Heard(sender=sender, message=messages.Beat() as beat):
                 return self._has_noted(_beat_heard(sender, beat))
-            case inbox.StatusSeen(device=device, online=online) if self._state is not None:
-                return online == (device not in self._state.offline)
+            case inbox.StatusSeen(device=device, online=online):
+                return self._has_noted(events.StatusHeard(device=device, online=online))
             case _:
                 return False
 
@@ -211,7 +211,7 @@ class Planner(Actor[PlannerMessage]):
         match heard.message:
             case messages.AckMessage(ack=ack):
                 if ack.device == sender:
-                    await self._step_or_note(events.AckHeard(ack=ack))
+                    await self._step(events.AckHeard(ack=ack))
             case messages.ProfileMessage(profile=profile):
                 if profile.device == sender:
                     known = self._envelopes.get(sender)
@@ -219,7 +219,7 @@ class Planner(Actor[PlannerMessage]):
                         self._envelopes[sender] = (profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.Beat() as beat:
-                await self._step_or_note(_beat_heard(sender, beat))
+                await self._step(_beat_heard(sender, beat))
             case messages.Burials(lives=lives):
                 await self._step(events.Learned(buried=lives, source=sender))
             case messages.ViewReply(buried=buried):
@@ -238,13 +238,14 @@ class Planner(Actor[PlannerMessage]):
             case _:
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
 
-    async def _step_or_note(self, heard: events.AckHeard | events.BeatHeard) -> None:
-        if not self._has_noted(heard):
-            await self._step(heard)
-
-    def _has_noted(self, heard: events.AckHeard | events.BeatHeard) -> bool:
+    def _has_noted(self, heard: agreement.Notable | events.BeatHeard) -> bool:
         """Whether nothing else is to be done about it, and nothing due earlier than it was."""
-        noted = None if self._state is None else agreement.note(self._state, heard, now_us=now_us())
+        if self._state is None:
+            return False
+        if isinstance(heard, events.BeatHeard):
+            noted = agreement.note_beat(self._state, heard, now_us=now_us())
+        else:
+            noted = agreement.note(self._state, heard)
         if noted is None:
             return False
         if self._due_state is self._state:
@@ -299,7 +300,8 @@ class Planner(Actor[PlannerMessage]):
         if self._state is None:
             self._early.append(event)
             return
-        time_us = max(now_us(), min(at_least_us or 0, now_us() + 1_000))
+        now = now_us()
+        time_us = max(now, min(at_least_us or 0, now + 1_000))
         while True:
             try:
                 stepped = agreement.step(self._state, event, self._decide, now_us=time_us)

@@ -51,6 +51,7 @@ _STRICTNESS = {Share.RAW: 0, Share.FEATURES: 1, Share.NEVER: 2}
 
 T = TypeVar("T")
 Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
+Notable: TypeAlias = AckHeard | StatusHeard
 
 
 class _Turn:
@@ -70,9 +71,10 @@ class _Turn:
 
 def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     """The state after `event` at `now_us`, and what is to be done, in this order. Pure; time never runs backwards."""
-    if isinstance(event, AckHeard | BeatHeard) and (noted := note(state, event, now_us=now_us)) is not None:
-        return noted, ()
-    turn = _Turn(state.having(now_us=max(now_us, state.now_us)), decide)
+    now_us = max(now_us, state.now_us)
+    if isinstance(event, Notable) and (noted := note(state, event)) is not None:
+        return noted.having(now_us=now_us), ()
+    turn = _Turn(state.having(now_us=now_us), decide)
     round_complete = _take_in(turn, event)
     _rise_above(turn)
     _watch(turn)
@@ -84,17 +86,21 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     return turn.state, tuple(turn.effects)
 
 
-def note(state: State, heard: AckHeard | BeatHeard, *, now_us: int) -> State | None:
-    """The state after an ack from which nothing follows but that there is one less to wait for, or after a heartbeat
-    that says nothing new: nearly all that a large cluster says. Nothing is due earlier than before. `None` if it is for
-    `step` to see what follows."""
-    now_us = max(now_us, state.now_us)
+def note(state: State, heard: Notable) -> State | None:
+    """The state after an ack from which nothing follows but that there is one less to wait for, or after it was said
+    that somebody is online who was: nearly all that a large cluster says. Nothing is due earlier than before. `None` if
+    it is for `step` to see what follows."""
     if isinstance(heard, AckHeard):
-        if _follows_nothing(state, heard.ack):
-            return state.having(now_us=now_us, **_noted(state, heard.ack))
-    elif _says_nothing_new(state, heard):
-        return state.having(now_us=now_us, heard_us={**state.heard_us, heard.device: now_us})
-    return None
+        return state.having(**_noted(state, heard.ack)) if _follows_nothing(state, heard.ack) else None
+    return state if heard.online == (heard.device not in state.offline) else None
+
+
+def note_beat(state: State, beat: BeatHeard, *, now_us: int) -> State | None:
+    """The same for a heartbeat that says nothing new."""
+    if not _says_nothing_new(state, beat):
+        return None
+    now_us = max(now_us, state.now_us)
+    return state.having(now_us=now_us, heard_us={**state.heard_us, beat.device: now_us})
 
 
 def _take_in(turn: _Turn, event: Event) -> bool:
@@ -491,8 +497,8 @@ def _note_late_answer(turn: _Turn, device: DeviceId, life: Life, answers: Vote |
 def _matches(theirs: Ack | None, mine: Ack, life: Life) -> bool:
     return (
         theirs is not None
-        and theirs.life == life
         and theirs.generation == mine.generation
+        and theirs.life == life
         and theirs.view_digest == mine.view_digest
         and theirs.plan_digest == mine.plan_digest
     )
@@ -527,13 +533,11 @@ def _noted(state: State, ack: Ack) -> dict[str, Any]:
 
 def _follows_nothing(state: State, ack: Ack) -> bool:
     """Whether a member only says again what is known, or gives a first matching ack while others are still missing."""
-    promise = state.promise
-    if promise is None or not state.view.is_living(ack.device):
-        return False
-    if not _matches(ack, promise.ack, state.view.profiles[ack.device].life):
+    promise, profile = state.promise, state.view.living_profile(ack.device)
+    if promise is None or profile is None or not _matches(ack, promise.ack, profile.life):
         return False
     known = state.acks.get(ack.device)
-    return known == ack or (_awaits_several(state, promise) and not _matches(known, promise.ack, ack.life))
+    return (_awaits_several(state, promise) and not _matches(known, promise.ack, ack.life)) or known == ack
 
 
 def _awaits_several(state: State, promise: Promise) -> bool:
@@ -624,8 +628,9 @@ def _activate(turn: _Turn) -> None:
     if state.active is not None and state.active.generation >= promise.ack.generation:
         return
     acks = {state.me: promise.ack}
+    living = state.view.ring
     for member in promise.plan.members:
-        if not state.view.is_living(member.device):
+        if member.device not in living:
             return
         if member.device == state.me:
             continue
@@ -636,7 +641,7 @@ def _activate(turn: _Turn) -> None:
         if ack is None or not _matches(ack, promise.ack, member.life):
             return
         acks[member.device] = ack
-    start = max(ack.progress for ack in acks.values())
+    start = max({ack.progress for ack in acks.values()})  # of nearly always one
     active = Active(
         generation=promise.ack.generation,
         view_digest=promise.ack.view_digest,
@@ -710,10 +715,10 @@ def _says_nothing_new(state: State, beat: BeatHeard) -> bool:
     )
 
 
-def _say(turn: _Turn) -> None:
+def _say(turn: _Turn, said: Said | None = None) -> None:
     """The promise that was given last."""
     if turn.state.promise is not None:
-        turn.set(said=Said(at_us=turn.state.now_us))
+        turn.set(said=said or Said(at_us=turn.state.now_us))
         turn.emit(PublishAck(ack=turn.state.promise.ack))
 
 
@@ -721,8 +726,7 @@ def _repeat(turn: _Turn) -> None:
     """The same once more: somebody may have missed it."""
     said = turn.state.said
     if said is not None and _may_say_again(turn.state, said):
-        _say(turn)
-        turn.set(said=_said_now(turn.state, said))
+        _say(turn, _said_now(turn.state, said))
 
 
 def _beat(turn: _Turn) -> None:

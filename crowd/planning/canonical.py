@@ -36,10 +36,10 @@ def _plain(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if (names := _fields(kind)) is not None:  # type: ignore[arg-type]  # a class is hashable, whatever mypy says
+    if (names := field_names(kind)) is not None:  # type: ignore[arg-type]  # a class is hashable, whatever mypy says
         return [_plain(getattr(value, name)) for name in names]
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return value if _PLAIN.issuperset(map(type, value)) else [_plain(item) for item in value]
     if hasattr(value, "value"):
         return value.value
     return value
@@ -49,6 +49,6 @@ _PLAIN = frozenset({int, bool, str, bytes, type(None)})
 
 
 @functools.cache
-def _fields(kind: type) -> tuple[str, ...] | None:
-    """Of an attrs class."""
+def field_names(kind: type) -> tuple[str, ...] | None:
+    """Of an attrs class, in order; `None` of any other."""
     return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else None

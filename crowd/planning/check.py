@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from numbers import Number
 from typing import Any
 
-import attrs
-
 from crowd.errors import BadConfig
+from crowd.planning.canonical import field_names
 from crowd.planning.estimate import memory_needed_bytes
 from crowd.planning.plan import PPM, Consistency, Plan
 from crowd.planning.profile import Profile, Share, TaskFacts
@@ -66,21 +65,23 @@ def _form(plan: Plan) -> Iterator[str]:
         yield f"{number!r} is no count"
 
 
-def _no_counts(value: object) -> Iterator[object]:
+def _no_counts(plan: Plan) -> Iterator[object]:
     """The numbers in it that are no counts; a life's and the seed need not be."""
-    kind = type(value)
-    if kind is int:
-        if value < 0:  # type: ignore[operator]
+    unseen: list[object] = [plan]
+    while unseen:
+        value = unseen.pop()
+        kind = type(value)
+        if kind is int:
+            if value < 0:  # type: ignore[operator]
+                yield value
+        elif isinstance(value, str | bytes):
+            pass
+        elif isinstance(value, tuple | list):
+            unseen.extend(value)
+        elif isinstance(value, Number):
             yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _no_counts(item)
-    elif isinstance(value, Number):
-        yield value
-    elif attrs.has(kind):
-        for field in attrs.fields(kind):
-            if field.name not in ("life", "seed"):
-                yield from _no_counts(getattr(value, field.name))
+        elif (names := field_names(kind)) is not None:  # type: ignore[arg-type]  # a class is hashable
+            unseen.extend(getattr(value, name) for name in names if name not in ("life", "seed"))
 
 
 def _members(plan: Plan, living: Mapping[DeviceId, Profile]) -> Iterator[str]:

@@ -5,8 +5,9 @@ order, duplication and repetition of messages do not matter.
 """
 
 import functools
+import itertools
+import operator
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import attrs
 
@@ -14,14 +15,6 @@ from crowd.planning.canonical import blake2b, canonical_array, digest
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
-
-
-def _newest(one: Mapping[DeviceId, Any], other: Mapping[DeviceId, Any], key: Any) -> dict[DeviceId, Any]:
-    merged = dict(one)
-    for device, value in other.items():
-        if device not in merged or key(value) > key(merged[device]):
-            merged[device] = value
-    return merged
 
 
 @attrs.frozen(kw_only=True)
@@ -34,15 +27,19 @@ class View:
 
     def merge(self, profiles: Iterable[Profile] = (), buried: Mapping[DeviceId, Life] | None = None) -> "View":
         """The least view that contains this one and what is given; `self` if that adds nothing."""
-        merged_profiles = dict(self.profiles)
+        newer: dict[DeviceId, Profile] = {}
         for profile in profiles:
-            known = merged_profiles.get(profile.device)
+            known = newer.get(profile.device) or self.profiles.get(profile.device)
             if known is None or profile.version > known.version:
-                merged_profiles[profile.device] = profile
-        merged_buried = _newest(self.buried, buried or {}, key=lambda life: life)
-        if merged_profiles == self.profiles and merged_buried == self.buried:
+                newer[profile.device] = profile
+        later = {
+            device: life
+            for device, life in (buried or {}).items()
+            if device not in self.buried or life > self.buried[device]
+        }
+        if not newer and not later:
             return self
-        return View(profiles=merged_profiles, buried=merged_buried)
+        return View(profiles={**self.profiles, **newer}, buried={**self.buried, **later})
 
     def living_profile(self, device: DeviceId) -> Profile | None:
         """The newest profile of a device that is not buried."""
@@ -59,23 +56,27 @@ class View:
     @functools.cached_property
     def living(self) -> tuple[Profile, ...]:
         """The newest profiles of the devices that are not buried, by ID."""
-        dead = {device for device in self.buried if device in self.profiles and not self.is_living(device)}
-        return tuple(self.profiles[device] for device in sorted(self.profiles) if device not in dead)
+        return tuple(map(self.profiles.__getitem__, self.ring))
 
     @functools.cached_property
     def ring(self) -> Mapping[DeviceId, int]:
-        """The places of the living in `living`."""
-        return {profile.device: place for place, profile in enumerate(self.living)}
+        """The places of the living in `living`, in that order."""
+        dead = {device for device in self.buried if device in self.profiles and not self.is_living(device)}
+        return dict(zip(sorted(self.profiles.keys() - dead), itertools.count()))
 
-    @functools.cached_property
+    @property
     def started(self) -> bool:
         """Whether somebody has seen the latest run start."""
-        return any(profile.started for profile in self.living if profile.run == self.run)
+        return self._latest[1]
 
-    @functools.cached_property
+    @property
     def run(self) -> int:
         """The latest of the living."""
-        return max((profile.run for profile in self.living), default=0)
+        return self._latest[0]
+
+    @functools.cached_property
+    def _latest(self) -> tuple[int, bool]:
+        return max(map(operator.attrgetter("run", "started"), self.living), default=(0, False))
 
     @functools.cached_property
     def digest(self) -> bytes:

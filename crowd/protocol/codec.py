@@ -211,7 +211,8 @@ class Opener:
     def _remember(self, sealed: Envelope) -> None:
         boots = self._seen.setdefault(sealed.header.sender, OrderedDict())
         window = boots.setdefault(sealed.life.boot, SequenceWindow())
-        boots.move_to_end(sealed.life.boot)
+        if len(boots) > 1:
+            boots.move_to_end(sealed.life.boot)
         if len(boots) > BOOTS_MAX:
             boots.popitem(last=False)
         # The broker keeps a retained message and may hand it out after any number of later ones.

@@ -7,7 +7,7 @@ import pytest
 
 from crowd.planning import events
 from crowd.planning.ack import Ack, Progress
-from crowd.planning.agreement import note, step
+from crowd.planning.agreement import note_beat, step
 from crowd.planning.plan import Plan
 from crowd.planning.standing import WATCHED, Decision, Promise, State
 from crowd.planning.view import View, plan_digest
@@ -100,7 +100,7 @@ def test_a_heartbeat_that_says_nothing_new_says_only_that_its_sender_lives(
     )
     state = attrs.evolve(state, **{"promise": _promise(mine), "generation_known": 1, **of_state})
     beat = events.BeatHeard(device=NAMES[1], life=life, view_digest=state.view.digest, generation=1)
-    noted = note(state, attrs.evolve(beat, **changed), now_us=7)
+    noted = note_beat(state, attrs.evolve(beat, **changed), now_us=7)
     says_nothing_new = not changed and not of_state
     assert noted == (
         attrs.evolve(state, now_us=7, heard_us={**state.heard_us, NAMES[1]: 7}) if says_nothing_new else None

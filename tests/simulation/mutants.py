@@ -91,7 +91,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             agreement,
             "_activate",
             (
-                "max(ack.progress for ack in acks.values())",
+                "max({ack.progress for ack in acks.values()})",
                 "max((ack.progress for ack in acks.values()), key=lambda progress: progress.round)",
             ),
         ),
