@@ -29,7 +29,8 @@ demo: .venv/ready
 
 test: .venv/ready
 	@./setup.sh packages
-	.venv/bin/pytest
+	.venv/bin/pytest -m "not alone" --numprocesses logical --dist worksteal
+	.venv/bin/pytest -m alone
 
 check: .venv/ready
 	.venv/bin/ruff format --check

@@ -10,6 +10,8 @@ import pytest
 from tests.support.mosquitto import Mosquitto
 from tests.support.processes import NAMES, Home, NodeProcess
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Home]:

@@ -29,6 +29,8 @@ from tests.support.processes import NAMES, Home
 from tests.support.recording import Lifetime, Recording, listening
 from tests.support.replay import replay
 
+pytestmark = pytest.mark.alone
+
 TASK = "tests.support.endless_digits:task"
 FAST_LINKS = "uplink_mbps = 1000\ndownlink_mbps = 1000\n"
 """So that training together is worth it, even for a network this small."""

@@ -312,7 +312,7 @@ class DataMover(Actor[DataMoverMessage]):
                     address = Address(
                         channel=Channel.BLOB, source=self._me, destination=destination, name=transfer, chunk=index
                     )
-                    self._link.outbox.put(Outgoing(address=address, payload=data), bulk=True)
+                    self._link.outbox.put(Outgoing(address=address, payload=data, says=address), bulk=True)
                 case SendWant(destination=destination, want=want):
                     self._publish(self._address(destination), want)
                 case SendDone(destination=destination, done=done):

@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 
 import anyio
@@ -18,6 +18,9 @@ BACKOFF_MAX_S = 5.0
 """A gateway that comes back finds its devices within seconds of each other."""
 OUTBOX_MAX = 4096
 """Beyond this the oldest bulk message is dropped: a transfer asks again for what it lacks."""
+URGENT_IN_A_ROW = 4
+"""Bulk that waits goes after so many urgent messages: what is asked for may be in it, and who asks again and again must
+not hold it up for ever."""
 FAREWELL_LIMIT_S = 1.0
 EXPIRY_S = 60
 """What has waited so long at the broker for its receiver is of no use to it any more."""
@@ -35,25 +38,26 @@ class Outgoing:
     payload: bytes | memoryview
     retain: bool = False
     says: Hashable = None
-    """Of what is urgent and says the same, only the newest leaves, in the place of the first."""
+    """Of what waits and says the same, only the newest leaves, in the place of the first."""
 
 
 class Outbox:
-    """What is to be published: urgent messages first, each kind in order, but nothing that waits is said twice."""
+    """What is to be published: urgent messages first, though bulk has its turn too; each kind in order, and nothing
+    that waits is said twice."""
 
     def __init__(self) -> None:
-        self._urgent: dict[Hashable, Outgoing] = {}
-        self._bulk: deque[Outgoing] = deque()
+        self._urgent: OrderedDict[Hashable, Outgoing] = OrderedDict()
+        self._bulk: OrderedDict[Hashable, Outgoing] = OrderedDict()
+        self._passed = 0
+        """Urgent messages since bulk last left."""
         self._filled = anyio.Event()
         self.dropped = 0
 
     def put(self, outgoing: Outgoing, *, bulk: bool) -> None:
-        if bulk:
-            self._bulk.append(outgoing)
-        else:
-            self._urgent[object() if outgoing.says is None else outgoing.says] = outgoing
+        queue = self._bulk if bulk else self._urgent
+        queue[object() if outgoing.says is None else outgoing.says] = outgoing
         while len(self._bulk) > OUTBOX_MAX:
-            self._bulk.popleft()
+            self._bulk.popitem(last=False)
             self.dropped += 1
         self._filled.set()
 
@@ -61,10 +65,12 @@ class Outbox:
         while not self._urgent and not self._bulk:
             self._filled = anyio.Event()
             await self._filled.wait()
-        return self.next_urgent() or self._bulk.popleft()
+        urgent = self.next_urgent() if self._passed < URGENT_IN_A_ROW or not self._bulk else None
+        self._passed = 0 if urgent is None else self._passed + 1
+        return urgent or self._bulk.popitem(last=False)[1]
 
     def next_urgent(self) -> Outgoing | None:
-        return self._urgent.pop(next(iter(self._urgent))) if self._urgent else None
+        return self._urgent.popitem(last=False)[1] if self._urgent else None
 
     def clear_urgent(self) -> None:
         """What was urgent before the connection went is not any more: state is rebuilt, the rest asked for again."""

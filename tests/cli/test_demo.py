@@ -18,6 +18,8 @@ from crowd.cli.worlds import run_processes
 from crowd.errors import BadConfig
 from tests.support.mosquitto import Mosquitto
 
+pytestmark = pytest.mark.alone
+
 FAST = (
     DemoDevice(name="fast", speed_kflops=3_000_000, mbps=1000.0),
     DemoDevice(name="slow", speed_kflops=1_000_000, mbps=1000.0),

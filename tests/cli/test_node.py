@@ -15,6 +15,8 @@ from crowd.protocol.identity import generate_key, public_line, write_key
 from crowd.units import Life, device_id
 from tests.support.mosquitto import Mosquitto
 
+pytestmark = pytest.mark.alone
+
 NAMES = ("anna", "ben")
 COMMAND = "import sys; from crowd.cli.main import main; sys.exit(main())"
 TASK = """

@@ -19,6 +19,8 @@ from devices.torch_compute import TorchCompute, local
 from tests.learning.nets import A, make_task
 from tests.support.virtual import run_virtually, virtual_time
 
+pytestmark = pytest.mark.alone
+
 FAST_KFLOPS = 10**12
 
 

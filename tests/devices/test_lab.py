@@ -38,6 +38,8 @@ from devices.lab_talk import (
 from devices.netns import Shape, parse_counters
 from devices.programs import find_program
 
+pytestmark = pytest.mark.alone
+
 V1 = [
     "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0",
     "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0",

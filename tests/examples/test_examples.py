@@ -20,6 +20,8 @@ from crowd.protocol.identity import read_members
 from crowd.units import Address, Channel, DeviceId
 from tests.support.mosquitto import Mosquitto
 
+pytestmark = pytest.mark.alone
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GATEWAY, PHONE, TABLET = DeviceId("gateway"), DeviceId("phone"), DeviceId("tablet")
 DEVICES = [GATEWAY, PHONE, TABLET]

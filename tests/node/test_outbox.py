@@ -1,6 +1,6 @@
 import anyio
 
-from crowd.actors.link import OUTBOX_MAX, Outbox, Outgoing
+from crowd.actors.link import OUTBOX_MAX, URGENT_IN_A_ROW, Outbox, Outgoing
 from crowd.units import Address, Channel
 from tests.support.virtual import virtual_time
 
@@ -20,6 +20,19 @@ async def test_what_is_urgent_goes_first_and_each_kind_in_order() -> None:
 
 
 @virtual_time
+async def test_what_is_urgent_again_and_again_does_not_hold_up_bulk_for_ever() -> None:
+    outbox = Outbox()
+    outbox.put(outgoing(b"chunk 1"), bulk=True)
+    outbox.put(outgoing(b"chunk 2"), bulk=True)
+    left = []
+    for _ in range(2 * (URGENT_IN_A_ROW + 1)):
+        outbox.put(outgoing(b"word"), bulk=False)
+        left.append((await outbox.get()).payload)
+    words = [b"word"] * URGENT_IN_A_ROW
+    assert left == [*words, b"chunk 1", *words, b"chunk 2"]
+
+
+@virtual_time
 async def test_what_is_said_again_before_it_has_left_is_said_once_in_its_first_place() -> None:
     outbox = Outbox()
     for payload, says in ((b"not yet", "a"), (b"other", "b"), (b"still not yet", "a"), (b"word", None)):
@@ -28,6 +41,9 @@ async def test_what_is_said_again_before_it_has_left_is_said_once_in_its_first_p
     assert outbox.next_urgent() is None
     outbox.put(outgoing(b"and again", "a"), bulk=False)
     assert (await outbox.get()).payload == b"and again"
+    for payload, says in ((b"offer", "offer"), (b"chunk", "chunk"), (b"the same offer", "offer")):
+        outbox.put(outgoing(payload, says), bulk=True)
+    assert [(await outbox.get()).payload for _ in range(2)] == [b"the same offer", b"chunk"]
 
 
 @virtual_time

@@ -20,7 +20,7 @@ KILLED_BY: Mapping[str, int] = {
     "envelopes are let in again": 2,
     "a profile said to one who asked is not believed when relayed": 65,
     "contributions to another plan are merged": 27,
-    "a contribution that comes twice is merged twice": 14,
+    "a contribution that comes twice is merged twice": 78,
     "an owner merges without waiting for half": 5,
     "all contributions weigh the same": 1,
     "a merged slice is applied twice": 1,
@@ -35,5 +35,5 @@ KILLED_BY: Mapping[str, int] = {
     "lent samples are trained at home too": 1,
     "a sample is dealt out again in the same epoch": 0,
     "merged slices of another generation are taken": 15,
-    "an owner merges a slice anew when more has come": 146,
+    "an owner merges a slice anew when more has come": 199,
 }

@@ -2,9 +2,13 @@
 
 import os
 
+import pytest
+
 from tests.simulation import soak
 from tests.simulation.play import play
 from tests.simulation.scenario import KNOWN_SEEDS, FaultKind, draw
+
+pytestmark = pytest.mark.alone
 
 SEEDS = range(KNOWN_SEEDS - 100, KNOWN_SEEDS + 100)
 
