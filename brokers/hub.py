@@ -5,7 +5,6 @@ device's connection to a hub; its kinds differ in how they deliver).
 """
 
 import abc
-import math
 from collections.abc import Iterator
 
 import anyio
@@ -27,10 +26,6 @@ class Message:
     delivery: Delivery
     crossing: Crossing
     expires_at_s: float
-
-    @property
-    def expires(self) -> bool:
-        return self.expires_at_s < math.inf
 
 
 class MemoryHub:
@@ -187,7 +182,7 @@ class HubSession(BrokerSession):
             cluster=self.cluster,
             delivery=Delivery(address=address, payload=payload),
             crossing=cost,
-            expires_at_s=math.inf if expiry_s is None else anyio.current_time() + expiry_s,
+            expires_at_s=float("inf") if expiry_s is None else anyio.current_time() + expiry_s,
         )
 
 

@@ -330,7 +330,7 @@ class _NetworkSession(HubSession):
         if not self._network.reach.down(self.device):
             self._network.dropped["cut"] += 1
             return None
-        if message.expires and message.expires_at_s <= self._route.begins_down_s(ready_at_s):
+        if message.expires_at_s <= self._route.begins_down_s(ready_at_s):
             return None
         return self._route.down(message.crossing, ready_at_s=ready_at_s) + self._route.delay_s()
 

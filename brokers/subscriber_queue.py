@@ -53,6 +53,7 @@ class SubscriberQueue:
         self._chance = chance
         self._dropped = dropped
         self._nobodys = contextvars.Context()
+        """For timers, which no simulated process owns."""
         self._held: list[tuple[float, int, Message]] = []
         """A heap by the time from which on each may go, and by the order in which they came."""
         self._came = 0
@@ -135,7 +136,6 @@ class SubscriberQueue:
         self._call_at(time_s, self.wake)
 
     def _call_at(self, time_s: float, action: Callable[[], None]) -> None:
-        """In a context of its own: no simulated process owns this timer."""
         self._loop.call_at(time_s, action, context=self._nobodys)
 
     def _has_arrived(self) -> bool:

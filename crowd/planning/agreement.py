@@ -1,8 +1,9 @@
 """How devices agree on a plan without a leader (design, section 4): `step(state, event, decide)`, a pure function.
 
 Layout: `step` and what it is made of: `_learn` (views), `_watch` and `_bury` (departure), `_ack` (promises),
-`_activate` (a plan begins) and `_beat` (heartbeats). `next_deadline_us` says when to send the next `Tick`. Times are
-integer microseconds of any monotonic clock; the caller owns the clock, the network and the memory of signed envelopes.
+`_activate` (a plan begins) and `_beat` (heartbeats); `note` and `note_beat` are short cuts for what nothing follows
+from. `next_deadline_us` says when to send the next `Tick`. Times are integer microseconds of any monotonic clock; the
+caller owns the clock, the network and the memory of signed envelopes.
 """
 
 from collections import Counter
@@ -52,6 +53,7 @@ _STRICTNESS = {Share.RAW: 0, Share.FEATURES: 1, Share.NEVER: 2}
 T = TypeVar("T")
 Stepped: TypeAlias = tuple[State, tuple[Effect, ...]]
 Notable: TypeAlias = AckHeard | StatusHeard
+"""What `note` may take in."""
 
 
 class _Turn:
@@ -641,7 +643,7 @@ def _activate(turn: _Turn) -> None:
         if ack is None or not _matches(ack, promise.ack, member.life):
             return
         acks[member.device] = ack
-    start = max({ack.progress for ack in acks.values()})  # of nearly always one
+    start = max({ack.progress for ack in acks.values()})  # a set, for nearly always they are equal
     active = Active(
         generation=promise.ack.generation,
         view_digest=promise.ack.view_digest,
