@@ -27,6 +27,9 @@ from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 GIVE_UP_US = 60 * SECOND_US
+"""At least; where rounds are long, what waits for a slow link may be of use for longer."""
+ROUNDS_OF_USE = 3
+"""How many rounds long what was sent may still be awaited."""
 LOANS_AT_ONCE = 2
 """Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
 CHUNK_GAP_US_MAX = 2 * SECOND_US
@@ -73,6 +76,8 @@ class DataMover(Actor[DataMoverMessage]):
             receive_bytes_max=4 * size_bytes_max,
         )
         self._up = False
+        self._plan = inbox.PlanBegun(uplink_bytes_s=0, downlinks_bytes_s={}, round_us=0)
+        """Whoever has begun the first plan earlier may ask for a state already: over a link as slow as can be."""
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
         self._contributions: dict[str, Contribution | Parameters] = {}
@@ -162,6 +167,10 @@ class DataMover(Actor[DataMoverMessage]):
             case inbox.Watch(devices=devices):
                 self._intake.watched = devices
                 self._link.resubscribe()
+            case inbox.PlanBegun(round_us=round_us):
+                self._plan = message
+                self._transfers.give_up_us = max(GIVE_UP_US, ROUNDS_OF_USE * round_us)
+                self._link.expiry_s = self._transfers.give_up_us // SECOND_US
             case inbox.SendCargo():
                 await self._send_cargo(message)
             case inbox.Forget(generation=generation):
@@ -192,6 +201,8 @@ class DataMover(Actor[DataMoverMessage]):
         bulk: bool = False,
     ) -> None:
         is_state = retain or address.channel is Channel.BEAT  # of which only the newest counts
+        if address.channel is Channel.BEAT:
+            self._intake.note_beat(self._sealer.sequence)
         self._link.outbox.put(
             Outgoing(
                 address=address,
@@ -211,6 +222,8 @@ class DataMover(Actor[DataMoverMessage]):
         address, payload = delivery.address, delivery.payload
         if address.source is not None and address.name is not None and address.chunk is not None:
             await self._time_chunk(address.source, address.name, len(payload))
+            if self._transfers.receives(address.source, address.name):
+                self._intake.note_chunk(address.source)
             effects = self._transfers.on_chunk(now_us(), address.source, address.name, address.chunk, payload)
             await self._carry_out(effects)
 
@@ -266,9 +279,17 @@ class DataMover(Actor[DataMoverMessage]):
                 assert_never(message.cargo)
 
     async def _begin(self, message: inbox.SendCargo) -> str:
-        transfer, effects = self._transfers.send(now_us(), message.destination, message.cargo, message.data)
+        transfer, effects = self._transfers.send(
+            now_us(), message.destination, message.cargo, message.data, rate_bytes_s=self._rate_bytes_s(message)
+        )
         await self._carry_out(effects)
         return transfer
+
+    def _rate_bytes_s(self, message: inbox.SendCargo) -> int:
+        """Of the slowest link on the way."""
+        downlinks = self._plan.downlinks_bytes_s
+        receivers = downlinks if message.destination is None else {message.destination} & downlinks.keys()
+        return min([self._plan.uplink_bytes_s, *(downlinks[device] for device in receivers if device != self._me)])
 
     def _is_on_loan(self, asked: inbox.SendCargo) -> bool:
         """Whether the borrower asks again for what is on its way to it already."""

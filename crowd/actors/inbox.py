@@ -3,6 +3,7 @@
 Layout: to the planner, to the trainer, to the data mover, to the profiler.
 """
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
@@ -59,6 +60,8 @@ class Heard:
     life: Life
     message: Message
     envelope: bytes = attrs.field(repr=_size)
+    lag_us: int = 0
+    """Of an own heartbeat that came back: how long it was under way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -278,6 +281,16 @@ class Watch:
 
 
 @attrs.frozen(kw_only=True)
+class PlanBegun:
+    """What the members of a plan say of their links, and how long a round should take."""
+
+    uplink_bytes_s: int
+    """Of this device."""
+    downlinks_bytes_s: Mapping[DeviceId, int]
+    round_us: int
+
+
+@attrs.frozen(kw_only=True)
 class SendCargo:
     """Transfer bulk bytes to one device, or to all (`destination` is `None`)."""
 
@@ -316,7 +329,7 @@ class Linked:
     up: bool
 
 
-DataMoverMessage: TypeAlias = Send | NewLife | Watch | SendCargo | Forget | Inbound | Word | Linked
+DataMoverMessage: TypeAlias = Send | NewLife | Watch | PlanBegun | SendCargo | Forget | Inbound | Word | Linked
 
 
 # --- to the profiler --------------------------------------------------------------------------------------------------

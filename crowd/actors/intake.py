@@ -4,6 +4,7 @@ this device goes no further, what is about the agreement goes straight to the pl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import attrs
 import structlog
 
 from crowd.actors import inbox
@@ -41,6 +42,10 @@ class Intake:
         self._hand_over = hand_over
         self._opener = Opener(cluster, device, signer)
         self._alive_us: dict[DeviceId, int] = {}
+        self._lives: dict[DeviceId, Life] = {}
+        """In which each of the watched was last heard."""
+        self._beats_us: dict[int, int] = {}
+        """When own heartbeats were sent, by their numbers, until one comes back."""
         self._refused: Counter[str] = Counter()
         self._refusals_logged_us = 0
 
@@ -70,6 +75,10 @@ class Intake:
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
         match opened.message:
+            case messages.Beat() if opened.sender == self._me:
+                sent_us = self._beats_us.get(opened.sequence, now_us())
+                self._beats_us = {number: us for number, us in self._beats_us.items() if number > opened.sequence}
+                self._tell_planner(attrs.evolve(_heard(opened, envelope), lag_us=now_us() - sent_us))
             case messages.AckMessage() | messages.Beat():  # nearly all that comes
                 self._tell_planner(_heard(opened, envelope))
             case messages.ViewReply(envelopes=envelopes):
@@ -91,11 +100,22 @@ class Intake:
             case _:
                 self._tell_planner(_heard(opened, envelope))
 
+    def note_beat(self, sequence: int) -> None:
+        """An own heartbeat with this number is on its way."""
+        self._beats_us[sequence] = now_us()
+
+    def note_chunk(self, sender: DeviceId) -> None:
+        """A chunk of what `sender` has offered has come: where a link is slow, nothing else may for a long time."""
+        if sender in self._lives:
+            self._note_life(sender, self._lives[sender])
+
     def _note_life(self, sender: DeviceId, life: Life) -> None:
         """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link. Told of those alone
         whom this device watches: no others could it take for dead."""
         if sender == self._me or sender not in self.watched:
+            self._lives.pop(sender, None)
             return
+        self._lives[sender] = life
         if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
             self._alive_us[sender] = now_us()
             self._tell_planner(inbox.Alive(device=sender, life=life))

@@ -23,7 +23,7 @@ URGENT_IN_A_ROW = 4
 not hold it up for ever."""
 FAREWELL_LIMIT_S = 1.0
 EXPIRY_S = 60
-"""What has waited so long at the broker for its receiver is of no use to it any more."""
+"""What has waited so long at the broker for its receiver is of no use to it any more, unless a plan says otherwise."""
 BULK_BYTES_MIN = 64 * 1024
 """Smaller messages say nothing about a link's rate."""
 
@@ -105,6 +105,7 @@ class Link:
         self._outdated = anyio.Event()
         """Set when the session has other subscriptions than it should."""
         self.outbox = Outbox()
+        self.expiry_s = EXPIRY_S
 
     async def run(self) -> None:
         """Connect, and again whenever the connection goes, after a growing pause. Raises `BrokerRefused` if the first
@@ -160,16 +161,20 @@ class Link:
     async def _write_urgent(self, session: BrokerSession) -> None:
         with contextlib.suppress(BrokerLost):
             while outgoing := self.outbox.next_urgent():
-                await _publish(session, outgoing)
+                await self._publish(session, outgoing)
 
     async def _write(self, session: BrokerSession, scope: anyio.CancelScope) -> None:
         with scope:
             while True:
                 outgoing = await self.outbox.get()
                 began = anyio.current_time()
-                await _publish(session, outgoing)
+                await self._publish(session, outgoing)
                 if len(outgoing.payload) >= BULK_BYTES_MIN:
                     await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
+
+    async def _publish(self, session: BrokerSession, outgoing: Outgoing) -> None:
+        expiry_s = None if outgoing.retain else self.expiry_s
+        await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
 
     async def _keep_subscribed(
         self, session: BrokerSession, patterns: tuple[Address, ...], scope: anyio.CancelScope
@@ -190,11 +195,6 @@ class Link:
     async def _read(self, session: BrokerSession) -> None:
         while True:
             await self._arrived(await session.receive())
-
-
-async def _publish(session: BrokerSession, outgoing: Outgoing) -> None:
-    expiry_s = None if outgoing.retain else EXPIRY_S
-    await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
 
 
 def _first(group: BaseExceptionGroup[BrokerLost]) -> BaseException:

@@ -159,8 +159,8 @@ class Planner(Actor[PlannerMessage]):
         match message:
             case inbox.Heard(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
-            case inbox.Heard(sender=sender, message=messages.Beat() as beat):
-                return self._has_noted(_beat_heard(sender, beat))
+            case inbox.Heard(message=messages.Beat() as beat):
+                return self._has_noted(_beat_heard(message, beat))
             case inbox.StatusSeen(device=device, online=online):
                 return self._has_noted(events.StatusHeard(device=device, online=online))
             case _:
@@ -219,7 +219,7 @@ class Planner(Actor[PlannerMessage]):
                         self._envelopes[sender] = (profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.Beat() as beat:
-                await self._step(_beat_heard(sender, beat))
+                await self._step(_beat_heard(heard, beat))
             case messages.Burials(lives=lives):
                 await self._step(events.Learned(buried=lives, source=sender))
             case messages.ViewReply(buried=buried):
@@ -375,6 +375,7 @@ class Planner(Actor[PlannerMessage]):
                 self._trainer.tell_nowait(inbox.Frozen())
             case events.Activate(active=active):
                 self._report_activation(active)
+                await self._data_mover.tell(self._plan_begun(active.plan))
                 self._trainer.tell_nowait(inbox.Activated(active=active))
                 self._observe(PlanActivated(active=active))
             case events.RoundAccepted(progress=progress):
@@ -397,6 +398,15 @@ class Planner(Actor[PlannerMessage]):
             why=active.plan.why,
         )
         self._warn_of_left_out(active.plan)
+
+    def _plan_begun(self, plan: Plan) -> inbox.PlanBegun:
+        assert self._state is not None
+        profiles = self._state.view.profiles
+        return inbox.PlanBegun(
+            uplink_bytes_s=profiles[self._me].uplink_bytes_s,
+            downlinks_bytes_s={member.device: profiles[member.device].downlink_bytes_s for member in plan.members},
+            round_us=plan.round_us,
+        )
 
     def _warn_of_left_out(self, plan: Plan) -> None:
         for left_out in plan.left_out:
@@ -431,5 +441,11 @@ class Planner(Actor[PlannerMessage]):
         await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))
 
 
-def _beat_heard(sender: DeviceId, beat: messages.Beat) -> events.BeatHeard:
-    return events.BeatHeard(device=sender, life=beat.life, view_digest=beat.view_digest, generation=beat.generation)
+def _beat_heard(heard: inbox.Heard, beat: messages.Beat) -> events.BeatHeard:
+    return events.BeatHeard(
+        device=heard.sender,
+        life=beat.life,
+        view_digest=beat.view_digest,
+        generation=beat.generation,
+        lag_us=heard.lag_us,
+    )

@@ -44,7 +44,7 @@ from crowd.planning.events import (
 )
 from crowd.planning.plan import Member
 from crowd.planning.profile import Profile, Share
-from crowd.planning.standing import Active, Burial, Decide, Promise, Said, State, Vote
+from crowd.planning.standing import ASKED_AT_ONCE, Active, Burial, Decide, Promise, Said, State, Vote
 from crowd.planning.view import View
 from crowd.units import SECOND_US, DeviceId, Life
 
@@ -84,6 +84,7 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     _ack(turn, round_complete=round_complete)
     _activate(turn)
     _ask_for_views(turn)
+    _ask_for_promises(turn)
     _beat(turn)
     return turn.state, tuple(turn.effects)
 
@@ -172,7 +173,10 @@ def next_deadline_us(state: State) -> int | None:
             if device != state.me and device in state.heard_us and device not in state.probes_us
         )
         if state.promise is not None and _is_waiting(state):
-            due.append(state.promise.given_us + state.ack_patience_us)
+            due.append(state.missed_due_us)
+            waited_us = state.now_us - state.promise.given_us
+            is_brief = waited_us < state.ack_patience_us
+            due.append(state.promise.given_us + (state.ack_patience_us if is_brief else state.ack_patience_max_us))
     differing = _differing(state)
     if differing is not None and state.returns_us is None:
         asked = state.asked.get(differing)
@@ -198,6 +202,7 @@ def _connect(turn: _Turn) -> None:
         heard_us=dict.fromkeys(state.heard_us, state.now_us),
         changed_us=state.now_us,
         promise=state.promise and attrs.evolve(state.promise, given_us=state.now_us),
+        missed=None,
     )
     if state.returns_us is None and not _is_outlived(state):
         _merge(turn, (state.own,), {})
@@ -341,6 +346,9 @@ def _answer_view(turn: _Turn, request: ViewRequested) -> None:
     )
     if lacking:
         _ask(turn, request.device)
+    promise = turn.state.promise
+    if not (newer or burials or lacking) and promise is not None and promise.ack.view_digest == view.digest:
+        _repeat(turn)  # what else could be missing there
 
 
 def _ask(turn: _Turn, device: DeviceId) -> None:
@@ -381,6 +389,19 @@ def _ask_for_views(turn: _Turn) -> None:
     if state.connected and rested and state.returns_us is None:
         device = _differing(state)
         if device is not None:
+            _ask(turn, device)
+
+
+def _ask_for_promises(turn: _Turn) -> None:
+    """A promise that was lost would not be said again for long: who waits for some asks for them after a while."""
+    state = turn.state
+    if state.promise is None or not state.connected or state.now_us < state.missed_due_us:
+        return
+    missing = tuple(_missing_acks(state))
+    if missing:
+        turn.set(missed=_said_now(state, state.missed))
+        longest_ago = sorted(missing, key=lambda device: state.asked[device].at_us if device in state.asked else -1)
+        for device in longest_ago[:ASKED_AT_ONCE]:
             _ask(turn, device)
 
 
@@ -456,8 +477,16 @@ def _bury_the_overdue(turn: _Turn) -> None:
             _bury(turn, device, "it did not answer")
     if state.promise is not None and state.now_us - state.promise.given_us >= state.ack_patience_us:
         awaited = (state.promise.ack.generation, state.promise.ack.view_digest)
+        is_beyond_all_patience = state.now_us - state.promise.given_us >= state.ack_patience_max_us
         for device in tuple(_missing_acks(state)):
-            _bury(turn, device, "it did not agree to the plan", awaited)
+            if is_beyond_all_patience or not _may_be_in_a_round(state, device):
+                _bury(turn, device, "it did not agree to the plan", awaited)
+
+
+def _may_be_in_a_round(state: State, device: DeviceId) -> bool:
+    """Whether this life has made another promise before: it may have begun that plan."""
+    ack = state.acks.get(device)
+    return ack is not None and ack.life == state.view.profiles[device].life
 
 
 def _bury(turn: _Turn, device: DeviceId, reason: str, awaited: Vote | None = None) -> None:
@@ -594,6 +623,7 @@ def _ack(turn: _Turn, *, round_complete: bool) -> None:
     rules = {p.device: (p.share, p.memory_bytes) for p in state.view.living if p.device in members}
     turn.set(
         promise=Promise(ack=ack, plan=decision.plan, given_us=state.now_us, rules=rules),
+        missed=None,
         generation_known=max(state.generation_known, ack.generation),
         generation_acked=ack.generation,
     )
@@ -685,7 +715,7 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
     state = turn.state
     if beat.device == state.me:
         if beat.life == state.own.life:
-            turn.set(echoed_us=state.now_us)
+            turn.set(echoed_us=state.now_us, lag_us=beat.lag_us)
         return
     if _is_told_of_burial(turn, beat.device, beat.life):
         return

@@ -56,6 +56,8 @@ class BeatHeard:
     life: Life
     view_digest: bytes
     generation: int
+    lag_us: int = 0
+    """Of this device's own: how long it was under way."""
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,8 @@ from crowd.units import SECOND_US, DeviceId, Life
 
 WATCHED = 3
 """How many devices watch each heartbeat: the next IDs of the view."""
+ASKED_AT_ONCE = 8
+"""For promises that are missing."""
 
 
 @attrs.frozen(kw_only=True)
@@ -140,10 +142,14 @@ class State:
     promise: Promise | None = None
     said: Said | None = None
     """The promise."""
+    missed: Said | None = None
+    """That promises like the last one given here are missing."""
     active: Active | None = None
     connected: bool = False
     echoed_us: int | None = None
     """When an own heartbeat last came back in this connection."""
+    lag_us: int = 0
+    """How long it had been under way."""
     beat_due_us: int = 0
     heard_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
     offline: frozenset[DeviceId] = frozenset()
@@ -215,9 +221,25 @@ class State:
         return max(self.timing.ack_patience_us, 3 * round_us) << self.doublings
 
     @property
+    def ack_patience_max_us(self) -> int:
+        """And who may be in a round of which this device, with no plan of its own yet, cannot know how long it lasts:
+        whoever is in it too finds out much earlier if it hangs."""
+        if self.active is not None or self.promise is None:
+            return self.ack_patience_us
+        return max(self.timing.ack_patience_us << self.timing.doublings_max, 3 * self.promise.plan.round_us)
+
+    @property
+    def missed_due_us(self) -> int:
+        """When to ask for promises that are still missing, since they may have been lost. Only with a promise given."""
+        assert self.promise is not None
+        return (
+            self.promise.given_us + self.timing.probe_us if self.missed is None else self.missed.again_us(self.timing)
+        )
+
+    @property
     def probe_patience_us(self) -> int:
-        """How long a suspect may leave a probe unanswered."""
-        return self.timing.probe_us << self.doublings
+        """How long a suspect may leave a probe unanswered: its answer waits for a busy link as own heartbeats do."""
+        return (self.timing.probe_us << self.doublings) + self.lag_us
 
     @property
     def owner_patience_us(self) -> int:

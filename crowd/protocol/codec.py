@@ -149,18 +149,19 @@ class Sealer:
         self.life = life
         self._header = Header(version=PROTOCOL_VERSION, cluster=cluster, sender=device)
         self._signer = signer
-        self._sequence = 0
+        self.sequence = 0
+        """Of the next envelope."""
 
     def seal(self, address: Address, message: Message) -> bytes:
         """The envelope of `message` for `address`, whose source is this device. Raises `Refused` if it would be longer
         than `ENVELOPE_BYTES_MAX`."""
         sealed = Envelope(
-            header=self._header, life=self.life, sequence=self._sequence, address=address, payload=encode(message)
+            header=self._header, life=self.life, sequence=self.sequence, address=address, payload=encode(message)
         )
         data = sealed.write(self._signer.sign)
         if len(data) > ENVELOPE_BYTES_MAX:
             raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {ENVELOPE_BYTES_MAX} may travel")
-        self._sequence += 1
+        self.sequence += 1
         return data
 
 

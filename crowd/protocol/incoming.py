@@ -19,9 +19,10 @@ from crowd.protocol.outgoing import WINDOW
 from crowd.units import SECOND_US, DeviceId
 
 _WAIT_US = SECOND_US
-_WAIT_US_MAX = 8 * SECOND_US
+_WAIT_US_MAX = 16 * SECOND_US
 _WAIT_FAN_OUT_US = 4 * SECOND_US
-"""For the first chunk meant for all: if it is only late, every receiver would ask for it."""
+"""For the first chunk meant for all: if it is only late, every receiver would ask for it. And for each transfer that is
+coming in already, since they share the link."""
 
 
 class Pace:
@@ -53,7 +54,9 @@ class Incoming:
     """One transfer of more than one message, of which at most `WINDOW` chunks are asked for at a time (all of them in a
     fan-out, until some are lost)."""
 
-    def __init__(self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool, pace: Pace) -> None:
+    def __init__(
+        self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool, pace: Pace, others_coming: int
+    ) -> None:
         self.sender = sender
         self.offer = offer
         self.to_all = to_all
@@ -64,7 +67,8 @@ class Incoming:
         """The highest chunk that has come."""
         self._silence = _Silence.UNKNOWN
         self._heard_us = now_us
-        self._wait_us = max(pace.wait_us, _WAIT_FAN_OUT_US) if to_all else pace.wait_us
+        patience_us = _WAIT_FAN_OUT_US if to_all else _WAIT_US
+        self._wait_us = max(pace.wait_us, min(patience_us * (1 + others_coming), _WAIT_US_MAX))
         self._wait_from_us = now_us
         # Unlike joining a list of chunks, this ends with the bytes without ever holding them twice.
         self._buffer = io.BytesIO()

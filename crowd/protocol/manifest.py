@@ -8,18 +8,28 @@ from crowd.units import ceil_div
 INLINE_BYTES_MAX = 48 << 10
 """What is not longer travels inside its offer."""
 CHUNK_BYTES = 256 << 10
+"""At most."""
+CHUNK_BYTES_MIN = 32 << 10
+"""Smaller ones would cost more in envelopes and digests than they save."""
 DIGEST_BYTES = 16
 
 
-def make_offer(transfer: str, cargo: Cargo, data: bytes) -> Offer:
+def chunk_bytes_for(rate_bytes_s: int) -> int:
+    """How large chunks should be for a link: none may take so much over a second that the receiver, whose other
+    transfers share the link, would take it for lost."""
+    second_bytes = 1 << max(rate_bytes_s, 1).bit_length() - 1  # a power of two, as the limits are
+    return min(CHUNK_BYTES, max(CHUNK_BYTES_MIN, second_bytes))
+
+
+def make_offer(transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int) -> Offer:
     view = memoryview(data)
-    count = _count(len(data), CHUNK_BYTES)
+    count = _count(len(data), chunk_bytes)
     return Offer(
         transfer=transfer,
         cargo=cargo,
         size_bytes=len(data),
-        chunk_bytes=CHUNK_BYTES,
-        digests=tuple(_digest(view[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES]) for n in range(count)),
+        chunk_bytes=chunk_bytes,
+        digests=tuple(_digest(view[n * chunk_bytes : (n + 1) * chunk_bytes]) for n in range(count)),
         inline=data if len(data) <= INLINE_BYTES_MAX else b"",
     )
 

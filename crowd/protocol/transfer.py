@@ -18,7 +18,14 @@ from collections import OrderedDict
 
 from crowd.protocol.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.incoming import Incoming, Pace
-from crowd.protocol.manifest import CHUNK_BYTES, INLINE_BYTES_MAX, is_inline, is_sound, make_offer
+from crowd.protocol.manifest import (
+    CHUNK_BYTES,
+    INLINE_BYTES_MAX,
+    chunk_bytes_for,
+    is_inline,
+    is_sound,
+    make_offer,
+)
 from crowd.protocol.messages import Cargo, Done, Offer, Want
 from crowd.protocol.outgoing import WINDOW, FanOut, Outgoing
 from crowd.units import DeviceId, is_identifier
@@ -56,7 +63,8 @@ class Transfers:
             raise ValueError(f"{prefix!r} cannot begin the name of a transfer")
         self._prefix = prefix
         self._counter = 0
-        self._give_up_us = give_up_us
+        self.give_up_us = give_up_us
+        """May be changed; what is being sent keeps the one with which it began."""
         self._size_bytes_max = min(size_bytes_max, receive_bytes_max)
         self._receive_bytes_max = receive_bytes_max
         self._outgoing: dict[str, Outgoing] = {}
@@ -69,18 +77,18 @@ class Transfers:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def send(
-        self, now_us: int, destination: DeviceId | None, cargo: Cargo, data: bytes
+        self, now_us: int, destination: DeviceId | None, cargo: Cargo, data: bytes, *, rate_bytes_s: int
     ) -> tuple[str, tuple[Effect, ...]]:
-        """Begin to send `data` to one device, or with `None` to all; the transfer's name and what to do. It ends with
-        `Sent` or `Failed`; one to all is kept until it is dropped. Takes the digests of all chunks: about 2 ms per
-        MiB."""
+        """Begin to send `data` to one device, or with `None` to all, over a way of which the slowest link carries
+        `rate_bytes_s`; the transfer's name and what to do. It ends with `Sent` or `Failed`; one to all is kept until it
+        is dropped. Takes the digests of all chunks: about 2 ms per MiB."""
         transfer = f"{self._prefix}-{self._counter}"
         self._counter += 1
-        offer = make_offer(transfer, cargo, data)
+        offer = make_offer(transfer, cargo, data, chunk_bytes_for(rate_bytes_s))
         if destination is None:
             fan_out = self._fan_outs[transfer] = FanOut(offer, data)
             return transfer, fan_out.start()
-        outgoing = self._outgoing[transfer] = Outgoing(now_us, offer, data, destination, self._give_up_us)
+        outgoing = self._outgoing[transfer] = Outgoing(now_us, offer, data, destination, self.give_up_us)
         return transfer, outgoing.start()
 
     def offer_to(self, transfer: str, device: DeviceId) -> tuple[Effect, ...]:
@@ -124,7 +132,9 @@ class Transfers:
             return self._heard(sender, offer, to_all)
         self._bound_early(offer.size_bytes)
         pace = self._paces.setdefault(sender, Pace())
-        self._incoming[key] = Incoming(now_us, sender, offer, to_all=to_all, pace=pace)
+        self._incoming[key] = Incoming(
+            now_us, sender, offer, to_all=to_all, pace=pace, others_coming=len(self._incoming)
+        )
         return self._take_early(now_us, key)
 
     def on_chunk(
@@ -163,7 +173,7 @@ class Transfers:
             else:
                 effects += outgoing.on_tick(now_us)
         for key, incoming in list(self._incoming.items()):
-            if now_us >= incoming.heard_us + self._give_up_us:
+            if now_us >= incoming.heard_us + self.give_up_us:
                 del self._incoming[key]
             else:
                 effects += incoming.on_tick(now_us)

@@ -245,18 +245,37 @@ def test_a_device_is_slow_only_from_the_time_on_that_its_schedule_says() -> None
 
 
 def test_half_duplex_makes_a_link_slower() -> None:
+    """Where it carries both ways at once: with a slice of its own each device sends and hears all the time."""
     narrow = {"uplink_mbps": 1.0, "downlink_mbps": 1.0}
     full, half = (
-        run(*devices(**{name: narrow | {"half_duplex": half_duplex} for name in NAMES}))
+        run(*devices(**{name: narrow | {"half_duplex": half_duplex} for name in NAMES}), policy="all_reduce")
         for half_duplex in (False, True)
     )
-    assert end_s(half) > 1.1 * end_s(full)
+    assert end_s(half) > 1.4 * end_s(full)
 
 
 def test_what_a_message_costs_its_device_s_processor_makes_a_round_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     costly = end_s(run())
     monkeypatch.setattr(simulation, "HANDLING_FLOPS_PER_BYTE", 0)
     assert costly > 1.1 * end_s(run())
+
+
+@pytest.mark.parametrize("count", [5, 10])
+def test_links_that_are_busy_for_minutes_make_nobody_think_that_another_is_dead(count: int) -> None:
+    """At 25 kB/s every round is some minutes of transfers: chunks, heartbeats and answers all come late."""
+    slow = tuple(
+        DeviceConfig(
+            name=f"n{number}", train_gflops=0.05, memory_mib=512, uplink_mbps=0.2, downlink_mbps=0.2, latency_ms=20.0
+        )
+        for number in range(count)
+    )
+    with capture_logs() as logs:
+        outcome = run(*slow, rounds_max=2)
+    assert not [log for log in logs if log["event"] in ("device_buried", "transfer_failed")]
+    assert len({figures.digest for figures in outcome.devices.values()} - {None}) == 1
+    state_bytes = 4 * 99_530
+    # in each round a device sends its contributions and its slice, and hears as many contributions and all slices
+    assert traffic_bytes(outcome) < 1.5 * 2 * count * 3 * state_bytes
 
 
 def test_latency_makes_a_round_longer() -> None:

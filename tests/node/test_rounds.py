@@ -1,5 +1,10 @@
 """What a device that lags does about slices that will not come by themselves."""
 
+from typing import Any
+
+import attrs
+import pytest
+
 from crowd.actors.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
 from crowd.planning.ack import Progress
 from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
@@ -42,6 +47,16 @@ def test_a_slice_that_never_came_is_asked_for() -> None:
     rounds = behind(ROUNDS_AHEAD_MAX + 1)
     assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
     assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=merged(rounds.in_hand).key),)
+
+
+@pytest.mark.parametrize("other", [{"generation": 0}, {"generation": 2}, {"plan_digest": b"other"}])
+def test_a_slice_that_was_merged_under_another_plan_is_not_taken(other: dict[str, Any]) -> None:
+    rounds = behind(0)
+    ours = merged(rounds.in_hand)
+    assert rounds.merged(ADA, attrs.evolve(ours, key=attrs.evolve(ours.key, **other)), b"other", 0) == ()
+    (complete,) = rounds.merged(ADA, ours, b"ours", 0)
+    assert isinstance(complete, Complete)
+    assert [part.data for part in complete.parts] == [b"ours"]
 
 
 def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from_what_came_meanwhile() -> None:

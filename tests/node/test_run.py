@@ -138,6 +138,26 @@ async def test_a_device_that_joins_later_catches_up_and_ends_equal() -> None:
     assert len(cy.results[cy.name].curve) < cy.results[cy.name].progress.round
 
 
+@pytest.mark.parametrize("speed_kflops", [12, 400])
+@virtual_time
+async def test_a_device_that_joins_lets_a_long_round_be_finished(speed_kflops: int) -> None:
+    """It has no plan of its own, and cannot know how long the others' rounds are: half a minute."""
+    cluster = Cluster("ada", "ben", "cy")
+    for name, speed in (("ada", 12), ("ben", 12), ("cy", speed_kflops)):
+        cluster.add(name, blobs(), speed_kflops=speed)
+
+    async def join_late() -> None:
+        await round_of(cluster.nodes["ada"], 3)
+        await cluster.play("cy")
+
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(join_late)
+            await cluster.train("ada", "ben")
+    expect_one_model(cluster)
+    assert not [log for log in logs if log["event"] == "device_buried"]
+
+
 @virtual_time
 async def test_a_device_that_joins_after_the_end_is_given_the_model_and_redoes_nothing() -> None:
     cluster = Cluster("ada", "ben", "cy")

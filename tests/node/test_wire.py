@@ -279,8 +279,8 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
     )
     for number, cargo in enumerate(cargoes):
         for data in (b"", b"\0" * 64, b"\xff" * 1000):
-            yield make_offer(f"mallory-{number}-{len(data)}", cargo, data)
-    whole = make_offer("mallory-big", cargoes[1], bytes(100_000))
+            yield make_offer(f"mallory-{number}-{len(data)}", cargo, data, CHUNK_BYTES)
+    whole = make_offer("mallory-big", cargoes[1], bytes(100_000), CHUNK_BYTES)
     yield whole
     yield attrs.evolve(whole, transfer="mallory-short", digests=whole.digests[:-1])
     yield attrs.evolve(whole, transfer="mallory-huge", size_bytes=1 << 50)

@@ -249,6 +249,48 @@ def test_who_was_too_impatient_is_more_patient_afterwards_and_not_for_ever() -> 
     assert after(state, events.Tick(), state.now_us + 3601 * SECOND_US).ack_patience_us == 10 * SECOND_US
 
 
+@pytest.mark.parametrize(("has_promised_before", "patience_s"), [(False, 10), (True, 320)])
+def test_a_newcomer_is_patient_with_those_who_may_be_in_a_round(has_promised_before: bool, patience_s: int) -> None:
+    profile = make_profile("b")
+    state = waiting_for(profile)
+    if has_promised_before:
+        answer = answer_of(profile, state)
+        state = after(state, attrs.evolve(answer, ack=attrs.evolve(answer.ack, view_digest=b"before")), 2 * SECOND_US)
+    assert bury(state, profile.device)[1] == patience_s
+
+
+def test_a_promise_that_was_lost_is_asked_for_and_said_again() -> None:
+    profiles = [make_profile("a"), make_profile("b")]
+    (asker, answerer) = (
+        after(
+            echoed(after(connected(own.device), events.Learned(profiles=(other,)), 0), 0), events.Tick(), 2 * SECOND_US
+        )
+        for own, other in (profiles, profiles[::-1])
+    )
+    assert next_deadline_us(asker) <= 4 * SECOND_US
+    _, effects = step(asker, events.Tick(), decision_of, now_us=4 * SECOND_US)
+    assert events.AskView(device=answerer.me) in effects
+    request = events.ViewRequested(
+        device=asker.me, versions={profile.device: profile.version for profile in profiles}, buried={}
+    )
+    assert answerer.promise is not None
+    _, effects = step(answerer, request, decision_of, now_us=4 * SECOND_US)
+    assert events.PublishAck(ack=answerer.promise.ack) in effects
+    _, effects = step(answerer, attrs.evolve(request, versions={}), decision_of, now_us=4 * SECOND_US)
+    assert not any(isinstance(effect, events.PublishAck) for effect in effects), "it lacks more than that"
+
+
+def test_who_misses_promises_asks_all_of_them_in_turn() -> None:
+    profiles = tuple(make_profile(f"b{number:02}") for number in range(20))
+    state = waiting_for(*profiles)
+    asked: list[list[str]] = []
+    for second in (4, 5, 7):
+        state, effects = step(state, events.Tick(), decision_of, now_us=second * SECOND_US)
+        asked.append([effect.device for effect in effects if isinstance(effect, events.AskView)])
+    names = [profile.device for profile in profiles]
+    assert asked == [names[:8], names[8:16], names[16:] + names[:4]]
+
+
 def test_who_would_not_have_answered_was_not_waited_for_too_shortly() -> None:
     profile, other = make_profile("b"), make_profile("c")
     state = waiting_for(profile, other)
@@ -276,6 +318,16 @@ def test_a_late_answer_to_a_probe_makes_probes_wait_longer() -> None:
     assert not state.view.is_living(profile.device)
     state = after(state, events.ProbeAnswered(device=profile.device, life=profile.life), 6 * SECOND_US)
     assert state.probe_patience_us == 4 * SECOND_US
+
+
+def test_a_suspect_s_answer_may_be_under_way_as_long_as_an_own_heartbeat_was() -> None:
+    profile = make_profile("b")
+    state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)
+    beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=1, lag_us=7 * SECOND_US)
+    state = after(
+        after(state, beat, 3 * SECOND_US), events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US
+    )
+    assert state.probes_us == {profile.device: (3 + 2 + 7) * SECOND_US}
 
 
 def test_an_owner_may_be_silent_for_longer_after_such_a_mistake() -> None:

@@ -40,7 +40,7 @@ def pattern(chunks: int) -> bytes:
 def send(data: bytes, destination: DeviceId | None = CAMERA) -> tuple[Transfers, str, Offer, list[SendChunk]]:
     """A sender that began at time 0, and what it said."""
     sender = make_transfers()
-    name, (first, *rest) = sender.send(0, destination, CARGO, data)
+    name, (first, *rest) = sender.send(0, destination, CARGO, data, rate_bytes_s=CHUNK_BYTES)
     assert isinstance(first, SendOffer)
     return sender, name, first.offer, [effect for effect in rest if isinstance(effect, SendChunk)]
 
@@ -71,6 +71,21 @@ def test_what_fits_travels_inside_the_offer(size: int, inline: bool) -> None:
     assert len(chunks) == (0 if inline else 1)
 
 
+@pytest.mark.parametrize(
+    ("rate_kib_s", "chunk_kib"), [(0, 32), (1, 32), (32, 32), (63, 32), (64, 64), (200, 128), (256, 256), (9999, 256)]
+)
+def test_the_slower_a_link_the_smaller_the_chunks(rate_kib_s: int, chunk_kib: int) -> None:
+    data = pattern(3)[:-1]
+    name, (first, *rest) = make_transfers().send(0, CAMERA, CARGO, data, rate_bytes_s=rate_kib_s << 10)
+    assert isinstance(first, SendOffer)
+    assert first.offer.chunk_bytes == chunk_kib << 10
+    assert len(first.offer.digests) == 768 // chunk_kib
+    receiver = make_transfers()
+    receiver.on_offer(0, OWNER, first.offer, to_all=False)
+    feed(receiver, 0, [chunk for chunk in rest if isinstance(chunk, SendChunk)])
+    assert receiver.receives(OWNER, name) == (chunk_kib < 96)
+
+
 def test_eight_chunks_are_sent_unasked_and_then_exactly_the_wanted_ones() -> None:
     sender, name, _, chunks = send(pattern(30))
     assert indices(chunks) == list(range(8))
@@ -88,7 +103,7 @@ def test_chunks_are_views_of_the_senders_bytes_and_not_copies() -> None:
 
 def test_names_of_transfers_are_identifiers_and_differ() -> None:
     sender = make_transfers("a" * 36)
-    names = [sender.send(0, CAMERA, CARGO, b"")[0] for _ in range(100)]
+    names = [sender.send(0, CAMERA, CARGO, b"", rate_bytes_s=CHUNK_BYTES)[0] for _ in range(100)]
     assert len(set(names)) == 100
     assert all(is_identifier(name) for name in names)
 
@@ -284,7 +299,24 @@ def test_silence_costs_one_chunk_at_first_and_waits_ever_longer() -> None:
     asked = []
     for second in range(1, 32):
         asked += [(second, chunks) for chunks in wants(receiver.on_tick(second * SECOND_US))]
-    assert asked == [(second, ((0, 1),)) for second in (1, 3, 7, 15, 23, 31)]
+    assert asked == [(second, ((0, 1),)) for second in (1, 3, 7, 15, 31)]
+
+
+@pytest.mark.parametrize(("coming", "waits_s"), [(0, 4), (1, 8), (9, 16)])
+def test_the_first_chunk_of_what_goes_to_all_is_awaited_longer_where_more_is_coming(coming: int, waits_s: int) -> None:
+    _, _, offer, _ = send(pattern(2), None)
+    receiver = make_transfers()
+    for number in range(coming):
+        receiver.on_offer(0, SHELF, attrs.evolve(offer, transfer=f"s-{number}"), to_all=True)
+    receiver.on_offer(0, OWNER, offer, to_all=True)
+    asked = [effect.destination for effect in receiver.on_tick(waits_s * SECOND_US) if isinstance(effect, SendWant)]
+    assert OWNER in asked
+    earlier = make_transfers()
+    for number in range(coming):
+        earlier.on_offer(0, SHELF, attrs.evolve(offer, transfer=f"s-{number}"), to_all=True)
+    earlier.on_offer(0, OWNER, offer, to_all=True)
+    asked = [effect.destination for effect in earlier.on_tick(waits_s * SECOND_US - 1) if isinstance(effect, SendWant)]
+    assert OWNER not in asked
 
 
 def test_once_the_sender_answers_the_rest_of_the_window_is_wanted() -> None:

@@ -121,7 +121,7 @@ class Network(RuleBasedStateMachine):
     def something_is_sent(self, number: int, size: int, to_all: bool) -> None:
         destination = None if to_all else self._receiver(number)
         data = bytes((len(self.sendings) + place) % 251 for place in range(size))
-        name, effects = self.transfers[SENDER].send(self.now_us, destination, CARGO, data)
+        name, effects = self.transfers[SENDER].send(self.now_us, destination, CARGO, data, rate_bytes_s=CHUNK)
         assert name not in self.sendings
         self.sendings[name] = Sending(destination, data)
         self._perform(SENDER, effects, chunks_max=len(data) // CHUNK + 1 if to_all else WINDOW)

@@ -93,7 +93,7 @@ class World:
         heapq.heappush(self._queue, (when_us, self._order, action))
 
     def send(self, destination: DeviceId | None, data: bytes) -> str:
-        name, effects = self.transfers[SENDER].send(self.now_us, destination, CARGO, data)
+        name, effects = self.transfers[SENDER].send(self.now_us, destination, CARGO, data, rate_bytes_s=CHUNK)
         self.perform(SENDER, effects)
         return name
 
