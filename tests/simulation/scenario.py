@@ -101,7 +101,7 @@ KNOWN_SEEDS = 1000
 FAULTS_UNTIL_S = 45.0
 """Later nothing goes wrong any more; ten times as late where rounds are long."""
 LONG_ROUNDS = 10
-"""How many times as long rounds are for some seeds: half a minute and more."""
+"""How many times as long rounds are for some seeds."""
 
 
 def draw(seed: int) -> Scenario:
