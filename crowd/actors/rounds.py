@@ -15,7 +15,7 @@ from crowd.learning.merge import Deadlines, SliceMerge
 from crowd.planning.ack import Progress
 from crowd.planning.plan import SliceOwner
 from crowd.planning.standing import Active
-from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId
 
 DEADLINES_MAX = 3
@@ -131,6 +131,23 @@ class Rounds:
     @property
     def frozen(self) -> bool:
         return self._frozen
+
+    @property
+    def course(self) -> tuple[int, bytes]:
+        """Generation and digest of the plan to whose course the present state belongs; 0 and empty before its start has
+        come."""
+        if self._active is None or self._fetching:
+            return 0, b""
+        return self._active.generation, self._active.plan_digest
+
+    def serves(self, arrived: State, wanted: Progress) -> bool:
+        """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
+        rounds led, they led somewhere else."""
+        active, told = self._active, arrived.progress
+        if told == wanted or active is None:
+            return told == wanted
+        is_of_course = (arrived.generation, arrived.plan_digest) == (active.generation, active.plan_digest)
+        return is_of_course and told >= max(wanted, self._progress)
 
     def reset(self, progress: Progress) -> None:
         """The state was replaced from outside any generation (initialised, or loaded)."""

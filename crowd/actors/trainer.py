@@ -723,14 +723,13 @@ class Trainer(Actor[TrainerMessage]):
             state = self._start
         if state is not None:
             data = await self._compute.run(partial(replica.to_bytes, state))
-            cargo = messages.State(progress=state.progress)
+            generation, plan_digest = self._rounds.course
+            cargo = messages.State(progress=state.progress, generation=generation, plan_digest=plan_digest)
             await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
 
     async def _take_state(self, arrived: inbox.StateArrived) -> None:
-        wanted, told = self._wanted, arrived.header.progress
-        if wanted is None or told < wanted.progress or self._state is None:
-            return
-        if told < self._state.progress and told != wanted.progress:
+        wanted = self._wanted
+        if wanted is None or self._state is None or not self._rounds.serves(arrived.header, wanted.progress):
             return
         counters = len(self._state.counters)
         try:

@@ -181,6 +181,9 @@ class State:
     """A whole replicated state, as safetensors."""
 
     progress: Progress
+    generation: int = 0
+    plan_digest: bytes = b""
+    """The plan under which it was reached, or which starts from it; 0 and empty where that is not known."""
 
 
 Cargo = Contribution | MergedSlice | Parameters | Samples | State

@@ -9,7 +9,7 @@ from crowd.actors.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, 
 from crowd.planning.ack import Progress
 from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
 from crowd.planning.standing import Active
-from crowd.protocol.messages import MergedSlice, SliceKey
+from crowd.protocol.messages import MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId, Life
 
 ADA, BEN = DeviceId("ada"), DeviceId("ben")
@@ -71,6 +71,30 @@ def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from
     (complete,) = rounds.fetched(Progress(run=1, round=latest, digest=b"newer"), 0)
     assert isinstance(complete, Complete)
     assert complete.round == latest + 1
+
+
+@pytest.mark.parametrize("other", [{"generation": 0}, {"generation": 2}, {"plan_digest": b"other"}])
+def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_plan(other: dict[str, Any]) -> None:
+    rounds = behind(0)
+    wanted = Progress(run=1, round=1, digest=b"m")
+    for round_number, digest in ((2, b"a"), (1, b"z")):
+        later = State(
+            progress=Progress(run=1, round=round_number, digest=digest), generation=1, plan_digest=ACTIVE.plan_digest
+        )
+        assert rounds.serves(later, wanted)
+        assert not rounds.serves(attrs.evolve(later, **other), wanted)
+        assert rounds.serves(attrs.evolve(later, **other), later.progress), "it is the very one"
+    earlier = State(progress=START, generation=1, plan_digest=ACTIVE.plan_digest)
+    assert not rounds.serves(earlier, wanted)
+
+
+def test_a_state_belongs_to_a_plan_once_the_start_of_that_has_come() -> None:
+    rounds = Rounds(BEN)
+    assert rounds.course == (0, b"")
+    rounds.activate(ACTIVE, 0)
+    assert rounds.course == (0, b"")
+    rounds.fetched(START, 0)
+    assert rounds.course == (ACTIVE.generation, ACTIVE.plan_digest)
 
 
 def test_who_asks_for_a_slice_that_its_owner_no_longer_keeps_fetches_the_state_once() -> None:

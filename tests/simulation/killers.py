@@ -19,6 +19,7 @@ KILLED_BY: Mapping[str, int] = {
     "plans differ from device to device": 0,
     "envelopes are let in again": 2,
     "a profile said to one who asked is not believed when relayed": 65,
+    "a state of another plan is taken for a later one": 5019,
     "contributions to another plan are merged": 27,
     "a contribution that comes twice is merged twice": 78,
     "an owner merges without waiting for half": 5,

@@ -168,6 +168,13 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         ),
         _in(Rounds, "is_ahead", (" or generation > self._active.generation", "")),
     ),
+    "a state of another plan is taken for a later one": (
+        _in(
+            Rounds,
+            "serves",
+            ("(arrived.generation, arrived.plan_digest) == (active.generation, active.plan_digest)", "True"),
+        ),
+    ),
     "contributions to another plan are merged": (
         _in(
             Rounds,

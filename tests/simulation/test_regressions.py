@@ -12,6 +12,7 @@ MENDED = {
     "an owner that is asked again and again keeps an answer to each": (1369, ()),
     "who was cut off at the end asks for slices that nobody keeps": (2896, (2,)),
     "what a device has to say piles up on a slow link": (1544, (3,)),
+    "a state that is sent for an earlier plan comes late": (5019, (0, 1)),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }
 
