@@ -65,7 +65,7 @@ class Network(MemoryHub):
         self.chance = random.Random(seed)
         self._links: dict[DeviceId, Link] = {}
         self.reach = Reach(host)
-        self._muted: dict[DeviceId, set[Channel]] = {}
+        self._muted: dict[DeviceId, Callable[[Delivery], bool]] = {}
         self._latest: dict[DeviceId, HubSession] = {}
         self._crashes = 0
         self._refuses_until_s = float("-inf")
@@ -123,9 +123,9 @@ class Network(MemoryHub):
         self._crashes += 1
         self._refuses_until_s = anyio.current_time() + down_s
 
-    def mute(self, device: DeviceId, channel: Channel) -> None:
-        """What `device` publishes on `channel` vanishes at the broker, which still acknowledges it."""
-        self._muted.setdefault(device, set()).add(channel)
+    def mute(self, device: DeviceId, matching: Callable[[Delivery], bool]) -> None:
+        """What is `matching` of all that `device` publishes vanishes at the broker, which still acknowledges it."""
+        self._muted[device] = matching
 
     def unmute(self, device: DeviceId) -> None:
         """The broker carries all that `device` publishes again."""
@@ -169,7 +169,7 @@ class Network(MemoryHub):
         device = publisher.device
         if not self.reach.up(device):
             self.dropped["cut"] += 1
-        elif message.delivery.address.channel in self._muted.get(device, ()):
+        elif device in self._muted and self._muted[device](message.delivery):
             self.dropped["muted"] += 1
         else:
             await super().carry(message, publisher=publisher, retain=retain)

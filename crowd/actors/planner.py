@@ -358,6 +358,8 @@ class Planner(Actor[PlannerMessage]):
                 await self._send(
                     Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
                 )
+            case events.SendAck(device=device, ack=ack):
+                await self._send_to(device, messages.AckMessage(ack=ack))
             case events.PublishBurials(buried=buried):
                 address = Address(channel=Channel.ALL, source=self._me)
                 await self._send(address, messages.Burials(lives=dict(buried)))

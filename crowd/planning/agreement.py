@@ -7,7 +7,7 @@ caller owns the clock, the network and the memory of signed envelopes.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, assert_never
 
 import attrs
@@ -34,6 +34,7 @@ from crowd.planning.events import (
     PublishProfile,
     RoundAccepted,
     RoundReady,
+    SendAck,
     SendBeat,
     SendProbe,
     SendView,
@@ -180,7 +181,7 @@ def next_deadline_us(state: State) -> int | None:
     differing = _differing(state)
     if differing is not None and state.returns_us is None:
         asked = state.asked.get(differing)
-        again_us = state.now_us if asked is None else asked.again_us(state.timing)
+        again_us = state.now_us if asked is None else asked.again_us(state.timing, state.lag_us)
         due.append(max(again_us, state.changed_us + state.timing.rest_us))
     return max(min(due), state.now_us)
 
@@ -198,7 +199,7 @@ def _connect(turn: _Turn) -> None:
         probes_us={},
         asked={},
         told={},
-        said=None,
+        said_us=None,
         heard_us=dict.fromkeys(state.heard_us, state.now_us),
         changed_us=state.now_us,
         promise=state.promise and attrs.evolve(state.promise, given_us=state.now_us),
@@ -348,7 +349,7 @@ def _answer_view(turn: _Turn, request: ViewRequested) -> None:
         _ask(turn, request.device)
     promise = turn.state.promise
     if not (newer or burials or lacking) and promise is not None and promise.ack.view_digest == view.digest:
-        _repeat(turn)  # what else could be missing there
+        _repeat(turn, request.device)  # what else could be missing there
 
 
 def _ask(turn: _Turn, device: DeviceId) -> None:
@@ -359,11 +360,11 @@ def _ask(turn: _Turn, device: DeviceId) -> None:
 
 
 def _may_say_again(state: State, said: Said | None) -> bool:
-    return said is None or state.now_us >= said.again_us(state.timing)
+    return said is None or state.now_us >= said.again_us(state.timing, state.lag_us)
 
 
 def _said_now(state: State, said: Said | None) -> Said:
-    return Said(at_us=state.now_us) if said is None else said.repeated(state.timing, state.now_us)
+    return Said(at_us=state.now_us) if said is None else said.repeated(state.timing, state.lag_us, state.now_us)
 
 
 def _differing(state: State) -> DeviceId | None:
@@ -472,15 +473,15 @@ def _bury_the_overdue(turn: _Turn) -> None:
     state = turn.state
     if not state.echoing:
         return
-    for device, due_us in sorted(state.probes_us.items()):
-        if state.now_us >= due_us:
-            _bury(turn, device, "it did not answer")
+    silent = [device for device, due_us in sorted(state.probes_us.items()) if state.now_us >= due_us]
+    _bury(turn, silent, "it did not answer")
+    state = turn.state
     if state.promise is not None and state.now_us - state.promise.given_us >= state.ack_patience_us:
         awaited = (state.promise.ack.generation, state.promise.ack.view_digest)
         is_beyond_all_patience = state.now_us - state.promise.given_us >= state.ack_patience_max_us
-        for device in tuple(_missing_acks(state)):
-            if is_beyond_all_patience or not _may_be_in_a_round(state, device):
-                _bury(turn, device, "it did not agree to the plan", awaited)
+        missing = _missing_acks(state)
+        overdue = [device for device in missing if is_beyond_all_patience or not _may_be_in_a_round(state, device)]
+        _bury(turn, overdue, "it did not agree to the plan", awaited)
 
 
 def _may_be_in_a_round(state: State, device: DeviceId) -> bool:
@@ -489,16 +490,23 @@ def _may_be_in_a_round(state: State, device: DeviceId) -> bool:
     return ack is not None and ack.life == state.view.profiles[device].life
 
 
-def _bury(turn: _Turn, device: DeviceId, reason: str, awaited: Vote | None = None) -> None:
+def _bury(turn: _Turn, devices: Iterable[DeviceId], reason: str, awaited: Vote | None = None) -> None:
     state = turn.state
-    if device == state.me or not state.echoing or not state.view.is_living(device):
+    if not state.echoing:
         return
-    life = state.view.profiles[device].life
-    burial = Burial(life=life, at_us=state.now_us, awaited=awaited)
-    turn.set(offline=state.offline - {device}, burials={**state.burials, device: burial})
-    _merge(turn, (), {device: life})
-    turn.emit(Buried(device=device, reason=reason))
-    turn.emit(PublishBurials(buried={device: life}))
+    lives = {
+        device: state.view.profiles[device].life
+        for device in devices
+        if device != state.me and state.view.is_living(device)
+    }
+    if not lives:
+        return
+    burials = {device: Burial(life=life, at_us=state.now_us, awaited=awaited) for device, life in lives.items()}
+    turn.set(offline=state.offline - lives.keys(), burials={**state.burials, **burials})
+    _merge(turn, (), lives)
+    for device in lives:
+        turn.emit(Buried(device=device, reason=reason))
+    turn.emit(PublishBurials(buried=lives))
 
 
 def _hear_of_silence(turn: _Turn, device: DeviceId) -> None:
@@ -507,7 +515,7 @@ def _hear_of_silence(turn: _Turn, device: DeviceId) -> None:
     since_us = state.silent_us.get(device, state.now_us)
     turn.set(silent_us={**state.silent_us, device: since_us})
     if state.now_us - since_us >= state.owner_patience_us:
-        _bury(turn, device, "its slice did not come")
+        _bury(turn, (device,), "its slice did not come")
 
 
 def _note_late_answer(turn: _Turn, device: DeviceId, life: Life, answers: Vote | None) -> None:
@@ -729,7 +737,7 @@ def _hear_beat(turn: _Turn, beat: BeatHeard) -> None:
         if beat.view_digest != state.view.digest:
             _ask(turn, beat.device)
         if beat.generation != (state.promise.ack.generation if state.promise is not None else 0):
-            _repeat(turn)
+            _repeat(turn, beat.device)
 
 
 def _says_nothing_new(state: State, beat: BeatHeard) -> bool:
@@ -747,18 +755,19 @@ def _says_nothing_new(state: State, beat: BeatHeard) -> bool:
     )
 
 
-def _say(turn: _Turn, said: Said | None = None) -> None:
+def _say(turn: _Turn) -> None:
     """The promise that was given last."""
     if turn.state.promise is not None:
-        turn.set(said=said or Said(at_us=turn.state.now_us))
+        turn.set(said_us=turn.state.now_us, repeated={})
         turn.emit(PublishAck(ack=turn.state.promise.ack))
 
 
-def _repeat(turn: _Turn) -> None:
-    """The same once more: somebody may have missed it."""
-    said = turn.state.said
-    if said is not None and _may_say_again(turn.state, said):
-        _say(turn, _said_now(turn.state, said))
+def _repeat(turn: _Turn, device: DeviceId) -> None:
+    """The same once more to one that may have missed it."""
+    promise, repeated = turn.state.promise, turn.state.repeated
+    if promise is not None and _may_say_again(turn.state, repeated.get(device)):
+        turn.set(repeated={**repeated, device: _said_now(turn.state, repeated.get(device))})
+        turn.emit(SendAck(device=device, ack=promise.ack))
 
 
 def _beat(turn: _Turn) -> None:
@@ -772,5 +781,5 @@ def _beat(turn: _Turn) -> None:
     generation = state.promise.ack.generation if state.promise is not None else 0
     turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))
     repeat_us = max(state.timing.repeat_us, state.timing.repeat_each_us * len(state.view.living))
-    if state.said is not None and state.now_us - state.said.at_us >= repeat_us:
+    if state.said_us is not None and state.now_us - state.said_us >= repeat_us:
         _say(turn)  # everybody hears it, even who does not know this device, or thinks that it is dead

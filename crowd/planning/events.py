@@ -134,6 +134,14 @@ class PublishAck:
 
 
 @attrs.frozen(kw_only=True)
+class SendAck:
+    """The last one that was published, to one device that seems to lack it."""
+
+    device: DeviceId
+    ack: Ack
+
+
+@attrs.frozen(kw_only=True)
 class PublishBurials:
     buried: Mapping[DeviceId, Life]
 
@@ -196,6 +204,7 @@ class Buried:
 Effect: TypeAlias = (
     PublishProfile
     | PublishAck
+    | SendAck
     | PublishBurials
     | SendBeat
     | AskView

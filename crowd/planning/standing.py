@@ -18,8 +18,8 @@ from crowd.units import SECOND_US, DeviceId, Life
 
 WATCHED = 3
 """How many devices watch each heartbeat: the next IDs of the view."""
-ASKED_AT_ONCE = 8
-"""For promises that are missing."""
+ASKED_AT_ONCE = 2
+"""For promises that are missing: nearly all of them are only late."""
 
 
 @attrs.frozen(kw_only=True)
@@ -92,17 +92,17 @@ class Said:
     times: int = 0
     """In a row, before the last."""
 
-    def again_us(self, timing: Timing) -> int:
-        """When it may be said again."""
-        return self.at_us + self._pause_us(timing)
+    def again_us(self, timing: Timing, lag_us: int) -> int:
+        """When it may be said again, where words take `lag_us` to come back: no answer comes earlier."""
+        return self.at_us + self._pause_us(timing, lag_us)
 
-    def repeated(self, timing: Timing, now_us: int) -> "Said":
+    def repeated(self, timing: Timing, lag_us: int, now_us: int) -> "Said":
         """After it was said once more; in a row, unless it has not been necessary for a while."""
-        in_a_row = now_us < self.again_us(timing) + self._pause_us(timing)
+        in_a_row = now_us < self.again_us(timing, lag_us) + self._pause_us(timing, lag_us)
         return Said(at_us=now_us, times=self.times + 1 if in_a_row else 0)
 
-    def _pause_us(self, timing: Timing) -> int:
-        return timing.again_us << min(self.times, timing.doublings_max)
+    def _pause_us(self, timing: Timing, lag_us: int) -> int:
+        return max(timing.again_us << min(self.times, timing.doublings_max), lag_us)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,8 +140,10 @@ class State:
     generation_acked: int = 0
     """The highest that this process ever promised, in whatever life."""
     promise: Promise | None = None
-    said: Said | None = None
-    """The promise."""
+    said_us: int | None = None
+    """When the promise was last said to all."""
+    repeated: Mapping[DeviceId, Said] = attrs.field(factory=dict)
+    """The promise, to one device alone."""
     missed: Said | None = None
     """That promises like the last one given here are missing."""
     active: Active | None = None
@@ -212,13 +214,16 @@ class State:
 
     @property
     def rest_us(self) -> int:
-        return self.timing.rest_us if self.view.started else self.timing.rest_before_start_us
+        """How long a view is left alone before its plan is promised: as long as the news that belong to it are on their
+        way. A promise for each of them would hold up all the others on a slow link."""
+        rest_us = self.timing.rest_us if self.view.started else self.timing.rest_before_start_us
+        return max(rest_us, min(self.lag_us, self.timing.ack_patience_us))
 
     @property
     def ack_patience_us(self) -> int:
         """How long a living member may leave a promise unanswered."""
         round_us = self.active.plan.round_us if self.active is not None else 0
-        return max(self.timing.ack_patience_us, 3 * round_us) << self.doublings
+        return (max(self.timing.ack_patience_us, 3 * round_us) << self.doublings) + self.lag_us
 
     @property
     def ack_patience_max_us(self) -> int:
@@ -232,9 +237,9 @@ class State:
     def missed_due_us(self) -> int:
         """When to ask for promises that are still missing, since they may have been lost. Only with a promise given."""
         assert self.promise is not None
-        return (
-            self.promise.given_us + self.timing.probe_us if self.missed is None else self.missed.again_us(self.timing)
-        )
+        if self.missed is None:
+            return self.promise.given_us + self.timing.probe_us + self.lag_us
+        return self.missed.again_us(self.timing, self.lag_us)
 
     @property
     def probe_patience_us(self) -> int:
@@ -245,7 +250,7 @@ class State:
     def owner_patience_us(self) -> int:
         """How long a silent owner may go on being silent, after that was first reported."""
         doublings = min(self.doublings, self.timing.owner_doublings_max)
-        return (self.timing.ack_patience_us << doublings) - self.timing.ack_patience_us
+        return (self.timing.ack_patience_us << doublings) - self.timing.ack_patience_us + self.lag_us
 
     @property
     def doublings(self) -> int:

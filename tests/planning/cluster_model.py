@@ -248,6 +248,11 @@ class Device:
                     return
                 model.checks.acked(ack)
                 model.retain(self, "ack", events.AckHeard(ack=ack))
+            case events.SendAck(device=device, ack=ack):
+                if self.deaf:
+                    return
+                model.checks.acked(ack)
+                model.send(self, model.named(device), events.AckHeard(ack=ack))
             case events.PublishBurials(buried=buried):
                 model.broadcast(self, events.Learned(buried=buried, source=self.name))
             case events.SendBeat(view_digest=view_digest, generation=generation):

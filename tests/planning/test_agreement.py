@@ -209,8 +209,9 @@ def waiting_for(*profiles: Profile) -> State:
     return after(echoed(state, 0), events.Tick(), 2 * SECOND_US)
 
 
-def echoed(state: State, now_us: int) -> State:
-    beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=0)
+def echoed(state: State, now_us: int, *, lag_s: int = 0) -> State:
+    lag_us = lag_s * SECOND_US
+    beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=0, lag_us=lag_us)
     return after(state, beat, now_us)
 
 
@@ -275,20 +276,66 @@ def test_a_promise_that_was_lost_is_asked_for_and_said_again() -> None:
     )
     assert answerer.promise is not None
     _, effects = step(answerer, request, decision_of, now_us=4 * SECOND_US)
-    assert events.PublishAck(ack=answerer.promise.ack) in effects
+    assert events.SendAck(device=asker.me, ack=answerer.promise.ack) in effects
     _, effects = step(answerer, attrs.evolve(request, versions={}), decision_of, now_us=4 * SECOND_US)
-    assert not any(isinstance(effect, events.PublishAck) for effect in effects), "it lacks more than that"
+    assert not any(isinstance(effect, events.SendAck) for effect in effects), "it lacks more than that"
 
 
 def test_who_misses_promises_asks_all_of_them_in_turn() -> None:
-    profiles = tuple(make_profile(f"b{number:02}") for number in range(20))
+    profiles = tuple(make_profile(f"b{number}") for number in range(5))
     state = waiting_for(*profiles)
     asked: list[list[str]] = []
     for second in (4, 5, 7):
         state, effects = step(state, events.Tick(), decision_of, now_us=second * SECOND_US)
         asked.append([effect.device for effect in effects if isinstance(effect, events.AskView)])
     names = [profile.device for profile in profiles]
-    assert asked == [names[:8], names[8:16], names[16:] + names[:4]]
+    assert asked == [names[:2], names[2:4], names[4:] + names[:1]]
+
+
+@pytest.mark.parametrize(("lag_s", "rests_s"), [(0, 2), (5, 5), (60, 10)])
+def test_where_words_take_long_a_view_rests_as_long_before_its_plan_is_promised(lag_s: int, rests_s: int) -> None:
+    state = echoed(connected(), 0, lag_s=lag_s)
+    state = after(state, events.Learned(profiles=(make_profile("b"),)), 0)
+    promised_s = [0]
+    while state.promise is None:
+        state = after(echoed(state, state.now_us, lag_s=lag_s), events.Tick(), state.now_us + SECOND_US)
+        promised_s.append(state.now_us // SECOND_US)
+    assert promised_s[-1] == rests_s
+
+
+@pytest.mark.parametrize("lag_s", [0, 5])
+def test_where_words_take_long_a_lost_promise_is_asked_for_later_and_waited_for_longer(lag_s: int) -> None:
+    profile = make_profile("b")
+    state = echoed(waiting_for(profile), 2 * SECOND_US, lag_s=lag_s)
+    asked_s = []
+    while state.view.is_living(profile.device):
+        state = echoed(state, state.now_us, lag_s=lag_s)
+        beat = events.BeatHeard(device=profile.device, life=profile.life, view_digest=state.view.digest, generation=1)
+        state = after(state, beat, state.now_us + SECOND_US)
+        asked_s += [said.at_us // SECOND_US - 2 for said in state.asked.values() if said.at_us == state.now_us]
+    first_s = 2 + lag_s
+    assert asked_s[:2] == [first_s, first_s + max(1, lag_s)]
+    assert state.now_us // SECOND_US - 2 == 10 + lag_s
+
+
+def test_a_promise_is_repeated_to_the_one_that_lacks_it_and_not_at_each_of_its_heartbeats() -> None:
+    profile, other = make_profile("b"), make_profile("c")
+    state = waiting_for(profile, other)
+    beat = events.BeatHeard(device=profile.device, life=profile.life, view_digest=state.view.digest, generation=0)
+    assert when_said(state, beat, events.PublishAck, 9) == []
+    assert when_said(state, beat, events.SendAck, 9) == [0, 1, 3, 7]
+    _, effects = step(state, beat, decision_of, now_us=3 * SECOND_US)
+    assert [effect.device for effect in effects if isinstance(effect, events.SendAck)] == [profile.device]
+
+
+def test_all_who_are_overdue_are_buried_in_one_message() -> None:
+    profiles = [make_profile("b"), make_profile("c")]
+    state = waiting_for(*profiles)
+    state = echoed(state, 11 * SECOND_US)
+    _, effects = step(state, events.Tick(), decision_of, now_us=12 * SECOND_US)
+    assert [effect.buried for effect in effects if isinstance(effect, events.PublishBurials)] == [
+        {profile.device: profile.life for profile in profiles}
+    ]
 
 
 def test_who_would_not_have_answered_was_not_waited_for_too_shortly() -> None:
@@ -328,6 +375,7 @@ def test_a_suspect_s_answer_may_be_under_way_as_long_as_an_own_heartbeat_was() -
         after(state, beat, 3 * SECOND_US), events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US
     )
     assert state.probes_us == {profile.device: (3 + 2 + 7) * SECOND_US}
+    assert state.owner_patience_us == 7 * SECOND_US, "an owner that is silent is given that time too"
 
 
 def test_an_owner_may_be_silent_for_longer_after_such_a_mistake() -> None:
@@ -381,7 +429,7 @@ def test_an_answer_makes_the_next_question_an_early_one_again() -> None:
         state = after(state, stranger, 3 * SECOND_US + second * SECOND_US)
     state = after(state, events.Learned(source=stranger.device), 7 * SECOND_US)
     asked = state.asked[stranger.device]
-    assert asked.again_us(state.timing) == asked.at_us + SECOND_US
+    assert asked.again_us(state.timing, lag_us=0) == asked.at_us + SECOND_US
 
 
 def test_only_those_who_would_watch_a_buried_device_tell_it() -> None:

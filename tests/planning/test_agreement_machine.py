@@ -309,6 +309,9 @@ class Agreement(RuleBasedStateMachine):
             case events.PublishAck(ack=ack):
                 self._check_ack(device, ack)
                 self._retain(device, events.AckHeard(ack=ack))
+            case events.SendAck(device=other, ack=ack):
+                self._check_ack(device, ack)
+                self._send(device, other, events.AckHeard(ack=ack))
             case events.PublishBurials(buried=buried):
                 assert me not in buried
                 self._tell_others(device, events.Learned(buried=buried, source=me))

@@ -20,7 +20,7 @@ from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
-from crowd.protocol.messages import Offer, Samples
+from crowd.protocol.messages import AckMessage, Message, Offer, Samples
 from crowd.units import Channel, DeviceId
 from devices.virtual_time import PROCESS
 from tests.simulation.checks import Findings
@@ -63,11 +63,21 @@ class Wire:
             self._findings.add(f"{device} published as {address.source}")
         if self._shares[device] is Share.RAW or address.channel not in (Channel.TO, Channel.ALL):
             return
-        match decode(strict.load_plain(delivery.payload)[7]):
+        match _message_in(delivery):
             case Offer(cargo=Samples()):
                 self._findings.add(f"S4: {device} sent raw samples to {address.destination}, but does not share them")
             case _:
                 pass
+
+
+def is_promise(delivery: Delivery) -> bool:
+    """Whether a device gives an ack in this, to all or to one."""
+    channel = delivery.address.channel
+    return channel is Channel.ACK or (channel is Channel.TO and isinstance(_message_in(delivery), AckMessage))
+
+
+def _message_in(delivery: Delivery) -> Message:
+    return decode(strict.load_plain(delivery.payload)[7])
 
 
 class Bounds:

@@ -13,8 +13,8 @@ from crowd.actors.planner import Planner
 from crowd.planning.standing import State
 from crowd.ports import Delivery
 from crowd.protocol.identity import KeyedHashSigner
-from crowd.units import Channel, DeviceId, device_id
-from tests.simulation.bounds import Wire
+from crowd.units import DeviceId, device_id
+from tests.simulation.bounds import Wire, is_promise
 from tests.simulation.observer import Observer
 from tests.simulation.processes import Process
 from tests.simulation.scenario import Fault, FaultKind, Scenario
@@ -122,13 +122,13 @@ class Cluster:
             case FaultKind.CUT | FaultKind.CUT_UP | FaultKind.CUT_DOWN:
                 up, down = fault.kind is not FaultKind.CUT_DOWN, fault.kind is not FaultKind.CUT_UP
                 network.cut(process.name, up=up, down=down)
-                self._observer.cut_s[process.name] = anyio.current_time()
+                self._note_cuts()
                 await anyio.sleep(fault.lasts_s)
                 self._mend(process)
             case FaultKind.BROKER:
                 network.crash(down_s=fault.lasts_s)
             case FaultKind.MUTE:
-                network.mute(process.name, Channel.ACK)
+                network.mute(process.name, is_promise)
                 await anyio.sleep(fault.lasts_s)
                 network.unmute(process.name)
             case FaultKind.SPEED:
@@ -145,8 +145,14 @@ class Cluster:
                 assert_never(kind)
 
     def _mend(self, process: Process) -> None:
-        self._observer.cut_s.pop(process.name, None)
         self.network.mend(process.name)
+        self._note_cuts()
+
+    def _note_cuts(self) -> None:
+        """Who is cut off now: with the link of the broker's host all but the host itself."""
+        known = self._observer.cut_s
+        cut = [process.name for process in self.processes if not self.network.reach.both(process.name)]
+        self._observer.cut_s = {name: known.get(name, anyio.current_time()) for name in cut}
 
     def _heal(self) -> None:
         """From now on nothing goes wrong any more, and every device is on."""

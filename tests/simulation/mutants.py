@@ -130,7 +130,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             (
                 "            turn.set(offline=known)",
                 "            turn.set(offline=known)\n            if not online:\n"
-                "                _bury(turn, device, 'it did not answer')",
+                "                _bury(turn, (device,), 'it did not answer')",
             ),
         ),
     ),

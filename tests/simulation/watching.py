@@ -70,7 +70,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
         async def _carry_out(self, effect: events.Effect) -> None:
             assert self._state is not None
             match effect:
-                case events.PublishAck(ack=ack):
+                case events.PublishAck(ack=ack) | events.SendAck(ack=ack):
                     watcher.promised(device(), ack, self._state.view)
                 case events.RoundAccepted(progress=progress):
                     assert self.following is not None
