@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 
 from brokers import mqtt
@@ -69,33 +71,50 @@ def test_an_application_goes_on_while_a_node_trains_beside_it(tmp_path: Path) ->
     assert right >= 4, printed
 
 
+START_HOME = EXAMPLES / "smart_home" / "start.sh"
+
+
 def test_three_devices_of_a_home_train_one_model_and_again_with_the_same_keys(tmp_path: Path) -> None:
     home = tmp_path / "a home"
-    start_home(home)
+    run(START_HOME, home, directory=tmp_path, **home_environment())
     members = read_members(home / "members.toml")
     assert sorted(members) == DEVICES
     assert_one_model(home)
 
     for device in DEVICES:
         shutil.rmtree(home / device / "state")
-    start_home(home)
+    interrupt_after_a_round(home)
     again = read_members(home / "members.toml")
     assert {name: key.public_bytes_raw() for name, key in again.items()} == {
         name: key.public_bytes_raw() for name, key in members.items()
     }
-    assert_one_model(home)
 
 
-def start_home(home: Path) -> None:
+def home_environment() -> dict[str, str]:
     crowd = Path(sys.executable).with_name("crowd")
-    run(
-        EXAMPLES / "smart_home" / "start.sh",
-        home,
-        directory=home.parent,
-        PORT=str(free_port()),
-        CROWD=str(crowd),
-        OMP_NUM_THREADS="1",
-    )
+    return {"PORT": str(free_port()), "CROWD": str(crowd), "OMP_NUM_THREADS": "1"}
+
+
+def interrupt_after_a_round(home: Path) -> None:
+    """Start that home, and stop it by Ctrl-C once it trains: nothing that it started may go on."""
+    log = home / GATEWAY / "log"
+    log.unlink()
+    with (
+        subprocess.Popen(
+            [START_HOME, home], env=os.environ | home_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as started,
+        subprocess.Popen(
+            ["tail", f"--pid={started.pid}", "-n", "+1", "-F", log], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as following,
+    ):
+        assert following.stdout is not None
+        assert any(b"round_complete" in line for line in following.stdout), "it ended before its first round"
+        children = psutil.Process(started.pid).children(recursive=True)
+        started.send_signal(signal.SIGINT)
+        printed, _ = started.communicate(timeout=60)
+    assert started.returncode == 130, printed
+    assert len(children) >= 1 + len(DEVICES), "the broker and the nodes"
+    assert not any(child.is_running() for child in children)
 
 
 def assert_one_model(home: Path) -> None:
