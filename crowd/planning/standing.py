@@ -243,8 +243,9 @@ class State:
 
     @property
     def probe_patience_us(self) -> int:
-        """How long a suspect may leave a probe unanswered: its answer waits for a busy link as own heartbeats do."""
-        return (self.timing.probe_us << self.doublings) + self.lag_us
+        """How long a suspect may leave a probe unanswered: question and answer wait for busy links, its own and this
+        device's, as own heartbeats do for one."""
+        return max(self.timing.probe_us << self.doublings, 2 * self.lag_us)
 
     @property
     def owner_patience_us(self) -> int:

@@ -367,14 +367,14 @@ def test_a_late_answer_to_a_probe_makes_probes_wait_longer() -> None:
     assert state.probe_patience_us == 4 * SECOND_US
 
 
-def test_a_suspect_s_answer_may_be_under_way_as_long_as_an_own_heartbeat_was() -> None:
+def test_a_suspect_s_answer_may_be_under_way_for_twice_as_long_as_an_own_heartbeat_was() -> None:
     profile = make_profile("b")
     state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)
     beat = events.BeatHeard(device=state.me, life=state.own.life, view_digest=b"", generation=1, lag_us=7 * SECOND_US)
     state = after(
         after(state, beat, 3 * SECOND_US), events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US
     )
-    assert state.probes_us == {profile.device: (3 + 2 + 7) * SECOND_US}
+    assert state.probes_us == {profile.device: (3 + 2 * 7) * SECOND_US}
     assert state.owner_patience_us == 7 * SECOND_US, "an owner that is silent is given that time too"
 
 
