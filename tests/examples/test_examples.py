@@ -25,6 +25,7 @@ from tests.support.mosquitto import Mosquitto
 pytestmark = pytest.mark.alone
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+START_HOME = EXAMPLES / "smart_home" / "start.sh"
 GATEWAY, PHONE, TABLET = DeviceId("gateway"), DeviceId("phone"), DeviceId("tablet")
 DEVICES = [GATEWAY, PHONE, TABLET]
 TIMEOUT_S = 300.0
@@ -69,9 +70,6 @@ def test_an_application_goes_on_while_a_node_trains_beside_it(tmp_path: Path) ->
     [(read, expected)] = re.findall(r"the network reads (\[.*\]), which is (\[.*\])", printed)
     right = sum(one == other for one, other in zip(json.loads(read), json.loads(expected), strict=True))
     assert right >= 4, printed
-
-
-START_HOME = EXAMPLES / "smart_home" / "start.sh"
 
 
 def test_three_devices_of_a_home_train_one_model_and_again_with_the_same_keys(tmp_path: Path) -> None:
