@@ -11,7 +11,6 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def unpack(archive: Path, cache: Path) -> int:
 
 def pack(archive: Path, cache: Path, wanted: list[dict[str, Any]]) -> int:
     """How many of the `wanted` runs are in `archive` now: all that are in `cache`."""
-    files = list(_files_of(wanted, cache))
+    files = _files_of(wanted, cache)
     with tarfile.open(archive, "w:xz") as runs:
         for file in files:
             data = file.read_bytes()
@@ -46,11 +45,14 @@ def pack(archive: Path, cache: Path, wanted: list[dict[str, Any]]) -> int:
     return len(files)
 
 
-def _files_of(wanted: list[dict[str, Any]], cache: Path) -> Iterator[Path]:
-    for file in sorted(cache.glob("*.json")):
+def _files_of(wanted: list[dict[str, Any]], cache: Path) -> list[Path]:
+    """The newest of each: earlier code may have had the very same figures, under a key that nobody asks for now."""
+    newest: dict[str, Path] = {}
+    for file in sorted(cache.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
         entry = read_entry(file)
         if entry is not None and entry.run in wanted:
-            yield file
+            newest[json.dumps(entry.run, sort_keys=True)] = file
+    return sorted(newest.values())
 
 
 def main() -> None:

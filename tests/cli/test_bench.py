@@ -24,8 +24,6 @@ from tests.cli.test_sim import COMMAND
 from tests.support.processes import NAMES, PATIENCE_S
 from tests.test_runs import KEYS
 
-pytestmark = pytest.mark.alone
-
 HOME = """# Three devices of one household.
 
 [cluster]

@@ -13,8 +13,6 @@ import pytest
 from crowd.cli.main import main
 from tests.test_runs import KEYS
 
-pytestmark = pytest.mark.alone
-
 CLUSTER = """
 [cluster]
 name = "flat"

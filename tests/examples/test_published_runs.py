@@ -1,5 +1,6 @@
 """The runs that are published beside the comparison's table."""
 
+import os
 from pathlib import Path
 
 from crowd.bench.cells import read_entry, write_entry
@@ -28,3 +29,13 @@ def test_the_same_runs_make_the_same_archive(tmp_path: Path) -> None:
         pack(tmp_path / f"{copy}.tar.xz", tmp_path / copy, [run("ours", 2.0)])
         archives.append((tmp_path / f"{copy}.tar.xz").read_bytes())
     assert archives[0] == archives[1]
+
+
+def test_of_runs_with_the_same_figures_only_the_newest_is_published(tmp_path: Path) -> None:
+    cache, archive, elsewhere = tmp_path / "cache", tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
+    for second, name in enumerate(("before", "after", "yet_before")):
+        write_entry(cache / f"{name}.json", entry(run("ours", 2.0)))
+        os.utime(cache / f"{name}.json", (0, 0 if "before" in name else 1 + second))
+    assert pack(archive, cache, [run("ours", 2.0)]) == 1
+    unpack(archive, elsewhere)
+    assert [path.name for path in elsewhere.iterdir()] == ["after.json"]

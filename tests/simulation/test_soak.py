@@ -8,11 +8,10 @@ from tests.simulation import soak
 from tests.simulation.play import play
 from tests.simulation.scenario import KNOWN_SEEDS, FaultKind, draw
 
-pytestmark = pytest.mark.alone
-
 SEEDS = range(KNOWN_SEEDS - 100, KNOWN_SEEDS + 100)
 
 
+@pytest.mark.alone
 def test_no_scenario_breaks_a_promise() -> None:
     tally = soak.Tally()
     for verdict in soak.judge_all(SEEDS, os.cpu_count() or 1):
