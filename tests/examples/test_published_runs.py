@@ -1,6 +1,7 @@
 """The runs that are published beside the comparison's table."""
 
 import os
+import tarfile
 from pathlib import Path
 
 from crowd.bench.cells import read_entry, write_entry
@@ -33,9 +34,13 @@ def test_the_same_runs_make_the_same_archive(tmp_path: Path) -> None:
 
 def test_of_runs_with_the_same_figures_only_the_newest_is_published(tmp_path: Path) -> None:
     cache, archive, elsewhere = tmp_path / "cache", tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
-    for second, name in enumerate(("before", "after", "yet_before")):
+    for name, second in {"a_older": 1, "b_newest": 3, "c_old": 2}.items():
         write_entry(cache / f"{name}.json", entry(run("ours", 2.0)))
-        os.utime(cache / f"{name}.json", (0, 0 if "before" in name else 1 + second))
+        os.utime(cache / f"{name}.json", (second, second))
     assert pack(archive, cache, [run("ours", 2.0)]) == 1
-    unpack(archive, elsewhere)
-    assert [path.name for path in elsewhere.iterdir()] == ["after.json"]
+    write_entry(elsewhere / "a_computed_here.json", entry(run("ours", 2.0)))
+    assert unpack(archive, elsewhere) == 1
+    assert {path.name for path in elsewhere.iterdir()} == {"a_computed_here.json", "b_newest.json"}
+    pack(archive, elsewhere, [run("ours", 2.0)])
+    with tarfile.open(archive) as runs:
+        assert runs.getnames() == ["a_computed_here.json"], "what was published before is older"
