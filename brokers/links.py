@@ -1,15 +1,17 @@
 """Links that take their time.
 
 Layout: `Pipe` (what carries one thing after the other), `LinkSpec` (what a device's link can do), `Link` (that
-link) and `Route` (from a device to the broker and back).
+link), `_Flow` (its bytes in one direction) and `Route` (from a device to the broker and back).
 """
 
 import random
+from collections import deque
 
+import anyio
 import attrs
 from attrs.validators import ge, gt, lt
 
-from brokers.accounting import Crossing, Meter
+from brokers.accounting import Crossing
 from crowd.metering import Occupancy, Transfers
 from crowd.ports import Traffic
 
@@ -53,7 +55,8 @@ class Link:
         self._spec = spec
         self._uplink = Pipe()
         self._downlink = self._uplink if spec.half_duplex else Pipe()
-        self._meter = Meter()
+        self._up = _Flow()
+        self._down = _Flow()
         self._sending = Occupancy()
         self._taking = Occupancy()
 
@@ -64,25 +67,29 @@ class Link:
 
     @property
     def traffic(self) -> Traffic:
-        return self._meter.traffic
+        """What has crossed by now, of a message on its way its part."""
+        now_s = anyio.current_time()
+        return Traffic(up_bytes=self._up.bytes_at(now_s), down_bytes=self._down.bytes_at(now_s))
 
     def send(self, message: Crossing, *, ready_at_s: float) -> float:
         """When a message that is ready at `ready_at_s` will have left the device."""
         message = self._with_resends(message)
-        self._meter.sent(message)
+        self._down.add(message.backward_bytes)
         self._downlink.put(message.backward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
         takes_s = message.forward_bytes / self._spec.uplink_bytes_s
         ends_s = self._uplink.put(takes_s, ready_at_s=ready_at_s)
+        self._up.put(message.forward_bytes, ready_at_s=ready_at_s, began_s=ends_s - takes_s, ended_s=ends_s)
         self._sending.note(ended_s=ends_s, took_s=takes_s)
         return ends_s
 
     def take(self, message: Crossing, *, ready_at_s: float) -> float:
         """When a message that waits for the device since `ready_at_s` will have come in."""
         message = self._with_resends(message)
-        self._meter.received(message)
+        self._up.add(message.backward_bytes)
         self._uplink.put(message.backward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
         takes_s = message.forward_bytes / self._spec.downlink_bytes_s
         ends_s = self._downlink.put(takes_s, ready_at_s=ready_at_s)
+        self._down.put(message.forward_bytes, ready_at_s=ready_at_s, began_s=ends_s - takes_s, ended_s=ends_s)
         self._taking.note(ended_s=ends_s, took_s=takes_s)
         return ends_s
 
@@ -108,6 +115,34 @@ class Link:
             forward_bytes=round(message.forward_bytes / arriving),
             backward_bytes=round(message.backward_bytes / arriving),
         )
+
+
+class _Flow:
+    """Counts bytes as they cross."""
+
+    def __init__(self) -> None:
+        self._crossed_bytes = 0
+        self._coming: deque[tuple[float, float, int]] = deque()
+        """`(began_s, ended_s, size_bytes)`, in order."""
+
+    def add(self, size_bytes: int) -> None:
+        """So many have crossed."""
+        self._crossed_bytes += size_bytes
+
+    def put(self, size_bytes: int, *, ready_at_s: float, began_s: float, ended_s: float) -> None:
+        """So many cross between the two moments, after all that was put before; it is not later than `ready_at_s`."""
+        self._count_until(ready_at_s)
+        self._coming.append((began_s, ended_s, size_bytes))
+
+    def bytes_at(self, now_s: float) -> int:
+        """So many have crossed by now."""
+        self._count_until(now_s)
+        parts = ((now_s - began_s) / (ended_s - began_s) * size for began_s, ended_s, size in self._coming)
+        return self._crossed_bytes + sum(int(part) for part in parts if part > 0.0)
+
+    def _count_until(self, time_s: float) -> None:
+        while self._coming and self._coming[0][1] <= time_s:
+            self._crossed_bytes += self._coming.popleft()[2]
 
 
 class Route:

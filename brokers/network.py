@@ -36,8 +36,6 @@ from crowd.units import Address, Channel, DeviceId
 __all__ = ["LinkSpec", "Mishaps", "Network"]
 
 MOSQUITTO_QUEUE_MESSAGES_MAX = 1000
-BULK_BYTES = 4096
-"""What is shorter is about the protocol, not of a network's weights or samples."""
 
 Handle = Callable[[int], Awaitable[None]]
 
@@ -73,8 +71,8 @@ class Network(MemoryHub):
     def broker(self, device: DeviceId, spec: LinkSpec, *, cluster: str, handle: Handle | None = None) -> Broker:
         """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included.
 
-        `handle` is awaited with the size of each payload of `BULK_BYTES` or more, before it is sent and before it is
-        received: it returns when the device's processor has done what belongs to it. Less takes no time.
+        `handle` is awaited with the size of each payload, before it is sent and before it is received: it returns when
+        the device's processor has done what belongs to it.
         """
         self._links[device] = Link(spec)
         return _NetworkBroker(self, device, self._links[device], Topics(cluster), handle)
@@ -308,7 +306,7 @@ class _NetworkSession(HubSession):
         return message.delivery
 
     async def _handle(self, payload: bytes) -> None:
-        if self._handler is not None and len(payload) >= BULK_BYTES:
+        if self._handler is not None:
             await self._handler(len(payload))
 
     async def offer(self, message: Message) -> None:

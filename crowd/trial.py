@@ -19,6 +19,9 @@ from crowd.units import DeviceId
 WARM_UP_ROUNDS = 2
 """The first rounds, in which samples still move and speeds are still measured, say nothing of the balance."""
 
+CORE_KFLOPS = 12_700_000
+"""One processor of a 2-core virtual machine with AVX2, and `digits`, while the other one trains too."""
+
 Report = Callable[[Point], None]
 """Called for each round of the cluster with what is known when the first device has completed it."""
 
@@ -40,6 +43,9 @@ class Trial:
     """Stop after so many rounds; `None`: when the target is reached, or the task's largest number of epochs."""
     seconds_max: float | None = attrs.field(default=None, validator=limits.positive)
     """Stop so many seconds, by the cluster's clock, after its first plan with work; `None`: as above."""
+    core_kflops: int = attrs.field(default=CORE_KFLOPS, validator=limits.at_least_one)
+    """How fast the processor trains this task on which a message or a merge takes the time that the simulation states;
+    on the devices these take as much longer as their training does."""
 
 
 @attrs.frozen(kw_only=True)

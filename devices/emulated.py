@@ -1,12 +1,12 @@
 """Another device than this one. `EmulatedCompute`: a slower one, in real time: real work, then a pause until it would
 be done. `VirtualCompute`: any device, under virtual time."""
 
+import itertools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -75,14 +75,24 @@ class EmulatedCompute(Compute):
 
 class VirtualCompute(Compute):
     """One processor of `speed_kflops` under virtual time, with work that runs inline: calls with `flops` run one after
-    the other, each for exactly as long as they take there; work without takes no time. Without `maths` nothing is
-    trained, only the time for it taken. What is handled beside them comes first: training rests meanwhile.
+    the other, each for as long as they take there, times the next of `unevenness`; work without is handled beside them
+    as if it had `errand_flops`. Without `maths` nothing is trained, only the time for it taken. What is handled beside
+    training comes first: training rests meanwhile.
 
     A call that is cancelled ends at once, with its work done or not begun.
     """
 
-    def __init__(self, speed_kflops: int, *, maths: bool = True) -> None:
+    def __init__(
+        self,
+        speed_kflops: int,
+        *,
+        errand_flops: int = 0,
+        unevenness: Iterator[float] | None = None,
+        maths: bool = True,
+    ) -> None:
         self.speed_kflops = speed_kflops
+        self._errand_flops = errand_flops
+        self._unevenness = itertools.repeat(1.0) if unevenness is None else unevenness
         self._maths = maths
         self._processor = anyio.Lock()
         self._handled_s = 0.0
@@ -105,11 +115,11 @@ class VirtualCompute(Compute):
 
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         if not flops:
-            await anyio.lowlevel.checkpoint()
+            await self.handle(self._errand_flops)
             return work()
         async with self._processor:
             began_s, handled_s = anyio.current_time(), self._handled_s
-            ends_s = max(began_s, self._free_at_s) + self._takes_s(flops)
+            ends_s = max(began_s, self._free_at_s) + self._takes_s(flops) * next(self._unevenness)
             result = work()
             await anyio.sleep_until(ends_s)
             while self._handled_s > handled_s:

@@ -69,7 +69,7 @@ class Lab(World):
             warn_if_busy(cores)
             self._speeds_kflops[trial.task] = one_kflops = anyio.run(measure, trial, cores)
         slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=one_kflops, cores=cores)
-        return Fit(trial=without_latency(trial), slower=slower)
+        return Fit(trial=attrs.evolve(without_latency(trial), core_kflops=one_kflops), slower=slower)
 
     def run(self, trial: Trial, report: Report) -> Outcome:
         fit = self.fit(trial)

@@ -5,6 +5,7 @@
 Takes orders on standard input and tells its news on standard output, as `devices.lab_talk` has them; it ends when the
 one who gives the orders has. Its clock, by which all times are, goes SLOWER times slower than real time."""
 
+import statistics
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -133,12 +134,14 @@ class _Worker:
         _say(Ready(target_accuracy=self._task.target_accuracy))
 
     async def measure(self, duration_s: float) -> int:
-        """Sustained, in kFLOP/s, pauses that the processor's limit forces on it included."""
-        compute = MeteredCompute(self._device.compute)
+        """Sustained, in kFLOP/s, pauses that the processor's limit forces on it included: what its node would find, the
+        mean over `duration_s` after a first one that does not count."""
+        speeds_kflops: list[int] = []
+        await measure_speed(self._task, self._work, self._device.compute)
         until_s = anyio.current_time() + duration_s
-        while not compute.spans or anyio.current_time() < until_s:
-            await measure_speed(self._task, self._work, compute)
-        return round(sum(span.flops for span in compute.spans) / compute.busy_s / 1000)
+        while not speeds_kflops or anyio.current_time() < until_s:
+            speeds_kflops.append(await measure_speed(self._task, self._work, self._device.compute))
+        return round(statistics.fmean(speeds_kflops))
 
     async def take_part(self) -> None:
         """Play this device's part to the end of the run, and stay with the others."""

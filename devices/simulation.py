@@ -34,9 +34,17 @@ from devices.virtual_time import PROCESS, VirtualTimeLoop
 STANDSTILL_HOURS = 6.0
 """Virtual: a cluster that completes no round for so long never will."""
 
-HANDLING_FLOPS_PER_BYTE = 500
-"""What a device's processor has to do with a message of weights or samples, at either end, as so much training: see
-`docs/decisions.md`."""
+MESSAGE_S = 400e-6
+"""What a message takes at either end of a processor that trains `Trial.core_kflops`: see `docs/decisions.md`."""
+MESSAGE_BYTE_S = 25e-9
+"""And each byte in it."""
+ERRAND_S = 1.2e-3
+"""The same for each piece of a node's work beside training: to encode, to merge, to apply, to take a snapshot."""
+
+UNEVENNESS = 0.08
+"""Standard deviation, as a part of it, of the time that a piece of training takes, as the lab has it."""
+UNEVENNESS_KEPT = 0.5
+"""Correlation of a piece's with that of the piece before."""
 
 START_AGAIN_S = 5.0
 """A node that finds no broker when it starts ends, and is started again, as by any service manager."""
@@ -105,7 +113,11 @@ class _Machine(Member):
         self._cluster = cluster
         self._kind = kind = trial.kinds[self.name]
         self._config = node_config(trial, index, broker="memory://simulation")
-        self._processor = VirtualCompute(kind.speed_kflops)
+        self._processor = VirtualCompute(
+            kind.speed_kflops,
+            errand_flops=_flops(ERRAND_S, trial),
+            unevenness=_unevenness(random.Random(f"{trial.seed}/{self.name}/processor")),
+        )
         self._compute = MeteredCompute(self._processor)
         self._link = cluster.network.broker(
             self.name, _link(self.spec, kind), cluster=trial.cluster.name, handle=self._handle
@@ -119,7 +131,7 @@ class _Machine(Member):
         )
 
     async def _handle(self, size_bytes: int) -> None:
-        await self._processor.handle(size_bytes * HANDLING_FLOPS_PER_BYTE)
+        await self._processor.handle(_flops(MESSAGE_S + size_bytes * MESSAGE_BYTE_S, self._cluster.trial))
 
     async def live(self) -> None:
         """Returns when it has failed for good."""
@@ -181,6 +193,20 @@ class _Machine(Member):
             if progress.plan.has_work:
                 self._cluster.begin(Planned.of(progress.plan))
         self.advance(progress)
+
+
+def _flops(core_s: float, trial: Trial) -> int:
+    """What takes so long there, as so much training."""
+    return round(core_s * trial.core_kflops * 1000)
+
+
+def _unevenness(chance: random.Random) -> Iterator[float]:
+    """An autoregressive process of order 1, as factors; their geometric mean is 1."""
+    logarithm = chance.gauss(0.0, UNEVENNESS)
+    while True:
+        yield math.exp(logarithm)
+        fresh = chance.gauss(0.0, UNEVENNESS)
+        logarithm = UNEVENNESS_KEPT * logarithm + math.sqrt(1 - UNEVENNESS_KEPT**2) * fresh
 
 
 def _link(spec: DeviceConfig, kind: DeviceKind) -> LinkSpec:

@@ -144,9 +144,8 @@ class Rounds:
         """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
         rounds led, they led somewhere else."""
         active, told = self._active, arrived.progress
-        is_of_course = active is not None and (
-            (arrived.generation, arrived.plan_digest) == (active.generation, active.plan_digest)
-        )
+        course = None if active is None else (active.generation, active.plan_digest)
+        is_of_course = (arrived.generation, arrived.plan_digest) == course
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
     def reset(self, progress: Progress) -> None:

@@ -378,3 +378,33 @@ async def test_training_begins_when_a_virtual_device_has_handled_what_waits() ->
         await anyio.sleep(0.25)
         await device.run(lambda: None, flops=1_000_000)
         assert anyio.current_time() == 2.0
+
+
+@virtual_time
+async def test_an_errand_of_a_virtual_device_takes_its_time_and_training_rests_meanwhile() -> None:
+    device = VirtualCompute(1000, errand_flops=1_000_000)
+    ends_s: dict[str, float] = {}
+
+    async def train() -> None:
+        await device.run(lambda: None, flops=3_000_000)
+        ends_s["training"] = anyio.current_time()
+
+    async def run_errand(name: str, at_s: float) -> None:
+        await anyio.sleep_until(at_s)
+        assert await device.run(lambda: anyio.current_time()) == at_s + 1.0
+        ends_s[name] = anyio.current_time()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(train)
+        tasks.start_soon(run_errand, "meanwhile", 1.0)
+        tasks.start_soon(run_errand, "afterwards", 9.0)
+    assert ends_s == {"meanwhile": 2.0, "training": 4.0, "afterwards": 10.0}
+
+
+@virtual_time
+async def test_a_virtual_device_s_pieces_take_as_long_as_its_unevenness_says() -> None:
+    device, log = VirtualCompute(1000, unevenness=iter([1.5, 0.5])), Log()
+    await device.run(lambda: None)  # takes none of them
+    for name in ("slow", "quick"):
+        await log.call(device, name, 1_000_000)
+    assert log.entries == [(1.5, "slow"), (2.0, "quick")]

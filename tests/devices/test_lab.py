@@ -221,6 +221,7 @@ def test_nodes_of_a_cluster_that_is_slowed_know_nothing_of_it() -> None:
     fast = [device(name, train_gflops=2 * one_kflops / 1e6) for name in ("a", "b")]
     fit = lab.fit(trial(*fast))
     assert fit.slower > 2
+    assert fit.trial.core_kflops == pytest.approx(one_kflops, rel=0.5)
     outcome = lab.run(fit.trial, lambda point: None)
     assert outcome.told_kflops is not None
     for device_ in fast:

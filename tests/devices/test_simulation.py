@@ -1,6 +1,9 @@
 """Whole clusters under virtual time: three small devices and a few rounds each."""
 
 import itertools
+import math
+import random
+import statistics
 from typing import Any
 
 import attrs
@@ -23,6 +26,8 @@ from tests.node.cluster import blobs
 
 NAMES = ("fast", "middle", "slow")
 SPEEDS_GFLOPS = {"fast": 0.4, "middle": 0.2, "slow": 0.1}
+COSTS = ("MESSAGE_S", "MESSAGE_BYTE_S", "ERRAND_S")
+"""What a simulated node does beside its training."""
 
 
 def devices(**changes: dict[str, Any]) -> tuple[DeviceConfig, ...]:
@@ -244,8 +249,11 @@ def test_a_device_is_slow_only_from_the_time_on_that_its_schedule_says() -> None
     assert slowed.curve[-1].elapsed_s > 1.1 * plain.curve[-1].elapsed_s
 
 
-def test_half_duplex_makes_a_link_slower() -> None:
-    """Where it carries both ways at once: with a slice of its own each device sends and hears all the time."""
+def test_half_duplex_makes_a_link_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it carries both ways at once: with a slice of its own each device sends and hears all the time, and no
+    processor is what it waits for."""
+    for cost in COSTS:
+        monkeypatch.setattr(simulation, cost, 0.0)
     narrow = {"uplink_mbps": 1.0, "downlink_mbps": 1.0}
     full, half = (
         run(*devices(**{name: narrow | {"half_duplex": half_duplex} for name in NAMES}), policy="all_reduce")
@@ -254,10 +262,32 @@ def test_half_duplex_makes_a_link_slower() -> None:
     assert end_s(half) > 1.4 * end_s(full)
 
 
-def test_what_a_message_costs_its_device_s_processor_makes_a_round_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    costly = end_s(run())
-    monkeypatch.setattr(simulation, "HANDLING_FLOPS_PER_BYTE", 0)
-    assert costly > 1.1 * end_s(run())
+@pytest.mark.parametrize("cost", COSTS)
+def test_what_a_node_does_beside_its_training_makes_a_round_longer(monkeypatch: pytest.MonkeyPatch, cost: str) -> None:
+    # the same processors in both, and bulk that fills a good part of the round
+    monkeypatch.setattr(simulation, "UNEVENNESS", 0.0)
+    costly = end_s(run(policy="all_reduce"))
+    monkeypatch.setattr(simulation, cost, 0)
+    assert costly > 1.03 * end_s(run(policy="all_reduce"))
+
+
+def test_a_processor_is_uneven_as_stated_and_slow_for_more_than_one_piece() -> None:
+    factors = list(itertools.islice(simulation._unevenness(random.Random(0)), 20_000))
+    logarithms = [math.log(factor) for factor in factors]
+    assert statistics.fmean(logarithms) == pytest.approx(0.0, abs=0.005)
+    assert statistics.stdev(logarithms) == pytest.approx(simulation.UNEVENNESS, rel=0.05)
+    kept = statistics.correlation(logarithms[:-1], logarithms[1:])
+    assert kept == pytest.approx(simulation.UNEVENNESS_KEPT, abs=0.02)
+
+
+def test_devices_of_one_kind_measure_different_speeds() -> None:
+    """Plans must do with speeds that are near the truth."""
+    equal = {name: {"train_gflops": 1.0} for name in NAMES}
+    with capture_logs() as logs:
+        run(*devices(**equal), rounds_max=1)
+    speeds = [log["speed_kflops"] for log in logs if log["event"] == "device_measured"]
+    assert len(speeds) == len(set(speeds)) == len(NAMES)
+    assert all(700_000 < speed < 1_300_000 for speed in speeds)
 
 
 @pytest.mark.parametrize("count", [5, 10])

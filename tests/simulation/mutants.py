@@ -172,7 +172,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Rounds,
             "serves",
-            ("(arrived.generation, arrived.plan_digest) == (active.generation, active.plan_digest)", "True"),
+            ("(arrived.generation, arrived.plan_digest) == course", "True"),
         ),
     ),
     "contributions to another plan are merged": (
