@@ -137,8 +137,12 @@ class _Flow:
     def bytes_at(self, now_s: float) -> int:
         """So many have crossed by now."""
         self._count_until(now_s)
-        parts = ((now_s - began_s) / (ended_s - began_s) * size for began_s, ended_s, size in self._coming)
-        return self._crossed_bytes + sum(int(part) for part in parts if part > 0.0)
+        parts = (
+            int((now_s - began_s) / (ended_s - began_s) * size)
+            for began_s, ended_s, size in self._coming
+            if began_s < now_s
+        )
+        return self._crossed_bytes + sum(parts)
 
     def _count_until(self, time_s: float) -> None:
         while self._coming and self._coming[0][1] <= time_s:
