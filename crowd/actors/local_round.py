@@ -113,10 +113,12 @@ class LocalRound:
         shift, trained, steps = self.shift, 0, 0
         while trained < samples and steps != steps_max and not self._stopping:
             quota = min(shift.piece_samples, samples - trained)
-            # what has arrived is shown between pieces; the event is set anew first, so that none is missed
-            self.arrived = anyio.Event()
-            if shift.pool.waiting:
+            if not shift.pool.ready:
+                self.arrived = anyio.Event()  # before it is looked at what is here, so that no arrival is missed
                 shift.pool.refresh()
+            if not shift.pool.ready:
+                await self.arrived.wait()
+                continue
             began = anyio.current_time()
             work = partial(
                 shift.local.steps, shift.pool, shift.sampler, quota, lambda: self._stopping, steps_max=steps_max
@@ -130,5 +132,3 @@ class LocalRound:
                 elapsed_us = int((anyio.current_time() - began) * SECOND_US)
                 flops = training_flops(shift.facts, report.samples, shift.sampling)
                 await self.timed(report.samples, flops, elapsed_us)
-            elif not self._stopping:
-                await self.arrived.wait()

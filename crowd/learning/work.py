@@ -200,8 +200,8 @@ class LocalTrainer:
         *,
         steps_max: int | None = None,
     ) -> StepReport:
-        """Train until the quota is met, `steps_max` steps are made, `stop()` says so between two steps, or the rest of
-        the epoch has not arrived.
+        """Train the samples of `pool`, which must be ready, until the quota is met, `steps_max` steps are made, or
+        `stop()` says so between two steps.
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """
@@ -212,9 +212,7 @@ class LocalTrainer:
         self.model.train()
         while samples < samples_quota and steps != steps_max and not stop():
             size = min(manner.batch_size, samples_quota - samples)
-            rows = sampler.take(group * size, pool.available)
-            if not len(rows):
-                break
+            rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
             value = self._step(size, *pool.batch(rows)) if self.maths else 0.0
             if not math.isfinite(value):

@@ -170,7 +170,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
     losses = []
     plain.train()
     for size in (8, 8, 4, 8):  # the third ends the epoch, the fourth the quota
-        inputs, labels = pool.batch(sampler.take(size, pool.available))
+        inputs, labels = pool.batch(sampler.take(size))
         optimizer.zero_grad()
         loss = task.loss(plain(inputs), labels)
         loss.backward()
@@ -195,8 +195,8 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
     assert idle.counters() == (0,)
     assert idle.evaluate(separable(50)) == (0, 0)
     for size in (8, 8, 4, 8):
-        expected.take(size, pool.available)
-    assert (sampler.take(8, pool.available) == expected.take(8, pool.available)).all()
+        expected.take(size)
+    assert (sampler.take(8) == expected.take(8)).all()
     assert trainer.steps(pool, sampler_of(pool), 28, never).samples == 28
     assert trainer.delta().any()
 
@@ -224,13 +224,6 @@ def test_training_stops_between_two_steps_when_told_and_goes_on_in_the_same_epoc
     assert trainer.steps(pool, sampler, 40, lambda: next(answers)).steps == 2
     assert trainer.steps(pool, sampler, 24, never).samples == 24
     assert (sampler.epoch, sampler.trained_in_epoch) == (0, 40)
-
-
-def test_training_ends_early_where_no_more_samples_have_arrived() -> None:
-    trainer, _ = trainer_of()
-    pool = pool_of(separable(20))
-    pool.available.update(pool.available.mask & (torch.arange(20) < 11).numpy())
-    assert trainer.steps(pool, sampler_of(pool), 40, never).samples == 11
 
 
 @pytest.mark.parametrize("quota", [1, 9])
@@ -297,7 +290,7 @@ def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
     for _ in range(3):
-        inputs, labels = pool.batch(sampler.take(8, pool.available))
+        inputs, labels = pool.batch(sampler.take(8))
         optimizer.zero_grad()
         here = torch.nn.utils.parameters_to_vector(plain.parameters())
         (task.loss(plain(inputs), labels) + 0.5 / 2 * (here - start.vector).square().sum()).backward()

@@ -1,6 +1,8 @@
-"""The first seed that shows each mutant, as `make mutants` found it."""
+"""A seed that shows each mutant, as `make mutants` or `make soak` found it."""
 
 from collections.abc import Mapping
+
+from tests.simulation.scenario import Scenario, draw
 
 KILLED_BY: Mapping[str, int] = {
     "an ack does not freeze the old generation": 1,
@@ -38,3 +40,14 @@ KILLED_BY: Mapping[str, int] = {
     "merged slices of another generation are taken": 2968,
     "an owner merges a slice anew when more has come": 1291,
 }
+
+FAULTS: Mapping[str, tuple[int, ...]] = {
+    "who asks for a slice that nobody keeps is told to wait": (2,),
+}
+"""Those of the seed's faults that it takes, where all of them together take another course."""
+
+
+def killer(mutant: str) -> Scenario:
+    """The scenario that is known to show it."""
+    scenario = draw(KILLED_BY[mutant])
+    return scenario.only(FAULTS[mutant]) if mutant in FAULTS else scenario

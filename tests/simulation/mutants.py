@@ -2,7 +2,7 @@
 
 `python -m tests.simulation.mutants` looks for a seed that kills each mutant, and prints the table `killers.py`.
 
-Layout: `MUTANTS`, `mutated` (the protocol with a hole), `kills` (whether a seed shows it), `main` (the search).
+Layout: `MUTANTS`, `mutated` (the protocol with a hole), `kills` (whether a scenario shows it), `main` (the search).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from crowd.planning.view import View
 from crowd.protocol.codec import Opener
 from crowd.protocol.transfer import Transfers
 from tests.simulation.play import play
-from tests.simulation.scenario import draw
+from tests.simulation.scenario import Scenario, draw
 from tests.support.mutation import rewritten
 
 SEEDS_MAX = 400
@@ -256,17 +256,17 @@ def mutated(name: str) -> Iterator[None]:
         yield
 
 
-def kills(name: str, seed: int) -> str | None:
-    """What the seed finds wrong with that mutant; `None` if nothing."""
+def kills(name: str, scenario: Scenario) -> str | None:
+    """What the scenario finds wrong with that mutant; `None` if nothing."""
     with mutated(name):
-        report = play(draw(seed))
+        report = play(scenario)
     return report.findings[0].splitlines()[0] if report.findings else None
 
 
 def search(name: str) -> tuple[str, int | None, str]:
     """The first seed that kills the mutant, and what it finds."""
     for seed in range(SEEDS_MAX):
-        found = kills(name, seed)
+        found = kills(name, draw(seed))
         if found is not None:
             return name, seed, found
     return name, None, ""

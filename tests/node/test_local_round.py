@@ -1,0 +1,60 @@
+"""The local steps of one device, without the node around them."""
+
+import anyio
+import torch
+
+from crowd.actors.local_round import LocalRound, Shift
+from crowd.learning import replica
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.samples import empty
+from crowd.learning.shards import LentSamples
+from crowd.learning.work import LocalTrainer, Manner, task_facts
+from crowd.planning.plan import Sampling
+from devices.emulated import VirtualCompute
+from tests.learning.nets import A, dataset, make_task
+from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span, store_of
+from tests.support.virtual import virtual_time
+
+
+@virtual_time
+async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
+    own = numbered(0, 1, 1)
+    store = store_of(own, A)
+    lent = LentSamples(store)
+    pool = TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
+    task = make_task(model=lambda: torch.nn.Linear(1, 2), data=dataset(own), evaluation=None)
+    model = task.model()
+    shift = Shift(
+        local=LocalTrainer(task, model),
+        state=replica.initial(model, run=1),
+        ahead=None,
+        manner=Manner(batch_size=2),
+        sampling=Sampling.UNIFORM,
+        pool=pool,
+        sampler=EpochSampler(len(pool), seed=0, generation=1),
+        facts=task_facts(task, model, own.format, None),
+        evaluation=empty(own.format),
+        samples=6,
+        piece_samples=2,
+    )
+    pieces: list[int] = []
+
+    async def timed(samples: int, flops: int, elapsed_us: int) -> None:
+        pieces.append(samples)
+
+    done = anyio.Event()
+    steps = LocalRound(shift=shift, compute=VirtualCompute(1), number=1, timed=timed)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(steps.run, done.set)
+        for ranges in ((), (span(0, 4, 5),)):
+            if ranges:
+                lent.add(header(ranges), LENDER.to_bytes(ranges))
+            steps.samples_arrived()
+            await anyio.sleep(60)
+            assert (pieces, steps.ended.is_set()) == ([], False)
+        last = (span(0, 3, 4),)
+        lent.add(header(last), LENDER.to_bytes(last))
+        steps.samples_arrived()
+        await done.wait()
+    assert pieces == [2, 2, 2]
+    assert (shift.sampler.epoch, shift.sampler.trained_in_epoch) == (1, 2)
