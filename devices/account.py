@@ -16,9 +16,9 @@ from crowd.runs import Figures, Point
 
 
 class Account:
-    """Counts over all lives of a device, from the cluster's first plan with work (`begin`) to the end of the run here
-    (`end`), or of the last life (`fail`). Times by `clock` (default: anyio's), on which the cluster was switched on at
-    0 s."""
+    """Counts over all lives of a device, from the cluster's first plan with work (`begin`): times to the end of the run
+    here (`end`), or of the last life (`fail`); bytes until the figures are asked for, as others may wait for them.
+    Times by `clock` (default: anyio's), on which the cluster was switched on at 0 s."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Account:
         self._transfers = transfers
         self._began_s: float | None = None
         self._before = Traffic()
-        self._end: tuple[float, Traffic] | None = None
+        self._end_s: float | None = None
         self._curve: dict[int, Point] = {}
         self._samples: list[int] = []
         self._generations: list[int] = []
@@ -54,7 +54,7 @@ class Account:
         self._began_s, self._before = self._clock(), self._traffic()
 
     def new_life(self) -> None:
-        self._end = None
+        self._end_s = None
         self._samples.append(0)
         self._generations.append(0)
 
@@ -75,8 +75,8 @@ class Account:
         self._samples[-1], self._generations[-1] = result.samples_trained, result.generations
 
     def end(self) -> None:
-        """What comes from now on does not count, unless in another life."""
-        self._end = self._end or (self._clock(), self._traffic())
+        """The time from now on does not count, unless in another life."""
+        self._end_s = self._clock() if self._end_s is None else self._end_s
 
     def fail(self) -> None:
         """This life ends, and with it what the device knew."""
@@ -97,7 +97,7 @@ class Account:
         return now.up_bytes + now.down_bytes - self._before.up_bytes - self._before.down_bytes
 
     def figures(self) -> Figures:
-        end_s, traffic = self._end or (self._clock(), self._traffic())
+        traffic, end_s = self._traffic(), self._clock() if self._end_s is None else self._end_s
         began_s = end_s if self._began_s is None else min(self._began_s, end_s)
         return Figures(
             elapsed_s=end_s - began_s,

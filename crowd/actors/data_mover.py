@@ -158,6 +158,8 @@ class DataMover(Actor[DataMoverMessage]):
 
     async def receive(self, message: DataMoverMessage) -> None:
         match message:
+            case inbox.Send(address=address, message=messages.AskSlice(key=key)) if self._is_coming(address, key):
+                pass  # asked for, it would be sent again
             case inbox.Send(address=address, message=payload, retain=retain):
                 if address.channel is Channel.RESULT:
                     self._results[address] = payload
@@ -253,6 +255,12 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._trainer.tell(inbox.Revoked(lender=sender))
             case _:
                 assert_never(word.message)
+
+    def _is_coming(self, owner: Address, key: SliceKey) -> bool:
+        """Whether that merged slice is on its way from its owner."""
+        assert owner.destination is not None
+        coming = self._transfers.flowing(owner.destination)
+        return any(isinstance(cargo, MergedSlice) and cargo.key == key for cargo in coming)
 
     # --- transfers ----------------------------------------------------------------------------------------------------
 

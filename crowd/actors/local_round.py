@@ -116,9 +116,9 @@ class LocalRound:
             if not shift.pool.ready:
                 self.arrived = anyio.Event()  # before it is looked at what is here, so that no arrival is missed
                 shift.pool.refresh()
-            if not shift.pool.ready:
-                await self.arrived.wait()
-                continue
+                if not shift.pool.ready:
+                    await self.arrived.wait()
+                    continue
             began = anyio.current_time()
             work = partial(
                 shift.local.steps, shift.pool, shift.sampler, quota, lambda: self._stopping, steps_max=steps_max

@@ -47,7 +47,8 @@ BILLION = 1_000_000_000
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_ROUNDS = 3
 FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
-"""A result overtakes the last merged slices, which are on their way: only who lacks them after so long fetches."""
+"""A result overtakes the last merged slices, which are on their way: only who lacks them after so long, or after what
+they may take, fetches."""
 EARLY_MAX = 256
 """Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
 
@@ -252,7 +253,14 @@ class Trainer(Actor[TrainerMessage]):
         if active is not None and active.plan.asynchronous:
             return 0  # no slices are on their way
         round_us = 0 if active is None else active.plan.round_us
-        return min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX)
+        return max(
+            min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX), self._transfer_us
+        )
+
+    @property
+    def _transfer_us(self) -> int:
+        """In which a whole state should have come over this device's link: four times what its bytes take."""
+        return 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
 
     async def _follow(self, now: int) -> None:
         """Fetch the final state that others hold, unless this device has reached it by itself meanwhile."""
@@ -710,10 +718,8 @@ class Trainer(Actor[TrainerMessage]):
         await self._ask_for_state(progress, others, 0)
 
     async def _ask_for_state(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int) -> None:
-        transfer_us = 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
-        self._wanted = _Wanted(
-            progress=progress, holders=holders, attempt=attempt, again_us=now_us() + 3 * SECOND_US + transfer_us
-        )
+        again_us = now_us() + 3 * SECOND_US + self._transfer_us
+        self._wanted = _Wanted(progress=progress, holders=holders, attempt=attempt, again_us=again_us)
         await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
 
     async def _give_state(self, device: DeviceId, digest: bytes) -> None:

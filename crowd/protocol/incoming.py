@@ -85,6 +85,11 @@ class Incoming:
         return self._heard_us
 
     @property
+    def is_flowing(self) -> bool:
+        """Whether nothing of it has been missed."""
+        return self._silence is _Silence.UNKNOWN
+
+    @property
     def is_complete(self) -> bool:
         return not self._missing
 

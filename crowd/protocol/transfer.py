@@ -156,6 +156,12 @@ class Transfers:
         """Whether this transfer was offered by `sender` and is coming in."""
         return (sender, transfer) in self._incoming
 
+    def flowing(self, sender: DeviceId) -> tuple[Cargo, ...]:
+        """What is coming in from `sender` and goes on coming, as far as is known."""
+        return tuple(
+            incoming.offer.cargo for key, incoming in self._incoming.items() if key[0] == sender and incoming.is_flowing
+        )
+
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> int | None:

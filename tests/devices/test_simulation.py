@@ -26,6 +26,8 @@ from tests.node.cluster import blobs
 
 NAMES = ("fast", "middle", "slow")
 SPEEDS_GFLOPS = {"fast": 0.4, "middle": 0.2, "slow": 0.1}
+STATE_BYTES = 4 * 99_530
+"""Of `digits`."""
 COSTS = ("MESSAGE_S", "MESSAGE_BYTE_S", "ERRAND_S")
 """What a simulated node does beside its training."""
 
@@ -159,7 +161,7 @@ def test_links_were_busy_as_long_as_their_bytes_take() -> None:
     for name, figures in outcome.devices.items():
         transfers = outcome.transfers[name]
         for spans, size_bytes in ((transfers.up, figures.bytes_up), (transfers.down, figures.bytes_down)):
-            busy_s = sum(max(0.0, min(ends_s, figures.elapsed_s) - max(begins_s, 0.0)) for begins_s, ends_s in spans)
+            busy_s = sum(max(0.0, ends_s - max(begins_s, 0.0)) for begins_s, ends_s in spans)
             assert busy_s * 20e6 / 8 == pytest.approx(size_bytes, rel=0.1), "all but what acknowledges the other way"
             assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
 
@@ -249,6 +251,15 @@ def test_a_device_is_slow_only_from_the_time_on_that_its_schedule_says() -> None
     assert slowed.curve[-1].elapsed_s > 1.1 * plain.curve[-1].elapsed_s
 
 
+def test_what_a_device_sends_when_the_run_is_over_for_itself_counts() -> None:
+    outcome = run(*devices(fast={"uplink_mbps": 2.0}), policy="ship_once", rounds_max=None)
+    trainer, others = outcome.devices["fast"], (outcome.devices["middle"], outcome.devices["slow"])
+    assert trainer.samples_trained
+    assert all(trainer.elapsed_s < other.elapsed_s for other in others)
+    assert all(other.bytes_down > STATE_BYTES for other in others)
+    assert STATE_BYTES < trainer.bytes_up < 1.1 * STATE_BYTES, "nobody asks for what is still on its way"
+
+
 def test_half_duplex_makes_a_link_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it carries both ways at once: with a slice of its own each device sends and hears all the time, and no
     processor is what it waits for."""
@@ -264,11 +275,12 @@ def test_half_duplex_makes_a_link_slower(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("cost", COSTS)
 def test_what_a_node_does_beside_its_training_makes_a_round_longer(monkeypatch: pytest.MonkeyPatch, cost: str) -> None:
-    # the same processors in both, and bulk that fills a good part of the round
+    # the same processors in both, fast enough that nobody is taken for dead, and bulk that fills much of the round
     monkeypatch.setattr(simulation, "UNEVENNESS", 0.0)
-    costly = end_s(run(policy="all_reduce"))
+    equal = devices(**{name: {"train_gflops": 1.0} for name in NAMES})
+    costly = end_s(run(*equal, policy="all_reduce"))
     monkeypatch.setattr(simulation, cost, 0)
-    assert costly > 1.03 * end_s(run(policy="all_reduce"))
+    assert costly > 1.05 * end_s(run(*equal, policy="all_reduce"))
 
 
 def test_a_processor_is_uneven_as_stated_and_slow_for_more_than_one_piece() -> None:

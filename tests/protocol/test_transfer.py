@@ -350,6 +350,21 @@ def test_a_slow_link_is_waited_for_and_its_chunks_are_not_asked_for_twice() -> N
     assert receiver.next_deadline() is None
 
 
+def test_what_comes_flows_until_a_chunk_is_missed() -> None:
+    _, name, offer, chunks = send(pattern(3), None)
+    receiver = make_transfers()
+    assert receiver.flowing(OWNER) == ()
+    receiver.on_offer(0, OWNER, offer, to_all=True)
+    feed(receiver, 0, chunks[:1])
+    assert receiver.flowing(OWNER) == (CARGO,)
+    assert receiver.flowing(CAMERA) == ()
+    assert wants(receiver.on_tick(9 * SECOND_US))
+    assert receiver.flowing(OWNER) == ()
+    feed(receiver, 10 * SECOND_US, chunks[1:])
+    assert not receiver.receives(OWNER, name)
+    assert receiver.flowing(OWNER) == ()
+
+
 def test_nothing_received_is_lost_with_the_connection() -> None:
     sender, name, offer, chunks = send(pattern(12))
     receiver = make_transfers()
