@@ -16,7 +16,8 @@ from crowd.units import SECOND_US
 from crowd.wording import duration, size
 
 Run = Mapping[str, Any]
-MISSING = "failed"
+MISSING = "none"
+"""Not run yet, or failed."""
 BEST = "bold green"
 
 
@@ -171,7 +172,7 @@ def _task_table(comparison: Comparison, task: str) -> Table:
 def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
     figures = comparison.figures[place].get(policy)
     if figures is None:
-        return Text(MISSING, style="red")
+        return Text(MISSING, style="dim")
     lines = [
         Text(seconds_words(figures.seconds.median), style=BEST if comparison.fastest(place) == policy else ""),
         Text(range_words(figures), style="dim"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import attrs
@@ -91,9 +91,17 @@ def bench(
         with Screen(console, len(cells)) as screen:
             matrix = Matrix(cells, leaders=LEADERS, command=command, watch=screen, processes=_processors())
             code = anyio.run(unless_stopped, partial(_settle, matrix))
-        if code != DONE:
-            return code
-    return _tell(console, matrix, json=json, html=html)
+    _show(console, matrix)
+    if code != DONE:
+        console.print(
+            "stopped before the end, so no file is written; the same command goes on from here", highlight=False
+        )
+        return code
+    if json is not None:
+        write_runs(json, _runs(matrix))
+    if html is not None:
+        write_page(html, matrix)
+    return SOME_FAILED if matrix.failures else DONE
 
 
 async def _settle(matrix: Matrix) -> int:
@@ -101,17 +109,16 @@ async def _settle(matrix: Matrix) -> int:
     return DONE
 
 
-def _tell(console: Console, matrix: Matrix, *, json: Path | None, html: Path | None) -> int:
-    runs = [matrix.entries[cell].run for cell in matrix.cells if cell in matrix.entries]
-    if json is not None:
-        write_runs(json, runs)
-    if html is not None:
-        write_page(html, matrix)
-    for table in tables(Comparison(runs)):
+def _runs(matrix: Matrix) -> list[dict[str, Any]]:
+    """In the order of the cells."""
+    return [matrix.entries[cell].run for cell in matrix.cells if cell in matrix.entries]
+
+
+def _show(console: Console, matrix: Matrix) -> None:
+    for table in tables(Comparison(_runs(matrix))):
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)
-    return SOME_FAILED if matrix.failures else DONE
 
 
 def check_extra() -> None:

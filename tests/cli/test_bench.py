@@ -121,7 +121,8 @@ def test_however_it_is_stopped_nothing_goes_on_and_what_was_done_is_not_lost(
     cells = psutil.Process(under_way.pid).children()
     assert len(cells) == 1, "the other has ended"
     under_way.send_signal(number)
-    _, error = under_way.communicate(timeout=PATIENCE_S)
+    output, error = under_way.communicate(timeout=PATIENCE_S)
+    assert ("digits: time and bytes" in output) is (number == signal.SIGINT)
     assert under_way.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert error == ""
     _, alive = psutil.wait_procs(cells, timeout=PATIENCE_S)
