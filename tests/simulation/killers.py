@@ -18,7 +18,7 @@ KILLED_BY: Mapping[str, int] = {
     "nobody asks for the profiles that it lacks": 85,
     "a will is trusted": 0,
     "a cut-off device buries the others": 9,
-    "plans differ from device to device": 0,
+    "plans differ from device to device": 5,
     "envelopes are let in again": 2,
     "a profile said to one who asked is not believed when relayed": 65,
     "a state of another plan is taken for a later one": 5019,
@@ -42,9 +42,10 @@ KILLED_BY: Mapping[str, int] = {
 }
 
 FAULTS: Mapping[str, tuple[int, ...]] = {
+    "who falls far behind waits for ever": (1,),
     "who asks for a slice that nobody keeps is told to wait": (2,),
 }
-"""Those of the seed's faults that it takes, where all of them together take another course."""
+"""Those of the seed's faults that it takes, where all of them together take another course, or longer."""
 
 
 def killer(mutant: str) -> Scenario:
