@@ -4,10 +4,12 @@ Needs no more than runs as in the JSON of design section 8.
 """
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,8 @@ Run = Mapping[str, Any]
 MISSING = "none"
 """Not run yet, or failed."""
 BEST = "bold green"
+CELL_WIDTH = 15
+"""Of a cell on a screen; a range that is longer takes two lines."""
 
 
 @attrs.frozen(kw_only=True)
@@ -145,25 +149,41 @@ def _percent(fraction: float) -> str:
 # --- on a screen ------------------------------------------------------------------------------------------------------
 
 
-def tables(comparison: Comparison) -> Iterator[Table]:
-    """One of policies and clusters for each task, and the regrets."""
+def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
+    """One of policies and clusters for each task, or several where `console` is too narrow for all clusters; and the
+    regrets."""
     for task in comparison.tasks:
-        yield _task_table(comparison, task)
+        yield from _task_tables(comparison, comparison.places_of(task), console)
     if comparison.regrets:
         yield _regret_table(comparison)
 
 
-def _task_table(comparison: Comparison, task: str) -> Table:
+def _task_tables(comparison: Comparison, places: Sequence[Place], console: Console) -> Iterator[Table]:
+    """Each has as many of `places`, all of one task, as fit, and at least one."""
+    while places:
+        count = len(places)
+        while count > 1 and _width(_task_table(comparison, places[:count]), console) > console.width:
+            count -= 1
+        yield _task_table(comparison, places[:count])
+        places = places[count:]
+
+
+def _width(table: Table, console: Console) -> int:
+    """On a screen that is wide enough."""
+    return console.measure(table, options=console.options.update_width(sys.maxsize)).maximum
+
+
+def _task_table(comparison: Comparison, places: Sequence[Place]) -> Table:
+    """Of places of one task."""
     table = Table(
-        title=f"{task}: time and bytes to the target",
+        title=f"{places[0].task}: time and bytes to the target",
         caption="median, least and most over the seeds; >: a lower bound, for the target was not reached by then; "
         "green: the least of those that reached it",
         show_lines=True,
     )
     table.add_column("policy", no_wrap=True)
-    places = comparison.places_of(task)
     for place in places:
-        table.add_column(place.cluster, justify="right")
+        table.add_column(place.cluster, justify="right", no_wrap=True)
     for policy in comparison.policies:
         table.add_row(policy, *(_cell(comparison, place, policy) for place in places))
     return table
@@ -173,9 +193,12 @@ def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
     figures = comparison.figures[place].get(policy)
     if figures is None:
         return Text(MISSING, style="dim")
+    spread = range_words(figures)
+    if len(spread) > CELL_WIDTH:
+        spread = spread.replace(" – ", " –\n")
     lines = [
         Text(seconds_words(figures.seconds.median), style=BEST if comparison.fastest(place) == policy else ""),
-        Text(range_words(figures), style="dim"),
+        Text(spread, style="dim"),
         Text(bytes_words(figures.traffic.median), style=BEST if comparison.thriftiest(place) == policy else ""),
     ]
     return Text("\n").join(line for line in lines if line.plain)
@@ -187,8 +210,10 @@ def _regret_table(comparison: Comparison) -> Table:
         caption="of medians over the seeds; in brackets the 95 % interval, where there are seeds enough",
     )
     table.add_column("policy", no_wrap=True)
-    for heading in ("runs that reached the target", "median", "worst", "where"):
-        table.add_column(heading, justify="left" if heading == "where" else "right")
+    table.add_column("runs that reached the target", justify="right")
+    for heading in ("median", "worst"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("where", no_wrap=True)
     for policy, regret in comparison.regrets.items():
         reached, runs = comparison.reached(policy)
         table.add_row(

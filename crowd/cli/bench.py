@@ -115,7 +115,7 @@ def _runs(matrix: Matrix) -> list[dict[str, Any]]:
 
 
 def _show(console: Console, matrix: Matrix) -> None:
-    for table in tables(Comparison(_runs(matrix))):
+    for table in tables(Comparison(_runs(matrix)), console):
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -20,21 +20,40 @@ RUNS = [
 ]
 
 
-def shown(comparison: Comparison) -> str:
+def shown(comparison: Comparison, *, width: int = 120) -> str:
     file = io.StringIO()
-    console = Console(file=file, width=120)
-    for table in tables(comparison):
+    console = Console(file=file, width=width)
+    for table in tables(comparison, console):
         console.print(table)
     return file.getvalue()
 
 
 def test_on_a_screen_every_policy_has_its_times_and_bytes_and_regret() -> None:
     said = shown(Comparison(RUNS))
-    for words in ("home", "attic", "2.5 s", "2.0 s – 3.0 s", "2.5 MB", "> 25.0 s", "> 20.0 s – > 30.0 s", "none"):
+    for words in ("home", "attic", "2.5 s", "2.0 s – 3.0 s", "2.5 MB", "> 25.0 s", "> 20.0 s –", "> 30.0 s", "none"):
         assert words in said
     (regret_of_slow,) = [line for line in said.splitlines() if "slow" in line and "%" in line]
     assert "0 of 2" in regret_of_slow
     assert "> 900 %" in regret_of_slow
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_where_not_all_clusters_fit_there_are_more_tables_and_no_word_is_cut(width: int) -> None:
+    clusters = [f"cluster-{number}" for number in range(8)]
+    comparison = Comparison(
+        run(policy, 345.0 + 10 * seed, cluster=cluster, reached=False, seed=seed)
+        for cluster in clusters
+        for policy in ("ours", "the_others")
+        for seed in range(3)
+    )
+    said = shown(comparison, width=width)
+    lines = said.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert "…" not in said
+    for words in (*clusters, "> 5 min 55 s", "> 5 min 45 s –"):
+        assert words in said
+    assert said.count("> 5 min 55 s") >= 2 * len(clusters)
+    assert said.count("┃ policy") == {40: 8, 80: 3, 120: 2}[width]
 
 
 def test_policies_that_regret_least_at_worst_come_first() -> None:
