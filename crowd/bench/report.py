@@ -72,14 +72,20 @@ class Comparison:
 
     @functools.cached_property
     def regrets(self) -> dict[str, PolicyRegret]:
-        """By policy, those with the smallest worst one first; their cells are `places`."""
+        """By policy, those with the smallest worst one first, then by their median; a lower bound may stand for
+        anything, so among those the first is who reached the target most often. Their cells are `places`."""
         found = policy_regrets(
             [
                 {policy: {run["seed"]: seconds_to_target(run) for run in runs} for policy, runs in of_policy.items()}
                 for of_policy in self._runs.values()
             ]
         )
-        return dict(sorted(found.items(), key=lambda item: (item[1].worst.amount.value, item[1].median.amount.value)))
+
+        def rank(policy: str) -> tuple[float, ...]:
+            worst, median = found[policy].worst.amount, found[policy].median.amount
+            return worst.at_most, median.at_most, -self.reached(policy)[0], worst.value, median.value
+
+        return {policy: found[policy] for policy in sorted(found, key=rank)}
 
     def fastest(self, place: Place) -> str | None:
         """Of the policies that reached the target there."""

@@ -60,6 +60,18 @@ def test_policies_that_regret_least_at_worst_come_first() -> None:
     assert list(Comparison(RUNS).regrets) == ["ours", "theirs", "slow"]
 
 
+def test_who_gave_up_early_does_not_come_before_who_arrived_elsewhere() -> None:
+    runs = [
+        run("ours", 1.0),
+        run("ours", 1.0, cluster="attic"),
+        run("gave_up", 2.0, reached=False),
+        run("gave_up", 2.0, cluster="attic", reached=False),
+        run("arrived_once", 9.0, reached=False),
+        run("arrived_once", 9.0, cluster="attic"),
+    ]
+    assert list(Comparison(runs).regrets) == ["ours", "arrived_once", "gave_up"]
+
+
 def test_the_best_is_one_that_reached_the_target() -> None:
     comparison = Comparison([run("a", 5.0), run("b", 3.0, reached=False), run("c", 9.0)])
     place = Place(task="digits", cluster="home")
