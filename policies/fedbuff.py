@@ -4,22 +4,23 @@ Clients train without waiting for each other, each from the newest model that it
 what comes; with every K-th contribution w ← w + η_g/K · Σ s(τ_i) · Δ_i, where τ_i is by how many versions Δ_i's start
 is out of date and s(τ) = 1/√(1 + τ).
 
-Departures: all devices take part all the time, where the paper's server draws clients at random; η_g is 1; K is a
-quarter of the devices, as there are fewer of them than the paper's K of 10; the fastest device evaluates the model,
-alone and about once an epoch. Momentum is each client's own. A device begins anew when its last contribution has
-arrived at the server; it is in the buffer once at most, so that the server's own device, which has no way to go, does
-not fill it alone.
+Departures: all devices take part all the time, where the paper's server draws clients at random; K is a quarter of the
+devices, as there are fewer of them than the paper's K of 10; the fastest device evaluates the model, alone and about
+once an epoch. Momentum is each client's own. A device begins anew when its last contribution has arrived at the server;
+it is in the buffer once at most, so that the server's own device, which has no way to go, does not fill it alone.
 """
 
 import attrs
 
-from crowd.planning.plan import Plan
+from crowd.planning.plan import Outer, Plan
 from crowd.planning.policy import Cluster, Policy
 from crowd.units import ceil_div
 from policies.at_home import one_server, plan_at_home, samples_of_steps, steps_per_epoch, trainers_at_home
 from policies.offload import nobody_trains
 
 DEVICES_PER_CONTRIBUTION = 4
+SERVER = Outer(rate_ppm=500_000)
+"""η_g = 0.5: the paper's is a parameter to be tuned, and was (docs/decisions.md)."""
 STALENESS_MAX = 10_000
 """No contribution is thrown away for its age."""
 
@@ -40,6 +41,7 @@ class FedBuff(Policy):
             round_samples=[samples_of_steps(member, steps) for member in trainers],
             slices=slices,
             quorum=quorum,
+            outer=SERVER,
             staleness_max=STALENESS_MAX,
             evaluate_every=ceil_div(len(trainers), quorum),
             why=f"{len(trainers)} of {len(cluster.members)} devices take {steps} steps on their own samples at a time; "

@@ -15,6 +15,7 @@ from crowd.planning.plan import PPM, Outer
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition
 from policies.diloco import OUTER
+from policies.fedbuff import SERVER
 from policies.fedprox import PROXIMAL_PPM
 from tests.node.cluster import Cluster
 from tests.support.virtual import virtual_time
@@ -256,14 +257,21 @@ async def test_d_psgd_is_decentralised_sgd_on_a_ring() -> None:
 
 
 @virtual_time
-async def test_fedbuff_with_one_device_at_a_time_is_sgd_in_the_order_of_arrival() -> None:
+async def test_fedbuff_with_one_device_at_a_time_goes_the_server_s_rate_of_its_way_in_the_order_of_arrival() -> None:
     """With a buffer of one, and a device so fast that the others never finish, nothing is ever stale."""
     recorded = Recorded(plain_sgd, epochs=1)
     reached = await recorded.train("fedbuff", speeds=(10**6, 1, 1, 1))
     alone = recorded.replica()
     optimizer = plain_sgd(alone.parameters())
-    for batch in recorded.batches[NAMES[0]]:
-        step(alone, optimizer, batch)
+    batches = recorded.batches[NAMES[0]]
+    assert len(batches) == len(NAMES) * STEPS
+    for begin in range(0, len(batches), STEPS):
+        version = vector(alone)
+        for batch in batches[begin : begin + STEPS]:
+            step(alone, optimizer, batch)
+        torch.nn.utils.vector_to_parameters(
+            torch.lerp(version, vector(alone), SERVER.rate_ppm / PPM), alone.parameters()
+        )
     torch.testing.assert_close(reached, vector(alone), rtol=1e-3, atol=1e-5)
 
 
