@@ -1,6 +1,7 @@
-"""Processes of this project that another one starts, listens to and ends: `Child`, `started`."""
+"""Processes of this project that another one starts, listens to and ends: `Child`, `started`, `ProcessFailed`."""
 
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,17 @@ LAST_WORDS = 20
 LINE_BYTES_MAX = 1 << 16
 GRACE_S = 5.0
 """A process that is told to end has so long to say goodbye."""
+
+
+class ProcessFailed(RuntimeError):
+    """A process ended before its work was done."""
+
+    def __init__(self, name: str, code: int, words: Sequence[str]) -> None:
+        """`words` are the last lines that it wrote to standard error."""
+        how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+        super().__init__("\n".join([f"the process of {name} {how}{':' if words else ''}", *words]))
+        self.cause = words[-1] if code > 0 and words else f"its process {how}"
+        """In one line. A process that fails by itself says it in its last one."""
 
 
 class Child:
@@ -49,15 +61,15 @@ class Child:
             return
 
     async def expect_success(self) -> None:
-        """Wait for its end. Raises `BadConfig` if it was given what cannot work, `RuntimeError` if it failed, both with
-        its last words."""
+        """Wait for its end. Raises `BadConfig` if it was given what cannot work, `ProcessFailed` if it failed, both
+        with its last words."""
         code = await self._process.wait()
         if code:
             self._complaints.seek(0)
             words = self._complaints.read().decode(errors="replace").splitlines()[-LAST_WORDS:]
             if code == BAD_INPUT:
                 raise BadConfig(f"{self._name}: {words[-1] if words else 'it ended without a word'}")
-            raise RuntimeError(f"the process of {self._name} ended with exit code {code}:\n" + "\n".join(words))
+            raise ProcessFailed(self._name, code, words)
 
     def kill(self) -> None:
         """End it at once, as a power cut does."""

@@ -13,10 +13,11 @@ import os
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
 from crowd.bench.cells import read_entry
+from crowd.bench.runs import Run, read_runs
 from crowd.cli.bench import cache_directory
+from crowd.errors import BadConfig
 
 ARCHIVE = Path(__file__).parents[1] / "docs" / "runs.tar.xz"
 
@@ -35,19 +36,23 @@ def unpack(archive: Path, cache: Path) -> int:
     return added
 
 
-def pack(archive: Path, cache: Path, wanted: list[dict[str, Any]]) -> int:
-    """How many of the `wanted` runs are in `archive` now: all that are in `cache`."""
+def pack(archive: Path, cache: Path, wanted: list[Run]) -> None:
+    """Afterwards the `wanted` runs are in `archive`, and nothing else. Raises `BadConfig`, and leaves the archive as it
+    was, if one of them is not in `cache`."""
     files = _files_of(wanted, cache)
-    with tarfile.open(archive, "w:xz") as runs:
+    if len(files) < len(wanted):
+        raise BadConfig(f"{cache} has only {len(files)} of the {len(wanted)} runs: crowd bench computes the others")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as runs:
         for file in files:
             data = file.read_bytes()
             member = tarfile.TarInfo(file.name)  # of no time and no owner: the same runs make the same archive
             member.size = len(data)
             runs.addfile(member, io.BytesIO(data))
-    return len(files)
+    archive.write_bytes(packed.getvalue())
 
 
-def _files_of(wanted: list[dict[str, Any]], cache: Path) -> list[Path]:
+def _files_of(wanted: list[Run], cache: Path) -> list[Path]:
     """The newest of each: earlier code may have had the very same figures, under a key that nobody asks for now."""
     newest: dict[str, Path] = {}
     for file in sorted(cache.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
@@ -67,9 +72,10 @@ def main() -> None:
         if arguments.way == "unpack":
             print(f"{unpack(ARCHIVE, cache_directory())} published runs are new in {cache_directory()}")
         else:
-            wanted = json.loads(arguments.runs.read_text(encoding="utf-8"))["runs"]
-            print(f"{pack(ARCHIVE, cache_directory(), wanted)} of {len(wanted)} runs are in {ARCHIVE}")
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
+            wanted = read_runs(arguments.runs)
+            pack(ARCHIVE, cache_directory(), wanted)
+            print(f"{len(wanted)} runs are in {ARCHIVE}")
+    except (BadConfig, OSError, tarfile.TarError) as error:
         sys.exit(f"published_runs: {error}")
 
 

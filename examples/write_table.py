@@ -4,11 +4,12 @@ python examples/write_table.py runs.json
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from crowd.bench.report import Comparison, markdown
+from crowd.bench.runs import read_runs
+from crowd.errors import BadConfig
 
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 README = Path(__file__).parents[1] / "README.md"
@@ -29,10 +30,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=README, help="the file with the marks (default: the README)")
     arguments = parser.parse_args()
     try:
-        runs = json.loads(arguments.runs.read_text(encoding="utf-8"))["runs"]
-        text = with_table(arguments.into.read_text(encoding="utf-8"), markdown(Comparison(runs)))
+        comparison = Comparison(read_runs(arguments.runs))
+        text = with_table(arguments.into.read_text(encoding="utf-8"), markdown(comparison))
         arguments.into.write_text(text, encoding="utf-8")
-    except (OSError, ValueError, KeyError) as error:
+    except (BadConfig, OSError, ValueError) as error:
         sys.exit(f"write_table: {error}")
 
 

@@ -15,6 +15,7 @@ import attrs
 
 from crowd import plugins
 from crowd.bench.activity import Activity, activity
+from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
 from crowd.trial import Outcome, Trial, record
 
@@ -105,13 +106,14 @@ def make_entry(trial: Trial, outcome: Outcome) -> Entry:
 
 
 def read_entry(place: Path) -> Entry | None:
-    """The entry that is kept there; `None` if there is none that can be read."""
+    """The entry that is kept there; `None` if there is none, or nothing that was one."""
     try:
         values = json.loads(place.read_text(encoding="utf-8"))
         devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
-        return Entry(run=values["run"], activity=devices)
-    except (OSError, ValueError, TypeError, KeyError):
+        run = values["run"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return Entry(run=run, activity=devices) if is_run(run) else None
 
 
 def write_entry(place: Path, entry: Entry) -> None:

@@ -1,17 +1,18 @@
 """The cells of the comparison are computed: side by side, each in a process of its own, and none twice.
 
-Layout: `News` and `Watch` (what is heard of it meanwhile), `Matrix` (all cells).
+Layout: `News` and `Watch` (what is heard of it meanwhile), `Matrix` (all cells), `compare` (what came of them).
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import anyio
 import attrs
 
 from crowd.bench.cells import Cell, Entry, groups, read_entry
-from crowd.children import started
+from crowd.bench.report import Comparison, Place
+from crowd.children import ProcessFailed, started
 from crowd.errors import BadConfig
 
 PATIENCE = 10.0
@@ -105,8 +106,8 @@ class Matrix:
             self._watch.began(cell)
             try:
                 self.entries[cell] = entry = await self._compute(cell, limit_s)
-            except (BadConfig, RuntimeError, OSError) as error:
-                self.failures[cell] = cause = _last_line(error).removeprefix(f"{cell.label}: ")
+            except (BadConfig, ProcessFailed, OSError) as error:
+                self.failures[cell] = cause = _cause(error).removeprefix(f"{cell.label}: ")
                 self._watch.failed(cell, cause)
             else:
                 self._watch.ended(cell, entry)
@@ -118,11 +119,21 @@ class Matrix:
             await process.expect_success()
         entry = read_entry(cell.place)
         if entry is None:
-            raise RuntimeError(f"{cell.label}: its process left no entry in {cell.place}")
+            raise BadConfig(f"{cell.label}: its process left no entry in {cell.place}")
         return entry
 
 
-def _last_line(error: Exception) -> str:
-    """A process that fails says why in its last line."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+def compare(cells: Sequence[Cell], entries: Mapping[Cell, Entry]) -> Comparison:
+    """All that came of `cells`; those without an entry are missing."""
+    return Comparison(
+        [entries[cell].run for cell in cells if cell in entries],
+        [
+            (Place(task=cell.trial.task, cluster=cell.trial.cluster.name), cell.trial.policy)
+            for cell in cells
+            if cell not in entries
+        ],
+    )
+
+
+def _cause(error: Exception) -> str:
+    return error.cause if isinstance(error, ProcessFailed) else str(error)

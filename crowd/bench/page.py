@@ -10,7 +10,7 @@ import jinja2
 from crowd.bench import pictures, report
 from crowd.bench.about import about_cluster, about_policy, about_task
 from crowd.bench.cells import Cell, Entry
-from crowd.bench.matrix import PATIENCE
+from crowd.bench.matrix import PATIENCE, compare
 from crowd.bench.report import Comparison, Figures, Place
 from crowd.bench.statistics import SEEDS_MIN, Regret
 
@@ -29,13 +29,15 @@ class Row:
     thriftiest: bool
     balance: str
     accuracy: str
+    first: Entry | None
+    """With the first seed."""
     picture: str
-    """Who was busy when, with the first seed."""
+    """Who was busy when in it."""
 
 
-def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, made_by: str) -> str:
-    """HTML. `made_by` is the command that makes the same page again."""
-    comparison = Comparison([entry.run for entry in entries.values()])
+def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders: Sequence[str], made_by: str) -> str:
+    """HTML. `leaders` are the policies that limit the others, `made_by` is the command that makes the page."""
+    comparison = compare([*entries, *failures], entries)
     known = [*comparison.regrets, *(policy for policy in comparison.policies if policy not in comparison.regrets)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -49,14 +51,17 @@ def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, made_by
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         policies=known,
-        colour=pictures.colours(known),
-        sections=[_section(comparison, place, known, entries) for place in comparison.places],
-        places={(place.task, place.cluster): index for index, place in enumerate(comparison.places)},
+        look=pictures.looks(known),
+        sections=[
+            _section(comparison, place, known, entries) for place in comparison.places if comparison.figures[place]
+        ],
         clusters={name: about_cluster(file) for name, file in files.items()},
         devices={cell.trial.cluster.name: len(cell.trial.cluster.devices) for cell in cells},
         tasks={name: about_task(name) for name in dict.fromkeys(cell.trial.task for cell in cells)},
         about={name: about_policy(name) for name in known},
         failures=[(cell.label, cause) for cell, cause in failures.items()],
+        targets={entry.run["task"]: entry.run["target_accuracy"] for entry in entries.values()},
+        leaders=[policy for policy in leaders if policy in known],
         seeds=len({cell.trial.seed for cell in cells}),
         lanes={"computes": pictures.COMPUTE, "sends": pictures.UP, "receives": pictures.DOWN, "is off": pictures.OFF},
         patience=PATIENCE,
@@ -72,7 +77,7 @@ def _section(
 ) -> dict[str, Any]:
     figures = comparison.figures[place]
     runs = [run for policy in policies if policy in figures for run in figures[policy].runs]
-    colour = pictures.colours(policies)
+    look = pictures.looks(policies)
     first: dict[str, Entry] = {}
     for entry in entries.values():
         run = entry.run
@@ -80,11 +85,11 @@ def _section(
             first.setdefault(run["policy"], entry)
     return {
         "place": place,
-        "target": max(run["target_accuracy"] for run in runs),
+        "index": comparison.places.index(place),
         "fastest": comparison.fastest(place),
         "rows": [_row(comparison, place, policy, first.get(policy)) for policy in policies],
-        "over_time": pictures.accuracy_over_time(runs, colour),
-        "over_bytes": pictures.accuracy_over_bytes(runs, colour),
+        "over_time": pictures.accuracy_over_time(runs, look, title=f"{place}: accuracy over time"),
+        "over_bytes": pictures.accuracy_over_bytes(runs, look, title=f"{place}: accuracy over bytes"),
     }
 
 
@@ -96,13 +101,16 @@ def _row(comparison: Comparison, place: Place, policy: str, entry: Entry | None)
         policy=policy,
         figures=figures,
         regret=None if regrets is None else regrets.cells[comparison.places.index(place)],
-        fastest=comparison.fastest(place) == policy,
-        thriftiest=comparison.thriftiest(place) == policy,
+        fastest=policy in comparison.fastest(place),
+        thriftiest=policy in comparison.thriftiest(place),
         balance=_middle_percent([run["balance_efficiency"] for run in runs]),
         accuracy=_middle_percent([run["final_accuracy"] for run in runs]),
-        picture=pictures.who_was_busy(entry.activity, seconds=entry.run["seconds_total"])
-        if entry is not None and entry.run["seconds_total"]
-        else "",
+        first=entry,
+        picture=""
+        if entry is None or not entry.run["seconds_total"]
+        else pictures.who_was_busy(
+            entry.activity, seconds=entry.run["seconds_total"], title=f"{place}, {policy}: who was busy when"
+        ),
     )
 
 

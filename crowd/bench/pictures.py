@@ -1,5 +1,6 @@
 """The pictures of the comparison as SVG to be put into a page, in ink of the page's own colour."""
 
+import html
 import io
 import itertools
 import re
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+import attrs
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,24 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from crowd.bench.activity import PARTS, Activity
-from crowd.bench.report import Run
+from crowd.bench.runs import Run
 from crowd.wording import size
 
-COLOURS = (
-    "#e4572e",
-    "#2e86de",
-    "#29a36a",
-    "#b968d9",
-    "#d69b00",
-    "#12a5b8",
-    "#d6568f",
-    "#7f9100",
-    "#8d6e5a",
-    "#6c74e8",
-    "#8a8f98",
-    "#0fae8e",
-)
-"""To be told apart on white and on black; more policies than these share them."""
+COLOURS = ("#3c4bff", "#c38700", "#c31e3c", "#3ca587", "#964b96", "#0096ff")
+"""Each has a contrast of 3 on white and on the page's black, and is as far as can be from the others, also for those
+who see no red or no green (by the CIE 1976 difference, 30 at the least)."""
 COMPUTE, UP, DOWN, OFF = "#2e86de", "#e4572e", "#29a36a", "#808080"
 
 _INK = "#010203"
@@ -51,26 +41,47 @@ _STYLE: Any = {
     "path.simplify_threshold": 0.5,
     "image.composite_image": False,
 }
+DASHES: Any = (0, (3.5, 1.5))
 LANES = (4, 2, 2, 2)
 """Rows of pixels of each device: computing, sending, receiving, nothing."""
 
 
-def colours(policies: Sequence[str]) -> dict[str, str]:
-    return dict(zip(policies, itertools.cycle(COLOURS)))
+@attrs.frozen
+class Look:
+    """Of a policy's lines."""
+
+    colour: str
+    dashed: bool
 
 
-def accuracy_over_time(runs: Sequence[Run], colour: Mapping[str, str]) -> str:
-    """A line for each run; that of the first seed is thicker. Ends in a dot where the target was reached."""
-    return _accuracy(runs, colour, column=0, label="time since the first plan", words=_seconds)
+def looks(policies: Sequence[str]) -> dict[str, Look]:
+    """More policies than twice the colours share them."""
+    every = [Look(colour, dashed) for dashed in (False, True) for colour in COLOURS]
+    return dict(zip(policies, itertools.cycle(every)))
 
 
-def accuracy_over_bytes(runs: Sequence[Run], colour: Mapping[str, str]) -> str:
+def accuracy_over_time(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
+    """A line for each run of which anything was evaluated; that of the first seed is thicker. It ends when the run did,
+    in a dot where the target was reached, else in a cross."""
+    return _accuracy(
+        runs, look, title, column=0, end="seconds_total", label="time since the first plan", words=_seconds
+    )
+
+
+def accuracy_over_bytes(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
     """The same over the bytes on all links."""
-    return _accuracy(runs, colour, column=2, label="bytes on all links", words=_size)
+    return _accuracy(runs, look, title, column=2, end="bytes_total", label="bytes on all links", words=_size)
 
 
 def _accuracy(
-    runs: Sequence[Run], colour: Mapping[str, str], *, column: int, label: str, words: Callable[[float], str]
+    runs: Sequence[Run],
+    look: Mapping[str, Look],
+    title: str,
+    *,
+    column: int,
+    end: str,
+    label: str,
+    words: Callable[[float], str],
 ) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.4, 3.0), layout="constrained")
@@ -79,7 +90,8 @@ def _accuracy(
         for run in runs:
             points = [(point[column], point[1]) for point in run["accuracy_curve"] if point[column] > 0]
             if points:
-                _line(axes, points, run, colour[run["policy"]], first=run["seed"] == first_seed)
+                points.append((run[end], points[-1][1]))
+                _line(axes, points, look[run["policy"]], reached=run["reached"], first=run["seed"] == first_seed)
         axes.axhline(max(run["target_accuracy"] for run in runs), color=_INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
@@ -87,18 +99,26 @@ def _accuracy(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         axes.set_xlabel(label)
         axes.grid(True, color="#808080", alpha=0.2, linewidth=0.5)
-        return _svg(figure, f"accuracy over {label}")
+        return _svg(figure, title)
 
 
-def _line(axes: Axes, points: list[tuple[float, float]], run: Run, colour: str, *, first: bool) -> None:
+def _line(axes: Axes, points: list[tuple[float, float]], look: Look, *, reached: bool, first: bool) -> None:
     along, accuracies = zip(*points, strict=True)
     weight = 1.0 if first else 0.45
-    axes.plot(along, accuracies, color=colour, linewidth=1.4 * weight, alpha=weight, solid_joinstyle="round")
-    marker = "o" if run["reached"] else "x"
-    axes.plot(along[-1], accuracies[-1], marker, color=colour, markersize=4 * weight + 1, alpha=weight)
+    axes.plot(
+        along,
+        accuracies,
+        color=look.colour,
+        linestyle=DASHES if look.dashed else "-",
+        linewidth=1.4 * weight,
+        alpha=weight,
+        solid_joinstyle="round",
+    )
+    marker = "o" if reached else "x"
+    axes.plot(along[-1], accuracies[-1], marker, color=look.colour, markersize=4 * weight + 1, alpha=weight)
 
 
-def who_was_busy(activity: Mapping[str, Activity], *, seconds: float) -> str:
+def who_was_busy(activity: Mapping[str, Activity], *, seconds: float, title: str) -> str:
     """A band for each device: computing above, sending and receiving below; grey while it was switched off."""
     rows = [_band(device) for device in activity.values()]
     band = sum(LANES)
@@ -112,7 +132,7 @@ def who_was_busy(activity: Mapping[str, Activity], *, seconds: float) -> str:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _seconds(value)))
         axes.spines["left"].set_visible(False)
-        return _svg(figure, "who was busy when")
+        return _svg(figure, title)
 
 
 def _band(device: Activity) -> np.ndarray:
@@ -155,7 +175,7 @@ def _svg(figure: Figure, title: str) -> str:
     if names:
         text = re.sub(rf'(id="|href="#|url\(#)({names})\b', rf"\1{_prefix(text)}-\2", text)
     text = re.sub(r"\n\s*", "\n", text).replace(_INK, "currentColor")
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
 
 
 def _prefix(text: str) -> str:

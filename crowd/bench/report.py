@@ -1,23 +1,23 @@
 """The comparison for people: `Comparison` (runs, sorted by what they compare), its tables on a screen and in Markdown.
 
-Needs no more than runs as in the JSON of design section 8.
+Needs no more than runs.
 """
 
 import functools
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crowd.bench.runs import Run
 from crowd.bench.statistics import Amount, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
 from crowd.units import SECOND_US
 from crowd.wording import duration, size
 
-Run = Mapping[str, Any]
 MISSING = "none"
 """Not run yet, or failed."""
 BEST = "bold green"
@@ -38,9 +38,11 @@ class Place:
 
 @attrs.frozen(kw_only=True)
 class Figures:
-    """One policy at one place, over the seeds."""
+    """One policy at one place, over the seeds of which there are runs."""
 
     runs: tuple[Run, ...]
+    asked: int
+    """How many runs there should be; the others failed, or are still to come."""
     seconds: Summary
     """To the target."""
     traffic: Summary
@@ -48,13 +50,23 @@ class Figures:
 
 
 class Comparison:
-    """All runs; tasks, clusters and policies in order of their first."""
+    """All runs; tasks, clusters and policies in order of their first.
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._runs: dict[Place, dict[str, list[Run]]] = {}
+    Every policy should have a run at each place and seed at which any has one. Who lacks one there is not said to be
+    the best, and its regret is a lower bound.
+    """
+
+    def __init__(self, runs: Iterable[Run], missing: Iterable[tuple[Place, str]] = ()) -> None:
+        """`missing`: places and policies of runs that failed or are still to come."""
+        self._runs: dict[Place, dict[str, dict[int, Run]]] = {}
+        self._seeds: dict[Place, set[int]] = {}
         for run in runs:
-            place = Place(task=run["task"], cluster=run["cluster"])
-            self._runs.setdefault(place, {}).setdefault(run["policy"], []).append(run)
+            place, seed = Place(task=run["task"], cluster=run["cluster"]), run["seed"]
+            self._runs.setdefault(place, {}).setdefault(run["policy"], {})[seed] = run
+            self._seeds.setdefault(place, set()).add(seed)
+        for place, policy in missing:
+            self._runs.setdefault(place, {}).setdefault(policy, {})
+            self._seeds.setdefault(place, set())
         self.places = tuple(self._runs)
         self.tasks = tuple(dict.fromkeys(place.task for place in self.places))
         self.policies = tuple(dict.fromkeys(policy for runs in self._runs.values() for policy in runs))
@@ -66,7 +78,11 @@ class Comparison:
     def figures(self) -> dict[Place, dict[str, Figures]]:
         """By place and policy; what has no run has no figures."""
         return {
-            place: {policy: _figures(runs) for policy, runs in of_policy.items()}
+            place: {
+                policy: _figures(list(runs.values()), asked=len(self._seeds[place]))
+                for policy, runs in of_policy.items()
+                if runs
+            }
             for place, of_policy in self._runs.items()
         }
 
@@ -76,7 +92,10 @@ class Comparison:
         anything, so among those the first is who reached the target most often. Their cells are `places`."""
         found = policy_regrets(
             [
-                {policy: {run["seed"]: seconds_to_target(run) for run in runs} for policy, runs in of_policy.items()}
+                {
+                    policy: {seed: seconds_to_target(run) for seed, run in of_policy.get(policy, {}).items()}
+                    for policy in self.policies
+                }
                 for of_policy in self._runs.values()
             ]
         )
@@ -87,18 +106,23 @@ class Comparison:
 
         return {policy: found[policy] for policy in sorted(found, key=rank)}
 
-    def fastest(self, place: Place) -> str | None:
-        """Of the policies that reached the target there."""
-        return best_of({policy: figures.seconds.median for policy, figures in self.figures[place].items()})
+    def fastest(self, place: Place) -> tuple[str, ...]:
+        """Of the policies that reached the target there, with all their runs; more than one if they are alike."""
+        return best_of({policy: figures.seconds.median for policy, figures in self._whole(place).items()})
 
-    def thriftiest(self, place: Place) -> str | None:
+    def thriftiest(self, place: Place) -> tuple[str, ...]:
         """The same, by bytes."""
-        return best_of({policy: figures.traffic.median for policy, figures in self.figures[place].items()})
+        return best_of({policy: figures.traffic.median for policy, figures in self._whole(place).items()})
+
+    def _whole(self, place: Place) -> dict[str, Figures]:
+        return {
+            policy: figures for policy, figures in self.figures[place].items() if len(figures.runs) == figures.asked
+        }
 
     def reached(self, policy: str) -> tuple[int, int]:
-        """How many runs of `policy` met the target, of how many."""
-        runs = [run for of_policy in self._runs.values() for run in of_policy.get(policy, ())]
-        return sum(run["reached"] for run in runs), len(runs)
+        """How many runs of `policy` met the target, of how many that there are or should be."""
+        runs = [run for of_policy in self._runs.values() for run in of_policy.get(policy, {}).values()]
+        return sum(run["reached"] for run in runs), sum(len(seeds) for seeds in self._seeds.values())
 
 
 def seconds_to_target(run: Run) -> Amount:
@@ -109,9 +133,10 @@ def bytes_to_target(run: Run) -> Amount:
     return Amount(run["bytes_total"], exact=run["reached"])
 
 
-def _figures(runs: Sequence[Run]) -> Figures:
+def _figures(runs: Sequence[Run], *, asked: int) -> Figures:
     return Figures(
         runs=tuple(runs),
+        asked=asked,
         seconds=summary([seconds_to_target(run) for run in runs]),
         traffic=summary([bytes_to_target(run) for run in runs]),
     )
@@ -134,12 +159,24 @@ def percent_words(regret: Regret) -> str:
     if regret.interval is None:
         return words
     low, high = regret.interval
-    return f"{words} ({_percent(low)} to {_percent(high)})"
+    return f"{words} ({_percent(low)} {'or more' if high == math.inf else f'to {_percent(high)}'})"
+
+
+def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
+    """Where a policy's worst regret is."""
+    if len(regret.worst_cells) == 1:
+        return str(comparison.places[regret.worst_cells[0]])
+    return f"{len(regret.worst_cells)} of {sum(cell is not None for cell in regret.cells)} places"
+
+
+def lacking_words(figures: Figures) -> str:
+    """How many runs there are, if there should be more."""
+    return "" if len(figures.runs) == figures.asked else f"{len(figures.runs)} of {figures.asked} runs"
 
 
 def range_words(figures: Figures) -> str:
     """Of the seconds; nothing for a single seed."""
-    if figures.seconds.count == 1:
+    if len(figures.runs) == 1:
         return ""
     return f"{seconds_words(figures.seconds.least)} – {seconds_words(figures.seconds.most)}"
 
@@ -203,9 +240,10 @@ def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
     if len(spread) > CELL_WIDTH:
         spread = spread.replace(" – ", " –\n")
     lines = [
-        Text(seconds_words(figures.seconds.median), style=BEST if comparison.fastest(place) == policy else ""),
+        Text(seconds_words(figures.seconds.median), style=BEST if policy in comparison.fastest(place) else ""),
         Text(spread, style="dim"),
-        Text(bytes_words(figures.traffic.median), style=BEST if comparison.thriftiest(place) == policy else ""),
+        Text(bytes_words(figures.traffic.median), style=BEST if policy in comparison.thriftiest(place) else ""),
+        Text(lacking_words(figures), style="dim"),
     ]
     return Text("\n").join(line for line in lines if line.plain)
 
@@ -227,7 +265,7 @@ def _regret_table(comparison: Comparison) -> Table:
             f"{reached} of {runs}",
             percent_words(regret.median),
             percent_words(regret.worst),
-            str(comparison.places[regret.worst_cell]),
+            worst_words(comparison, regret),
         )
     return table
 
@@ -258,9 +296,9 @@ def _markdown_cell(comparison: Comparison, place: Place, policy: str) -> str:
     if figures is None:
         return MISSING
     seconds, traffic = seconds_words(figures.seconds.median), bytes_words(figures.traffic.median)
-    seconds = f"**{seconds}**" if comparison.fastest(place) == policy else seconds
-    traffic = f"**{traffic}**" if comparison.thriftiest(place) == policy else traffic
-    return f"{seconds}<br>{traffic}"
+    seconds = f"**{seconds}**" if policy in comparison.fastest(place) else seconds
+    traffic = f"**{traffic}**" if policy in comparison.thriftiest(place) else traffic
+    return "<br>".join(filter(None, (seconds, traffic, lacking_words(figures))))
 
 
 def _regret_markdown(comparison: Comparison) -> str:
@@ -268,8 +306,7 @@ def _regret_markdown(comparison: Comparison) -> str:
     for policy, regret in comparison.regrets.items():
         reached, runs = comparison.reached(policy)
         median, worst = percent_words(regret.median), percent_words(regret.worst)
-        where = str(comparison.places[regret.worst_cell])
-        rows.append([f"`{policy}`", f"{reached} of {runs}", median, worst, where])
+        rows.append([f"`{policy}`", f"{reached} of {runs}", median, worst, worst_words(comparison, regret)])
     return _markdown_table(rows)
 
 

@@ -1,7 +1,8 @@
 """Figures of which some are only lower bounds: `Amount`, its median, spread and regret.
 
 A run that was stopped before its target took longer than it was given, nobody knows how much. Such a figure is kept as
-a lower bound, and what is computed from it is a lower bound wherever it could be larger.
+a lower bound, and what is computed from it is a lower bound wherever it could be larger. Of a run that failed, or that
+is still to come, nothing is known at all: `UNKNOWN`.
 """
 
 import math
@@ -30,6 +31,10 @@ class Amount:
         return self.value if self.exact else math.inf
 
 
+UNKNOWN = Amount(0.0, exact=False)
+"""Nothing is known of it but that it is no less than zero."""
+
+
 @attrs.frozen(kw_only=True)
 class Summary:
     """One figure over several seeds."""
@@ -37,7 +42,6 @@ class Summary:
     median: Amount
     least: Amount
     most: Amount
-    count: int
 
 
 def median(amounts: Sequence[Amount]) -> Amount:
@@ -53,23 +57,23 @@ def summary(amounts: Sequence[Amount]) -> Summary:
         median=median(amounts),
         least=Amount(least, exact=any(amount.exact for amount in amounts if amount.value == least)),
         most=Amount(most, exact=all(amount.exact for amount in amounts)),
-        count=len(amounts),
     )
 
 
-def best_of(amounts: Mapping[str, Amount]) -> str | None:
-    """Whose is the smallest of those that are exact; `None` if none is."""
+def best_of(amounts: Mapping[str, Amount]) -> tuple[str, ...]:
+    """Whose is the smallest of those that are exact, in the order of `amounts`; of nobody if none is."""
     exact = {name: amount.value for name, amount in amounts.items() if amount.exact}
-    return min(exact, key=lambda name: exact[name], default=None)
+    least = min(exact.values(), default=None)
+    return tuple(name for name, value in exact.items() if value == least)
 
 
 def regrets(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
     """By how much each exceeds the smallest exact one, as a fraction of that one; empty if none is exact, or if that is
     zero."""
     best = best_of(amounts)
-    if best is None or amounts[best].value <= 0.0:
+    if not best or amounts[best[0]].value <= 0.0:
         return {}
-    reference = amounts[best].value
+    reference = amounts[best[0]].value
     return {
         name: Amount(max(0.0, amount.value / reference - 1.0), exact=amount.exact) for name, amount in amounts.items()
     }
@@ -78,12 +82,13 @@ def regrets(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
 # --- regret over seeds and cells --------------------------------------------------------------------------------------
 
 Cells = Sequence[Mapping[str, Mapping[int, Amount]]]
-"""For each cell of the table, by policy and seed."""
+"""For each cell of the table, by policy and seed. A seed that one policy has in a cell another one lacks there: that is
+`UNKNOWN`, and all that is said of the policy there a lower bound, so that nobody gains by a run that failed."""
 
 
 @attrs.frozen(kw_only=True)
 class Regret:
-    """A figure of regret and, where there are seeds enough, its 95 % interval."""
+    """A figure of regret and, where there are seeds enough, its 95 % interval; its upper end may be infinite."""
 
     amount: Amount
     interval: tuple[float, float] | None
@@ -94,60 +99,72 @@ class PolicyRegret:
     """One policy over all cells in which somebody reached the target."""
 
     cells: tuple[Regret | None, ...]
-    """Of each cell; `None` where nobody reached the target, or the policy has no run."""
+    """Of each cell; `None` where nobody reached the target."""
     median: Regret
     worst: Regret
-    worst_cell: int
+    worst_cells: tuple[int, ...]
+    """Those whose regret may be the worst: all lower bounds, or without any those that are as large."""
 
 
 def policy_regrets(cells: Cells) -> dict[str, PolicyRegret]:
-    """Of every policy with a regret anywhere. Intervals are percentiles of `RESAMPLES` tables whose seeds are drawn
-    from those of each cell, with replacement and alike for all policies (Efron and Tibshirani 1993, chapter 13)."""
+    """Of every policy, if anybody reached the target anywhere. Intervals are percentiles of `RESAMPLES` tables whose
+    seeds are drawn from those of each cell, with replacement and alike for all policies (Efron and Tibshirani 1993,
+    chapter 13): the lower end of the least that each figure may be, the upper one of the most."""
     chance = random.Random(0)
-    enough = all(len(_seeds(cell)) >= SEEDS_MIN for cell in cells)
-    found = _of_cells(cells, lambda seeds: seeds)
+    policies = tuple(dict.fromkeys(policy for cell in cells for policy in cell))
+    enough = [len(_seeds(cell)) >= SEEDS_MIN for cell in cells]
+    found = _of_cells(cells, policies, lambda seeds: seeds)
     resampled = [
-        _of_cells(cells, lambda seeds: chance.choices(seeds, k=len(seeds))) for _ in range(RESAMPLES if enough else 0)
+        _of_cells(cells, policies, lambda seeds: chance.choices(seeds, k=len(seeds)))
+        for _ in range(RESAMPLES if any(enough) else 0)
     ]
-    policies = dict.fromkeys(policy for cell in found for policy in cell)
-    return {policy: _over_cells(policy, found, resampled) for policy in policies}
+    return {policy: _over_cells(policy, found, resampled, enough) for policy in policies if any(found)}
 
 
-def _over_cells(policy: str, found: list[dict[str, Amount]], resampled: list[list[dict[str, Amount]]]) -> PolicyRegret:
-    def regret(figure: Callable[[list[dict[str, Amount]]], Amount | None]) -> Regret | None:
+_Table = list[dict[str, Amount]]
+"""The regret of each policy in each cell, of nobody where nobody reached the target."""
+
+
+def _over_cells(policy: str, found: _Table, resampled: list[_Table], enough: Sequence[bool]) -> PolicyRegret:
+    def regret(figure: Callable[[_Table], Amount | None], *, enough: bool) -> Regret | None:
         amount = figure(found)
-        drawn = [drawn.value for table in resampled if (drawn := figure(table)) is not None]
-        return None if amount is None else Regret(amount=amount, interval=_interval(drawn))
+        if amount is None:
+            return None
+        return Regret(amount=amount, interval=_interval([figure(table) for table in resampled]) if enough else None)
 
-    def of(table: list[dict[str, Amount]]) -> list[Amount]:
-        return [cell[policy] for cell in table if policy in cell]
+    def overall(figure: Callable[[Sequence[Amount]], Amount]) -> Regret:
+        said = regret(
+            lambda table: figure(known) if (known := [cell[policy] for cell in table if cell]) else None,
+            enough=all(enough),
+        )
+        assert said is not None, "there are no regrets at all"
+        return said
 
-    def worst(table: list[dict[str, Amount]]) -> Amount | None:
-        return summary(of(table)).most if of(table) else None
-
-    def middle(table: list[dict[str, Amount]]) -> Amount | None:
-        return median(of(table)) if of(table) else None
-
-    cells = tuple(regret(lambda table, index=index: table[index].get(policy)) for index in range(len(found)))  # type: ignore[misc]
-    of_median, of_worst = regret(middle), regret(worst)
-    assert of_median is not None
-    assert of_worst is not None
-    known = {index: each.amount.value for index, each in enumerate(cells) if each is not None}
+    cells = tuple(
+        regret(lambda table, index=index: table[index].get(policy), enough=enough[index])  # type: ignore[misc]
+        for index in range(len(found))
+    )
+    worst = overall(lambda amounts: summary(amounts).most)
+    known = {index: each.amount for index, each in enumerate(cells) if each is not None}
     return PolicyRegret(
-        cells=cells, median=of_median, worst=of_worst, worst_cell=max(known, key=lambda index: known[index])
+        cells=cells,
+        median=overall(median),
+        worst=worst,
+        worst_cells=tuple(index for index, amount in known.items() if amount.at_most == worst.amount.at_most),
     )
 
 
-def _of_cells(cells: Cells, draw: Callable[[list[int]], list[int]]) -> list[dict[str, Amount]]:
-    """The regret of each policy in each cell, by medians over the seeds that `draw` makes of those that there are."""
+def _of_cells(cells: Cells, policies: Sequence[str], draw: Callable[[list[int]], list[int]]) -> _Table:
+    """By medians over the seeds that `draw` makes of those that there are."""
     table = []
     for cell in cells:
-        seeds = draw(_seeds(cell))
+        every = _seeds(cell)
+        seeds = draw(every)
         medians = {}
-        for policy, of_seed in cell.items():
-            amounts = [of_seed[seed] for seed in seeds if seed in of_seed]
-            if amounts:
-                medians[policy] = median(amounts)
+        for policy in policies if every else ():
+            of_seed = cell.get(policy, {})
+            middle = median([of_seed.get(seed, UNKNOWN) for seed in seeds])
+            medians[policy] = Amount(middle.value, exact=middle.exact and of_seed.keys() >= set(every))
         table.append(regrets(medians))
     return table
 
@@ -156,9 +173,9 @@ def _seeds(cell: Mapping[str, Mapping[int, Amount]]) -> list[int]:
     return sorted({seed for of_seed in cell.values() for seed in of_seed})
 
 
-def _interval(drawn: list[float]) -> tuple[float, float] | None:
-    if not drawn:
-        return None
-    ordered = sorted(drawn)
-    low, high = (ordered[min(len(ordered) - 1, math.floor(part * len(ordered)))] for part in INTERVAL)
-    return low, high
+def _interval(drawn: Sequence[Amount | None]) -> tuple[float, float]:
+    """Where nobody reached the target (`None`), the figure may be anything."""
+    amounts = [UNKNOWN if amount is None else amount for amount in drawn]
+    least, most = (sorted(values) for values in zip(*((each.value, each.at_most) for each in amounts), strict=True))
+    low, high = (math.floor(part * len(amounts)) for part in INTERVAL)
+    return least[low], most[min(len(amounts) - 1, high)]

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from crowd import plugins
 from crowd.bench.cells import Cell
-from crowd.bench.matrix import Matrix
-from crowd.bench.report import Comparison, tables
+from crowd.bench.matrix import Matrix, compare
+from crowd.bench.report import tables
 from crowd.cli.bench_screen import Screen
 from crowd.cli.cell import command
 from crowd.cli.output import check_place, logs_to_stderr, write_runs
@@ -72,11 +72,14 @@ def bench(
     """
     if seeds < 1:
         raise BadConfig(f"--seeds: expected at least 1, found {seeds}")
-    for file in (json, html):
-        if file is not None:
-            check_place(file)
-    if html is not None:
-        check_extra()
+    for option, given in (("--clusters", clusters), ("--tasks", tasks)):
+        if not given:
+            raise BadConfig(f"{option}: expected at least one")
+    if clusters == CLUSTERS and not FOLDER.is_dir():
+        raise BadConfig(f"there is no {FOLDER} here: name cluster files with --clusters")
+    check_outputs(json, html)
+    cache = cache_directory()
+    check_cache(cache)
     logs_to_stderr()
     console = Console()
     with tempfile.TemporaryDirectory(prefix="crowd-bench-") as spare:
@@ -85,7 +88,7 @@ def bench(
             tasks=tasks,
             policies=policies or plugins.names("crowd.policies"),
             seeds=range(seeds),
-            cache=cache_directory(),
+            cache=cache,
             spare=Path(spare),
         )
         with Screen(console, len(cells)) as screen:
@@ -97,10 +100,12 @@ def bench(
             "stopped before the end, so no file is written; the same command goes on from here", highlight=False
         )
         return code
-    if json is not None:
-        write_runs(json, _runs(matrix))
-    if html is not None:
-        write_page(html, matrix)
+    try:
+        if json is not None:
+            write_runs(json, _runs(matrix))
+    finally:  # one that cannot be written does not cost the other
+        if html is not None:
+            write_page(html, matrix)
     return SOME_FAILED if matrix.failures else DONE
 
 
@@ -115,17 +120,36 @@ def _runs(matrix: Matrix) -> list[dict[str, Any]]:
 
 
 def _show(console: Console, matrix: Matrix) -> None:
-    for table in tables(Comparison(_runs(matrix)), console):
+    for table in tables(compare(matrix.cells, matrix.entries), console):
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def check_extra() -> None:
-    """Raise `BadConfig` if there is no library for the page: better before the work than after it."""
+def check_outputs(json: Path | None, html: Path | None) -> None:
+    """Raise `BadConfig` for files that could never be written, and if there is no library for the page: better before
+    the work than after it."""
+    if json is not None:
+        check_place(json)
+    if html is None:
+        return
+    check_place(html)
+    if json is not None and json.resolve() == html.resolve():
+        raise BadConfig(f"--json and --html name the same file, {json}: name two")
     for name in ("jinja2", "matplotlib"):
         if find_spec(name) is None:
             raise BadConfig(f"--html needs {name}: install it with pip install 'crowdlearning[bench]'")
+
+
+def check_cache(folder: Path) -> None:
+    """Make it. Raises `BadConfig` if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BadConfig(
+            f"{folder}: runs cannot be kept there: {error.strerror}; XDG_CACHE_HOME names another place"
+        ) from error
 
 
 def write_page(path: Path, matrix: Matrix) -> None:
@@ -135,7 +159,7 @@ def write_page(path: Path, matrix: Matrix) -> None:
     entries = {cell: matrix.entries[cell] for cell in matrix.cells if cell in matrix.entries}
     made_by = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     try:
-        path.write_text(page(entries, matrix.failures, made_by=made_by), encoding="utf-8")
+        path.write_text(page(entries, matrix.failures, leaders=LEADERS, made_by=made_by), encoding="utf-8")
     except OSError as error:
         raise BadConfig(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -167,14 +191,16 @@ def make_cells(
     _refuse_twice("policy", policies)
     cells = []
     for task in tasks:
-        names: set[str] = set()
+        names: dict[str, Path] = {}
         for file in files:
             for policy in policies:
                 trial = read_trial(file, task=task, policy=policy, seed=0, target_accuracy=None, rounds_max=None)
                 cells += [Cell.of(file, attrs.evolve(trial, seed=seed), cache=cache, spare=spare) for seed in seeds]
-                names.add(trial.cluster.name)
-        if len(names) < len(files):
-            raise BadConfig("two of the cluster files have the same name in them: give each its own")
+            other = names.setdefault(trial.cluster.name, file)
+            if other != file:
+                raise BadConfig(
+                    f"{other} and {file} are both named {trial.cluster.name!r}: give each a name of its own"
+                )
     return cells
 
 

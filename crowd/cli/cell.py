@@ -1,9 +1,13 @@
 """One cell of the comparison as a process of its own, for `crowd bench`: `python -m crowd.cli.cell ORDER`, an `Order`
-as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place."""
+as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place. What a task of the
+user's own prints goes to standard error."""
 
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import attrs
 
@@ -15,7 +19,7 @@ from crowd.cli.output import logs_to_stderr
 from crowd.cli.sim import read_trial
 from crowd.errors import BadConfig, Rejected
 from crowd.runs import Point
-from crowd.trial import World
+from crowd.trial import Report, World
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +57,9 @@ def main(arguments: list[str]) -> int:
     """The exit code, as of `crowd` itself; what went wrong is in one line the last thing on standard error."""
     logs_to_stderr()
     try:
-        work(Order(**json.loads(arguments[0])))
+        with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            work(Order(**json.loads(arguments[0])), partial(_say, news))
     except Exception as error:
         code = report(error)
         cause = innermost(error)
@@ -63,7 +69,7 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
-def work(order: Order) -> None:
+def work(order: Order, say: Report) -> None:
     """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
     what it was when the comparison began."""
     trial = read_trial(
@@ -76,14 +82,15 @@ def work(order: Order) -> None:
     )
     limited = attrs.evolve(trial, seconds_max=order.limit_s)
     world: World = plugins.load("crowd.worlds", WORLD)()
-    entry = make_entry(limited, world.run(limited, _say))
+    entry = make_entry(limited, world.run(limited, say))
     if key_of(trial) != order.key:
         raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
     write_entry(Path(order.place), entry)
 
 
-def _say(point: Point) -> None:
-    print(News(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy).to_line(), flush=True)
+def _say(news: TextIO, point: Point) -> None:
+    heard = News(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
+    print(heard.to_line(), file=news, flush=True)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,14 @@ def check_place(path: Path) -> None:
         raise BadConfig(f"{path}: there is no directory {path.parent}")
     if path.is_dir():
         raise BadConfig(f"{path}: it is a directory; name a file")
+    try:
+        if not path.exists():
+            path.touch()
+            path.unlink()
+        elif path.is_file():
+            path.open("ab").close()
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:

@@ -69,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.compare:
         lab: World = plugins.load("crowd.worlds", "lab")()
         runs.append(_train(console, lab, fit, policy=CROWD)[0])
+        if arguments.json is not None:
+            write_runs(arguments.json, runs)  # whatever becomes of the other one
     run, outcome = _train(console, flower, fit, policy=FLOWER)
     runs.append(run)
     if arguments.json is not None:

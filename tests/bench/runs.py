@@ -11,8 +11,8 @@ from tests.devices.test_simulation import trial
 
 
 def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **values: Any) -> dict[str, Any]:
-    """It sends a megabyte a second."""
-    size_bytes = round(1e6 * seconds)
+    """It sends a megabyte a second, unless `bytes_total` says otherwise."""
+    size_bytes = values.get("bytes_total", round(1e6 * seconds))
     return {
         "policy": policy,
         "cluster": "home",

@@ -1,23 +1,23 @@
 """What is kept of a run, and what decides whether it serves again."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import attrs
 import pytest
 
-from crowd.bench.activity import Activity
-from crowd.bench.cells import Entry, key_of, make_entry, read_entry, write_entry
+from crowd.bench import cells
+from crowd.bench.cells import Cell, Entry, key_of, make_entry, read_entry, write_entry
+from crowd.bench.runs import KEYS
 from crowd.trial import Trial
 from devices.simulation import Simulation
+from tests.bench import runs
 from tests.devices.test_simulation import devices, trial
-
-LANES = Activity(compute=[1], up=[2], down=[3], off=[0])
 
 
 def entry(*, reached: bool = True, stopped_after_s: float | None = None) -> Entry:
-    run = {"reached": reached, "seconds_to_target": 7.0 if reached else None, "stopped_after_s": stopped_after_s}
-    return Entry(run=run, activity={"pi": LANES})
+    return runs.entry(runs.run("ours", 7.0, reached=reached, stopped_after_s=stopped_after_s))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,25 @@ def test_an_entry_is_read_as_it_was_written_and_nothing_else_is_left(tmp_path: P
     assert list(place.parent.iterdir()) == [place]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": {}}', '{"run": {}, "activity": {"pi": {"compute": []}}}'])
+RUN = json.dumps(runs.run("ours", 7.0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        f'{{"run": {RUN}}}',
+        f'{{"run": {RUN}, "activity": []}}',
+        f'{{"run": {RUN}, "activity": {{"pi": {{"compute": []}}}}}}',
+        '{"run": {}, "activity": {}}',
+        '{"run": [], "activity": {}}',
+        json.dumps(
+            {"run": {key: value for key, value in runs.run("ours", 7.0).items() if key != "rounds"}, "activity": {}}
+        ),
+    ],
+)
 def test_what_cannot_be_read_is_no_entry(tmp_path: Path, text: str) -> None:
     (tmp_path / "entry.json").write_text(text)
     assert read_entry(tmp_path / "entry.json") is None
@@ -65,12 +83,37 @@ def test_the_key_changes_with_all_that_is_asked_but_the_time_that_is_given() -> 
     assert len({key_of(other) for other in [asked, *others]}) == 1 + len(others)
 
 
+def test_the_key_changes_with_the_arithmetic_and_with_a_task_s_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {task: trial(task=task) for task in ("digits", "watch")}
+    before = {task: key_of(of) for task, of in asked.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "data_beside", lambda module: ())
+        assert key_of(asked["watch"]) != before["watch"], "its data come with it"
+    for package in ("torch", "numpy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(cells, "version", lambda name, of=package: "0" if name == of else version(name))
+            assert key_of(asked["digits"]) != before["digits"]
+    assert {task: key_of(of) for task, of in asked.items()} == before
+
+
+def test_a_task_of_one_s_own_is_kept_for_one_comparison_only(tmp_path: Path) -> None:
+    places = [
+        Cell.of(
+            Path("home.toml"), trial(task=task), cache=tmp_path / "cache", spare=tmp_path / "spare"
+        ).place.parent.name
+        for task in ("digits", "tests.support.endless_digits:task")
+    ]
+    assert places == ["cache", "spare"]
+
+
 def test_two_runs_of_one_cell_leave_the_same_bytes(tmp_path: Path) -> None:
     places = [tmp_path / "one.json", tmp_path / "two.json"]
     for place in places:
         write_entry(place, computed(trial(rounds_max=2)))
     assert places[0].read_bytes() == places[1].read_bytes()
-    assert json.loads(places[0].read_text())["run"]["rounds"] == 2
+    run = json.loads(places[0].read_text())["run"]
+    assert run["rounds"] == 2
+    assert run.keys() >= KEYS
 
 
 def test_only_a_limit_that_ended_a_run_is_noted() -> None:

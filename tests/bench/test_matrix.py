@@ -7,19 +7,23 @@ from pathlib import Path
 import anyio
 import pytest
 
-from crowd.bench.cells import Cell, write_entry
-from crowd.bench.matrix import PATIENCE, Matrix, News, Watch
+from crowd.bench.cells import Cell, Entry, write_entry
+from crowd.bench.matrix import PATIENCE, Matrix, News, Watch, compare
 from tests.bench.runs import cell, entry, run
 
+PROCESSES = 2
 WORK = """
-import json, sys
+import json, os, sys
 place, seconds, limit = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 if seconds is None:
     print("it hums", file=sys.stderr)
     sys.exit("OSError: it burns")
+if seconds < 0:
+    print("it hums", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), 9)
 print(json.dumps({"round": 1, "elapsed_s": seconds, "accuracy": 0.5}), flush=True)
 reached = limit is None or seconds <= limit
-run = {"reached": reached, "seconds_to_target": seconds if reached else None}
+run = json.loads(sys.argv[4]) | {"reached": reached, "seconds_to_target": seconds if reached else None}
 run |= {"seconds_total": seconds if reached else limit, "stopped_after_s": None if reached else limit}
 open(place, "w").write(json.dumps({"run": run, "activity": {}}))
 """
@@ -41,7 +45,11 @@ class Seen(Watch):
         assert (news.round, news.accuracy) == (1, 0.5)
         self.events.append(("heard", cell.key))
 
+    def ended(self, cell: Cell, entry: Entry) -> None:
+        self.events.append(("ended", cell.key))
+
     def failed(self, cell: Cell, cause: str) -> None:
+        self.events.append(("failed", cell.key))
         self.causes.append(cause)
 
 
@@ -55,9 +63,11 @@ def settle(
 
     def command(cell: Cell, limit_s: float | None) -> list[str]:
         seen.limits[cell.key] = limit_s
-        return [sys.executable, "-c", WORK, str(cell.place), *map(json.dumps, (takes_s[cell.trial.policy], limit_s))]
+        policy = cell.trial.policy
+        words = map(json.dumps, (takes_s[policy], limit_s, run(policy, 0.0, seed=cell.trial.seed)))
+        return [sys.executable, "-c", WORK, str(cell.place), *words]
 
-    matrix = Matrix(cells, leaders=leaders, command=command, watch=seen, processes=2)
+    matrix = Matrix(cells, leaders=leaders, command=command, watch=seen, processes=PROCESSES)
     anyio.run(matrix.settle)
     return matrix, seen
 
@@ -92,6 +102,28 @@ def test_a_cell_that_fails_says_why_in_one_line_and_the_others_go_on(tmp_path: P
     assert seen.limits["d-0"] == 30.0, "of the leader that did not fail"
 
 
+def test_a_process_that_was_killed_is_not_said_to_have_failed_by_what_it_wrote(tmp_path: Path) -> None:
+    matrix, _ = settle(tmp_path, {"a": -1.0})
+    assert list(matrix.failures.values()) == ["its process was ended by SIGKILL"]
+
+
+def test_only_so_many_processes_run_at_once(tmp_path: Path) -> None:
+    _, seen = settle(tmp_path, {"a": 1.0, "c": 2.0, "d": 3.0, "e": None}, seeds=2)
+    running = most = 0
+    for event, _ in seen.events:
+        running += {"began": 1, "ended": -1, "failed": -1}.get(event, 0)
+        most = max(most, running)
+    assert (running, most) == (0, PROCESSES)
+
+
+def test_what_failed_is_missing_in_the_comparison(tmp_path: Path) -> None:
+    matrix, _ = settle(tmp_path, {"a": 5.0, "b": None})
+    comparison = compare(matrix.cells, matrix.entries)
+    (place,) = comparison.places
+    assert comparison.policies == ("a", "b")
+    assert list(comparison.figures[place]) == ["a"]
+
+
 def test_what_is_there_is_not_computed_again_and_what_was_stopped_too_early_is(tmp_path: Path) -> None:
     takes_s: dict[str, float | None] = {"a": 2.0, "c": 30.0, "d": 30.0, "e": 30.0}
     for name, limit_s in (("c", 19.0), ("d", 20.0), ("e", 21.0)):
@@ -100,6 +132,7 @@ def test_what_is_there_is_not_computed_again_and_what_was_stopped_too_early_is(t
     matrix, seen = settle(tmp_path, takes_s)
     assert sorted(seen.events) == [
         ("began", "c-0"),
+        ("ended", "c-0"),
         ("found", "a-0"),
         ("found", "d-0"),
         ("found", "e-0"),

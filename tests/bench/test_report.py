@@ -1,11 +1,13 @@
 """The comparison in tables."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
-from crowd.bench.report import Comparison, Place, markdown, tables
+from crowd.bench.report import Comparison, Place, markdown, percent_words, tables
+from crowd.bench.statistics import Amount, Regret
 from tests.bench.runs import run
 
 RUNS = [
@@ -33,7 +35,7 @@ def test_on_a_screen_every_policy_has_its_times_and_bytes_and_regret() -> None:
     for words in ("home", "attic", "2.5 s", "2.0 s – 3.0 s", "2.5 MB", "> 25.0 s", "> 20.0 s –", "> 30.0 s", "none"):
         assert words in said
     (regret_of_slow,) = [line for line in said.splitlines() if "slow" in line and "%" in line]
-    assert "0 of 2" in regret_of_slow
+    assert "0 of 3" in regret_of_slow, "it has none in the attic"
     assert "> 900 %" in regret_of_slow
 
 
@@ -75,11 +77,47 @@ def test_who_gave_up_early_does_not_come_before_who_arrived_elsewhere() -> None:
 def test_the_best_is_one_that_reached_the_target() -> None:
     comparison = Comparison([run("a", 5.0), run("b", 3.0, reached=False), run("c", 9.0)])
     place = Place(task="digits", cluster="home")
-    assert comparison.fastest(place) == comparison.thriftiest(place) == "a"
+    assert comparison.fastest(place) == comparison.thriftiest(place) == ("a",)
     nobody = Comparison([run("a", 5.0, reached=False)])
-    assert nobody.fastest(place) is None
+    assert nobody.fastest(place) == ()
     assert nobody.regrets == {}
     assert "> 5.0 s" in shown(nobody)
+
+
+def test_the_fastest_need_not_be_the_thriftiest_and_both_may_be_several() -> None:
+    comparison = Comparison([run("a", 5.0), run("b", 5.0, bytes_total=9), run("c", 6.0, bytes_total=9)])
+    place = Place(task="digits", cluster="home")
+    assert comparison.fastest(place) == ("a", "b")
+    assert comparison.thriftiest(place) == ("b", "c")
+    assert markdown(comparison).count("**5.0 s**") == 2
+    assert markdown(comparison).count("**9 B**") == 2
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told: bool) -> None:
+    home, attic = (Place(task="digits", cluster=cluster) for cluster in ("home", "attic"))
+    runs = [run("steady", 20.0, seed=seed) for seed in range(2)] + [run("flaky", 18.0)]
+    missing = [(home, "flaky"), (home, "none"), (attic, "none")] if told else []
+    comparison = Comparison(runs, missing)
+    assert comparison.fastest(home) == comparison.thriftiest(home) == ("steady",)
+    assert list(comparison.regrets)[:2] == ["steady", "flaky"]
+    assert not comparison.regrets["flaky"].worst.amount.exact
+    assert comparison.reached("flaky") == (1, 2)
+    assert comparison.policies == (("steady", "flaky", "none") if told else ("steady", "flaky"))
+    for said in (shown(comparison), markdown(comparison)):
+        assert "18.0 s" in said
+        assert "1 of 2 runs" in said
+    assert (attic in comparison.places) is told
+
+
+def test_one_place_with_the_worst_regret_is_named_and_several_are_counted() -> None:
+    said = markdown(Comparison([*RUNS, run("slow", 40.0, reached=False, cluster="attic")]))
+    assert "| `ours` | 3 of 3 | 12 % | 25 % | attic, digits |" in said
+    assert "| `slow` | 0 of 3 | > 900 % | > 900 % | 2 of 2 places |" in said
+
+
+def test_an_interval_without_an_end_says_so() -> None:
+    assert percent_words(Regret(amount=Amount(0.5), interval=(0.25, math.inf))) == "50 % (25 % or more)"
 
 
 def test_in_markdown_the_best_is_bold_and_every_row_is_as_wide_as_its_head() -> None:

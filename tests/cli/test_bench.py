@@ -56,6 +56,13 @@ def fails(device: str, part: object = None) -> Task:
     raise ValueError(f"{device} has no data")
 
 
+def speaks(device: str) -> Task:
+    """All the digits, and words where the news of its process go."""
+    print("reading")
+    os.write(1, b"reading too\n")
+    return digits.task(device, Partition())
+
+
 def breaks(device: str) -> Task:
     """Every device has all the digits, and a loss that works for a while."""
     calls = itertools.count()
@@ -147,9 +154,18 @@ def test_cells_that_fail_are_named_with_their_cause_and_the_rest_goes_on(
     assert len(list(cache.iterdir())) == 1, "what failed is tried again the next time"
 
 
+def test_a_task_may_print_what_it_likes(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(cluster, task=f"{__name__}:speaks")) == 0
+    output, error = capfd.readouterr()
+    assert "1 of 1 cells" in output
+    assert "reading" not in output + error
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
+        (["--tasks"], "--tasks: expected at least one"),
+        (["--clusters"], "--clusters: expected at least one"),
         (["--tasks", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
         (["--policies", "fedavgg"], "unknown policy 'fedavgg'; did you mean 'fedavg'?"),
         (["--policies", "fedavg", "fedavg"], "the policy 'fedavg' is named twice"),
@@ -158,6 +174,8 @@ def test_cells_that_fail_are_named_with_their_cause_and_the_rest_goes_on(
         (["--clusters", "."], ".: there is no cluster file (*.toml) in it"),
         (["--json", "nowhere/runs.json"], "nowhere/runs.json: there is no directory nowhere"),
         (["--html", "nowhere/page.html"], "nowhere/page.html: there is no directory nowhere"),
+        (["--json", "/proc/runs.json"], "/proc/runs.json: cannot be written: "),
+        (["--json", "same", "--html", "./same"], "--json and --html name the same file, same: name two"),
     ],
 )
 def test_what_cannot_work_is_bad_input_in_one_line(
@@ -172,6 +190,7 @@ def test_what_cannot_work_is_bad_input_in_one_line(
     monkeypatch.chdir(tmp_path / "empty")
     words = {"--clusters": [str(cluster)], "--tasks": ["digits"], "--policies": ["fedavg"]} | {more[0]: more[1:]}
     assert main(["bench", *(word for option, values in words.items() for word in (option, *values))]) == 2
+    assert list(Path().iterdir()) == []
     output, error = capsys.readouterr()
     assert output == ""
     assert expected in error
@@ -181,7 +200,27 @@ def test_what_cannot_work_is_bad_input_in_one_line(
 def test_two_clusters_of_one_name_are_bad_input(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cluster.parent / "same.toml").write_text(HOME)
     assert main(["bench", "--clusters", str(cluster.parent), "--tasks", "digits"]) == 2
-    assert "two of the cluster files have the same name in them" in capsys.readouterr().err
+    same = f"{cluster} and {cluster.parent / 'same.toml'} are both named 'home': give each a name of its own"
+    assert same in capsys.readouterr().err
+
+
+def test_without_clusters_beside_it_it_says_how_to_name_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench"]) == 2
+    assert "there is no examples/clusters here: name cluster files with --clusters" in capsys.readouterr().err
+
+
+def test_where_runs_cannot_be_kept_none_is_computed(
+    cluster: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file")
+    assert main(arguments(cluster)) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error == f"crowd: {cache}: runs cannot be kept there: File exists; XDG_CACHE_HOME names another place\n"
 
 
 def test_without_the_libraries_for_the_page_it_says_what_to_install(

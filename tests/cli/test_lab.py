@@ -1,5 +1,6 @@
 """`crowd lab`, as its user meets it before a process is started; the processes are in `tests.devices.test_lab`."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from crowd.cli.lab import comparison, plans_table
 from crowd.cli.main import main
 from crowd.planned import Planned
 from crowd.runs import Figures, Point
-from crowd.trial import Outcome
+from crowd.trial import Outcome, Report, Trial
+from devices.simulation import Simulation
 
 CLUSTER = """
 [cluster]
@@ -75,6 +77,24 @@ def test_without_root_it_ends_with_a_line_that_says_so(
     cluster.write_text(CLUSTER.replace("loss = 0.1", ""))
     assert main(["lab", str(cluster)]) == 2
     assert capsys.readouterr().err.startswith("crowd: the lab needs root")
+
+
+@pytest.mark.alone
+def test_what_was_measured_is_kept_when_the_simulation_is_interrupted(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Simulation, trial: Trial, report: Report) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Simulation, "run", interrupted)
+    pi = CLUSTER.replace("loss = 0.1", "").partition("[[device]]")[2]
+    cluster.write_text(f"{CLUSTER.replace('loss = 0.1', '')}[[device]]{pi.replace('pi', 'phone')}")
+    file = tmp_path / "runs.json"
+    words = ["lab", str(cluster), "--task", "digits", "--policy", "fedavg", "--rounds-max", "1", "--json", str(file)]
+    assert main(words) == 130
+    (run,) = json.loads(file.read_text())["runs"]
+    assert (run["world"], run["rounds"]) == ("lab", 1)
+    assert "the same in simulation" in capsys.readouterr().out
 
 
 def test_the_two_worlds_are_compared_over_the_rounds_that_both_completed() -> None:

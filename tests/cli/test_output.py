@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from crowd.cli.output import logs_to_stderr, write_runs
+from crowd.cli.output import check_place, logs_to_stderr, write_runs
 from crowd.errors import BadConfig
 from crowd.wording import duration, size
 
@@ -33,6 +33,17 @@ def test_runs_are_written_as_json(tmp_path: Path) -> None:
 def test_runs_that_cannot_be_written_are_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="cannot be written"):
         write_runs(tmp_path / "nowhere" / "runs.json", [])
+
+
+def test_where_nothing_can_be_written_is_known_before_and_nothing_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text("before")
+    for name in ("known", "new"):
+        check_place(tmp_path / name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"known": "before"}
+    check_place(Path("/dev/null"))
+    for path, words in (("/proc/x", "cannot be written"), (tmp_path, "a directory"), ("nowhere/x", "no directory")):
+        with pytest.raises(BadConfig, match=words):
+            check_place(Path(path))
 
 
 @pytest.mark.parametrize(("verbose", "expected"), [(False, ["lost"]), (True, ["joined", "lost"])])

@@ -41,8 +41,14 @@ def test_the_readme_has_its_marks() -> None:
     assert "table" in with_table(README.read_text(), "table").splitlines()
 
 
-def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
-    done = call(str(tmp_path / "nowhere.json"))
+@pytest.mark.parametrize("text", [None, "", "[]", '{"runs": 5}', '{"runs": [{}]}', '{"runs": []}'])
+def test_what_cannot_be_read_is_said_in_one_line_and_nothing_is_written(tmp_path: Path, text: str | None) -> None:
+    table = tmp_path / "text.md"
+    table.write_text(f"{BEGIN}\nold\n{END}\n")
+    if text is not None:
+        (tmp_path / "runs.json").write_text(text)
+    done = call(str(tmp_path / "runs.json"), "--into", str(table))
     assert done.returncode == 1
-    assert done.stderr.startswith("write_table: ")
+    assert done.stderr.startswith(f"write_table: {tmp_path / 'runs.json'}: ")
     assert done.stderr.count("\n") == 1
+    assert table.read_text() == f"{BEGIN}\nold\n{END}\n"
