@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import attrs
 
 from crowd import plugins
 from crowd.bench.activity import Activity, activity
+from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
 from crowd.trial import Outcome, Trial, record
@@ -74,8 +74,8 @@ class Entry:
 
 def key_of(trial: Trial) -> str:
     """A digest of all that decides what a trial comes to, but how much time it is given: what is asked, the source of
-    the engine, of the policy and of the task, the task's data where they come with it, and the versions of what does
-    the arithmetic."""
+    the engine, of the policy and of the task, the task's data where they come with it, the versions of what does the
+    arithmetic and counts the bytes, and the kind of processor."""
     own_task = ":" in trial.task
     task_module = trial.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", trial.task)
     roots = (
@@ -86,7 +86,8 @@ def key_of(trial: Trial) -> str:
     decides = {
         "asked": attrs.asdict(attrs.evolve(trial, seconds_max=None)),
         "source": source_digest(roots, data=() if own_task else data_beside(task_module)),
-        "versions": [version("torch"), version("numpy"), *sys.version_info[:2], platform.machine()],
+        "versions": [*map(version, ("torch", "numpy", "anyio", "cbor2")), *sys.version_info[:2]],
+        "processor": processor(),
     }
     return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 

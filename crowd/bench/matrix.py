@@ -4,14 +4,14 @@ Layout: `News` and `Watch` (what is heard of it meanwhile), `Matrix` (all cells)
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 import anyio
 import attrs
 
 from crowd.bench.cells import Cell, Entry, groups, read_entry
-from crowd.bench.report import Comparison, Place
+from crowd.bench.report import FAILED, TO_COME, Comparison, Place
 from crowd.children import ProcessFailed, started
 from crowd.errors import BadConfig
 
@@ -123,15 +123,17 @@ class Matrix:
         return entry
 
 
-def compare(cells: Sequence[Cell], entries: Mapping[Cell, Entry]) -> Comparison:
-    """All that came of `cells`; those without an entry are missing."""
+def compare(cells: Sequence[Cell], entries: Mapping[Cell, Entry], failures: Collection[Cell]) -> Comparison:
+    """All that came of `cells`; those with neither an entry nor a failure are still to come."""
     return Comparison(
         [entries[cell].run for cell in cells if cell in entries],
-        [
-            (Place(task=cell.trial.task, cluster=cell.trial.cluster.name), cell.trial.policy)
+        {
+            (Place(task=cell.trial.task, cluster=cell.trial.cluster.name), cell.trial.policy): FAILED
+            if cell in failures
+            else TO_COME
             for cell in cells
             if cell not in entries
-        ],
+        },
     )
 
 

@@ -8,7 +8,7 @@ import attrs
 import jinja2
 
 from crowd.bench import pictures, report
-from crowd.bench.about import about_cluster, about_policy, about_task
+from crowd.bench.about import about_cluster, about_devices, about_policy, about_task
 from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import PATIENCE, compare
 from crowd.bench.report import Comparison, Figures, Place
@@ -37,7 +37,7 @@ class Row:
 
 def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders: Sequence[str], made_by: str) -> str:
     """HTML. `leaders` are the policies that limit the others, `made_by` is the command that makes the page."""
-    comparison = compare([*entries, *failures], entries)
+    comparison = compare([*entries, *failures], entries, failures)
     known = [*comparison.regrets, *(policy for policy in comparison.policies if policy not in comparison.regrets)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -56,7 +56,7 @@ def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders
             _section(comparison, place, known, entries) for place in comparison.places if comparison.figures[place]
         ],
         clusters={name: about_cluster(file) for name, file in files.items()},
-        devices={cell.trial.cluster.name: len(cell.trial.cluster.devices) for cell in cells},
+        devices={cell.trial.cluster.name: about_devices(cell.trial) for cell in cells},
         tasks={name: about_task(name) for name in dict.fromkeys(cell.trial.task for cell in cells)},
         about={name: about_policy(name) for name in known},
         failures=[(cell.label, cause) for cell, cause in failures.items()],

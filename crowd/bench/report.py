@@ -6,7 +6,7 @@ Needs no more than runs.
 import functools
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 from rich.console import Console
@@ -18,8 +18,8 @@ from crowd.bench.statistics import Amount, PolicyRegret, Regret, Summary, best_o
 from crowd.units import SECOND_US
 from crowd.wording import duration, size
 
-MISSING = "none"
-"""Not run yet, or failed."""
+NONE, FAILED, TO_COME = "none", "failed", "to come"
+"""What there is in place of a run: nobody knows why there is none, it failed, or it has not been computed yet."""
 BEST = "bold green"
 CELL_WIDTH = 15
 """Of a cell on a screen; a range that is longer takes two lines."""
@@ -56,20 +56,25 @@ class Comparison:
     the best, and its regret is a lower bound.
     """
 
-    def __init__(self, runs: Iterable[Run], missing: Iterable[tuple[Place, str]] = ()) -> None:
-        """`missing`: places and policies of runs that failed or are still to come."""
+    def __init__(self, runs: Iterable[Run], missing: Mapping[tuple[Place, str], str] | None = None) -> None:
+        """`missing`: for places and policies that lack a run, what there is in its place."""
+        self._missing = missing or {}
         self._runs: dict[Place, dict[str, dict[int, Run]]] = {}
         self._seeds: dict[Place, set[int]] = {}
         for run in runs:
             place, seed = Place(task=run["task"], cluster=run["cluster"]), run["seed"]
             self._runs.setdefault(place, {}).setdefault(run["policy"], {})[seed] = run
             self._seeds.setdefault(place, set()).add(seed)
-        for place, policy in missing:
+        for place, policy in self._missing:
             self._runs.setdefault(place, {}).setdefault(policy, {})
             self._seeds.setdefault(place, set())
         self.places = tuple(self._runs)
         self.tasks = tuple(dict.fromkeys(place.task for place in self.places))
         self.policies = tuple(dict.fromkeys(policy for runs in self._runs.values() for policy in runs))
+
+    def why_missing(self, place: Place, policy: str) -> str:
+        """What there is in place of runs of `policy`."""
+        return self._missing.get((place, policy), NONE)
 
     def places_of(self, task: str) -> tuple[Place, ...]:
         return tuple(place for place in self.places if place.task == task)
@@ -163,10 +168,11 @@ def percent_words(regret: Regret) -> str:
 
 
 def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
-    """Where a policy's worst regret is."""
-    if len(regret.worst_cells) == 1:
-        return str(comparison.places[regret.worst_cells[0]])
-    return f"{len(regret.worst_cells)} of {sum(cell is not None for cell in regret.cells)} places"
+    """Where a policy's worst regret is. Of several lower bounds nobody knows which."""
+    if regret.worst.amount.exact or len(regret.worst_cells) == 1:
+        return "; ".join(str(comparison.places[index]) for index in regret.worst_cells)
+    known = sum(cell is not None for cell in regret.cells)
+    return f"not reached in {len(regret.worst_cells)} of {known} places"
 
 
 def lacking_words(figures: Figures) -> str:
@@ -235,7 +241,7 @@ def _task_table(comparison: Comparison, places: Sequence[Place]) -> Table:
 def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
     figures = comparison.figures[place].get(policy)
     if figures is None:
-        return Text(MISSING, style="dim")
+        return Text(comparison.why_missing(place, policy), style="dim")
     spread = range_words(figures)
     if len(spread) > CELL_WIDTH:
         spread = spread.replace(" – ", " –\n")
@@ -294,7 +300,7 @@ def _task_markdown(comparison: Comparison, task: str) -> str:
 def _markdown_cell(comparison: Comparison, place: Place, policy: str) -> str:
     figures = comparison.figures[place].get(policy)
     if figures is None:
-        return MISSING
+        return comparison.why_missing(place, policy)
     seconds, traffic = seconds_words(figures.seconds.median), bytes_words(figures.traffic.median)
     seconds = f"**{seconds}**" if policy in comparison.fastest(place) else seconds
     traffic = f"**{traffic}**" if policy in comparison.thriftiest(place) else traffic

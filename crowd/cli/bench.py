@@ -103,9 +103,11 @@ def bench(
     try:
         if json is not None:
             write_runs(json, _runs(matrix))
+            console.print(f"written: {json}", highlight=False, markup=False, soft_wrap=True)
     finally:  # one that cannot be written does not cost the other
         if html is not None:
             write_page(html, matrix)
+            console.print(f"written: {html}", highlight=False, markup=False, soft_wrap=True)
     return SOME_FAILED if matrix.failures else DONE
 
 
@@ -120,7 +122,7 @@ def _runs(matrix: Matrix) -> list[dict[str, Any]]:
 
 
 def _show(console: Console, matrix: Matrix) -> None:
-    for table in tables(compare(matrix.cells, matrix.entries), console):
+    for table in tables(compare(matrix.cells, matrix.entries, matrix.failures), console):
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)

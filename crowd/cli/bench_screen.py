@@ -1,4 +1,4 @@
-"""What `crowd bench` shows while it computes: cells that are done and under way, and the time that is left."""
+"""What `crowd bench` shows while it computes: runs that are done and under way, and the time that is left."""
 
 import time
 from types import TracebackType
@@ -58,7 +58,7 @@ class Screen(Shown, Watch):
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _counts(self) -> str:
-        counts = [f"{self._found + self._done + self._failed} of {self._cells} cells"]
+        counts = [f"{self._found + self._done + self._failed} of {self._cells} runs"]
         counts += [f"{self._found} of them known before"] if self._found else []
         counts += [f"{self._failed} failed"] if self._failed else []
         return ", ".join(counts)

@@ -19,10 +19,12 @@ def summary(record: Mapping[str, Any], digest: str | None) -> str:
 def verdict(record: Mapping[str, Any]) -> str:
     """How a run went, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
-    reached = "reached" if record["reached"] else "did not reach"
+    stopped = record.get("stopped_after_s") is not None
+    reached = "reached" if record["reached"] else "was stopped before" if stopped else "did not reach"
+    rounds = "1 round" if record["rounds"] == 1 else f"{record['rounds']} rounds"
     found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
     return (
-        f"{reached} the target of {target:.1%}: {found}, {record['rounds']} rounds, "
+        f"{reached} the target of {target:.1%}: {found}, {rounds}, "
         f"{duration(int(record['seconds_total'] * SECOND_US))}, {size(record['bytes_total'])}"
     )
 

@@ -89,7 +89,10 @@ def test_the_key_changes_with_the_arithmetic_and_with_a_task_s_data(monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(cells, "data_beside", lambda module: ())
         assert key_of(asked["watch"]) != before["watch"], "its data come with it"
-    for package in ("torch", "numpy"):
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "processor", lambda: ("Z80",))
+        assert key_of(asked["digits"]) != before["digits"]
+    for package in ("torch", "numpy", "anyio", "cbor2"):
         with monkeypatch.context() as patch:
             patch.setattr(cells, "version", lambda name, of=package: "0" if name == of else version(name))
             assert key_of(asked["digits"]) != before["digits"]

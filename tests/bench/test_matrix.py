@@ -118,10 +118,12 @@ def test_only_so_many_processes_run_at_once(tmp_path: Path) -> None:
 
 def test_what_failed_is_missing_in_the_comparison(tmp_path: Path) -> None:
     matrix, _ = settle(tmp_path, {"a": 5.0, "b": None})
-    comparison = compare(matrix.cells, matrix.entries)
+    to_come = cell("c")
+    comparison = compare([*matrix.cells, to_come], matrix.entries, matrix.failures)
     (place,) = comparison.places
-    assert comparison.policies == ("a", "b")
+    assert comparison.policies == ("a", "b", "c")
     assert list(comparison.figures[place]) == ["a"]
+    assert [comparison.why_missing(place, policy) for policy in "bc"] == ["failed", "to come"]
 
 
 def test_what_is_there_is_not_computed_again_and_what_was_stopped_too_early_is(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_it_says_of_every_policy_how_it_fared_and_what_it_is(html: str) -> None:
         "to 95.0 % accuracy",
         "FedAvg (McMahan et al.",
         "handwritten digits",
+        "GFLOP/s, ",
         "10 times as long as crowd_learning with the same seed, which is never stopped",
     ):
         assert words in text

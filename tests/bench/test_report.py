@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from crowd.bench.report import Comparison, Place, markdown, percent_words, tables
+from crowd.bench.report import FAILED, TO_COME, Comparison, Place, markdown, percent_words, tables
 from crowd.bench.statistics import Amount, Regret
 from tests.bench.runs import run
 
@@ -97,7 +97,7 @@ def test_the_fastest_need_not_be_the_thriftiest_and_both_may_be_several() -> Non
 def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told: bool) -> None:
     home, attic = (Place(task="digits", cluster=cluster) for cluster in ("home", "attic"))
     runs = [run("steady", 20.0, seed=seed) for seed in range(2)] + [run("flaky", 18.0)]
-    missing = [(home, "flaky"), (home, "none"), (attic, "none")] if told else []
+    missing = {(home, "flaky"): FAILED, (home, "none"): TO_COME, (attic, "none"): TO_COME} if told else {}
     comparison = Comparison(runs, missing)
     assert comparison.fastest(home) == comparison.thriftiest(home) == ("steady",)
     assert list(comparison.regrets)[:2] == ["steady", "flaky"]
@@ -107,13 +107,14 @@ def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told
     for said in (shown(comparison), markdown(comparison)):
         assert "18.0 s" in said
         assert "1 of 2 runs" in said
+        assert ("to come" in said) is told
     assert (attic in comparison.places) is told
 
 
 def test_one_place_with_the_worst_regret_is_named_and_several_are_counted() -> None:
     said = markdown(Comparison([*RUNS, run("slow", 40.0, reached=False, cluster="attic")]))
     assert "| `ours` | 3 of 3 | 12 % | 25 % | attic, digits |" in said
-    assert "| `slow` | 0 of 3 | > 900 % | > 900 % | 2 of 2 places |" in said
+    assert "| `slow` | 0 of 3 | > 900 % | > 900 % | not reached in 2 of 2 places |" in said
 
 
 def test_an_interval_without_an_end_says_so() -> None:

@@ -92,7 +92,7 @@ def test_a_comparison_is_told_written_and_not_computed_twice(
         (policy, "home", "digits", 0, True) for policy in policies
     ]
     assert all(run.keys() > KEYS for run in runs)
-    for words in ("home, digits, ship_once, seed 0: reached the target of 95.0%", "2 of 2 cells, in", "regret"):
+    for words in ("home, digits, ship_once, seed 0: reached the target of 95.0%", "2 of 2 runs, in", "regret"):
         assert words in output
     assert "Three devices of one household." in page.read_text()
     assert page.read_text().count("<svg") == 4
@@ -100,7 +100,7 @@ def test_a_comparison_is_told_written_and_not_computed_twice(
     entries = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert len(entries) == 2
     assert main(arguments(cluster, "--json", str(files[1]), policies=policies)) == 0
-    assert "2 of 2 cells, 2 of them known before" in capsys.readouterr().out
+    assert "2 of 2 runs, 2 of them known before" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == entries
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -135,7 +135,7 @@ def test_however_it_is_stopped_nothing_goes_on_and_what_was_done_is_not_lost(
     _, alive = psutil.wait_procs(cells, timeout=PATIENCE_S)
     assert alive == []
     assert main(arguments(cluster)) == 0
-    assert "1 of 1 cells, 1 of them known before" in capsys.readouterr().out
+    assert "1 of 1 runs, 1 of them known before" in capsys.readouterr().out
 
 
 def test_cells_that_fail_are_named_with_their_cause_and_the_rest_goes_on(
@@ -157,7 +157,7 @@ def test_cells_that_fail_are_named_with_their_cause_and_the_rest_goes_on(
 def test_a_task_may_print_what_it_likes(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(cluster, task=f"{__name__}:speaks")) == 0
     output, error = capfd.readouterr()
-    assert "1 of 1 cells" in output
+    assert "1 of 1 runs" in output
     assert "reading" not in output + error
 
 

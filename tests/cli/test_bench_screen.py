@@ -31,12 +31,12 @@ def test_cells_that_end_are_told_as_they_do() -> None:
         "home, digits, ship_once, seed 0: reached the target of 95.0%: 96.0% accuracy, 2 rounds, 8.0 s, 8.0 MB"
     )
     assert lines[1] == "home, digits, all_reduce, seed 0: failed: ValueError: [bold]no[/bold]"
-    assert lines[2].startswith("3 of 4 cells, 1 of them known before, 1 failed, in ")
+    assert lines[2].startswith("3 of 4 runs, 1 of them known before, 1 failed, in ")
 
 
 @pytest.mark.parametrize(
     "words",
-    ["3 of 4 cells, 1 of them known before, 1 failed, about ", " left", "round 4, 42.0%, 12.5 s simulated", "diloco"],
+    ["3 of 4 runs, 1 of them known before, 1 failed, about ", " left", "round 4, 42.0%, 12.5 s simulated", "diloco"],
 )
 def test_a_terminal_shows_what_is_done_and_what_is_under_way(words: str) -> None:
     assert words in play(terminal=True)

@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
-from crowd.cli.output import check_place, logs_to_stderr, write_runs
+from crowd.cli.output import check_place, logs_to_stderr, verdict, write_runs
 from crowd.errors import BadConfig
 from crowd.wording import duration, size
+from tests.bench.runs import run
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,23 @@ def test_a_duration_is_short(time_us: int, text: str) -> None:
 )
 def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
     assert size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "reached the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
+        ({"rounds": 1}, "reached the target of 95.0%: 96.0% accuracy, 1 round, 3.0 s, 3.0 MB"),
+        ({"reached": False}, "did not reach the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
+        (
+            {"reached": False, "stopped_after_s": 3.0},
+            "was stopped before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
+        ),
+        ({"final_accuracy": None}, "reached the target of 95.0%: nothing was evaluated, 2 rounds, 3.0 s, 3.0 MB"),
+    ],
+)
+def test_how_a_run_went_is_a_line(values: dict[str, Any], words: str) -> None:
+    assert verdict(run("ours", 3.0) | values) == words
 
 
 def test_runs_are_written_as_json(tmp_path: Path) -> None:
