@@ -12,14 +12,14 @@ from typing import TextIO
 import attrs
 
 from crowd import plugins
-from crowd.bench.cells import WORLD, Cell, key_of, make_entry, write_entry
+from crowd.bench.cells import WORLD, Cell, Entry, key_of, make_entry, write_entry
 from crowd.bench.matrix import News
 from crowd.cli.main import DONE, innermost, report
 from crowd.cli.output import logs_to_stderr
 from crowd.cli.sim import read_trial
-from crowd.errors import BadConfig, Rejected
+from crowd.errors import BadConfig, Rejected, TrainingDiverged
 from crowd.runs import Point
-from crowd.trial import Report, World
+from crowd.trial import Report, Trial, World
 
 
 @attrs.frozen(kw_only=True)
@@ -81,11 +81,29 @@ def work(order: Order, say: Report) -> None:
         rounds_max=None,
     )
     limited = attrs.evolve(trial, seconds_max=order.limit_s)
-    world: World = plugins.load("crowd.worlds", WORLD)()
-    entry = make_entry(limited, world.run(limited, say))
+    entry = _train(limited, say)
     if key_of(trial) != order.key:
         raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
     write_entry(Path(order.place), entry)
+
+
+def _train(trial: Trial, say: Report) -> Entry:
+    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    world: World = plugins.load("crowd.worlds", WORLD)()
+    rounds: list[Point] = []
+
+    def report(point: Point) -> None:
+        rounds.append(point)
+        say(point)
+
+    try:
+        return make_entry(trial, world.run(trial, report))
+    except Exception as error:
+        if not isinstance(innermost(error), TrainingDiverged) or not rounds:
+            raise
+    shorter = attrs.evolve(trial, seconds_max=rounds[-1].elapsed_s)
+    entry = make_entry(shorter, world.run(shorter, lambda point: None))
+    return attrs.evolve(entry, run=entry.run | {"stopped_after_s": None, "diverged": True})
 
 
 def _say(news: TextIO, point: Point) -> None:

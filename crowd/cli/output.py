@@ -19,8 +19,12 @@ def summary(record: Mapping[str, Any], digest: str | None) -> str:
 def verdict(record: Mapping[str, Any]) -> str:
     """How a run went, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
-    stopped = record.get("stopped_after_s") is not None
-    reached = "reached" if record["reached"] else "was stopped before" if stopped else "did not reach"
+    if record["reached"]:
+        reached = "reached"
+    elif record.get("diverged"):
+        reached = "diverged before"
+    else:
+        reached = "did not reach" if record.get("stopped_after_s") is None else "was stopped before"
     rounds = "1 round" if record["rounds"] == 1 else f"{record['rounds']} rounds"
     found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
     return (

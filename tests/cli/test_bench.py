@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -71,6 +72,16 @@ def breaks(device: str) -> Task:
         if next(calls) > 50:
             raise ArithmeticError("no such loss")
         return torch.nn.functional.cross_entropy(outputs, labels)
+
+    return attrs.evolve(digits.task(device, Partition()), loss=loss)
+
+
+def diverges(device: str) -> Task:
+    """Every device has all the digits, and a loss that is a number for a while."""
+    calls = itertools.count()
+
+    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs, labels) * (math.nan if next(calls) > 200 else 0.01)
 
     return attrs.evolve(digits.task(device, Partition()), loss=loss)
 
@@ -152,6 +163,18 @@ def test_cells_that_fail_are_named_with_their_cause_and_the_rest_goes_on(
     (run,) = json.loads((tmp_path / "runs.json").read_text())["runs"]
     assert (run["task"], run["reached"]) == ("digits", True)
     assert len(list(cache.iterdir())) == 1, "what failed is tried again the next time"
+
+
+def test_a_training_that_diverges_is_one_that_never_met_its_target(
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "runs.json"
+    assert main(arguments(cluster, "--json", str(file), task=f"{__name__}:diverges", policies=("fedavg",))) == 0
+    (run,) = json.loads(file.read_text())["runs"]
+    assert (run["reached"], run["diverged"], run["stopped_after_s"]) == (False, True, None)
+    assert run["rounds"] >= 1
+    assert run["seconds_total"] >= run["accuracy_curve"][-1][0] > 0.0
+    assert "seed 0: diverged before the target of 95.0%" in capsys.readouterr().out
 
 
 def test_a_task_may_print_what_it_likes(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:

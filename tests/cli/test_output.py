@@ -37,6 +37,10 @@ def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
             {"reached": False, "stopped_after_s": 3.0},
             "was stopped before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
         ),
+        (
+            {"reached": False, "diverged": True},
+            "diverged before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
+        ),
         ({"final_accuracy": None}, "reached the target of 95.0%: nothing was evaluated, 2 rounds, 3.0 s, 3.0 MB"),
     ],
 )
