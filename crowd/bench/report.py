@@ -169,10 +169,10 @@ def percent_words(regret: Regret) -> str:
 
 def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
     """Where a policy's worst regret is. Of several lower bounds nobody knows which."""
-    if regret.worst.amount.exact or len(regret.worst_cells) == 1:
-        return "; ".join(str(comparison.places[index]) for index in regret.worst_cells)
+    if len(regret.worst_cells) == 1:
+        return str(comparison.places[regret.worst_cells[0]])
     known = sum(cell is not None for cell in regret.cells)
-    return f"not reached in {len(regret.worst_cells)} of {known} places"
+    return f"{len(regret.worst_cells)} of {known} {'alike' if regret.worst.amount.exact else 'not reached'}"
 
 
 def lacking_words(figures: Figures) -> str:
@@ -257,13 +257,13 @@ def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
 def _regret_table(comparison: Comparison) -> Table:
     table = Table(
         title="regret: how much slower than the fastest policy of the same cluster and task",
-        caption="of medians over the seeds; in brackets the 95 % interval, where there are seeds enough",
+        caption="reached: runs that met the target; of medians over the seeds; in brackets the 95 % interval, where "
+        "there are seeds enough",
     )
     table.add_column("policy", no_wrap=True)
-    table.add_column("runs that reached the target", justify="right")
-    for heading in ("median", "worst"):
+    for heading in ("reached", "median", "worst"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("where", no_wrap=True)
+    table.add_column("where")
     for policy, regret in comparison.regrets.items():
         reached, runs = comparison.reached(policy)
         table.add_row(

@@ -114,7 +114,12 @@ def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told
 def test_one_place_with_the_worst_regret_is_named_and_several_are_counted() -> None:
     said = markdown(Comparison([*RUNS, run("slow", 40.0, reached=False, cluster="attic")]))
     assert "| `ours` | 3 of 3 | 12 % | 25 % | attic, digits |" in said
-    assert "| `slow` | 0 of 3 | > 900 % | > 900 % | not reached in 2 of 2 places |" in said
+    assert "| `slow` | 0 of 3 | > 900 % | > 900 % | 2 of 2 not reached |" in said
+
+
+def test_who_is_the_best_everywhere_is_so_everywhere_alike() -> None:
+    said = markdown(Comparison([run("ours", 2.0), run("ours", 3.0, cluster="attic"), run("theirs", 9.0)]))
+    assert "| `ours` | 2 of 2 | 0 % | 0 % | 2 of 2 alike |" in said
 
 
 def test_an_interval_without_an_end_says_so() -> None:
