@@ -8,18 +8,17 @@ A run stays of use until something changes that decides its result: its name in 
 
 import argparse
 import io
-import json
-import os
 import sys
 import tarfile
 from pathlib import Path
 
 from crowd.bench.cells import read_entry
 from crowd.bench.runs import Run, read_runs
-from crowd.cli.bench import cache_directory
+from crowd.cli.bench import CLUSTERS, cache_directory, make_cells
 from crowd.errors import BadConfig
 
-ARCHIVE = Path(__file__).parents[1] / "docs" / "runs.tar.xz"
+ROOT = Path(__file__).parents[1]
+ARCHIVE = ROOT / "docs" / "runs.tar.xz"
 
 
 def unpack(archive: Path, cache: Path) -> int:
@@ -31,17 +30,18 @@ def unpack(archive: Path, cache: Path) -> int:
             place, data = cache / Path(member.name).name, runs.extractfile(member)
             if data is not None and not place.exists():
                 place.write_bytes(data.read())
-                os.utime(place, (0, 0))  # older than whatever was computed here
                 added += 1
     return added
 
 
 def pack(archive: Path, cache: Path, wanted: list[Run]) -> None:
     """Afterwards the `wanted` runs are in `archive`, and nothing else. Raises `BadConfig`, and leaves the archive as it
-    was, if one of them is not in `cache`."""
+    was, if one of them is not in `cache` under the key that this code asks for."""
     files = _files_of(wanted, cache)
     if len(files) < len(wanted):
-        raise BadConfig(f"{cache} has only {len(files)} of the {len(wanted)} runs: crowd bench computes the others")
+        raise BadConfig(
+            f"{cache} has only {len(files)} of the {len(wanted)} runs for this code: crowd bench computes the others"
+        )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:xz") as runs:
         for file in files:
@@ -53,13 +53,16 @@ def pack(archive: Path, cache: Path, wanted: list[Run]) -> None:
 
 
 def _files_of(wanted: list[Run], cache: Path) -> list[Path]:
-    """The newest of each: earlier code may have had the very same figures, under a key that nobody asks for now."""
-    newest: dict[str, Path] = {}
-    for file in sorted(cache.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
-        entry = read_entry(file)
-        if entry is not None and entry.run in wanted:
-            newest[json.dumps(entry.run, sort_keys=True)] = file
-    return sorted(newest.values())
+    """In order of their names."""
+    cells = make_cells(
+        files=[ROOT / file for file in CLUSTERS],
+        tasks=list(dict.fromkeys(run["task"] for run in wanted)),
+        policies=list(dict.fromkeys(run["policy"] for run in wanted)),
+        seeds=list(dict.fromkeys(run["seed"] for run in wanted)),
+        cache=cache,
+        spare=cache,
+    )
+    return sorted(cell.place for cell in cells if (entry := read_entry(cell.place)) is not None and entry.run in wanted)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from crowd.bench.runs import Run
 from crowd.wording import size
 
 COLOURS = ("#3c4bff", "#c38700", "#c31e3c", "#3ca587", "#964b96", "#0096ff")
-"""Each has a contrast of 3 on white and on the page's black, and is as far as can be from the others, also for those
-who see no red or no green (by the CIE 1976 difference, 30 at the least)."""
+"""Each has a contrast of 3 on white and on the page's black, and differs from the others by 30 at the least (CIE 1976),
+also for those who see no red or no green."""
 COMPUTE, UP, DOWN, OFF = "#2e86de", "#e4572e", "#29a36a", "#808080"
 
 _INK = "#010203"

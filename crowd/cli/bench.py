@@ -70,13 +70,7 @@ def bench(
     html
         Write a page with all figures and their pictures to this file.
     """
-    if seeds < 1:
-        raise BadConfig(f"--seeds: expected at least 1, found {seeds}")
-    for option, given in (("--clusters", clusters), ("--tasks", tasks)):
-        if not given:
-            raise BadConfig(f"{option}: expected at least one")
-    if clusters == CLUSTERS and not FOLDER.is_dir():
-        raise BadConfig(f"there is no {FOLDER} here: name cluster files with --clusters")
+    check_choice(clusters, tasks, seeds)
     check_outputs(json, html)
     cache = cache_directory()
     check_cache(cache)
@@ -100,14 +94,7 @@ def bench(
             "stopped before the end, so no file is written; the same command goes on from here", highlight=False
         )
         return code
-    try:
-        if json is not None:
-            write_runs(json, _runs(matrix))
-            console.print(f"written: {json}", highlight=False, markup=False, soft_wrap=True)
-    finally:  # one that cannot be written does not cost the other
-        if html is not None:
-            write_page(html, matrix)
-            console.print(f"written: {html}", highlight=False, markup=False, soft_wrap=True)
+    _write(console, matrix, json, html)
     return SOME_FAILED if matrix.failures else DONE
 
 
@@ -126,6 +113,28 @@ def _show(console: Console, matrix: Matrix) -> None:
         console.print(table)
     for cell, cause in matrix.failures.items():
         console.print(f"failed: {cell.label}: {cause}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _write(console: Console, matrix: Matrix, json: Path | None, html: Path | None) -> None:
+    try:
+        if json is not None:
+            write_runs(json, _runs(matrix))
+            console.print(f"written: {json}", highlight=False, markup=False, soft_wrap=True)
+    finally:  # one that cannot be written does not cost the other
+        if html is not None:
+            write_page(html, matrix)
+            console.print(f"written: {html}", highlight=False, markup=False, soft_wrap=True)
+
+
+def check_choice(clusters: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
+    """Raise `BadConfig` if nothing is chosen, or the clusters that are meant by default are not here."""
+    if seeds < 1:
+        raise BadConfig(f"--seeds: expected at least 1, found {seeds}")
+    for option, given in (("--clusters", clusters), ("--tasks", tasks)):
+        if not given:
+            raise BadConfig(f"{option}: expected at least one")
+    if clusters == CLUSTERS and not FOLDER.is_dir():
+        raise BadConfig(f"there is no {FOLDER} here: name cluster files with --clusters")
 
 
 def check_outputs(json: Path | None, html: Path | None) -> None:

@@ -79,12 +79,11 @@ def _summary(decided: Plan, profiles: tuple[Profile, ...]) -> list[str]:
     if decided.has_work:
         members = {member.device for member in decided.members}
         fit = tuple(sorted((profile for profile in profiles if profile.device in members), key=lambda p: p.device))
-        epochs = min(NOMINAL_EPOCHS, fit[0].task.epochs_max)
         cost = estimate(Cluster(members=fit, prefer=fit[0].prefer, seed=decided.seed), decided)
         lines += [
             f"a round: {duration(decided.round_us)}, of which {duration(cost.sync_us)} to merge as "
             f"{decided.form.value}; moving samples first: {duration(cost.ship_us)}",
             f"estimate to the target: {duration(cost.total_us)}, {cost.rounds} rounds, {size(cost.bytes_total)} on all "
-            f"links, up and down, if the task takes one device {epochs} epochs (crowd sim finds out)",
+            f"links, up and down, if the task takes one device at most {NOMINAL_EPOCHS} epochs (crowd sim finds out)",
         ]
     return [*lines, f"why: {decided.why}"]

@@ -1,58 +1,73 @@
 """The runs that are published beside the comparison's table."""
 
-import os
-import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crowd.bench.cells import read_entry, write_entry
+from crowd.bench.cells import Cell, read_entry, write_entry
+from crowd.cli.bench import CLUSTERS
+from crowd.cli.sim import read_trial
 from crowd.errors import BadConfig
-from examples.published_runs import pack, unpack
+from examples.published_runs import ROOT, pack, unpack
 from tests.bench.runs import entry, run
 
+POLICIES = ("fedavg", "ship_once", "local_only")
 
-def test_published_runs_come_back_as_they_were_and_take_no_place_of_others(tmp_path: Path) -> None:
-    cache, archive, elsewhere = tmp_path / "cache", tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
-    known = {name: entry(run(name, 2.0)) for name in ("ours", "theirs", "forgotten")}
-    for name, of in known.items():
-        write_entry(cache / f"{name}.json", of)
+
+def place(cache: Path, policy: str) -> Path:
+    """Of such a run, by its key in the present code."""
+    trial = read_trial(ROOT / CLUSTERS[0], task="digits", policy=policy, seed=0, target_accuracy=None, rounds_max=None)
+    return Cell.of(CLUSTERS[0], trial, cache=cache, spare=cache).place
+
+
+def known(policy: str, seconds: float = 2.0) -> dict[str, Any]:
+    return run(policy, seconds, cluster=CLUSTERS[0].stem)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """With a run of each policy."""
+    for policy in POLICIES:
+        write_entry(place(tmp_path / "cache", policy), entry(known(policy)))
+    return tmp_path / "cache"
+
+
+def test_published_runs_come_back_as_they_were_and_take_no_place_of_others(cache: Path, tmp_path: Path) -> None:
+    archive, elsewhere = tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
     (cache / "broken.json").write_text("{")
-    pack(archive, cache, [known["ours"].run, known["theirs"].run])
-    write_entry(elsewhere / "theirs.json", entry(run("theirs", 9.0)))
+    pack(archive, cache, [known("fedavg"), known("ship_once")])
+    write_entry(place(elsewhere, "ship_once"), entry(known("ship_once", 9.0)))
     assert unpack(archive, elsewhere) == 1
-    assert read_entry(elsewhere / "ours.json") == known["ours"]
-    assert read_entry(elsewhere / "theirs.json") == entry(run("theirs", 9.0))
-    assert sorted(path.name for path in elsewhere.iterdir()) == ["ours.json", "theirs.json"]
+    assert read_entry(place(elsewhere, "fedavg")) == entry(known("fedavg"))
+    assert read_entry(place(elsewhere, "ship_once")) == entry(known("ship_once", 9.0))
+    assert set(elsewhere.iterdir()) == {place(elsewhere, policy) for policy in ("fedavg", "ship_once")}
 
 
-def test_the_same_runs_make_the_same_archive(tmp_path: Path) -> None:
-    archives = []
-    for copy in ("one", "two"):
-        write_entry(tmp_path / copy / "run.json", entry(run("ours", 2.0)))
-        pack(tmp_path / f"{copy}.tar.xz", tmp_path / copy, [run("ours", 2.0)])
-        archives.append((tmp_path / f"{copy}.tar.xz").read_bytes())
-    assert archives[0] == archives[1]
+def test_the_same_runs_make_the_same_archive(cache: Path, tmp_path: Path) -> None:
+    archives = [tmp_path / "one.tar.xz", tmp_path / "two.tar.xz"]
+    for archive in archives:
+        pack(archive, cache, [known(policy) for policy in POLICIES])
+    assert archives[0].read_bytes() == archives[1].read_bytes()
 
 
-def test_an_archive_is_left_alone_if_a_run_is_missing(tmp_path: Path) -> None:
-    write_entry(tmp_path / "run.json", entry(run("ours", 2.0)))
-    pack(tmp_path / "runs.tar.xz", tmp_path, [run("ours", 2.0)])
-    before = (tmp_path / "runs.tar.xz").read_bytes()
+@pytest.mark.parametrize("missing", [known("fedavg", 3.0), known("diloco")])
+def test_an_archive_is_left_alone_if_a_run_is_missing(cache: Path, tmp_path: Path, missing: dict[str, Any]) -> None:
+    archive = tmp_path / "runs.tar.xz"
+    pack(archive, cache, [known("fedavg")])
+    before = archive.read_bytes()
     with pytest.raises(BadConfig, match="only 1 of the 2 runs"):
-        pack(tmp_path / "runs.tar.xz", tmp_path, [run("ours", 2.0), run("ours", 3.0)])
-    assert (tmp_path / "runs.tar.xz").read_bytes() == before
+        pack(archive, cache, [known("ship_once"), missing])
+    assert archive.read_bytes() == before
 
 
-def test_of_runs_with_the_same_figures_only_the_newest_is_published(tmp_path: Path) -> None:
-    cache, archive, elsewhere = tmp_path / "cache", tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
-    for name, second in {"a_older": 1, "b_newest": 3, "c_old": 2}.items():
-        write_entry(cache / f"{name}.json", entry(run("ours", 2.0)))
-        os.utime(cache / f"{name}.json", (second, second))
-    pack(archive, cache, [run("ours", 2.0)])
-    write_entry(elsewhere / "a_computed_here.json", entry(run("ours", 2.0)))
+def test_runs_with_the_same_figures_but_of_other_code_are_not_published(cache: Path, tmp_path: Path) -> None:
+    archive, elsewhere = tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
+    for name in ("0_before", "f_after"):
+        write_entry(cache / f"{name}.json", entry(known("fedavg")))
+    pack(archive, cache, [known("fedavg")])
     assert unpack(archive, elsewhere) == 1
-    assert {path.name for path in elsewhere.iterdir()} == {"a_computed_here.json", "b_newest.json"}
-    pack(archive, elsewhere, [run("ours", 2.0)])
-    with tarfile.open(archive) as runs:
-        assert runs.getnames() == ["a_computed_here.json"], "what was published before is older"
+    assert list(elsewhere.iterdir()) == [place(elsewhere, "fedavg")]
+    place(cache, "fedavg").unlink()
+    with pytest.raises(BadConfig, match="only 0 of the 1 runs for this code"):
+        pack(archive, cache, [known("fedavg")])
