@@ -1,11 +1,12 @@
 """A cluster file as real processes on this machine, each with its own network, processor time and memory.
 
-Layout: `Lab` (the world), `slower_by` and `without_latency` (how a cluster is made to fit). The run itself is
-`devices.lab_cluster`.
+Layout: `Core` (what a processor here can do), `Lab` (the world), `slower_by` and `without_latency` (how a cluster is
+made to fit). The run itself is `devices.lab_cluster`.
 """
 
 import math
 import os
+import statistics
 import tempfile
 from collections.abc import Iterable
 from functools import partial
@@ -26,7 +27,7 @@ from devices.lab_cluster import LabCluster
 from devices.lab_course import LabCourse
 from devices.lab_process import expect, start_worker, worker_command
 from devices.lab_site import check_machine, owner_name, remove_leftovers
-from devices.lab_talk import Measure, Measured, Ready, order_to_line
+from devices.lab_talk import EnvelopesMeasured, Measure, Measured, MeasureEnvelopes, Ready, order_to_line
 from devices.slowed_time import SlowedLoop
 
 CORES_SHARE = 0.6
@@ -40,8 +41,28 @@ CORE_SHARE_MAX = 0.6
 the others trained too."""
 CORE_SHARE_MIN = QUOTA_US_MIN / PERIOD_US_MAX
 MEASURE_S = 2.0
+MEASURE_ENVELOPES_S = 0.5
+ENVELOPE_S = 195e-6
+"""What an envelope takes, sealed and opened, on a processor on which what a node does beside its training takes what
+the simulation states: see `docs/decisions.md`."""
 
 _log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Core:
+    """One processor of this machine."""
+
+    kflops: int
+    """It trains the task so fast."""
+    envelope_s: float
+    """And seals and opens an envelope in so long."""
+
+    @property
+    def stated_kflops(self) -> int:
+        """`Trial.core_kflops` of a simulation that is to be like this machine: a processor that does in the stated time
+        what a node does beside its training, and both that and training as many times faster or slower than here."""
+        return max(1, round(self.kflops * self.envelope_s / ENVELOPE_S))
 
 
 class Lab(World):
@@ -57,23 +78,23 @@ class Lab(World):
     """What the devices run."""
 
     def __init__(self) -> None:
-        self._speeds_kflops: dict[str, int] = {}
-        """Of one unlimited processor here, by task."""
+        self._cores: dict[str, Core] = {}
+        """One unlimited processor here, by task."""
 
     def fit(self, trial: Trial) -> Fit:
         _check(trial)
         remove_leftovers(check_machine())
         cores = len(os.sched_getaffinity(0))
-        one_kflops = self._speeds_kflops.get(trial.task)
-        if one_kflops is None:
+        core = self._cores.get(trial.task)
+        if core is None:
             warn_if_busy(cores)
-            self._speeds_kflops[trial.task] = one_kflops = anyio.run(measure, trial, cores)
-        slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=one_kflops, cores=cores)
-        return Fit(trial=attrs.evolve(without_latency(trial), core_kflops=one_kflops), slower=slower)
+            self._cores[trial.task] = core = anyio.run(measure, trial, cores)
+        slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=core.kflops, cores=cores)
+        return Fit(trial=attrs.evolve(without_latency(trial), core_kflops=core.stated_kflops), slower=slower)
 
     def run(self, trial: Trial, report: Report) -> Outcome:
         fit = self.fit(trial)
-        one_kflops = self._speeds_kflops[trial.task]
+        one_kflops = self._cores[trial.task].kflops
         outcome = anyio.run(
             self.course.run,
             fit,
@@ -127,15 +148,18 @@ def without_latency(trial: Trial) -> Trial:
     return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
 
 
-async def measure(trial: Trial, cores: int) -> int:
-    """How fast one processor here trains the very task while all others do so too, in kFLOP/s."""
-    speeds_kflops: list[int] = []
+async def measure(trial: Trial, cores: int) -> Core:
+    """What one processor here does of the very task, and of messages, while all others do so too."""
+    found: list[Core] = []
 
     async def measure(process: Child) -> None:
         news = process.lines()
         await expect(Ready, process, news)
         await process.tell(order_to_line(Measure(duration_s=MEASURE_S)))
-        speeds_kflops.append((await expect(Measured, process, news)).speed_kflops)
+        trained = await expect(Measured, process, news)
+        await process.tell(order_to_line(MeasureEnvelopes(duration_s=MEASURE_ENVELOPES_S)))
+        talked = await expect(EnvelopesMeasured, process, news)
+        found.append(Core(kflops=trained.speed_kflops, envelope_s=talked.envelope_s))
 
     async def play(file: Path) -> None:
         command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target_accuracy=None)
@@ -148,4 +172,7 @@ async def measure(trial: Trial, cores: int) -> int:
         async with anyio.create_task_group() as tasks:
             for _ in range(cores):
                 tasks.start_soon(play, files[config.name])
-    return sum(speeds_kflops) // cores
+    return Core(
+        kflops=sum(core.kflops for core in found) // cores,
+        envelope_s=statistics.fmean(core.envelope_s for core in found),
+    )

@@ -23,6 +23,7 @@ from devices.lab_talk import (
     Advanced,
     Computed,
     Ended,
+    EnvelopesMeasured,
     Go,
     Measured,
     News,
@@ -128,7 +129,7 @@ class _Machine(LabMember):
                 assert isinstance(result, ResultMessage)
                 self._count(result.bytes_up + result.bytes_down)
                 self.run_over(result)
-            case Ready() | Measured():
+            case Ready() | Measured() | EnvelopesMeasured():
                 raise RuntimeError(f"{self.name} says {news} during the run")
             case _:
                 assert_never(news)

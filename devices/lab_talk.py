@@ -18,11 +18,18 @@ class Measure:
 
 
 @attrs.frozen(kw_only=True)
+class MeasureEnvelopes:
+    """Seal and open envelopes for about so long, and tell how long one took."""
+
+    duration_s: float
+
+
+@attrs.frozen(kw_only=True)
 class Go:
     """Take part in the run."""
 
 
-Order = Measure | Go
+Order = Measure | MeasureEnvelopes | Go
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +42,11 @@ class Ready:
 @attrs.frozen(kw_only=True)
 class Measured:
     speed_kflops: int
+
+
+@attrs.frozen(kw_only=True)
+class EnvelopesMeasured:
+    envelope_s: float
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +94,7 @@ class Ended:
     """This device's `ResultMessage`, encoded, in hexadecimal."""
 
 
-News = Ready | Measured | Told | Working | Advanced | Computed | Ended
+News = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
 
 _converter = make_converter()
 for _union in (Order, News):

@@ -33,14 +33,18 @@ from crowd.planned import Planned
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol import codec
-from crowd.units import device_id
+from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.messages import Done
+from crowd.units import Address, Channel, DeviceId, Life, device_id
 from devices.lab_talk import (
     Advanced,
     Computed,
     Ended,
+    EnvelopesMeasured,
     Go,
     Measure,
     Measured,
+    MeasureEnvelopes,
     News,
     Order,
     Ready,
@@ -101,11 +105,27 @@ async def _serve(config: NodeConfig, world: "_World", target_accuracy: float | N
             match order:
                 case Measure(duration_s=duration_s):
                     _say(Measured(speed_kflops=await worker.measure(duration_s)))
+                case MeasureEnvelopes(duration_s=duration_s):
+                    _say(EnvelopesMeasured(envelope_s=_measure_envelopes(duration_s)))
                 case Go():
                     tasks.start_soon(worker.take_part)
                 case _:
                     assert_never(order)
         tasks.cancel_scope.cancel()
+
+
+def _measure_envelopes(duration_s: float) -> float:
+    """How long a small message takes from one device to another without what carries it, in seconds: encoded, signed,
+    verified and decoded. It stands for all that a node does beside its training, which is Python and Ed25519 too."""
+    sender, receiver = DeviceId("sender"), DeviceId("receiver")
+    signers = throw_away_signers([sender, receiver])
+    sealer = codec.Sealer("lab", sender, Life(incarnation=0, boot=bytes(8)), signers[sender])
+    opener = codec.Opener("lab", receiver, signers[receiver])
+    address = Address(channel=Channel.TO, source=sender, destination=receiver)
+    began_s = anyio.current_time()
+    while (elapsed_s := anyio.current_time() - began_s) < duration_s or not sealer.sequence:
+        opener.open(address, sealer.seal(address, Done(transfer=str(sealer.sequence))))
+    return elapsed_s / sealer.sequence
 
 
 @attrs.frozen(kw_only=True)

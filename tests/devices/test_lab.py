@@ -22,7 +22,7 @@ from crowd.trial import Trial
 from crowd.units import device_id
 from devices import cgroups, lab_site, netns
 from devices.cgroups import bandwidth, find_hierarchies
-from devices.lab import Lab, measure, slower_by, warn_if_busy, without_latency
+from devices.lab import ENVELOPE_S, Core, Lab, measure, slower_by, warn_if_busy, without_latency
 from devices.lab_talk import (
     Advanced,
     Computed,
@@ -100,6 +100,12 @@ def test_a_machine_that_has_something_else_to_do_is_warned_of(
     with capture_logs() as logs:
         warn_if_busy(2)
     assert [entry["event"] for entry in logs] == ["machine_is_busy"] * busy
+
+
+def test_a_simulation_beside_a_lab_charges_messages_as_they_are_here() -> None:
+    """A message takes `envelope_s / ENVELOPE_S` of the stated time; as training that is as much less or more."""
+    assert Core(kflops=20_000, envelope_s=ENVELOPE_S).stated_kflops == 20_000
+    assert Core(kflops=20_000, envelope_s=ENVELOPE_S / 4).stated_kflops == 5_000
 
 
 def test_links_that_lose_packets_are_no_lab_s_business() -> None:
@@ -217,11 +223,11 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
 def test_nodes_of_a_cluster_that_is_slowed_know_nothing_of_it() -> None:
     """Twice as fast as two processors: nodes that told real time would find half of their speed, or less."""
     lab = Lab()
-    one_kflops = anyio.run(measure, trial(device("a")), 2)
-    fast = [device(name, train_gflops=2 * one_kflops / 1e6) for name in ("a", "b")]
+    core = anyio.run(measure, trial(device("a")), 2)
+    fast = [device(name, train_gflops=2 * core.kflops / 1e6) for name in ("a", "b")]
     fit = lab.fit(trial(*fast))
     assert fit.slower > 2
-    assert fit.trial.core_kflops == pytest.approx(one_kflops, rel=0.5)
+    assert fit.trial.core_kflops == pytest.approx(core.stated_kflops, rel=0.5)
     outcome = lab.run(fit.trial, lambda point: None)
     assert outcome.told_kflops is not None
     for device_ in fast:
