@@ -37,7 +37,7 @@ ADJUST_S = 2.0
 ADJUSTMENTS = 2
 """So many times a device's share of a processor is corrected by what it then trains: with a small share and cold caches
 it is slower than in proportion."""
-TUNE_S = 3.0
+TUNE_S = 1.0
 """After so much training its share is corrected again, as what the node does beside its training takes from it."""
 TUNE_STEP_MAX = 1.25
 STANDSTILL_HOURS = 2.0
