@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crowd.errors import MalformedMessage
@@ -156,6 +156,7 @@ def test_trainers_of_an_earlier_plan_are_forgotten() -> None:
     permille=st.integers(1000, 1500),
     planned_us=st.integers(1, 50_000_000),
 )
+@example(others_us=[10_000_000] * 3, permille=1400, planned_us=1)  # all others at the median
 def test_a_regular_device_within_half_of_the_median_is_never_shut_out_for_ever(
     others_us: list[int], permille: int, planned_us: int
 ) -> None:
