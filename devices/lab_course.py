@@ -38,7 +38,8 @@ ADJUSTMENTS = 2
 """So many times a device's share of a processor is corrected by what it then trains: with a small share and cold caches
 it is slower than in proportion."""
 TUNE_S = 1.0
-"""After so much training its share is corrected again, as what the node does beside its training takes from it."""
+"""After so much training its share is corrected again: what the node does beside its training takes from it, and a
+device that trains alone is faster than when all were measured together."""
 TUNE_STEP_MAX = 1.25
 STANDSTILL_HOURS = 2.0
 """Real time."""

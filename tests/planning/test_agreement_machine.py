@@ -432,7 +432,7 @@ class Agreement(RuleBasedStateMachine):
             active = device.state.active
             if active is None or active.view_digest != device.state.view.digest or device.training is None:
                 return False
-            if device.state.probes_us:
+            if device.state.probes_us:  # whose answer may be lost: then another plan follows
                 return False
             if [(member.device, member.life) for member in active.plan.members] != lives:
                 return False
