@@ -11,7 +11,7 @@
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
 #   make bench-agreement how fast, and with how many messages, devices agree on a plan
 #   make bench-scale     what many devices cost
-#   make peers           Flower in an environment of its own, for examples/peers
+#   make peers           Flower in an environment of its own, for examples/benchmarks/peers
 # PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
 
 PYTHON ?= python3
@@ -47,10 +47,10 @@ mutants: .venv/ready
 bench: .venv/ready
 	@./setup.sh packages
 	@mkdir -p build
-	@test ! -e docs/runs.tar.xz || .venv/bin/python examples/published_runs.py unpack
+	@test ! -e docs/runs.tar.xz || .venv/bin/python examples/maintenance/published_runs.py unpack
 	.venv/bin/crowd bench --json build/bench.json --html build/bench.html
-	@echo "the page is build/bench.html; examples/write_table.py build/bench.json writes the tables into the README,"
-	@echo "examples/published_runs.py pack build/bench.json keeps the runs for those who repeat it"
+	@echo "the page is build/bench.html; examples/maintenance/write_table.py build/bench.json writes the tables into the README,"
+	@echo "examples/maintenance/published_runs.py pack build/bench.json keeps the runs for those who repeat it"
 
 # processors, links, failures, and nothing at all
 bench-quick: .venv/ready
@@ -61,25 +61,25 @@ bench-quick: .venv/ready
 
 bench-overhead: .venv/ready
 	@./setup.sh packages || true
-	.venv/bin/python examples/bench_overhead.py
+	.venv/bin/python examples/benchmarks/bench_overhead.py
 
 bench-eight: .venv/ready
 	@./setup.sh packages || true
-	.venv/bin/python examples/bench_eight_nodes.py
+	.venv/bin/python examples/benchmarks/bench_eight_nodes.py
 
 bench-ddp: .venv/ready
-	.venv/bin/python examples/bench_ddp.py
+	.venv/bin/python examples/benchmarks/bench_ddp.py
 
 bench-agreement: .venv/ready
-	.venv/bin/python examples/bench_agreement.py
+	.venv/bin/python examples/benchmarks/bench_agreement.py
 
 bench-scale: .venv/ready
-	.venv/bin/python examples/bench_scale.py
+	.venv/bin/python examples/benchmarks/bench_scale.py
 
 peers: .venv-peers/ready .venv/ready
 	@./setup.sh packages || true
 
-.venv-peers/ready: pyproject.toml setup.sh examples/peers/requirements.txt
+.venv-peers/ready: pyproject.toml setup.sh examples/benchmarks/peers/requirements.txt
 	@./setup.sh peers
 	@touch $@
 

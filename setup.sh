@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what `make` needs.
 #   setup.sh python     .venv with torch and this project in it
-#   setup.sh peers      .venv-peers with torch, this project and Flower, for examples/peers
+#   setup.sh peers      .venv-peers with torch, this project and Flower, for examples/benchmarks/peers
 #   setup.sh packages   the MQTT broker, what `crowd lab` needs and the Fashion-MNIST data, from Debian
 # Says in one line how to get what it cannot install itself, and then exits with 1.
 set -eu
@@ -52,9 +52,9 @@ environment() {
 python() { environment .venv --editable '.[dev]'; }
 
 peers() {
-    environment .venv-peers --editable '.[demo]' --requirement examples/peers/requirements.txt
+    environment .venv-peers --editable '.[demo]' --requirement examples/benchmarks/peers/requirements.txt
     say "trying Flower: FedAvg on two parts of the digits"
-    (cd examples/peers/flower_app && ../../../.venv-peers/bin/python -m flower_peer.rounds ../two.toml digits 0)
+    (cd examples/benchmarks/peers/flower_app && ../../../../.venv-peers/bin/python -m flower_peer.rounds ../two.toml digits 0)
 }
 
 packages() {

@@ -16,8 +16,8 @@ import anyio
 import anyio.lowlevel
 
 from brokers.accounting import Meter
-from brokers.hub import HubSession, MemoryHub, Message
-from brokers.lifeline import Drops
+from brokers.in_process import HubSession, MemoryHub, Message
+from brokers.session_state import Drops
 from brokers.topics import Topics
 from crowd.errors import BadConfig
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will

@@ -31,7 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from brokers import endpoint
 from brokers.accounting import Crossing, Meter, crossing
 from brokers.endpoint import Endpoint
-from brokers.lifeline import KEEPALIVE_S, Drops, Lifeline
+from brokers.session_state import KEEPALIVE_S, Drops, Lifeline
 from brokers.topics import Topics
 from crowd.errors import BrokerLost, BrokerRefused, MalformedMessage
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will

@@ -7,14 +7,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crowd.config import NodeConfig as NodeConfig
+    from crowd.config.node_file import NodeConfig as NodeConfig
     from crowd.learning.task import Task as Task
     from crowd.node import Node as Node
 
 __version__ = "0.1.0"
 __all__ = ["Node", "NodeConfig", "Task", "__version__"]
 
-_LAZY = {"Node": "crowd.node", "NodeConfig": "crowd.config", "Task": "crowd.learning.task"}
+_LAZY = {"Node": "crowd.node", "NodeConfig": "crowd.config.node_file", "Task": "crowd.learning.task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,12 +15,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 import crowd
 from crowd import plugins
 from crowd.actors import planner as planning_actor
-from crowd.actors import trainer as training_actor
-from crowd.actors.data_mover import DataMover
+from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
 from crowd.actors.profiler import Profiler
-from crowd.actors.trainer import RoundDone, RunFinished, Trainer
-from crowd.config import NodeConfig
+from crowd.actors.trainer import trainer as training_actor
+from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
+from crowd.agreement.state import Timing
+from crowd.config.node_file import NodeConfig
 from crowd.errors import BadConfig
 from crowd.learning import replica
 from crowd.learning.replica import ReplicaState
@@ -29,7 +30,6 @@ from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
-from crowd.planning.standing import Timing
 from crowd.ports import Broker, Device, Signer, Store, Traffic
 from crowd.protocol.identity import Ed25519Signer, read_key, read_members
 from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage

@@ -15,9 +15,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from crowd.config import DataConfig
+from crowd.config.data import DataConfig
+from crowd.config.hints import did_you_mean
 from crowd.errors import BadConfig, CrowdError
-from crowd.hints import did_you_mean
 from crowd.ports import Broker
 from crowd.units import DeviceId
 

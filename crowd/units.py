@@ -105,3 +105,8 @@ class Address:
     """Of `SET`: the command. Of `BLOB`: the transfer."""
     chunk: int | None = None
     """Of `BLOB`: the chunk's number."""
+
+
+def bytes_per_second(mbps: float) -> int:
+    """Megabits per second as bytes per second, in integers as planning needs them."""
+    return round(mbps * 125_000)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from crowd.config import DeviceKind
-from crowd.strict_toml import read_toml, structure
+from crowd.config.cluster_file import DeviceKind
+from crowd.config.toml import read_toml, structure
 
 _FILE = Path(__file__).with_name("catalog.toml")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crowd import plugins
-from crowd.config import DataConfig
+from crowd.config.data import DataConfig
 from crowd.errors import BadConfig
 from crowd.learning.task import Task
 from crowd.units import device_id

@@ -22,7 +22,7 @@ from operator import itemgetter
 import attrs
 import pytest
 
-from crowd.config import read_node_config
+from crowd.config.node_file import read_node_config
 from crowd.units import DeviceId
 from tests.support.mosquitto import Mosquitto
 from tests.support.processes import NAMES, Home

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.planning.ack import Progress
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active
 from crowd.planning.profile import Profile
-from crowd.planning.standing import Active
 from crowd.ports import Delivery
 from crowd.protocol.messages import (
     AskSamples,

@@ -3,23 +3,23 @@
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
-import anyio
 import attrs
 import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
+from crowd.agreement import agreement, events
+from crowd.agreement.state import Active, Decision, State, Timing
+from crowd.agreement.view import View
 from crowd.errors import InfeasiblePlan
-from crowd.planning import agreement, events
 from crowd.planning.check import violations
-from crowd.planning.plan import Plan
+from crowd.planning.plan import Plan, plan_digest
 from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
-from crowd.planning.standing import Active, Decision, State, Timing
-from crowd.planning.view import View, plan_digest
 from crowd.ports import Compute
 from crowd.protocol import messages
 from crowd.runtime import Actor, ActorRef
+from crowd.runtime.clock import now_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 SETTLE_US = SECOND_US // 2
@@ -67,11 +67,6 @@ class _Undecided(Exception):
 
     def __init__(self, view: View) -> None:
         self.view = view
-
-
-def now_us() -> int:
-    """The node's clock, in microseconds; virtual in a simulation."""
-    return int(anyio.current_time() * SECOND_US)
 
 
 class Planner(Actor[PlannerMessage]):

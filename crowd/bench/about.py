@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crowd import plugins
-from crowd.trial import Trial
+from crowd.experiment.experiment import Trial
 from crowd.units import device_id
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from crowd.balance import Labour
-from crowd.metering import Transfers
+from crowd.experiment.balance import Labour
+from crowd.experiment.metering import Transfers
 
 PARTS = 400
 """A picture has about as many columns to show them, and a cell of seven devices stays at 30 kB."""

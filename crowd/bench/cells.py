@@ -17,7 +17,7 @@ from crowd.bench.activity import Activity, activity
 from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
-from crowd.trial import Outcome, Trial, record
+from crowd.experiment.experiment import Outcome, Trial, record
 
 WORLD = "simulation"
 

@@ -12,8 +12,8 @@ import attrs
 
 from crowd.bench.cells import Cell, Entry, groups, read_entry
 from crowd.bench.report import FAILED, TO_COME, Comparison, Place
-from crowd.children import ProcessFailed, started
 from crowd.errors import BadConfig
+from crowd.experiment.subprocesses import ProcessFailed, started
 
 PATIENCE = 10.0
 """How many times as long as the fastest of the leaders a policy may take to the target."""

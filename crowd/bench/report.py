@@ -15,8 +15,8 @@ from rich.text import Text
 
 from crowd.bench.runs import Run
 from crowd.bench.statistics import Amount, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
+from crowd.formatting import duration, size
 from crowd.units import SECOND_US
-from crowd.wording import duration, size
 
 NONE, FAILED, TO_COME = "none", "failed", "to come"
 """What there is in place of a run: nobody knows why there is none, it failed, or it has not been computed yet."""

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crowd import plugins
-from crowd.config import ClusterConfig, DeviceKind, read_cluster_config
+from crowd.config.cluster_file import ClusterConfig, DeviceKind, read_cluster_config
 from crowd.errors import BadConfig
+from crowd.experiment.experiment import part_of
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.protocol.messages import PROTOCOL_VERSION
-from crowd.trial import part_of
 from crowd.units import DeviceId, Life, device_id
 
 

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd import plugins
-from crowd.cli.output import check_place, logs_to_stderr, summary, write_runs
-from crowd.cli.sim import Screen, devices_table, exit_code, model, read_trial, seconds
-from crowd.runs import cluster_curve
-from crowd.trial import Outcome, Trial, World, record
+from crowd.cli.experiments import Screen, devices_table, exit_code, model, read_trial
+from crowd.cli.files import check_place, write_runs
+from crowd.cli.terminal import summary
+from crowd.experiment.experiment import Outcome, Trial, World, record
+from crowd.formatting import seconds, size
+from crowd.logs import logs_to_stderr
+from crowd.run_record import cluster_curve
 from crowd.units import SECOND_US
-from crowd.wording import size
 
 OWNERS_MAX = 2
 """So many owners of slices are named; of more, the number is given."""

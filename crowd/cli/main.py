@@ -10,18 +10,18 @@ from collections.abc import Sequence
 import cyclopts
 
 import crowd
+from crowd.config.hints import did_you_mean
 from crowd.errors import Rejected
-from crowd.hints import did_you_mean
 
 DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMANDS = {
-    "demo": ("crowd.cli.demo:demo", "Train on emulated unequal devices and compare with other ways to do it."),
+    "demo": ("crowd.cli.demo.command:demo", "Train on emulated unequal devices and compare with other ways to do it."),
     "node": ("crowd.cli.node:node", "Run this device."),
     "keys": ("crowd.cli.keys:app", "Make and show device keys."),
     "plan": ("crowd.cli.plan:plan", "Print what a cluster would do and why, and train nothing."),
     "sim": ("crowd.cli.sim:sim", "Simulate one training of a cluster."),
-    "bench": ("crowd.cli.bench:bench", "Compare policies on many clusters, in simulation."),
+    "bench": ("crowd.cli.bench.command:bench", "Compare policies on many clusters, in simulation."),
     "lab": ("crowd.cli.lab:lab", "Train as a cluster of real processes, and compare with the simulation."),
     "export": ("crowd.cli.export:export", "Copy the trained model out of a device's state directory."),
 }

@@ -10,13 +10,15 @@ import cyclopts
 from rich.console import Console
 
 from crowd import plugins
-from crowd.cli.output import logs_to_stderr, summary, write_runs
-from crowd.cli.stopping import unless_stopped
-from crowd.config import NodeConfig, read_node_config
+from crowd.cli.files import write_runs
+from crowd.cli.signals import unless_stopped
+from crowd.cli.terminal import summary
+from crowd.config.node_file import NodeConfig, read_node_config
+from crowd.formatting import duration, size
+from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
-from crowd.runs import figures_of, run_record
+from crowd.run_record import figures_of, run_record
 from crowd.units import SECOND_US
-from crowd.wording import duration, size
 
 if TYPE_CHECKING:
     from crowd.learning.task import Task

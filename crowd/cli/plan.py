@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd.cli.cluster import load_policy, make_profiles, read_cluster
+from crowd.formatting import duration, size
 from crowd.planning.convergence import NOMINAL_EPOCHS
 from crowd.planning.estimate import estimate
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, decide
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId
-from crowd.wording import duration, size
 
 
 def plan(cluster: Path, /, *, task: str = "fashion", policy: str = "crowd_learning") -> None:

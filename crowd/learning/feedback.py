@@ -6,7 +6,7 @@ A residual is committed slice by slice when a round completes, and only then; an
 
 import torch
 
-from crowd.learning.delta import with_feedback
+from crowd.learning.encoding import with_feedback
 from crowd.planning.plan import DeltaForm
 
 

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from crowd.agreement.ack import Progress
 from crowd.errors import MalformedMessage, TrainingDiverged
-from crowd.planning.ack import Progress
 from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
 

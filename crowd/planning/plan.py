@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from crowd.planning.canonical import digest
 from crowd.units import DeviceId, Life
 
 PPM = 1_000_000
@@ -230,3 +231,8 @@ class Plan:
                         ranges.append(Range(label=label, start=offsets[label], stop=offsets[label] + count))
                         offsets[label] += count
                 yield assignment, tuple(ranges)
+
+
+def plan_digest(plan: Plan) -> bytes:
+    """The digest by which devices compare plans: BLAKE2b (16 bytes) of the plan's canonical form."""
+    return digest(plan)

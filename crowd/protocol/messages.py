@@ -7,7 +7,7 @@ name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Re
 
 import attrs
 
-from crowd.planning.ack import Ack, Progress
+from crowd.agreement.ack import Ack, Progress
 from crowd.planning.plan import DeltaForm, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life

@@ -7,7 +7,7 @@ import attrs
 
 from crowd.bench.activity import PARTS, Activity
 from crowd.bench.cells import Cell, Entry
-from tests.devices.test_simulation import trial
+from tests.devices.simulation.test_simulation import trial
 
 
 def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **values: Any) -> dict[str, Any]:

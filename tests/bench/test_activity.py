@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowd.balance import Labour
 from crowd.bench.activity import PARTS, activity, percents
-from crowd.metering import Span, Transfers
+from crowd.experiment.balance import Labour
+from crowd.experiment.metering import Span, Transfers
 
 
 @given(st.lists(st.integers(-500, 1500), unique=True, max_size=40), st.floats(0.5, 900.0))

@@ -10,10 +10,10 @@ import pytest
 from crowd.bench import cells
 from crowd.bench.cells import Cell, Entry, key_of, make_entry, read_entry, write_entry
 from crowd.bench.runs import KEYS
-from crowd.trial import Trial
-from devices.simulation import Simulation
+from crowd.experiment.experiment import Trial
+from devices.simulation.backend import Simulation
 from tests.bench import runs
-from tests.devices.test_simulation import devices, trial
+from tests.devices.simulation.test_simulation import devices, trial
 
 
 def entry(*, reached: bool = True, stopped_after_s: float | None = None) -> Entry:

@@ -80,18 +80,18 @@ def test_of_this_project_a_run_depends_on_the_engine_and_not_on_commands_or_othe
         return digest_of(file)
 
     monkeypatch.setattr(source, "_digest_of", noted)
-    source_digest(["devices.simulation", "policies.fedavg", "crowd.tasks.digits"])
+    source_digest(["devices.simulation.backend", "policies.baselines.fedavg", "crowd.tasks.digits"])
     monkeypatch.undo()
     assert {
         "crowd/node.py",
-        "crowd/actors/trainer.py",
-        "crowd/planning/agreement.py",
+        "crowd/actors/trainer/trainer.py",
+        "crowd/agreement/agreement.py",
         "crowd/learning/merge.py",
-        "brokers/network.py",
+        "brokers/simulated/network.py",
         "brokers/accounting.py",
-        "devices/course.py",
-        "policies/at_home.py",
+        "devices/cluster/cluster_run.py",
+        "policies/baselines/own_data.py",
         "crowd/tasks/recipe.py",
     } <= read
     assert not [name for name in read if name.startswith(("crowd/cli", "crowd/bench", "devices/lab"))]
-    assert not read & {"policies/crowd_learning.py", "crowd/tasks/fashion.py", "brokers/mqtt.py"}
+    assert not read & {"policies/crowd_learning/policy.py", "crowd/tasks/fashion.py", "brokers/mqtt.py"}

@@ -6,7 +6,7 @@ import pytest
 
 from brokers import mqtt
 from brokers.memory import MemoryBroker, MemoryHub
-from brokers.network import LinkSpec, Network
+from brokers.simulated.network import LinkSpec, Network
 from crowd.ports import Broker
 from crowd.units import DeviceId
 from tests.support.mosquitto import Mosquitto

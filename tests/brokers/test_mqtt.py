@@ -9,7 +9,7 @@ import pytest
 
 from brokers import mqtt
 from brokers.accounting import PUBACK_BYTES, publish_packet_bytes
-from brokers.lifeline import KEEPALIVE_S
+from brokers.session_state import KEEPALIVE_S
 from brokers.topics import Topics
 from crowd.errors import BadConfig, BrokerLost, BrokerRefused
 from crowd.ports import Broker, Will

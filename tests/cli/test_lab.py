@@ -1,4 +1,4 @@
-"""`crowd lab`, as its user meets it before a process is started; the processes are in `tests.devices.test_lab`."""
+"""`crowd lab`, as its user meets it before a process is started; the processes are in `tests.devices.lab.test_lab`."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import pytest
 
 from crowd.cli.lab import comparison, plans_table
 from crowd.cli.main import main
-from crowd.planned import Planned
-from crowd.runs import Figures, Point
-from crowd.trial import Outcome, Report, Trial
-from devices.simulation import Simulation
+from crowd.experiment.experiment import Outcome, Report, Trial
+from crowd.experiment.plan_summary import Planned
+from crowd.run_record import Figures, Point
+from devices.simulation.backend import Simulation
 
 CLUSTER = """
 [cluster]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crowd.cli.main import main
-from tests.test_runs import KEYS
+from tests.test_run_record import KEYS
 
 CLUSTER = """
 [cluster]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from crowd.config import read_cluster_config
+from crowd.config.cluster_file import read_cluster_config
 from devices.catalog import load
 
 CLUSTERS = Path(__file__).parents[2] / "examples" / "clusters"

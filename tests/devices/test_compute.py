@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 from structlog.testing import capture_logs
 
-from crowd.actors.measuring import measure_speed
+from crowd.learning.speed_test import measure_speed
 from crowd.learning.work import Work, prepare
 from crowd.ports import Compute
 from devices.emulated import EmulatedCompute, VirtualCompute, emulated

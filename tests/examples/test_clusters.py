@@ -11,7 +11,7 @@ from crowd.cli.main import main
 from crowd.planning.check import violations
 from crowd.planning.policy import decide
 from crowd.planning.profile import Profile, Share
-from tests.planning.strategies import POLICIES
+from tests.agreement.strategies import POLICIES
 
 CLUSTERS = sorted((Path(__file__).parents[2] / "examples" / "clusters").glob("*.toml"))
 

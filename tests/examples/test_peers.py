@@ -1,4 +1,4 @@
-"""The pure parts of `examples/peers`; Flower itself is tried by `make peers`, which installs it."""
+"""The pure parts of `examples/benchmarks/peers`; Flower itself is tried by `make peers`, which installs it."""
 
 import os
 import sys
@@ -10,14 +10,14 @@ import anyio.to_thread
 import attrs
 import pytest
 
-from crowd.children import started
-from crowd.config import ClusterConfig, DeviceConfig
+from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
-from crowd.trial import Trial
+from crowd.experiment.experiment import Trial
+from crowd.experiment.subprocesses import started
 from crowd.units import device_id
-from devices.lab_talk import Go, Ready, news_from_line, order_to_line
+from devices.lab.messages import Go, Ready, news_from_line, order_to_line
 
-PEERS = Path(__file__).parents[2] / "examples" / "peers"
+PEERS = Path(__file__).parents[2] / "examples" / "benchmarks" / "peers"
 
 
 @pytest.fixture(autouse=True)

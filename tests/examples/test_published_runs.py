@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from crowd.bench.cells import Cell, read_entry, write_entry
-from crowd.cli.bench import CLUSTERS
-from crowd.cli.sim import read_trial
+from crowd.cli.bench.command import CLUSTERS
+from crowd.cli.experiments import read_trial
 from crowd.errors import BadConfig
-from examples.published_runs import ROOT, pack, unpack
+from examples.maintenance.published_runs import ROOT, pack, unpack
 from tests.bench.runs import entry, run
 
 POLICIES = ("fedavg", "ship_once", "local_only")

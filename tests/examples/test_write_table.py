@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from examples import write_table
-from examples.write_table import BEGIN, END, README, with_table
+from examples.maintenance import write_table
+from examples.maintenance.write_table import BEGIN, END, README, with_table
 from tests.bench.runs import run
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import torch
 
-from crowd.learning import delta, replica
+from crowd.learning import encoding, replica
 from crowd.planning.plan import DeltaForm, Outer, OuterKind
 
 ELEMENTS = 5003
@@ -32,7 +32,7 @@ def rounds(outer: Outer) -> str:
 
 
 def decoded(form: DeltaForm) -> str:
-    vector = delta.decode(delta.encode(torch.from_numpy(numbers(4)), form), form, ELEMENTS)
+    vector = encoding.decode(encoding.encode(torch.from_numpy(numbers(4)), form), form, ELEMENTS)
     return hashlib.blake2b(vector.numpy().astype("<f4").tobytes(), digest_size=16).hexdigest()
 
 

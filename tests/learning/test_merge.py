@@ -3,8 +3,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from crowd.actors.trainer.deadlines import Deadlines
 from crowd.errors import MalformedMessage
-from crowd.learning.merge import Deadlines, SliceMerge
+from crowd.learning.merge import SliceMerge
 from crowd.units import SECOND_US, DeviceId
 from tests.learning.nets import A, B, C
 

@@ -21,17 +21,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crowd.actors.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Effect, Fetch, Merge, Report, Rounds
-from crowd.learning.delta import decode
+from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Effect, Fetch, Merge, Report, Rounds
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active
+from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import Merged, SliceMerge
-from crowd.planning.ack import Progress
-from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
-from crowd.planning.standing import Active
-from crowd.planning.view import plan_digest
+from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
-from tests.planning.cluster_model import Device as Modelled
+from tests.agreement.cluster_model import Device as Modelled
 
 ELEMENTS = 7
 DEVICES_MAX = 4

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.utils.data import TensorDataset
 
 from brokers.memory import MemoryBroker, MemoryHub
-from crowd.config import NodeConfig
+from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
 from crowd.ports import Delivery, Device

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from brokers.memory import MemoryBroker, MemoryHub
-from crowd.config import NodeConfig
+from crowd.config.node_file import NodeConfig
 from crowd.node import Node, Progress
 from crowd.ports import Device
 from crowd.protocol.identity import throw_away_signers

@@ -3,7 +3,7 @@
 import anyio
 import torch
 
-from crowd.actors.local_round import LocalRound, Shift
+from crowd.actors.trainer.local_round import LocalRound, Shift
 from crowd.learning import replica
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import empty

@@ -1,6 +1,6 @@
 import anyio
 
-from crowd.actors.link import OUTBOX_MAX, URGENT_IN_A_ROW, Outbox, Outgoing
+from crowd.actors.data_mover.connection import OUTBOX_MAX, URGENT_IN_A_ROW, Outbox, Outgoing
 from crowd.units import Address, Channel
 from tests.support.virtual import virtual_time
 

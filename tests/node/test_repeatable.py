@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import structlog
 
-from crowd.actors.link import Link, Outgoing
+from crowd.actors.data_mover.connection import Link, Outgoing
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, device_id
 from tests.node.cluster import Cluster, WatchedHub, blobs, round_of

@@ -5,10 +5,10 @@ from typing import Any
 import attrs
 import pytest
 
-from crowd.actors.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
-from crowd.planning.ack import Progress
+from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active
 from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
-from crowd.planning.standing import Active
 from crowd.protocol.messages import MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId, Life
 

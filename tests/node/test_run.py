@@ -17,7 +17,7 @@ from crowd.ports import BrokerSession
 from crowd.protocol.codec import Sealer
 from crowd.protocol.messages import AckMessage, AskSamples, AskState, Message, Offer, Samples
 from crowd.units import Address, Channel, DeviceId, Life, device_id
-from policies.ship_once import ShipOnce
+from policies.baselines.ship_once import ShipOnce
 from tests.node.cluster import CLUSTER, FEATURES, LIMIT_S, Cluster, blobs, draw, network, round_of
 from tests.support.virtual import virtual_time
 

@@ -14,7 +14,6 @@ from crowd.planning.plan import DeltaForm
 from crowd.ports import BrokerSession, Delivery
 from crowd.protocol.codec import ENVELOPE_BYTES_MAX, Sealer, encode
 from crowd.protocol.envelope import Envelope, Header
-from crowd.protocol.manifest import CHUNK_BYTES, make_offer
 from crowd.protocol.messages import (
     PROTOCOL_VERSION,
     AckMessage,
@@ -31,6 +30,7 @@ from crowd.protocol.messages import (
     State,
     Want,
 )
+from crowd.protocol.transfer.manifest import CHUNK_BYTES, make_offer
 from crowd.units import Address, Channel, DeviceId, Life
 from tests.node.cluster import CLUSTER, Cluster, blobs, is_sealed, round_of
 from tests.node.test_run import LONG, expect_one_model

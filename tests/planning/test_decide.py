@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowd.planning.check import violations
+from crowd.planning.plan import plan_digest
 from crowd.planning.policy import decide
 from crowd.planning.profile import Profile
-from crowd.planning.view import plan_digest
 from crowd.units import Life
-from tests.planning.strategies import POLICIES, clusters
+from tests.agreement.strategies import POLICIES, clusters
 from tests.support.profiles import make_profile, task_facts
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crowd.planning.check import violations
 from crowd.planning.policy import decide
-from tests.planning.strategies import POLICIES, clusters
+from tests.agreement.strategies import POLICIES, clusters
 from tests.support.profiles import make_profile
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crowd.agreement.ack import Ack, Progress
 from crowd.errors import MalformedMessage
-from crowd.planning.ack import Ack, Progress
 from crowd.planning.plan import DeltaForm
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
 from crowd.ports import Signer

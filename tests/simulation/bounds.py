@@ -12,17 +12,17 @@ import anyio
 import structlog
 
 from crowd.actors import planner as planning_actor
-from crowd.actors import rounds, trainer
-from crowd.actors.data_mover import DataMover
+from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import Planner
-from crowd.actors.trainer import Trainer
+from crowd.actors.trainer import rounds, trainer
+from crowd.actors.trainer.trainer import Trainer
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
 from crowd.protocol.messages import AckMessage, Message, Offer, Samples
 from crowd.units import Channel, DeviceId
-from devices.virtual_time import PROCESS
+from devices.simulation.virtual_time import PROCESS
 from tests.simulation.checks import Findings
 
 MAILBOX_MAX = 512

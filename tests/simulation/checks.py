@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 import attrs
 
-from crowd.planning.ack import Ack, Progress
+from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.state import Active, State
+from crowd.agreement.view import View
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
-from crowd.planning.standing import Active, State
-from crowd.planning.view import View
 from crowd.protocol.codec import Opened
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 from tests.simulation.work import owner_of

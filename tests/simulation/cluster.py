@@ -8,9 +8,9 @@ from typing import Any, assert_never
 import anyio
 import anyio.abc
 
-from brokers.network import Mishaps, Network
+from brokers.simulated.network import Mishaps, Network
 from crowd.actors.planner import Planner
-from crowd.planning.standing import State
+from crowd.agreement.state import State
 from crowd.ports import Delivery
 from crowd.protocol.identity import KeyedHashSigner
 from crowd.units import DeviceId, device_id

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from crowd.learning.delta import decode
+from crowd.agreement.state import Active
+from crowd.learning.encoding import decode
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import DeltaForm, Outer, OuterKind, Plan, SliceOwner
-from crowd.planning.standing import Active
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 from tests.simulation.checks import Findings

@@ -13,20 +13,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
-from crowd.actors.data_mover import DataMover
+from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import Planner
-from crowd.actors.rounds import Rounds
-from crowd.actors.trainer import Trainer
+from crowd.actors.trainer.rounds import Rounds
+from crowd.actors.trainer.trainer import Trainer
+from crowd.agreement import agreement
+from crowd.agreement.state import State
+from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler
 from crowd.node import Node
-from crowd.planning import agreement
 from crowd.planning.plan import Plan
-from crowd.planning.standing import State
-from crowd.planning.view import View
 from crowd.protocol.codec import Opener
-from crowd.protocol.transfer import Transfers
+from crowd.protocol.transfer.transfers import Transfers
 from tests.simulation.play import play
 from tests.simulation.scenario import Scenario, draw
 from tests.support.mutation import rewritten

@@ -5,12 +5,12 @@ from typing import Any
 import anyio
 
 from crowd.actors.planner import PlanActivated
-from crowd.actors.trainer import RoundDone
+from crowd.actors.trainer.trainer import RoundDone
+from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.state import Active, State
+from crowd.agreement.view import View
 from crowd.learning.replica import ReplicaState
-from crowd.planning.ack import Ack, Progress
 from crowd.planning.plan import Plan
-from crowd.planning.standing import Active, State
-from crowd.planning.view import View
 from crowd.protocol.codec import Opened
 from crowd.protocol.messages import Contribution, MergedSlice
 from crowd.units import Address, DeviceId, device_id

@@ -16,9 +16,9 @@ from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
-from crowd.protocol import manifest, transfer
+from crowd.protocol.transfer import manifest, transfers
 from crowd.units import DeviceId
-from devices.virtual_time import Deadlock, Livelock, VirtualTimeLoop
+from devices.simulation.virtual_time import Deadlock, Livelock, VirtualTimeLoop
 from tests.simulation.bounds import Logs
 from tests.simulation.cluster import Cluster
 from tests.simulation.observer import Observer
@@ -101,7 +101,7 @@ def _logs_to(logs: Logs) -> Iterator[None]:
 def _cut_into(chunk_bytes: int | None) -> Iterator[None]:
     with ExitStack() as stack:
         if chunk_bytes is not None:
-            for module, name in ((manifest, "INLINE_BYTES_MAX"), (manifest, "CHUNK_BYTES"), (transfer, "CHUNK_BYTES")):
+            for module, name in ((manifest, "INLINE_BYTES_MAX"), (manifest, "CHUNK_BYTES"), (transfers, "CHUNK_BYTES")):
                 stack.enter_context(mock.patch.object(module, name, chunk_bytes))
         yield
 

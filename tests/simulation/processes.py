@@ -7,8 +7,8 @@ from typing import Any
 
 import anyio
 
-from brokers.network import Network
-from crowd.config import NodeConfig
+from brokers.simulated.network import Network
+from crowd.config.node_file import NodeConfig
 from crowd.errors import BrokerRefused
 from crowd.learning.task import Task
 from crowd.node import Node
@@ -16,8 +16,8 @@ from crowd.ports import Broker, Device, Signer
 from crowd.units import device_id
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
+from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
 from devices.store import MemoryStore
-from devices.virtual_time import PROCESS, VirtualTimeLoop
 from tests.simulation import work
 from tests.simulation.observer import Observer
 from tests.simulation.scenario import DevicePart, Scenario

@@ -8,7 +8,7 @@ import random
 
 import attrs
 
-from brokers.network import LinkSpec, Mishaps
+from brokers.simulated.network import LinkSpec, Mishaps
 from crowd.planning.profile import Share
 from crowd.units import MEBIBYTE
 

@@ -13,27 +13,27 @@ import attrs
 import numpy as np
 import torch
 
-import crowd.actors.intake
-import crowd.actors.trainer
+import crowd.actors.data_mover.intake
+import crowd.actors.trainer.trainer
 import crowd.node
-from crowd.actors.data_mover import DataMover
+from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.inbox import DataMoverMessage, SendCargo
 from crowd.actors.planner import Planner
 from crowd.actors.profiler import Profiler
-from crowd.actors.trainer import Trainer
+from crowd.actors.trainer.trainer import Trainer
+from crowd.agreement import events
+from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.state import Active, State
+from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.pool import EpochSampler
 from crowd.learning.replica import ReplicaState
-from crowd.planning import events
-from crowd.planning.ack import Ack, Progress
 from crowd.planning.plan import DeltaForm, Plan
-from crowd.planning.standing import Active, State
-from crowd.planning.view import View
 from crowd.protocol.codec import Opened, Opener
 from crowd.protocol.messages import Contribution, MergedSlice
 from crowd.runtime import ActorRef
 from crowd.units import Address, DeviceId
-from devices.virtual_time import PROCESS
+from devices.simulation.virtual_time import PROCESS
 from tests.simulation.merging import Ledger, Round, Sent, Vector, expand
 
 
@@ -203,9 +203,9 @@ def watched(watcher: Watcher) -> Iterator[None]:
             (crowd.node, "DataMover", WatchedDataMover),
             (crowd.node, "Profiler", WatchedProfiler),
             (crowd.node, "Trainer", WatchedTrainer),
-            (crowd.actors.intake, "Opener", WatchedOpener),
-            (crowd.actors.trainer, "EpochSampler", WatchedSampler),
-            (crowd.actors.trainer, "Feedback", WatchedFeedback),
+            (crowd.actors.data_mover.intake, "Opener", WatchedOpener),
+            (crowd.actors.trainer.trainer, "EpochSampler", WatchedSampler),
+            (crowd.actors.trainer.trainer, "Feedback", WatchedFeedback),
         ):
             stack.enter_context(mock.patch.object(module, name, replacement))
         yield

@@ -11,7 +11,7 @@ import attrs
 from anyio.from_thread import start_blocking_portal
 
 from brokers import mqtt
-from crowd.planning.ack import Ack
+from crowd.agreement.ack import Ack
 from crowd.planning.profile import Profile
 from crowd.ports import Broker, Delivery
 from crowd.protocol.messages import AckMessage, ProfileMessage

@@ -9,20 +9,20 @@ import anyio
 import attrs
 
 import crowd.node
-from brokers.network import LinkSpec, Network
+from brokers.simulated.network import LinkSpec, Network
 from crowd.actors import inbox
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage
-from crowd.config import NodeConfig
+from crowd.agreement.state import Timing
+from crowd.config.node_file import NodeConfig
 from crowd.node import Node
 from crowd.planning.profile import Profile
-from crowd.planning.standing import Timing
 from crowd.ports import Delivery, Device
 from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, DeviceId
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
+from devices.simulation.virtual_time import PROCESS
 from devices.store import MemoryStore
-from devices.virtual_time import PROCESS
 from tests.support.recording import Lifetime, Recording
 from tests.support.virtual import run_virtually
 

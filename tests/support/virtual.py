@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 import anyio
 
-from devices.virtual_time import VirtualTimeLoop
+from devices.simulation.virtual_time import VirtualTimeLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,0 +1,201 @@
+"""What the brokers inside this process have in common: no network, no threads.
+
+Layout: `Message` (what is carried), `MemoryHub` (carries, retains, publishes wills, can break) and `HubSession` (one
+device's connection to a hub; its kinds differ in how they deliver).
+"""
+
+import abc
+from collections.abc import Iterator
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from brokers.accounting import Crossing, crossing
+from brokers.session_state import Lifeline
+from brokers.topics import Topics, matches
+from crowd.ports import BrokerSession, Delivery, Will
+from crowd.units import Address, Channel, DeviceId
+
+QUEUE_MESSAGES_MAX = 256
+
+
+@attrs.frozen(kw_only=True)
+class Message:
+    cluster: str
+    delivery: Delivery
+    crossing: Crossing
+    expires_at_s: float
+
+
+class MemoryHub:
+    """Carries messages between the sessions of one process; a queue holds `queue_messages_max` for each session."""
+
+    def __init__(self, *, queue_messages_max: int = QUEUE_MESSAGES_MAX) -> None:
+        self.queue_messages_max = queue_messages_max
+        self._sessions: list[HubSession] = []
+        self._listeners: dict[_Spot, dict[HubSession, None]] = {}
+        self._retained: dict[tuple[str, Channel], dict[Address, tuple[Message, HubSession]]] = {}
+
+    def drop(self, device: DeviceId) -> None:
+        """Cut the connection of `device`: its session raises `BrokerLost`, its will is published."""
+        for session in self._sessions_of(device):
+            self._forget(session, "connection lost: the link was cut")
+            self._publish_will(session)
+
+    def crash(self) -> None:
+        """The hub dies and is back at once, with an empty memory: no retained messages, no wills, no sessions."""
+        self._retained.clear()
+        for session in list(self._sessions):
+            self._forget(session, "connection lost: the broker crashed")
+
+    def attach(self, session: "HubSession") -> None:
+        self._sessions.append(session)
+
+    def detach(self, session: "HubSession") -> None:
+        """A clean end: the will is not published."""
+        if session in self._sessions:
+            self._forget(session, "the session is closed")
+
+    def listen(self, session: "HubSession", pattern: Address) -> None:
+        self._listeners.setdefault(_spot(session.cluster, pattern), {})[session] = None
+
+    def ignore(self, session: "HubSession", pattern: Address) -> None:
+        """No pattern of `session` is left that names the same source and destination."""
+        self._listeners.get(_spot(session.cluster, pattern), {}).pop(session, None)
+
+    async def carry(self, message: Message, *, publisher: "HubSession", retain: bool) -> None:
+        if retain:
+            self._retain(message, publisher)
+        for session in self._subscribers(message):
+            if session is publisher and message.delivery.address.channel is not Channel.BEAT:
+                continue
+            await session.offer(message)
+
+    def retained(self, pattern: Address, *, reader: "HubSession") -> list[Message]:
+        """What matches and was not published by `reader` itself."""
+        kept = self._retained.get((reader.cluster, pattern.channel), {})
+        return [
+            attrs.evolve(message, delivery=attrs.evolve(message.delivery, retained=True))
+            for address, (message, publisher) in kept.items()
+            if matches(pattern, address) and publisher is not reader
+        ]
+
+    def _sessions_of(self, device: DeviceId) -> list["HubSession"]:
+        return [session for session in self._sessions if session.device == device]
+
+    def _subscribers(self, message: Message) -> list["HubSession"]:
+        address = message.delivery.address
+        near: dict[HubSession, None] = {}
+        for spot in _spots(message.cluster, address):
+            near |= self._listeners.get(spot, {})
+        return [session for session in near if session.wants(address)]
+
+    def _retain(self, message: Message, publisher: "HubSession") -> None:
+        address = message.delivery.address
+        kept = self._retained.setdefault((message.cluster, address.channel), {})
+        if message.delivery.payload:
+            kept[address] = (message, publisher)
+        else:
+            kept.pop(address, None)
+
+    def _forget(self, session: "HubSession", reason: str) -> None:
+        self._sessions.remove(session)
+        for pattern in session.patterns:
+            self.ignore(session, pattern)
+        session.lifeline.lose(reason)
+        session.release()
+
+    def _publish_will(self, session: "HubSession") -> None:
+        if session.will is None:
+            return
+        message = session.message(session.will.address, session.will.payload, expiry_s=None)
+        self._retain(message, session)
+        for subscriber in self._subscribers(message):
+            subscriber.deliver(message)
+
+
+class HubSession(BrokerSession):
+    """One connection of `device` to `hub`, with its subscriptions."""
+
+    def __init__(self, hub: MemoryHub, device: DeviceId, topics: Topics, will: Will | None) -> None:
+        self.device = device
+        self.cluster = topics.cluster
+        self.will = will
+        self.lifeline = Lifeline()
+        self._hub = hub
+        self._topics = topics
+        self._patterns: dict[Channel, list[Address]] = {}
+
+    @abc.abstractmethod
+    async def offer(self, message: Message) -> None:
+        """Put `message` where `receive` finds it, when there is room."""
+
+    @abc.abstractmethod
+    def deliver(self, message: Message) -> None:
+        """The same at once, for what the hub itself sends: retained messages and wills."""
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Nobody reads any more: whoever waits for room need not."""
+
+    async def subscribe(self, *patterns: Address) -> None:
+        with self.lifeline.holding():
+            for pattern in patterns:
+                self._topics.pattern(pattern)  # refuses what no broker would take
+                subscribed = self._patterns.setdefault(pattern.channel, [])
+                if pattern not in subscribed:
+                    subscribed.append(pattern)
+                    self._hub.listen(self, pattern)
+                for message in self._hub.retained(pattern, reader=self):
+                    self.deliver(message)
+            await anyio.lowlevel.checkpoint()
+
+    async def unsubscribe(self, *patterns: Address) -> None:
+        with self.lifeline.holding():
+            for pattern in patterns:
+                subscribed = self._patterns.get(pattern.channel, [])
+                if pattern in subscribed:
+                    subscribed.remove(pattern)
+                    spot = _spot(self.cluster, pattern)
+                    if all(_spot(self.cluster, other) != spot for other in subscribed):
+                        self._hub.ignore(self, pattern)
+            await anyio.lowlevel.checkpoint()
+
+    @property
+    def patterns(self) -> Iterator[Address]:
+        for subscribed in self._patterns.values():
+            yield from subscribed
+
+    def wants(self, address: Address) -> bool:
+        return any(matches(pattern, address) for pattern in self._patterns.get(address.channel, ()))
+
+    def message(self, address: Address, payload: bytes, *, expiry_s: int | None) -> Message:
+        """What carries `payload`; `ValueError` if nothing can be published to `address`."""
+        cost = crossing(
+            topic_bytes=len(self._topics.topic(address)),
+            payload_bytes=len(payload),
+            qos=0 if address.channel is Channel.BEAT else 1,
+            expiry=expiry_s is not None,
+        )
+        return Message(
+            cluster=self.cluster,
+            delivery=Delivery(address=address, payload=payload),
+            crossing=cost,
+            expires_at_s=float("inf") if expiry_s is None else anyio.current_time() + expiry_s,
+        )
+
+
+_Spot = tuple[str, Channel, DeviceId | None, DeviceId | None]
+"""Where in the hub's index a pattern stands: by cluster, channel, source and destination."""
+
+
+def _spot(cluster: str, pattern: Address) -> _Spot:
+    return (cluster, pattern.channel, pattern.source, pattern.destination)
+
+
+def _spots(cluster: str, address: Address) -> Iterator[_Spot]:
+    """Where all patterns stand that could match."""
+    for source in {address.source: None, None: None}:
+        for destination in {address.destination: None, None: None}:
+            yield (cluster, address.channel, source, destination)

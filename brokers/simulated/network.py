@@ -1,0 +1,342 @@
+"""A cluster's network in simulation: links with a rate and a delay around a broker in memory, and all that can go
+wrong with them. For an asyncio loop, of which it uses timers; under virtual time the same seed gives the same course.
+
+Layout: `Network` (the broker, who can reach it, and the faults), `_NetworkBroker` (one device's way to it) and
+`_NetworkSession`. The links are in `links`, what befalls single messages is in `subscriber_queue`.
+
+A message crosses the uplink of its sender, waits at the broker until the downlink of each subscriber is free for it,
+and crosses that, whether somebody reads there or not: a reader that is late finds what came meanwhile. What was sent
+and what was received has its place on a half-duplex link in the order in which it was ready. There are no tasks of the
+network's own: what a device sends is carried by its own calls, and rests while its process does; what is sent to it
+takes a timer.
+"""
+
+import asyncio
+import contextvars
+import functools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import attrs
+
+from brokers.in_process import HubSession, MemoryHub, Message
+from brokers.session_state import KEEPALIVE_S
+from brokers.simulated.links import Link, LinkSpec, Route
+from brokers.simulated.partitions import Reach
+from brokers.simulated.subscriber_queue import NO_MISHAPS, Mishaps, SubscriberQueue
+from brokers.topics import Topics
+from crowd.errors import BrokerLost
+from crowd.experiment.metering import Transfers
+from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
+from crowd.units import Address, Channel, DeviceId
+
+__all__ = ["LinkSpec", "Mishaps", "Network"]
+
+MOSQUITTO_QUEUE_MESSAGES_MAX = 1000
+
+Handle = Callable[[int], Awaitable[None]]
+
+
+class Network(MemoryHub):
+    """A broker that drops what finds `queue_messages_max` messages waiting for a subscriber, and the links to it.
+
+    With a `host` the broker runs on that device: its own messages cross no link, everybody else's cross its link too.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        queue_messages_max: int = MOSQUITTO_QUEUE_MESSAGES_MAX,
+        host: DeviceId | None = None,
+        mishaps: Mishaps = NO_MISHAPS,
+    ) -> None:
+        super().__init__(queue_messages_max=queue_messages_max)
+        self.mishaps = mishaps
+        self.dropped: Counter[str] = Counter()
+        """Messages, by what became of them: `lost`, `overflow`, `cut`, `muted`."""
+        self.published = 0
+        self._host = host
+        self.chance = random.Random(seed)
+        self._links: dict[DeviceId, Link] = {}
+        self.reach = Reach(host)
+        self._muted: dict[DeviceId, Callable[[Delivery], bool]] = {}
+        self._latest: dict[DeviceId, HubSession] = {}
+        self._crashes = 0
+        self._refuses_until_s = float("-inf")
+
+    def broker(self, device: DeviceId, spec: LinkSpec, *, cluster: str, handle: Handle | None = None) -> Broker:
+        """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included.
+
+        `handle` is awaited with the size of each payload, before it is sent and before it is received: it returns when
+        the device's processor has done what belongs to it.
+        """
+        self._links[device] = Link(spec)
+        return _NetworkBroker(self, device, self._links[device], Topics(cluster), handle)
+
+    def transfers(self, device: DeviceId) -> Transfers:
+        """When the link of `device` was busy so far."""
+        return self._links[device].transfers
+
+    def saw(self, device: DeviceId, delivery: Delivery) -> None:
+        """Called once for everything that `device` publishes, when it begins to leave the device; for checkers."""
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def cut(self, device: DeviceId, *, up: bool = True, down: bool = True) -> None:
+        """What `device` sends (`up`) and what is sent to it (`down`) vanishes from now on, and it can open no session.
+
+        A session that is not mended ends: for the client after `KEEPALIVE_S`; for the broker, which then publishes the
+        will, at the same time if it can still hear the client go, else half as much later.
+        """
+        self.reach.cut(device, up=up, down=down)
+        for session in self._all_sessions():
+            self._note_silence(session)
+            if not self.reach.down(session.device):
+                session.lose_what_is_coming()
+
+    def mend(self, device: DeviceId) -> None:
+        """Both directions work again, and sessions that have not ended go on."""
+        self.reach.mend(device)
+        for session in self._all_sessions():
+            self._note_silence(session)
+
+    def drop(self, device: DeviceId, *, will_after_s: float = 0.0) -> None:
+        """The connection of `device` is gone now. The broker notices, and publishes the will, `will_after_s` later,
+        even if the device is back by then."""
+        for session in self._sessions_of(device):
+            self._forget(session, "connection lost: the link was cut")
+            if will_after_s == 0.0:
+                self._publish_will(session)
+            else:
+                self._later(will_after_s, functools.partial(self._publish_will, session))
+
+    def crash(self, *, down_s: float = 0.0) -> None:
+        """The broker dies, comes back after `down_s` with an empty memory, and until then refuses sessions."""
+        super().crash()
+        self._latest.clear()
+        self._crashes += 1
+        self._refuses_until_s = anyio.current_time() + down_s
+
+    def mute(self, device: DeviceId, matching: Callable[[Delivery], bool]) -> None:
+        """What is `matching` of all that `device` publishes vanishes at the broker, which still acknowledges it."""
+        self._muted[device] = matching
+
+    def unmute(self, device: DeviceId) -> None:
+        """The broker carries all that `device` publishes again."""
+        self._muted.pop(device, None)
+
+    def stale_will(self, device: DeviceId) -> None:
+        """The will of the latest session of `device` is published now, whether the device is online or not."""
+        if device in self._latest:
+            self._publish_will(self._latest[device])
+
+    # --- for brokers and sessions -------------------------------------------------------------------------------------
+
+    def route(self, device: DeviceId, link: Link) -> Route:
+        """The way from `device` over its `link`; `ValueError` if the broker's host has no link yet."""
+        if self._host is None:
+            return Route(own=link, host=None, chance=self.chance)
+        if device == self._host:
+            return Route(own=None, host=None, chance=self.chance)
+        if self._host not in self._links:
+            raise ValueError(f"{self._host} hosts the broker and has no link: call `broker` for it first")
+        return Route(own=link, host=self._links[self._host], chance=self.chance)
+
+    def admit(self, device: DeviceId) -> None:
+        """Raises `BrokerLost` if `device` can open no session now."""
+        if not self.reach.both(device):
+            raise BrokerLost(f"the broker is out of reach: the link of {device} is cut")
+        if anyio.current_time() < self._refuses_until_s:
+            raise BrokerLost("the broker is out of reach: it crashed and is not back yet")
+
+    def attach(self, session: HubSession) -> None:
+        super().attach(session)
+        self._latest[session.device] = session
+
+    def detach(self, session: HubSession) -> None:
+        """A clean end if the broker hears of it: then the will is not published."""
+        if self.reach.up(session.device) and not session.lifeline.lost:
+            super().detach(session)
+        session.lifeline.lose("the session is closed")
+
+    async def carry(self, message: Message, *, publisher: HubSession, retain: bool) -> None:
+        device = publisher.device
+        if not self.reach.up(device):
+            self.dropped["cut"] += 1
+        elif device in self._muted and self._muted[device](message.delivery):
+            self.dropped["muted"] += 1
+        else:
+            await super().carry(message, publisher=publisher, retain=retain)
+
+    def _all_sessions(self) -> list["_NetworkSession"]:
+        return [session for session in self._sessions if isinstance(session, _NetworkSession)]
+
+    # --- keep-alive ---------------------------------------------------------------------------------------------------
+
+    def _note_silence(self, session: "_NetworkSession") -> None:
+        whole = self.reach.both(session.device)
+        if not whole and session.silent_since_s is None:
+            session.silent_since_s = since_s = anyio.current_time()
+            self._later(KEEPALIVE_S, functools.partial(self._client_gives_up, session, since_s))
+            self._later(KEEPALIVE_S * 1.5, functools.partial(self._broker_gives_up, session, since_s))
+        elif whole and not session.lifeline.lost:
+            session.silent_since_s = None
+
+    def _client_gives_up(self, session: "_NetworkSession", since_s: float) -> None:
+        if session.silent_since_s != since_s:
+            return
+        session.lifeline.lose("connection lost: the broker was not heard within the keep-alive")
+        if self.reach.up(session.device):
+            self._broker_gives_up(session, since_s)
+
+    def _broker_gives_up(self, session: "_NetworkSession", since_s: float) -> None:
+        if session.silent_since_s == since_s and session in self._sessions:
+            self._forget(session, "connection lost: the client was not heard within the keep-alive")
+            self._publish_will(session)
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Call `action` unless the broker has crashed by then: it forgets what it had in mind."""
+        crashes = self._crashes
+
+        def act() -> None:
+            if self._crashes == crashes:
+                action()
+
+        # A context of its own: no simulated process owns this timer.
+        asyncio.get_running_loop().call_later(delay_s, act, context=contextvars.Context())
+
+
+class _NetworkBroker(Broker):
+    def __init__(self, network: Network, device: DeviceId, link: Link, topics: Topics, handle: Handle | None) -> None:
+        self._network = network
+        self._device = device
+        self._link = link
+        self._topics = topics
+        self._handle = handle
+
+    def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
+        return self._session(will)
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._link.traffic
+
+    @asynccontextmanager
+    async def _session(self, will: Will | None) -> AsyncIterator[BrokerSession]:
+        route = self._network.route(self._device, self._link)
+        for _ in ("SYN", "SYN ACK", "CONNECT", "CONNACK"):
+            await anyio.sleep(route.delay_s())
+        self._network.admit(self._device)
+        session = _NetworkSession(self._network, self._device, route, self._topics, will, self._handle)
+        self._network.attach(session)
+        try:
+            yield session
+        finally:
+            self._network.detach(session)
+
+
+class _NetworkSession(HubSession):
+    def __init__(
+        self,
+        network: Network,
+        device: DeviceId,
+        route: Route,
+        topics: Topics,
+        will: Will | None,
+        handle: Handle | None,
+    ) -> None:
+        super().__init__(network, device, topics, will)
+        self.silent_since_s: float | None = None
+        """Since when not all that one side sends reaches the other."""
+        self._network = network
+        self._route = route
+        self._handler = handle
+        self._sending = anyio.Lock(fast_acquire=True)
+        self._landing = anyio.Lock(fast_acquire=True)
+        self._queue = SubscriberQueue(
+            network.queue_messages_max, arrival=self._arrival_s, chance=network.chance, dropped=network.dropped
+        )
+        self.lifeline.call_when_lost(self._queue.wake)
+
+    async def publish(
+        self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+    ) -> None:
+        message = self.message(address, payload, expiry_s=expiry_s)
+        with self.lifeline.holding():
+            async with self._sending:  # one after the other, as on one socket
+                self._network.published += 1
+                self._network.saw(self.device, message.delivery)
+                leaves_at_s = self._route.up(message.crossing, ready_at_s=anyio.current_time())
+                await self._handle(payload)  # while its first bytes cross the link
+                await anyio.sleep_until(leaves_at_s)
+                lands_at_s = anyio.current_time() + self._route.delay_s()
+            async with self._landing:  # none overtakes another, whatever the jitter
+                await anyio.sleep_until(lands_at_s)
+                await self._network.carry(self._stamped(message, expiry_s), publisher=self, retain=retain)
+            if address.channel is not Channel.BEAT:
+                await self._cross()  # the PUBACK
+
+    async def subscribe(self, *patterns: Address) -> None:
+        with self.lifeline.holding():
+            await self._cross()
+            await super().subscribe(*patterns)
+            await self._cross()
+
+    async def unsubscribe(self, *patterns: Address) -> None:
+        with self.lifeline.holding():
+            await self._cross()
+            await super().unsubscribe(*patterns)
+            await self._cross()
+
+    async def receive(self) -> Delivery:
+        message = None
+        while message is None:
+            self.lifeline.check()
+            await self._queue.wait()
+            self.lifeline.check()
+            message = self._queue.arrived()
+        # taken from the queue afterwards: a receive that is cancelled here loses nothing
+        await self._handle(message.delivery.payload)
+        self.lifeline.check()
+        self._queue.take()
+        return message.delivery
+
+    async def _handle(self, payload: bytes) -> None:
+        if self._handler is not None:
+            await self._handler(len(payload))
+
+    async def offer(self, message: Message) -> None:
+        self.deliver(message)
+
+    def deliver(self, message: Message) -> None:
+        if not self.lifeline.lost:
+            self._queue.put(message, self._network.mishaps)
+
+    def release(self) -> None:
+        """Nobody waits: what finds no room is dropped."""
+
+    def lose_what_is_coming(self) -> None:
+        """The link was cut while that was on it, or waiting for it."""
+        self._network.dropped["cut"] += self._queue.clear_coming()
+
+    def _arrival_s(self, message: Message, ready_at_s: float) -> float | None:
+        """Puts a message on the link to this device; when it will be there, or `None` if it does not go."""
+        if not self._network.reach.down(self.device):
+            self._network.dropped["cut"] += 1
+            return None
+        if message.expires_at_s <= self._route.begins_down_s(ready_at_s):
+            return None
+        return self._route.down(message.crossing, ready_at_s=ready_at_s) + self._route.delay_s()
+
+    async def _cross(self) -> None:
+        """What a small packet needs in one direction, and TCP repeats until it gets there."""
+        await self._network.reach.restored(self.device)
+        await anyio.sleep(self._route.delay_s())
+
+    def _stamped(self, message: Message, expiry_s: int | None) -> Message:
+        """The broker counts a message's age from its arrival there."""
+        return message if expiry_s is None else attrs.evolve(message, expires_at_s=anyio.current_time() + expiry_s)

@@ -1,0 +1,142 @@
+"""Where everything that comes from the broker is opened, in the task that reads the connection: what is not meant for
+this device goes no further, what is about the agreement goes straight to the planner, all else to the data mover."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+
+from crowd.actors import inbox
+from crowd.actors.inbox import DataMoverMessage, PlannerMessage
+from crowd.errors import MailboxFull
+from crowd.ports import Delivery, Signer
+from crowd.protocol import messages
+from crowd.protocol.codec import Opened, Opener, Refused
+from crowd.runtime import ActorRef
+from crowd.runtime.clock import now_us
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
+
+ALIVE_AGAIN_US = SECOND_US
+REFUSALS_LOGGED_EVERY_US = 60 * SECOND_US
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """Takes in one delivery after the other; `hand_over` brings a message to the data mover. Nobody else touches its
+    state but for `watched`, the devices whose heartbeats this one reads."""
+
+    def __init__(
+        self,
+        *,
+        device: DeviceId,
+        cluster: str,
+        signer: Signer,
+        planner: ActorRef[PlannerMessage],
+        hand_over: Callable[[DataMoverMessage], Awaitable[None]],
+    ) -> None:
+        self.watched: tuple[DeviceId, ...] = ()
+        self._me = device
+        self._planner = planner
+        self._hand_over = hand_over
+        self._opener = Opener(cluster, device, signer)
+        self._alive_us: dict[DeviceId, int] = {}
+        self._lives: dict[DeviceId, Life] = {}
+        """In which each of the watched was last heard."""
+        self._beats_us: dict[int, int] = {}
+        """When own heartbeats were sent, by their numbers, until one comes back."""
+        self._refused: Counter[str] = Counter()
+        self._refusals_logged_us = 0
+
+    async def take_in(self, delivery: Delivery) -> None:
+        """Waits while the data mover's mailbox is full, and so holds the broker back."""
+        address, source = delivery.address, delivery.address.source
+        match address.channel:
+            case Channel.STATUS:
+                if source is not None and source != self._me:
+                    self._tell_planner(inbox.StatusSeen(device=source, online=delivery.payload != b"offline"))
+            case Channel.BLOB:
+                await self._hand_over(inbox.Inbound(delivery=delivery))
+            case Channel.INFO | Channel.STATE | Channel.SET:
+                pass
+            case _:
+                if delivery.payload:  # an empty one clears what was retained
+                    await self._open(address, delivery.payload)
+
+    async def _open(self, address: Address, envelope: bytes) -> None:
+        try:
+            opened = self._opener.open(address, envelope)
+            if address.channel is not Channel.BEAT:  # which says so itself
+                self._note_life(opened.sender, opened.life)
+            await self._hand_on(address, opened, envelope)
+        except Refused as error:
+            self._count_refusal(error.reason.value, str(error))
+
+    async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
+        match opened.message:
+            case messages.Beat() if opened.sender == self._me:
+                sent_us = self._beats_us.get(opened.sequence, now_us())
+                self._beats_us = {number: us for number, us in self._beats_us.items() if number > opened.sequence}
+                self._tell_planner(attrs.evolve(_heard(opened, envelope), lag_us=now_us() - sent_us))
+            case messages.AckMessage() | messages.Beat():  # nearly all that comes
+                self._tell_planner(_heard(opened, envelope))
+            case messages.ViewReply(envelopes=envelopes):
+                for relayed in envelopes:
+                    self._tell_planner(_heard(self._opener.open_relayed(relayed), relayed))
+                self._tell_planner(_heard(opened, b""))
+            case (
+                messages.Offer()
+                | messages.Want()
+                | messages.Done()
+                | messages.AskSamples()
+                | messages.AskState()
+                | messages.AskSlice()
+                | messages.NoSlice()
+                | messages.Revoke() as message
+            ):
+                to_all = address.channel is Channel.ALL
+                await self._hand_over(inbox.Word(sender=opened.sender, message=message, to_all=to_all))
+            case _:
+                self._tell_planner(_heard(opened, envelope))
+
+    def note_beat(self, sequence: int) -> None:
+        """An own heartbeat with this number is on its way."""
+        self._beats_us[sequence] = now_us()
+
+    def note_chunk(self, sender: DeviceId) -> None:
+        """A chunk of what `sender` has offered has come: where a link is slow, nothing else may for a long time."""
+        if sender in self._lives:
+            self._note_life(sender, self._lives[sender])
+
+    def _note_life(self, sender: DeviceId, life: Life) -> None:
+        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link. Told of those alone
+        whom this device watches: no others could it take for dead."""
+        if sender == self._me or sender not in self.watched:
+            self._lives.pop(sender, None)
+            return
+        self._lives[sender] = life
+        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
+            self._alive_us[sender] = now_us()
+            self._tell_planner(inbox.Alive(device=sender, life=life))
+
+    def _tell_planner(self, message: PlannerMessage) -> None:
+        """Without waiting, as a planner that computes must not hold up bulk: what is lost here is said again, for it is
+        state, not an event."""
+        try:
+            self._planner.tell_nowait(message)
+        except MailboxFull:
+            self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy")
+
+    def _count_refusal(self, reason: str, text: str) -> None:
+        """Count always, log at most once a minute."""
+        self._refused[reason] += 1
+        if reason == "duplicate":
+            return
+        if now_us() - self._refusals_logged_us >= REFUSALS_LOGGED_EVERY_US or not self._refusals_logged_us:
+            self._refusals_logged_us = now_us()
+            log.warning("messages_refused", counts=dict(self._refused), latest=text)
+
+
+def _heard(opened: Opened, envelope: bytes) -> inbox.Heard:
+    return inbox.Heard(sender=opened.sender, life=opened.life, message=opened.message, envelope=envelope)

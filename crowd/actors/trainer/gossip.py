@@ -1,0 +1,84 @@
+"""Exchanges of parameters between neighbours within a round (`Mixing` in a plan): what has come, who waits for it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import anyio
+import structlog
+import torch
+
+from crowd.agreement.state import Active
+from crowd.errors import MalformedMessage
+from crowd.learning.encoding import decode, encode
+from crowd.learning.work import LocalTrainer
+from crowd.planning.plan import PPM, Mixing
+from crowd.ports import Compute
+from crowd.protocol.messages import Parameters
+from crowd.units import DeviceId
+
+log = structlog.get_logger()
+
+Send = Callable[[DeviceId, Parameters, bytes], Awaitable[None]]
+
+
+class Gossip:
+    """One trainer's exchanges in one generation. A neighbour is at most one exchange ahead: it waits as well."""
+
+    def __init__(self, me: DeviceId, mixing: Mixing, active: Active, compute: Compute, send: Send) -> None:
+        self.mixing = mixing
+        self._neighbours: Mapping[DeviceId, int] = mixing.neighbours(me)
+        self._active = active
+        self._compute = compute
+        self._send = send
+        self._arrived: dict[tuple[int, int], dict[DeviceId, torch.Tensor]] = {}
+        self._news = anyio.Event()
+        self._awaited = (active.start.round + 1, 0)
+
+    async def take(self, sender: DeviceId, header: Parameters, data: bytes, elements: int) -> None:
+        """A neighbour's parameters have come; those of anybody else, or for another exchange than this and the next,
+        are ignored."""
+        if (header.generation, header.plan_digest) != (self._active.generation, self._active.plan_digest):
+            return
+        place = (header.round, header.exchange)
+        if sender not in self._neighbours or not self._awaited <= place <= self._after(self._awaited):
+            return
+        try:
+            vector = await self._compute.run(partial(decode, data, header.form, elements))
+        except MalformedMessage as error:
+            log.warning("parameters_refused", sender=sender, error=str(error))
+            return
+        self._arrived.setdefault(place, {})[sender] = vector
+        self._news.set()
+
+    async def mix(self, local: LocalTrainer, place: tuple[int, int], stopping: Callable[[], bool]) -> None:
+        """Exchange `local`'s parameters with all neighbours at this `(round, exchange)` and take in theirs; returns
+        without, once it is `stopping`."""
+        self._awaited = place
+        self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
+        form = self._active.plan.form
+        data = await self._compute.run(lambda: encode(local.parameters(), form))
+        header = Parameters(
+            generation=self._active.generation,
+            plan_digest=self._active.plan_digest,
+            round=place[0],
+            exchange=place[1],
+            form=form,
+        )
+        for neighbour in sorted(self._neighbours):
+            await self._send(neighbour, header, data)
+        while self._arrived.get(place, {}).keys() != self._neighbours.keys():
+            if stopping():
+                return
+            self._news = anyio.Event()
+            await self._news.wait()
+        others = [(self._arrived[place][device], weight / PPM) for device, weight in sorted(self._neighbours.items())]
+        await self._compute.run(partial(local.mix, others))
+        self._awaited = self._after(place)
+
+    def wake(self) -> None:
+        """Let whoever waits look whether it should stop."""
+        self._news.set()
+
+    def _after(self, place: tuple[int, int]) -> tuple[int, int]:
+        number, exchange = place
+        return (number, exchange + 1) if exchange + 1 < self.mixing.exchanges else (number + 1, 0)

@@ -1,0 +1,134 @@
+"""One device's local steps of one round, as a task of the trainer's: evaluate, train piece by piece, stop when told."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import attrs
+import torch
+
+from crowd.actors.trainer.gossip import Gossip
+from crowd.learning import replica
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.replica import ReplicaState
+from crowd.learning.samples import SampleSet
+from crowd.learning.work import LocalTrainer, Manner
+from crowd.planning.estimate import training_flops
+from crowd.planning.plan import Sampling
+from crowd.planning.profile import TaskFacts
+from crowd.ports import Compute
+from crowd.units import SECOND_US
+
+PIECE_US = SECOND_US // 5
+"""About how long one piece of training runs before the event loop hears of it."""
+
+TimedPiece = Callable[[int, int, int], Awaitable[None]]
+"""Called with the samples of a piece, its work in FLOP and the microseconds that it took."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Shift:
+    """What the local steps of one round work with."""
+
+    local: LocalTrainer
+    state: ReplicaState
+    ahead: torch.Tensor | None
+    """(elements,): the local steps start so far from the state; `None`: in it."""
+    manner: Manner
+    sampling: Sampling
+    pool: TrainingPool
+    sampler: EpochSampler
+    facts: TaskFacts
+    evaluation: SampleSet
+    """This device's share; may be empty."""
+    samples: int
+    """The quota."""
+    piece_samples: int
+    gossip: Gossip | None = None
+    """With it a round is so many exchanges, whatever the quota."""
+
+
+@attrs.define(eq=False)
+class LocalRound:
+    """Runs one `Shift`; `stop` ends it between two steps, `ended` says when it has."""
+
+    shift: Shift
+    compute: Compute
+    number: int
+    timed: TimedPiece
+    samples: int = 0
+    correct: int = 0
+    evaluated: int = 0
+    delta: torch.Tensor | None = None
+    """(elements,): what was trained; `None` until it has been contributed."""
+    ended: anyio.Event = attrs.field(factory=anyio.Event)
+    arrived: anyio.Event = attrs.field(factory=anyio.Event)
+    _stopping: bool = False
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.arrived.set()
+        if self.shift.gossip is not None:
+            self.shift.gossip.wake()
+
+    def samples_arrived(self) -> None:
+        """Borrowed samples have come: the pool may show more."""
+        self.arrived.set()
+
+    async def run(self, done: Callable[[], None]) -> None:
+        """Evaluate and train; `done` is called if all was trained that should be."""
+        try:
+            await self._evaluate()
+            if self.shift.gossip is None:
+                await self._train(self.shift.samples)
+            else:
+                await self._train_and_mix(self.shift.gossip)
+        finally:
+            self.ended.set()
+        if not self._stopping:
+            done()
+
+    async def _evaluate(self) -> None:
+        shift, share = self.shift, self.shift.evaluation
+
+        def work() -> tuple[int, int]:
+            shift.local.load(replica.moved(shift.state, shift.ahead), shift.manner)
+            return shift.local.evaluate(share)
+
+        # a forward pass is a third of forward and backward
+        self.correct, self.evaluated = await self.compute.run(
+            work, flops=len(share) * shift.facts.flops_per_sample // 3
+        )
+
+    async def _train_and_mix(self, gossip: Gossip) -> None:
+        for exchange in range(gossip.mixing.exchanges):
+            for _ in range(gossip.mixing.every_steps):
+                await self._train(self.shift.manner.batch_size, steps_max=1)
+            if self._stopping:
+                return
+            await gossip.mix(self.shift.local, (self.number, exchange), lambda: self._stopping)
+
+    async def _train(self, samples: int, *, steps_max: int | None = None) -> None:
+        """So many samples, or steps, more; fewer if it is stopped."""
+        shift, trained, steps = self.shift, 0, 0
+        while trained < samples and steps != steps_max and not self._stopping:
+            quota = min(shift.piece_samples, samples - trained)
+            if not shift.pool.ready:
+                self.arrived = anyio.Event()  # before it is looked at what is here, so that no arrival is missed
+                shift.pool.refresh()
+                if not shift.pool.ready:
+                    await self.arrived.wait()
+                    continue
+            began = anyio.current_time()
+            work = partial(
+                shift.local.steps, shift.pool, shift.sampler, quota, lambda: self._stopping, steps_max=steps_max
+            )
+            flops = training_flops(shift.facts, quota, shift.sampling)
+            report = await self.compute.run(work, flops=flops)
+            trained += report.samples
+            steps += report.steps
+            self.samples += report.samples
+            if report.samples:
+                elapsed_us = int((anyio.current_time() - began) * SECOND_US)
+                flops = training_flops(shift.facts, report.samples, shift.sampling)
+                await self.timed(report.samples, flops, elapsed_us)

@@ -1,0 +1,453 @@
+"""The bookkeeping of rounds on one device (design, section 5): who has contributed, when an owner merges, when a round
+is complete. Pure: no I/O, no clock; times are integer microseconds.
+
+The trainer actor feeds `Rounds` with what happens and carries out the effects that come back. `Rounds` never completes
+a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
+"""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import attrs
+import torch
+
+from crowd.actors.trainer.deadlines import Deadlines
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active
+from crowd.learning.merge import SliceMerge
+from crowd.planning.plan import SliceOwner
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, State
+from crowd.units import SECOND_US, DeviceId
+
+DEADLINES_MAX = 3
+"""After this many missed deadlines a silent owner is reported."""
+
+PATIENCE_DEADLINES = 20
+"""After this many, an owner reports the trainers without whom it may not merge: they live, but hold everybody up."""
+
+ASK_AGAIN_US = SECOND_US
+
+ROUNDS_AHEAD_MAX = 4
+"""Who lags keeps the merged slices of the latest round that it heard of and of so many before it."""
+
+KEPT_ROUNDS = 2
+"""An owner keeps the slices of so many rounds; who is further behind fetches a whole state."""
+
+
+@attrs.frozen(kw_only=True)
+class Begin:
+    """Start the local steps of this round from the present state."""
+
+    round: int
+
+
+@attrs.frozen(kw_only=True)
+class Fetch:
+    """Get this state, or a later one of the same generation, from one of these devices."""
+
+    progress: Progress
+    holders: tuple[DeviceId, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Merge:
+    """Average what has come for one of this device's slices and publish it under this key."""
+
+    key: SliceKey
+    merge: SliceMerge
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """One merged slice as it was published."""
+
+    header: MergedSlice
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class Complete:
+    """All merged slices of the next round are here, in the order of the plan's slices."""
+
+    generation: int
+    round: int
+    parts: tuple[Part, ...]
+
+
+@attrs.frozen(kw_only=True)
+class AskForSlice:
+    owner: DeviceId
+    key: SliceKey
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What this device owes the round has not come for several deadlines."""
+
+    device: DeviceId
+
+
+Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | Report
+
+
+class Rounds:
+    """One device's rounds within the generation that is active on it."""
+
+    def __init__(self, me: DeviceId) -> None:
+        self._me = me
+        self._active: Active | None = None
+        self._progress = Progress()
+        self._frozen = True
+        self._fetching = False
+        self._catching_up = False
+        self._deadlines = Deadlines()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._merges: dict[tuple[int, int], SliceMerge] = {}
+        self._merging: set[tuple[int, int]] = set()
+        self._began_us: dict[int, int] = {}
+        self._parts: dict[int, dict[int, Part]] = {}
+        self._asked_us: dict[int, int] = {}
+        self._proposed = False
+        self._waiting_us = 0
+
+    # --- the life of a generation -------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> Active | None:
+        return self._active
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    @property
+    def in_hand(self) -> int:
+        """The round that is being worked on, or that will be when the start has come."""
+        if self._fetching and self._active is not None:
+            return self._active.start.round + 1
+        return self._progress.round + 1
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @property
+    def course(self) -> tuple[int, bytes]:
+        """Generation and digest of the plan to whose course the present state belongs; 0 and empty before its start has
+        come."""
+        if self._active is None or self._fetching:
+            return 0, b""
+        return self._active.generation, self._active.plan_digest
+
+    def serves(self, arrived: State, wanted: Progress) -> bool:
+        """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
+        rounds led, they led somewhere else."""
+        active, told = self._active, arrived.progress
+        course = None if active is None else (active.generation, active.plan_digest)
+        is_of_course = (arrived.generation, arrived.plan_digest) == course
+        return told == wanted or (is_of_course and told >= max(wanted, self._progress))
+
+    def reset(self, progress: Progress) -> None:
+        """The state was replaced from outside any generation (initialised, or loaded)."""
+        self._progress = progress
+
+    def activate(self, active: Active, now_us: int) -> tuple[Effect, ...]:
+        """A new generation begins: forget the rounds of the last one, get the start, begin its first round."""
+        self._clear()
+        self._active, self._frozen = active, False
+        self._deadlines.keep({trainer.device for trainer in active.plan.trainers})
+        self._fetching, self._catching_up = self._progress != active.start, False
+        if self._fetching:
+            return (Fetch(progress=active.start, holders=active.holders),)
+        return self._begin(now_us)
+
+    def is_ahead(self, generation: int) -> bool:
+        """Whether what belongs to this generation is not active here yet: keep it and try again then."""
+        return self._active is None or generation > self._active.generation
+
+    def fetched(self, progress: Progress, now_us: int) -> tuple[Effect, ...]:
+        """The start, or a later state of this generation, has been loaded."""
+        self._fetching, self._catching_up, self._proposed = False, False, False
+        self._progress = progress
+        return self._begin(now_us)
+
+    def restart_clocks(self, now_us: int) -> None:
+        """The connection was lost and is back: nobody is to blame for what did not come meanwhile."""
+        if self.in_hand in self._began_us:
+            self._began_us[self.in_hand] = self._waiting_us = now_us
+        self._asked_us = {}
+
+    def reject(self, number: int, index: int) -> None:
+        """A proposed part turned out to be unusable: it counts as never come."""
+        self._parts.get(number, {}).pop(index, None)
+        self._proposed = False
+
+    def freeze(self) -> None:
+        """A later generation is promised: no round of this one is merged or completed any more."""
+        self._frozen = True
+
+    def accepted(self, progress: Progress, now_us: int) -> tuple[Effect, ...]:
+        """The proposed round was completed."""
+        self._proposed, self._catching_up = False, False
+        self._progress = progress
+        return self._begin(now_us)
+
+    def _begin(self, now_us: int) -> tuple[Effect, ...]:
+        active = self._active
+        if active is None or self._frozen or not active.plan.has_work or self._progress.finished:
+            return ()
+        self._merges = {place: merge for place, merge in self._merges.items() if place[0] >= self.in_hand}
+        self._merging = {place for place in self._merging if place[0] >= self.in_hand}
+        self._parts = {number: parts for number, parts in self._parts.items() if number >= self.in_hand}
+        self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
+        self._began_us[self.in_hand] = self._waiting_us = now_us
+        self._asked_us = {}
+        if not self._follows:
+            return (Begin(round=self.in_hand),)
+        done = self._propose()
+        # a device that lags applies what the others have merged; it does not train for rounds that are over
+        return done or (Begin(round=self.in_hand), *self._ready(now_us))
+
+    # --- an owner's side ----------------------------------------------------------------------------------------------
+
+    def contribute(
+        self, sender: DeviceId, header: Contribution, delta: torch.Tensor, now_us: int
+    ) -> tuple[Effect, ...]:
+        """A trainer's decoded delta of one of this device's slices; the key is checked here."""
+        key = header.key
+        if not self.is_mine(key):
+            return ()
+        began_us = self._began_us.get(key.round)
+        if began_us is not None:
+            self._deadlines.observe(sender, now_us - began_us)
+        number = self._taking(sender, key)
+        if self._frozen or number is None:
+            return ()
+        self._merge(number, key.index).add(
+            sender,
+            header.samples,
+            delta,
+            header.counters,
+            header.correct,
+            header.evaluated,
+            lag=number - key.round,
+        )
+        return self._ready(now_us)
+
+    def _taking(self, sender: DeviceId, key: SliceKey) -> int | None:
+        """The round that takes a contribution made for `key.round`: that one, or if the plan lets it lag the earliest
+        that is not merged and has none of the sender's; at most the next."""
+        number = max(key.round, self.in_hand)
+        if number == self.in_hand and self._staleness_max:
+            number += (number, key.index) in self._merging or self._has_heard(sender, number, key.index)
+        late = number - key.round > self._staleness_max
+        return None if late or (number, key.index) in self._merging else number
+
+    def _has_heard(self, sender: DeviceId, number: int, index: int) -> bool:
+        merge = self._merges.get((number, index))
+        return merge is not None and sender in merge.heard
+
+    @property
+    def _follows(self) -> bool:
+        """Whether this device completes every round. In an asynchronous plan owners do; the others get a new state when
+        they need one."""
+        return self._active is not None and (not self._active.plan.asynchronous or bool(self._own_slices()))
+
+    def renew(self) -> tuple[Effect, ...]:
+        """Local steps of an asynchronous plan are to begin, from the newest state. An owner holds that already, and
+        waits for the round that its last contribution is in."""
+        assert self._active is not None
+        if self._follows:
+            waits = self._proposed or any(
+                self._has_heard(self._me, self.in_hand, index) for index in self._own_slices()
+            )
+            return () if waits else (Begin(round=self.in_hand),)
+        self._catching_up = True
+        newest = attrs.evolve(self._progress, digest=b"")
+        return (Fetch(progress=newest, holders=(self._active.plan.slices[0].owner,)),)
+
+    @property
+    def _staleness_max(self) -> int:
+        return 0 if self._active is None else self._active.plan.staleness_max
+
+    def is_mine(self, key: SliceKey) -> bool:
+        """Whether this device merges that slice, about now."""
+        active = self._active
+        return (
+            active is not None
+            and key.generation == active.generation
+            and key.plan_digest == active.plan_digest
+            and 0 <= key.index < len(active.plan.slices)
+            and active.plan.slices[key.index].owner == self._me
+            and self.in_hand - 1 - self._staleness_max <= key.round <= self.in_hand + 1
+        )
+
+    def _merge(self, number: int, index: int) -> SliceMerge:
+        assert self._active is not None
+        plan = self._active.plan
+        span = plan.slices[index]
+        planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
+        if (number, index) not in self._merges:
+            self._merges[number, index] = SliceMerge(planned, span.stop - span.start, quorum=plan.quorum)
+        return self._merges[number, index]
+
+    def _ready(self, now_us: int) -> tuple[Effect, ...]:
+        """Merge every own slice of the round in hand that is complete, or whose deadline has passed with enough."""
+        if self._active is None or self._frozen or self._fetching:
+            return ()
+        effects: list[Effect] = []
+        overdue = now_us >= self._deadline_us()
+        for index in self._own_slices():
+            place = (self.in_hand, index)
+            merge = self._merges.get(place)
+            if merge is None or place in self._merging or not (merge.complete or (overdue and merge.enough)):
+                continue
+            self._merging.add(place)
+            effects.append(Merge(key=self._key(self.in_hand, index), merge=merge))
+        return tuple(effects)
+
+    def _own_slices(self) -> tuple[int, ...]:
+        if self._active is None:
+            return ()
+        return tuple(index for index, span in enumerate(self._active.plan.slices) if span.owner == self._me)
+
+    def _deadline_us(self) -> int:
+        """When contributions to the round in hand are due."""
+        assert self._active is not None
+        began_us = self._began_us.get(self.in_hand, 0)
+        return began_us + self._deadlines.deadline_us(self._active.plan.round_us)
+
+    # --- everybody's side ---------------------------------------------------------------------------------------------
+
+    def _key(self, number: int, index: int) -> SliceKey:
+        assert self._active is not None
+        return SliceKey(
+            generation=self._active.generation, plan_digest=self._active.plan_digest, round=number, index=index
+        )
+
+    def merged(self, sender: DeviceId, header: MergedSlice, data: bytes, now_us: int) -> tuple[Effect, ...]:
+        """A merged slice, from its owner (this device included)."""
+        key, active = header.key, self._active
+        if (
+            active is None
+            or key.generation != active.generation
+            or key.plan_digest != active.plan_digest
+            or not 0 <= key.index < len(active.plan.slices)
+            or active.plan.slices[key.index].owner != sender
+            or key.round < self.in_hand
+            or not self._follows
+        ):
+            return ()
+        self._parts.setdefault(key.round, {}).setdefault(key.index, Part(header=header, data=data))
+        for number in [number for number in self._parts if number < max(self._parts) - ROUNDS_AHEAD_MAX]:
+            del self._parts[number]
+        return self._propose()
+
+    def _propose(self) -> tuple[Effect, ...]:
+        active = self._active
+        if active is None or self._frozen or self._fetching or self._proposed or not active.plan.has_work:
+            return ()
+        parts = self._parts.get(self.in_hand, {})
+        if len(parts) < len(active.plan.slices) or self._progress.finished:
+            return ()
+        self._proposed = True
+        ordered = tuple(parts[index] for index in range(len(active.plan.slices)))
+        return (Complete(generation=active.generation, round=self.in_hand, parts=ordered),)
+
+    def tick(self, now_us: int) -> tuple[Effect, ...]:
+        """Time has passed: deadlines of own slices, and slices of others that should have come."""
+        if self._active is None or self._frozen or self._fetching or self.in_hand not in self._began_us:
+            return ()
+        if not self._follows:
+            return ()
+        if self._is_left_behind and not self._catching_up:
+            return (self._catch_up(tuple(sorted({span.owner for _, span in self._missing()}))),)
+        effects = list(self._ready(now_us))
+        began_us = self._began_us[self.in_hand]
+        effects.extend(Report(device=trainer) for trainer in self._stragglers(now_us))
+        for index, span in self._missing():
+            if self._ask_due_us(index) > now_us:
+                continue
+            self._asked_us[index] = now_us
+            if now_us - began_us >= DEADLINES_MAX * self._patience_us():
+                effects.append(Report(device=span.owner))
+            else:
+                effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
+        return tuple(effects)
+
+    def not_yet(self, owner: DeviceId, key: SliceKey, now_us: int) -> None:
+        """The owner lives and waits for others: it is not to blame."""
+        if self._awaits(owner, key) and self.in_hand in self._began_us:
+            self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
+
+    def over(self, owner: DeviceId, key: SliceKey) -> tuple[Effect, ...]:
+        """The owner no longer keeps the slice that is missing here, and nothing later may ever come."""
+        if not self._awaits(owner, key) or self._frozen or self._fetching or self._proposed or self._catching_up:
+            return ()
+        return (self._catch_up((owner,)),)
+
+    def _catch_up(self, holders: tuple[DeviceId, ...]) -> Fetch:
+        self._catching_up = True
+        return Fetch(progress=attrs.evolve(self._progress, round=self.in_hand, digest=b""), holders=holders)
+
+    def _awaits(self, owner: DeviceId, key: SliceKey) -> bool:
+        """Whether this slice of the round in hand is that owner's."""
+        active = self._active
+        if active is None or key != self._key(self.in_hand, key.index) or not 0 <= key.index < len(active.plan.slices):
+            return False
+        return active.plan.slices[key.index].owner == owner
+
+    def _stragglers(self, now_us: int) -> tuple[DeviceId, ...]:
+        """Trainers that have kept an own slice waiting beyond all patience."""
+        if now_us < self._stragglers_due_us():
+            return ()
+        self._waiting_us = now_us
+        merges = [self._merge(self.in_hand, index) for index in self._own_slices()]
+        return tuple(
+            sorted({trainer for merge in merges if not merge.enough for trainer in merge.missing} - {self._me})
+        )
+
+    def _stragglers_due_us(self) -> int:
+        return self._waiting_us + PATIENCE_DEADLINES * self._patience_us()
+
+    def _patience_us(self) -> int:
+        """The deadline of the round in hand, from its start; at least what a question takes."""
+        return max(self._deadline_us() - self._began_us[self.in_hand], ASK_AGAIN_US)
+
+    @property
+    def _is_left_behind(self) -> bool:
+        """Whether the others have merged rounds so far ahead that owners no longer keep those missing here."""
+        heard_of = max(self._parts, default=0)
+        return not self._proposed and bool(self._missing()) and heard_of >= self.in_hand + KEPT_ROUNDS
+
+    def _missing(self) -> tuple[tuple[int, SliceOwner], ...]:
+        """Slices of other owners that the round in hand still lacks."""
+        assert self._active is not None
+        have: Mapping[int, Part] = self._parts.get(self.in_hand, {})
+        spans = enumerate(self._active.plan.slices)
+        return tuple((index, span) for index, span in spans if index not in have and span.owner != self._me)
+
+    def _ask_due_us(self, index: int) -> int:
+        patience_us = self._patience_us()
+        asked_us = self._asked_us.get(index)
+        return self._began_us[self.in_hand] + patience_us if asked_us is None else asked_us + patience_us // 2
+
+    def next_deadline_us(self) -> int | None:
+        """When `tick` has something to do, if nothing else happens before."""
+        if self._active is None or self._frozen or self._fetching or self._proposed:
+            return None
+        if self.in_hand not in self._began_us or self._progress.finished or not self._active.plan.has_work:
+            return None
+        if self._catching_up or not self._follows:
+            return None
+        if self._is_left_behind:
+            return 0
+        due = [self._ask_due_us(index) for index, _ in self._missing()]
+        for index in self._own_slices():
+            if (self.in_hand, index) not in self._merging:
+                merge = self._merges.get((self.in_hand, index))
+                enough = merge is not None and merge.enough
+                due.append(self._deadline_us() if enough else self._stragglers_due_us())
+        return min(due, default=None)

@@ -1,0 +1,781 @@
+"""The trainer: local steps, encoded deltas, merged rounds, and the replicated state that they lead to.
+
+Layout: messages and timers, a generation and its samples, local steps, an owner's side, completing a round, getting and
+giving whole states, the end of a run. All torch work goes through `Compute`; the bookkeeping is in `Rounds`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, assert_never
+
+import attrs
+import structlog
+import torch
+
+from crowd.actors import inbox
+from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.trainer.gossip import Gossip
+from crowd.actors.trainer.lending import is_named, loans
+from crowd.actors.trainer.local_round import PIECE_US, LocalRound, Shift
+from crowd.actors.trainer.metrics import RunFigures
+from crowd.actors.trainer.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, Report, Rounds
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active
+from crowd.errors import MalformedMessage
+from crowd.learning import replica
+from crowd.learning.encoding import decode, with_feedback
+from crowd.learning.evaluation import is_reached, next_streak
+from crowd.learning.feedback import Feedback
+from crowd.learning.merge import SliceMerge
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.replica import ReplicaState
+from crowd.learning.samples import SampleSet, seeded
+from crowd.learning.shards import LentSamples, Ranges, Source, share_of
+from crowd.learning.speed_test import measure_speed
+from crowd.learning.task import Task
+from crowd.learning.work import LocalTrainer, Manner, Work, starting_model
+from crowd.planning.plan import PPM, Consistency, DeltaForm, Plan, Sampling, SliceOwner
+from crowd.ports import Compute, Traffic
+from crowd.protocol import messages
+from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
+from crowd.runtime import Actor, ActorRef
+from crowd.runtime.clock import now_us
+from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
+
+BILLION = 1_000_000_000
+BORROW_AGAIN_US = 5 * SECOND_US
+FOLLOW_AFTER_ROUNDS = 3
+FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
+"""A result overtakes the last merged slices, which are on their way: only who lacks them after so long, or after what
+they may take, fetches."""
+EARLY_MAX = 256
+"""Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class RoundDone:
+    """For observers of the node: a round was completed here."""
+
+    progress: Progress
+    point: CurvePoint
+    """Its evaluation is of the state before this round."""
+    samples_trained: int
+    """Here, in this run."""
+    generations: int
+    """Of plans, in this run."""
+
+
+@attrs.frozen(kw_only=True)
+class RunFinished:
+    """For observers of the node: this device holds the final state of the run."""
+
+    state: ReplicaState
+    result: ResultMessage
+
+
+Observation: TypeAlias = RoundDone | RunFinished
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Proposal:
+    """A round that could be completed, if the agreement allows it."""
+
+    state: ReplicaState
+    parts: tuple[Part, ...]
+
+
+@attrs.frozen(kw_only=True)
+class _Wanted:
+    """A state that is being fetched."""
+
+    progress: Progress
+    holders: tuple[DeviceId, ...]
+    attempt: int = 0
+    again_us: int
+
+
+class Trainer(Actor[TrainerMessage]):
+    """Trains this device's part of the active plan.
+
+    1. `BeginRun` makes the first state; `Activated` begins a generation, if need be by fetching its start.
+    2. In each round it trains its samples (`LocalRound`), sends its delta to the slices' owners, merges its own slices,
+       and proposes the round to the planner when all merged slices are here.
+    3. `RoundAccepted` makes the proposed state the present one; `Frozen` ends all that.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: DeviceId,
+        task: Task,
+        work: Work,
+        compute: Compute,
+        planner: ActorRef[PlannerMessage],
+        data_mover: ActorRef[DataMoverMessage],
+        profiler: ActorRef[ProfilerMessage],
+        observe: Callable[[Observation], None],
+        traffic: Callable[[], Traffic],
+        downlink_bytes_s: int,
+        seed: int,
+    ) -> None:
+        self._me = device
+        self._task = task
+        self._work = work
+        self._facts = work.facts
+        self._compute = compute
+        self._planner = planner
+        self._data_mover = data_mover
+        self._profiler = profiler
+        self._observe = observe
+        self._traffic = traffic
+        self._downlink_bytes_s = downlink_bytes_s
+        self._seed = seed
+        self._speed_kflops = 0
+        self._state: ReplicaState | None = None
+        self._start: ReplicaState | None = None
+        self._rounds = Rounds(device)
+        self._evaluation = work.evaluation
+        """This device's share of it."""
+        self._lent = LentSamples(work.store)
+        self._borrowed: dict[Source, Ranges] = {}
+        self._borrow_again_us: int | None = None
+        self._pool: TrainingPool | None = None
+        self._sampler: EpochSampler | None = None
+        self._epochs_reported = 0
+        self._shift: LocalRound | None = None
+        self._gossip: Gossip | None = None
+        self._on_their_way: set[SliceKey] = set()
+        """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
+        self._evaluated = 0
+        """The last round in whose local steps an evaluation was due."""
+        self._proposal: _Proposal | None = None
+        self._merged_residuals: dict[int, torch.Tensor] = {}
+        self._wanted: _Wanted | None = None
+        self._finished_elsewhere: _Wanted | None = None
+        self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
+        self._figures = RunFigures()
+
+    # --- messages and timers ------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        await self._compute.run(self._make_tools)
+
+    def _make_tools(self) -> None:
+        """All that a large network makes too slow for the event loop, in a worker thread."""
+        self._local = self._local_trainer(self._task.model())
+        self._inner = self._local.snapshot()
+        """The optimiser's state at the last complete round."""
+        self._feedback = Feedback(self._facts.state_elements)
+
+    def _local_trainer(self, model: torch.nn.Module) -> LocalTrainer:
+        return LocalTrainer(self._task, model, maths=self._compute.maths)
+
+    async def receive(self, message: TrainerMessage) -> None:
+        match message:
+            case inbox.MeasureSpeed():
+                self._speed_kflops = await measure_speed(self._task, self._work, self._compute)
+                message.reply(self._speed_kflops)
+            case inbox.BeginRun(run=run):
+                await self._begin_run(run)
+            case _ if self._state is None:
+                log.debug("message_before_run", kind=type(message).__name__)  # of a former life of these actors
+            case inbox.LinkUp():
+                self._rounds.restart_clocks(now_us())
+            case inbox.Frozen():
+                self._rounds.freeze()
+                self._wanted = None
+                if self._shift is not None:
+                    self._shift.stop()
+            case inbox.Activated(active=active):
+                await self._activate(active)
+            case inbox.Trained(generation=generation, round=number):
+                await self._contribute(generation, number)
+            case inbox.RoundAccepted(progress=progress):
+                await self._complete(progress)
+            case inbox.SliceNotHere(owner=owner, key=key, over=True):
+                await self._carry_out(self._rounds.over(owner, key))
+            case inbox.SliceNotHere(owner=owner, key=key):
+                self._rounds.not_yet(owner, key, now_us())
+            case inbox.ContributionArrived(header=header):
+                if self._rounds.is_ahead(header.key.generation):
+                    self._early.append(message)
+                else:
+                    await self._take_contribution(message)
+            case inbox.MergedArrived(sender=sender, header=header, data=data):
+                if self._rounds.is_ahead(header.key.generation):
+                    self._early.append(message)
+                else:
+                    await self._carry_out(self._rounds.merged(sender, header, data, now_us()))
+            case inbox.ParametersArrived(sender=sender, header=header, data=data):
+                if self._rounds.is_ahead(header.generation):
+                    self._early.append(message)
+                elif self._gossip is not None:
+                    await self._gossip.take(sender, header, data, self._facts.state_elements)
+            case inbox.ContributionEnded(key=key):
+                self._on_their_way.discard(key)
+                await self._go_on()
+            case inbox.SamplesArrived():
+                await self._take_samples(message)
+            case inbox.SamplesAsked(borrower=borrower, ask=ask):
+                await self._lend(borrower, ask)
+            case inbox.StateAsked(device=device, digest=digest):
+                await self._give_state(device, digest)
+            case inbox.StateArrived():
+                await self._take_state(message)
+            case inbox.FinishedElsewhere(progress=progress, holders=holders):
+                again_us = now_us() + self._follow_after_us()
+                self._finished_elsewhere = _Wanted(progress=progress, holders=holders, again_us=again_us)
+            case inbox.Revoked(lender=lender):
+                await self._give_back(lender)
+            case _:
+                assert_never(message)
+
+    def deadline(self) -> float | None:
+        due = [self._rounds.next_deadline_us(), self._borrow_again_us]
+        due.extend(want.again_us for want in (self._wanted, self._finished_elsewhere) if want is not None)
+        times = [time for time in due if time is not None]
+        return min(times) / SECOND_US if times else None
+
+    async def tick(self) -> None:
+        now = now_us() + 1  # the clock of floats may wake a hair too early for integers
+        await self._follow(now)
+        if self._wanted is not None and now >= self._wanted.again_us:
+            await self._ask_for_state(self._wanted.progress, self._wanted.holders, self._wanted.attempt + 1)
+        if self._borrow_again_us is not None and now >= self._borrow_again_us:
+            await self._borrow(self._rounds.active)
+        await self._carry_out(self._rounds.tick(now))
+
+    def _follow_after_us(self) -> int:
+        active = self._rounds.active
+        if active is not None and active.plan.asynchronous:
+            return 0  # no slices are on their way
+        round_us = 0 if active is None else active.plan.round_us
+        return max(
+            min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX), self._transfer_us
+        )
+
+    @property
+    def _transfer_us(self) -> int:
+        """In which a whole state should have come over this device's link: four times what its bytes take."""
+        return 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
+
+    async def _follow(self, now: int) -> None:
+        """Fetch the final state that others hold, unless this device has reached it by itself meanwhile."""
+        final = self._finished_elsewhere
+        if final is None or now < final.again_us:
+            return
+        if self._wanted is not None:  # one state after the other
+            self._finished_elsewhere = attrs.evolve(final, again_us=now + FOLLOW_AFTER_US_MIN)
+            return
+        self._finished_elsewhere = None
+        if self._state is not None and final.progress > self._state.progress:
+            await self._fetch(final.progress, final.holders)
+
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Begin(round=number):
+                    self._begin_round(number)
+                case Fetch(progress=progress, holders=holders):
+                    await self._fetch(progress, holders)
+                case Merge(key=key, merge=merge):
+                    await self._merge_slice(key, merge)
+                case Complete(parts=parts):
+                    await self._propose(parts)
+                case AskForSlice(owner=owner, key=key):
+                    await self._send_to(owner, messages.AskSlice(key=key))
+                case Report(device=device):
+                    log.warning("round_held_up", by=device, round=self._rounds.in_hand)
+                    await self._planner.tell(inbox.OwnerSilent(device=device))
+                case _:
+                    assert_never(effect)
+
+    async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
+        address = Address(channel=Channel.TO, source=self._me, destination=device)
+        await self._data_mover.tell(inbox.Send(address=address, message=message))
+
+    # --- a generation and its samples ---------------------------------------------------------------------------------
+
+    async def _begin_run(self, run: int) -> None:
+        await self._halt()
+
+        def work() -> tuple[ReplicaState, LocalTrainer]:
+            model = starting_model(self._task, seed=self._seed, run=run)
+            state = replica.initial(model, run)
+            _ = state.digest  # computed here, away from the event loop
+            return state, self._local_trainer(model)
+
+        state, self._local = await self._compute.run(work)
+        self._inner = self._local.snapshot()
+        await self._compute.run(self._feedback.drop)
+        self._figures = RunFigures()
+        self._wanted = self._start = self._pool = None
+        self._rounds = Rounds(self._me)
+        self._state = state
+        self._rounds.reset(state.progress)
+        await self._planner.tell(inbox.StateReached(progress=state.progress))
+
+    async def _activate(self, active: Active) -> None:
+        assert self._state is not None
+        await self._halt()
+        self._feedback.abandon()
+        self._merged_residuals = {}
+        self._on_their_way, self._evaluated, self._gossip = set(), 0, None
+        self._wanted = None
+        self._start = self._state if self._state.progress == active.start else None
+        self._figures.generations += 1
+        await self._data_mover.tell(inbox.Forget(generation=active.generation))
+        if active.plan.has_work:
+            self._figures.begin(now_us(), self._traffic())
+        self._borrowed, self._borrow_again_us, self._pool = {}, None, None
+        if active.plan.has_work and not active.start.finished:
+            await self._compute.run(partial(self._assign, active))
+            await self._borrow(active)
+        else:
+            await self._compute.run(partial(self._lent.keep_only, {}))
+        await self._carry_out(self._rounds.activate(active, now_us()))
+        early, self._early = self._early, deque(maxlen=EARLY_MAX)
+        for message in early:
+            await self.receive(message)
+
+    def _assign(self, active: Active) -> None:
+        """Everything that the plan names for this device, in a worker thread."""
+        plan = active.plan
+        self._local.restore(self._inner)
+        own, self._borrowed = share_of(plan, self._me, {member.device: member.data_epoch for member in plan.members})
+        self._lent.keep_only(self._borrowed)
+        self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
+        self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
+        self._epochs_reported = 0
+        self._chance = seeded("importance", plan.seed, active.generation, self._me)
+        if plan.mixing is not None:
+            self._gossip = Gossip(self._me, plan.mixing, active, self._compute, self._send_parameters)
+        part, share = plan.trainer(self._me), self._work.evaluation
+        if part is not None and self._facts.evaluation_samples:
+            start, stop = part.evaluation
+            share = SampleSet(share.inputs[start:stop], share.labels[start:stop])
+        self._evaluation = share
+
+    async def _borrow(self, active: Active | None) -> None:
+        """Ask every lender for what has not come yet."""
+        self._borrow_again_us = None
+        for source, ranges in self._borrowed.items():
+            missing = self._lent.missing(source, ranges)
+            if not missing:
+                continue
+            self._borrow_again_us = now_us() + BORROW_AGAIN_US
+            if active is not None:
+                ask = messages.AskSamples(
+                    generation=active.generation,
+                    plan_digest=active.plan_digest,
+                    data_epoch=source.data_epoch,
+                    ranges=missing,
+                )
+                await self._send_to(source.device, ask)
+
+    async def _take_samples(self, arrived: inbox.SamplesArrived) -> None:
+        header = arrived.header
+        if header.lender != arrived.sender or not any(source.device == arrived.sender for source in self._borrowed):
+            return
+        try:
+            await self._compute.run(partial(self._lent.add, header, arrived.data))
+        except MalformedMessage as error:
+            log.warning("samples_refused", lender=arrived.sender, error=str(error))
+            return
+        if self._borrow_again_us is not None:
+            missing = any(self._lent.missing(source, ranges) for source, ranges in self._borrowed.items())
+            self._borrow_again_us = now_us() + BORROW_AGAIN_US if missing else None
+        if self._shift is not None:
+            self._shift.samples_arrived()
+
+    async def _give_back(self, lender: DeviceId) -> None:
+        """The lender wants its samples deleted: not one step more with them."""
+        if not any(source.device == lender for source in self._borrowed):
+            return
+        await self._stop_steps()
+        self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source.device != lender}
+        await self._compute.run(partial(self._lent.drop, lender))
+        self._pool = None
+        log.info("samples_given_back", lender=lender)
+
+    async def _lend(self, borrower: DeviceId, ask: messages.AskSamples) -> None:
+        """Send what the active plan lends to this borrower, and nothing else."""
+        active = self._rounds.active
+        if active is None or ask.generation > active.generation:
+            self._early.append(inbox.SamplesAsked(borrower=borrower, ask=ask))
+            return
+        if (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
+            return
+        if not is_named(active.plan, self._me, borrower, ask):
+            log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
+            return
+        store = self._work.store
+        for header in loans(active.plan, self._me, ask, store.format):
+            data = await self._compute.run(partial(store.to_bytes, header.ranges))
+            await self._data_mover.tell(inbox.SendCargo(destination=borrower, cargo=header, data=data))
+
+    # --- local steps --------------------------------------------------------------------------------------------------
+
+    async def _halt(self) -> None:
+        """Stop the local steps, wait until they have, and forget the round that was proposed."""
+        await self._stop_steps()
+        self._proposal = None
+
+    async def _stop_steps(self) -> None:
+        if self._shift is not None:
+            self._shift.stop()
+            await self._shift.ended.wait()
+            self._shift = None
+
+    def _begin_round(self, number: int) -> None:
+        active = self._rounds.active
+        assert active is not None
+        assert self._state is not None
+        plan = active.plan
+        part = plan.trainer(self._me)
+        if part is None or self._pool is None or self._sampler is None or self._on_their_way:
+            return
+        if self._shift is not None:
+            return  # an asynchronous plan: the local steps in hand are not cut short
+        last = self._is_last(plan, self._state)
+        batch = part.batch_size or self._facts.batch_size
+        piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
+        self._shift = LocalRound(
+            Shift(
+                local=self._local,
+                state=self._state,
+                ahead=self._ahead(plan),
+                manner=Manner(
+                    batch_size=batch,
+                    proximal=plan.proximal_ppm / PPM,
+                    chance=self._chance if plan.sampling is Sampling.IMPORTANCE else None,
+                ),
+                sampling=plan.sampling,
+                pool=self._pool,
+                sampler=self._sampler,
+                facts=self._facts,
+                evaluation=self._due_evaluation(plan, number, last),
+                samples=0 if last else part.round_samples,
+                piece_samples=max(1, piece_samples // batch) * batch,
+                gossip=None if last else self._gossip,
+            ),
+            self._compute,
+            number,
+            self._timed,
+        )
+        done = inbox.Trained(generation=active.generation, round=number)
+        self.spawn(self._shift.run, partial(self.ref.tell_nowait, done))
+
+    def _ahead(self, plan: Plan) -> torch.Tensor | None:
+        """How far this device's own parameters are from the common state, where it goes on from its own."""
+        return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
+
+    def _is_last(self, plan: Plan, state: ReplicaState) -> bool:
+        """Whether the round after `state` only brings together what trainers have kept to themselves."""
+        return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
+
+    def _form(self, plan: Plan, state: ReplicaState) -> DeltaForm:
+        """How deltas of the round after `state` travel."""
+        if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
+            return plan.form
+        return DeltaForm.NOTHING
+
+    def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
+        """This device's share, or none of it if round `number` is not to be evaluated. In an asynchronous plan a device
+        takes part in some rounds only, and an evaluation that was due in one of the others is due now."""
+        before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
+        due = not last and number // plan.evaluate_every > before // plan.evaluate_every
+        share = self._evaluation
+        return share if due else SampleSet(share.inputs[:0], share.labels[:0])
+
+    async def _go_on(self) -> None:
+        """In an asynchronous plan: begin the next local steps, if nothing of the last ones is on its way."""
+        active = self._rounds.active
+        if active is None or not active.plan.asynchronous or self._rounds.frozen or self._rounds.progress.finished:
+            return
+        if self._shift is None and not self._on_their_way:
+            await self._carry_out(self._rounds.renew())
+
+    async def _send_parameters(self, neighbour: DeviceId, header: messages.Parameters, data: bytes) -> None:
+        await self._data_mover.tell(inbox.SendCargo(destination=neighbour, cargo=header, data=data))
+
+    async def _timed(self, samples: int, flops: int, elapsed_us: int) -> None:
+        self._figures.samples_trained += samples
+        self._figures.busy_us += elapsed_us
+        self._speed_kflops = flops * 1000 // max(1, elapsed_us)
+        await self._profiler.tell(inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us))
+
+    async def _contribute(self, generation: int, number: int) -> None:
+        """Send what was trained to the owners of the slices."""
+        active, shift, state = self._rounds.active, self._shift, self._state
+        if active is None or state is None or shift is None or self._rounds.frozen:
+            return
+        plan = active.plan
+        if generation != active.generation or number != shift.number:
+            return
+        if number != self._rounds.in_hand and not plan.asynchronous:
+            return
+        form = self._form(plan, state)
+
+        def work() -> tuple[list[bytes], tuple[int, ...]]:
+            delta = shift.delta = self._local.delta()
+            encoded = [self._feedback.contribute(delta, span.start, span.stop, form) for span in plan.slices]
+            if plan.asynchronous:  # some round will take it; which one is all the same to the residual
+                self._feedback.commit(delta, {(span.start, span.stop): True for span in plan.slices})
+                self._inner = self._local.snapshot()
+            return encoded, self._local.counters()
+
+        encoded, counters = await self._compute.run(work)
+        headers = [
+            Contribution(
+                key=SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index),
+                form=form,
+                samples=shift.samples,
+                counters=() if index else counters,
+                correct=0 if index else shift.correct,
+                evaluated=0 if index else shift.evaluated,
+            )
+            for index in range(len(plan.slices))
+        ]
+        if plan.asynchronous:
+            self._shift = None
+            owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
+            self._on_their_way = {header.key for header in headers} - owned
+        for header, span, data in zip(headers, plan.slices, encoded, strict=True):
+            if span.owner == self._me:
+                await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
+            else:
+                await self._data_mover.tell(inbox.SendCargo(destination=span.owner, cargo=header, data=data))
+        await self._go_on()
+
+    # --- an owner's side ----------------------------------------------------------------------------------------------
+
+    async def _take_contribution(self, arrived: inbox.ContributionArrived) -> None:
+        header, active = arrived.header, self._rounds.active
+        if active is None or not self._rounds.is_mine(header.key) or active.plan.trainer(arrived.sender) is None:
+            return
+        span = active.plan.slices[header.key.index]
+        try:
+            delta = await self._compute.run(partial(decode, arrived.data, header.form, span.stop - span.start))
+            effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
+        except MalformedMessage as error:
+            log.warning("contribution_refused", sender=arrived.sender, error=str(error))
+            return
+        await self._carry_out(effects)
+
+    async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
+        """Average, encode with what earlier encodings lost, and tell once, for everybody to apply."""
+        active = self._rounds.active
+        assert active is not None
+        assert self._state is not None
+        form = self._form(active.plan, self._state)
+        span = active.plan.slices[key.index]
+
+        def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
+            merged = merge.merged()
+            residual = self._merged_residuals.get(key.index, torch.zeros(span.stop - span.start))
+            data, left = with_feedback(merged.mean, residual, form)
+            header = MergedSlice(
+                key=key,
+                form=form,
+                senders=merged.senders,
+                counters=merged.counters,
+                correct=merged.correct,
+                evaluated=merged.evaluated,
+            )
+            return header, data, left
+
+        # the residual needs no commit: what is published is applied, or its whole generation is abandoned
+        header, data, self._merged_residuals[key.index] = await self._compute.run(work)
+        await self._tell_merged(active, header, data)
+        await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
+
+    async def _tell_merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+        """To all who follow the rounds: nobody does where this device is alone, or where the plan is asynchronous and
+        whoever needs a state asks for it."""
+        if len(active.plan.members) > 1 and not active.plan.asynchronous:
+            await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
+
+    # --- completing a round -------------------------------------------------------------------------------------------
+
+    async def _propose(self, parts: tuple[Part, ...]) -> None:
+        """Work out the next state, and ask whether it may become the present one."""
+        active, state = self._rounds.active, self._state
+        assert active is not None
+        assert state is not None
+        try:
+            proposed = await self._compute.run(partial(self._next_state, state, active, parts))
+        except MalformedMessage as error:
+            log.warning("merged_slice_refused", round=self._rounds.in_hand, error=str(error))
+            for index in range(len(parts)):
+                self._rounds.reject(self._rounds.in_hand, index)
+            return
+        self._proposal = _Proposal(state=proposed, parts=parts)
+        await self._planner.tell(inbox.RoundReady(generation=active.generation, progress=proposed.progress))
+
+    def _next_state(self, state: ReplicaState, active: Active, parts: tuple[Part, ...]) -> ReplicaState:
+        plan, first = active.plan, parts[0].header
+        deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
+        samples = sum(first.senders.values())
+        streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
+        epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
+        over = _is_over(plan, streak, state.epochs_ppb + epochs_ppb)
+        proposed = replica.apply(
+            state,
+            plan.outer,
+            torch.cat(deltas),
+            samples=samples,
+            epochs_ppb=epochs_ppb,
+            counters=first.counters or state.counters,
+            streak=streak,
+            finished=self._is_last(plan, state) if plan.consistency is Consistency.AT_END else over,
+        )
+        _ = proposed.digest  # computed here, away from the event loop
+        return proposed
+
+    async def _complete(self, progress: Progress) -> None:
+        proposal, active, state = self._proposal, self._rounds.active, self._state
+        if proposal is None or active is None or state is None or proposal.state.progress != progress:
+            return
+        asynchronous = active.plan.asynchronous
+        shift = None if asynchronous else self._shift
+        if asynchronous and not proposal.state.finished:
+            self._proposal = None
+        else:
+            await self._halt()
+        self._wanted = None
+        taken = {
+            (span.start, span.stop): self._me in part.header.senders
+            for span, part in zip(active.plan.slices, proposal.parts, strict=True)
+        }
+
+        def work() -> dict[str, Any]:
+            delta = None
+            if shift is not None and shift.samples:
+                delta = shift.delta if shift.delta is not None else self._local.delta()
+            self._feedback.commit(delta, taken)
+            return self._local.snapshot()
+
+        if not asynchronous:
+            self._inner = await self._compute.run(work)
+        self._report_epoch(active)
+        self._state = proposal.state
+        self._observe_round(proposal)
+        if proposal.state.finished:
+            ends_apart = active.plan.consistency is Consistency.NONE
+            await self._finish(proposal.state, self._feedback.residual if ends_apart else None)
+        await self._carry_out(self._rounds.accepted(progress, now_us()))
+
+    def _report_epoch(self, active: Active) -> None:
+        """Say, once for each epoch, whose samples have all been trained here."""
+        sampler, pool = self._sampler, self._pool
+        if sampler is None or pool is None or not len(pool):
+            return
+        complete = sampler.epoch + (sampler.trained_in_epoch == len(pool))
+        if complete > self._epochs_reported:
+            self._epochs_reported = complete
+            trained = {
+                assignment.lender: assignment.samples
+                for assignment in active.plan.assignments
+                if assignment.trainer == self._me
+            }
+            log.info(
+                "epoch_complete",
+                generation=active.generation,
+                epoch=complete,
+                trained=trained,
+                trainers=len(active.plan.trainers),
+            )
+
+    def _observe_round(self, proposal: _Proposal) -> None:
+        first = proposal.parts[0].header
+        point = self._figures.round_done(proposal.state.round, first, now_us(), self._traffic())
+        log.info(
+            "round_complete",
+            round=point.round,
+            accuracy=round(point.correct / point.evaluated, 4) if point.evaluated else None,
+            trainers=sorted(first.senders),
+            digest=proposal.state.digest.hex()[:8],
+        )
+        self._observe(
+            RoundDone(
+                progress=proposal.state.progress,
+                point=point,
+                samples_trained=self._figures.samples_trained,
+                generations=self._figures.generations,
+            )
+        )
+
+    # --- whole states -------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, progress: Progress, holders: tuple[DeviceId, ...]) -> None:
+        others = tuple(holder for holder in holders if holder != self._me)
+        assert others, "this device is said to be the only one that holds a state which it lacks"
+        log.info("state_wanted", round=progress.round, holders=list(others))
+        await self._ask_for_state(progress, others, 0)
+
+    async def _ask_for_state(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int) -> None:
+        again_us = now_us() + 3 * SECOND_US + self._transfer_us
+        self._wanted = _Wanted(progress=progress, holders=holders, attempt=attempt, again_us=again_us)
+        await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
+
+    async def _give_state(self, device: DeviceId, digest: bytes) -> None:
+        """The state that is asked for; one round further if it is gone already."""
+        state = self._state
+        if self._start is not None and self._start.digest == digest:
+            state = self._start
+        if state is not None:
+            data = await self._compute.run(partial(replica.to_bytes, state))
+            generation, plan_digest = self._rounds.course
+            cargo = messages.State(progress=state.progress, generation=generation, plan_digest=plan_digest)
+            await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
+
+    async def _take_state(self, arrived: inbox.StateArrived) -> None:
+        wanted = self._wanted
+        if wanted is None or self._state is None or not self._rounds.serves(arrived.header, wanted.progress):
+            return
+        counters = len(self._state.counters)
+        try:
+            state = await self._compute.run(
+                partial(replica.from_bytes, arrived.data, self._facts.state_elements, counters)
+            )
+        except MalformedMessage as error:
+            log.warning("state_refused", sender=arrived.sender, error=str(error))
+            return
+        if state.progress != arrived.header.progress:
+            log.warning("state_refused", sender=arrived.sender, error="it is another state than its header says")
+            return
+        await self._halt()
+        self._wanted = None
+        await self._compute.run(self._feedback.drop)
+        self._state = state
+        self._start = state
+        log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
+        await self._planner.tell(inbox.StateReached(progress=state.progress))
+        if state.finished:
+            await self._finish(state, None)
+        await self._carry_out(self._rounds.fetched(state.progress, now_us()))
+
+    # --- the end of a run ---------------------------------------------------------------------------------------------
+
+    async def _finish(self, state: ReplicaState, ahead: torch.Tensor | None) -> None:
+        """The run ends with `state`; this device keeps it, or parameters of its own that are so far `ahead` of it."""
+        kept = await self._compute.run(partial(replica.moved, state, ahead))
+        self._figures.speed_kflops = self._speed_kflops
+        result = self._figures.result(state, kept, now_us(), self._traffic())
+        log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
+        # in a worker thread, as it writes the model to a file
+        await self._compute.run(partial(self._observe, RunFinished(state=kept, result=result)))
+        await self._planner.tell(inbox.OwnResult(result=result))
+
+
+def _is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
+    """Whether a run has met its target, or spent its epochs."""
+    return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
+
+
+def _decoded(part: Part, span: SliceOwner) -> torch.Tensor:
+    return decode(part.data, part.header.form, span.stop - span.start)

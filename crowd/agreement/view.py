@@ -1,0 +1,83 @@
+"""All that a device knows of the others: a join-semilattice of profiles and burials.
+
+Per device the newest profile and the last buried life are kept; merging is commutative, associative and idempotent, so
+order, duplication and repetition of messages do not matter.
+"""
+
+import functools
+import itertools
+import operator
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from crowd.planning.canonical import blake2b, canonical_array
+from crowd.planning.profile import Profile
+from crowd.units import DeviceId, Life
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """Immutable; `merge` returns a new one. Equal `digest`s mean equal living profiles, and so equal plans."""
+
+    profiles: Mapping[DeviceId, Profile] = attrs.field(factory=dict)
+    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    """Per device the last life that was declared dead; that life and all before it are."""
+
+    def merge(self, profiles: Iterable[Profile] = (), buried: Mapping[DeviceId, Life] | None = None) -> "View":
+        """The least view that contains this one and what is given; `self` if that adds nothing."""
+        newer: dict[DeviceId, Profile] = {}
+        for profile in profiles:
+            known = newer.get(profile.device) or self.profiles.get(profile.device)
+            if known is None or profile.version > known.version:
+                newer[profile.device] = profile
+        later = {
+            device: life
+            for device, life in (buried or {}).items()
+            if device not in self.buried or life > self.buried[device]
+        }
+        if not newer and not later:
+            return self
+        return View(profiles={**self.profiles, **newer}, buried={**self.buried, **later})
+
+    def living_profile(self, device: DeviceId) -> Profile | None:
+        """The newest profile of a device that is not buried."""
+        profile = self.profiles.get(device)
+        return None if profile is None or self.is_buried(device, profile.life) else profile
+
+    def is_living(self, device: DeviceId) -> bool:
+        return self.living_profile(device) is not None
+
+    def is_buried(self, device: DeviceId, life: Life) -> bool:
+        last = self.buried.get(device)
+        return last is not None and life <= last
+
+    @functools.cached_property
+    def living(self) -> tuple[Profile, ...]:
+        """The newest profiles of the devices that are not buried, by ID."""
+        return tuple(map(self.profiles.__getitem__, self.ring))
+
+    @functools.cached_property
+    def ring(self) -> Mapping[DeviceId, int]:
+        """The places of the living in `living`, in that order."""
+        dead = {device for device in self.buried if device in self.profiles and not self.is_living(device)}
+        return dict(zip(sorted(self.profiles.keys() - dead), itertools.count()))
+
+    @property
+    def started(self) -> bool:
+        """Whether somebody has seen the latest run start."""
+        return self._latest[1]
+
+    @property
+    def run(self) -> int:
+        """The latest of the living."""
+        return self._latest[0]
+
+    @functools.cached_property
+    def _latest(self) -> tuple[int, bool]:
+        return max(map(operator.attrgetter("run", "started"), self.living), default=(0, False))
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """Of the living profiles: burials of the departed do not keep two devices from agreeing."""
+        return blake2b(canonical_array([profile.canonical for profile in self.living]))

@@ -1,0 +1,98 @@
+"""`crowd demo`: a real network on real data, on emulated devices that differ 25-fold, three ways in turn."""
+
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import cyclopts
+from rich.console import Console
+
+from crowd.cli.demo.device import News
+from crowd.cli.demo.launch import run_here, run_processes
+from crowd.cli.demo.run import Race
+from crowd.cli.demo.screen import Screen, final_screen
+from crowd.cli.demo.setup import Contest
+from crowd.cli.files import write_runs
+from crowd.cli.signals import unless_stopped
+from crowd.errors import BadConfig
+from crowd.logs import logs_to_stderr
+
+POLICIES = ("crowd_learning", "ship_once", "fedavg")
+PATIENCE = 8.0
+"""Another policy is stopped after so many times the time that the first one took."""
+
+
+def demo(
+    *,
+    devices: int = 5,
+    broker: str | None = None,
+    full: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    json: Path | None = None,
+) -> int:
+    """Train on emulated unequal devices, and compare with other ways to do it.
+
+    Parameters
+    ----------
+    devices
+        How many.
+    broker
+        Run each device as a process of its own on this MQTT broker, as mqtt://host:1883.
+    full
+        Let every policy train to the target, however long it takes.
+    json
+        Write the figures of all runs to this file.
+    """
+    contest = Contest.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
+    if broker is not None and broker.startswith("memory:"):
+        raise BadConfig(f"--broker {broker}: processes share no memory; give an MQTT broker, or leave --broker out")
+    logs_to_stderr()
+    return anyio.run(unless_stopped, partial(_demo, contest, Console(), broker, full, json))
+
+
+async def _demo(contest: Contest, console: Console, broker: str | None, full: bool, json: Path | None) -> int:
+    races = await compare(contest, console, broker=broker, full=full)
+    console.print(final_screen(races), highlight=False)
+    if json is not None:
+        write_runs(json, [race.record() for race in races])
+    return 0 if races[0].reached else 1
+
+
+async def compare(
+    contest: Contest,
+    console: Console,
+    *,
+    broker: str | None = None,
+    full: bool = False,
+    policies: Sequence[str] = POLICIES,
+) -> list[Race]:
+    """Run `policies` one after the other, the first to the target, and show it on `console`. Raises `RuntimeError` if
+    the devices of one end with different models."""
+    races: list[Race] = []
+    with Screen(console) as screen:
+        for policy in policies:
+            race = Race(contest.for_policy(policy), policy)
+            races.append(race)
+            screen.begin(race)
+            limit_s = PATIENCE * races[0].elapsed_s if len(races) > 1 and not full else None
+            await _run(race, screen, broker, limit_s)
+            screen.end(race)
+            if race.reached and len(race.digests) > 1:
+                raise RuntimeError(f"{policy}: the devices ended with different models: {race.digests}")
+    return races
+
+
+async def _run(race: Race, screen: Screen, broker: str | None, limit_s: float | None) -> None:
+    def report(news: News) -> None:
+        if race.see(news):
+            screen.round_done(race)
+        if limit_s is not None and race.elapsed_s >= limit_s:
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        if broker is None:
+            await run_here(race.contest, race.policy, report)
+        else:
+            await run_processes(race.contest, race.policy, report, broker=broker)

@@ -1,0 +1,178 @@
+"""One emulated device of a demonstration: a slower processor and link, and what can be seen of it while it trains.
+
+Layout: `Part` (which device), `News` (what is seen), `play` (the device's part in one run).
+"""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from crowd import plugins
+from crowd.config.node_file import NodeConfig
+from crowd.experiment.metering import MeteredCompute
+from crowd.ports import Broker, Device, Signer
+from crowd.units import SECOND_US, device_id
+
+if TYPE_CHECKING:
+    from crowd.node import Node, Progress
+    from crowd.planning.plan import Plan
+
+NEWS_EVERY_S = 0.25
+
+
+@attrs.frozen(kw_only=True)
+class Part:
+    """What an emulated device can do; its link's rates are in its `NodeConfig`."""
+
+    name: str
+    speed_kflops: int
+    memory_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class News:
+    """A device as it is at one moment of a run."""
+
+    device: str
+    elapsed_s: float = 0.0
+    """Since its first plan with work."""
+    busy_s: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    round: int = 0
+    """The last that it completed."""
+    round_s: float = 0.0
+    """When that was."""
+    round_bytes: int = 0
+    """Over its link by then."""
+    accuracy: float | None = None
+    own: int = 0
+    """Of its own samples, those that it trains."""
+    borrowed: int = 0
+    lent: int = 0
+    why: str = ""
+    """Its active plan in one sentence."""
+    target_accuracy: float = 0.0
+    finished: bool = False
+    reached: bool = False
+    samples_trained: int | None = None
+    generations: int | None = None
+    digest: str | None = None
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(attrs.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "News":
+        """What `to_json` wrote in another process of this project."""
+        return cls(**json.loads(line))
+
+
+async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *, signer: Signer | None = None) -> None:
+    """Take part in one run as `part`, and `report` what happens, often. Returns when the run is over for everybody."""
+    from crowd.node import Node
+
+    task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
+    device: Device = plugins.load("crowd.devices", "emulated")(part.speed_kflops, part.memory_bytes)
+    compute = MeteredCompute(device.compute)
+    inner = plugins.broker_from_url(config.broker, cluster=config.cluster, device=device_id(config.name))
+    link: Broker = plugins.load("crowd.devices", "link")(
+        inner, uplink_bytes_s=config.uplink_bytes_s, downlink_bytes_s=config.downlink_bytes_s
+    )
+    node = Node(
+        config,
+        task=lambda name: task,
+        device=Device(compute=compute, sensor=device.sensor),
+        broker=link,
+        signer=signer,
+        store=plugins.load("crowd.devices", "memory-store")(),
+    )
+    watch = _Watch(node, compute, report, task.target_accuracy)
+    async with node, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch.tick)
+        async for progress in node.progress():
+            watch.see(progress)
+        tasks.cancel_scope.cancel()
+        watch.finish()
+
+
+class _Watch:
+    """Keeps the latest news of one node."""
+
+    def __init__(
+        self, node: "Node", compute: MeteredCompute, report: Callable[[News], None], target_accuracy: float
+    ) -> None:
+        self._node = node
+        self._compute = compute
+        self._report = report
+        self._news = News(device=node.name, target_accuracy=target_accuracy)
+        self._began_s: float | None = None
+        self._busy_before_s = 0.0
+        self._bytes_before = (0, 0)
+
+    async def tick(self) -> None:
+        while True:
+            self._tell()
+            await anyio.sleep(NEWS_EVERY_S)
+
+    def see(self, progress: "Progress") -> None:
+        plan = progress.plan
+        if plan is not None and plan.has_work:
+            if self._began_s is None:
+                self._began_s = anyio.current_time()
+                self._busy_before_s = self._compute.busy_s
+                self._bytes_before = (self._node.traffic.up_bytes, self._node.traffic.down_bytes)
+            own, borrowed, lent = shares(plan, self._news.device)
+            self._news = attrs.evolve(self._news, why=plan.why, own=own, borrowed=borrowed, lent=lent)
+        self._news = attrs.evolve(
+            self._news,
+            round=progress.round,
+            round_s=progress.elapsed_s,
+            round_bytes=progress.bytes_up + progress.bytes_down,
+            accuracy=progress.accuracy,
+        )
+        self._tell()
+
+    def finish(self) -> None:
+        result = self._node.results[self._node.name]
+        self._news = attrs.evolve(
+            self._news,
+            finished=True,
+            reached=result.reached,
+            elapsed_s=result.elapsed_us / SECOND_US,
+            bytes_up=result.bytes_up,
+            bytes_down=result.bytes_down,
+            samples_trained=result.samples_trained,
+            generations=result.generations,
+            digest=self._node.digest,
+        )
+        self._report(self._news)
+
+    def _tell(self) -> None:
+        if self._began_s is not None and not self._news.finished:
+            traffic = self._node.traffic
+            self._news = attrs.evolve(
+                self._news,
+                elapsed_s=anyio.current_time() - self._began_s,
+                busy_s=self._compute.busy_s - self._busy_before_s,
+                bytes_up=traffic.up_bytes - self._bytes_before[0],
+                bytes_down=traffic.down_bytes - self._bytes_before[1],
+            )
+        self._report(self._news)
+
+
+def shares(plan: "Plan", device: str) -> tuple[int, int, int]:
+    """How many samples `device` trains of its own, borrows and lends under `plan`."""
+    own = borrowed = lent = 0
+    for assignment in plan.assignments:
+        if assignment.lender == assignment.trainer == device:
+            own += assignment.samples
+        elif assignment.trainer == device:
+            borrowed += assignment.samples
+        elif assignment.lender == device:
+            lent += assignment.samples
+    return own, borrowed, lent

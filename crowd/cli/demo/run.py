@@ -1,0 +1,97 @@
+"""One policy's run on the demonstration's devices as it is watched: `Race`."""
+
+from typing import Any
+
+from crowd.cli.demo.device import News
+from crowd.cli.demo.setup import TASK, Contest
+from crowd.run_record import Figures, Point, cluster_curve, run_record
+
+
+class Race:
+    """One policy's run, from the devices' news."""
+
+    def __init__(self, contest: Contest, policy: str) -> None:
+        self.contest = contest
+        self.policy = policy
+        self.latest = {device.name: News(device=device.name) for device in contest.devices}
+        self._points: dict[str, dict[int, Point]] = {device.name: {} for device in contest.devices}
+
+    def see(self, news: News) -> bool:
+        """Take the news; whether a round was completed that nobody had completed before."""
+        before = self.rounds
+        self.latest[news.device] = news
+        if news.round and news.accuracy is not None:
+            point = Point(
+                round=news.round,
+                elapsed_s=news.round_s,
+                accuracy=news.accuracy,
+                traffic_bytes=news.round_bytes,
+            )
+            self._points[news.device].setdefault(news.round, point)
+        return self.rounds > before
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the first plan with work."""
+        return max(news.elapsed_s for news in self.latest.values())
+
+    @property
+    def traffic_bytes(self) -> int:
+        """On every device's link, up and down."""
+        return sum(news.bytes_up + news.bytes_down for news in self.latest.values())
+
+    @property
+    def rounds(self) -> int:
+        return max((number for points in self._points.values() for number in points), default=0)
+
+    @property
+    def accuracy(self) -> float | None:
+        return next((point.accuracy for point in reversed(cluster_curve(self.figures()))), None)
+
+    @property
+    def target_accuracy(self) -> float:
+        return max(news.target_accuracy for news in self.latest.values())
+
+    @property
+    def why(self) -> str:
+        return next((news.why for news in self.latest.values() if news.why), "")
+
+    @property
+    def started(self) -> bool:
+        return any(news.why for news in self.latest.values())
+
+    @property
+    def reached(self) -> bool:
+        """Whether the run ended on every device, with the target met."""
+        return all(news.finished and news.reached for news in self.latest.values())
+
+    @property
+    def digests(self) -> set[str | None]:
+        return {news.digest for news in self.latest.values()}
+
+    def figures(self) -> dict[str, Figures]:
+        return {
+            name: Figures(
+                elapsed_s=news.elapsed_s,
+                busy_s=news.busy_s,
+                bytes_up=news.bytes_up,
+                bytes_down=news.bytes_down,
+                samples_trained=news.samples_trained,
+                generations=news.generations,
+                digest=news.digest,
+                curve=tuple(point for _, point in sorted(self._points[name].items())),
+            )
+            for name, news in self.latest.items()
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The run as the JSON of design section 8."""
+        return run_record(
+            self.figures(),
+            policy=self.policy,
+            cluster="demo",
+            task=TASK,
+            seed=self.contest.seed,
+            target_accuracy=self.target_accuracy,
+            reached=self.reached,
+        )

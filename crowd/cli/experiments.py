@@ -1,0 +1,88 @@
+"""What the commands that train a cluster file share: `read_trial` (what is asked), `Screen` (a line for each round),
+`devices_table`, `model` and `exit_code` (what came of it)."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from crowd import plugins
+from crowd.cli.cluster import load_policy, read_cluster
+from crowd.cli.live_view import Shown
+from crowd.experiment.experiment import Outcome, Trial
+from crowd.formatting import seconds, size
+from crowd.run_record import Point
+
+DONE, NOT_REACHED = 0, 1
+BAR_WIDTH = 40
+
+
+def read_trial(
+    cluster: Path, *, task: str, policy: str, seed: int, target_accuracy: float | None, rounds_max: int | None
+) -> Trial:
+    """What a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no use."""
+    config, kinds = read_cluster(cluster)
+    trial = Trial(
+        cluster=config,
+        kinds=kinds,
+        task=task,
+        policy=policy,
+        seed=seed,
+        target_accuracy=target_accuracy,
+        rounds_max=rounds_max,
+    )
+    load_policy(policy)
+    plugins.task_function(task)
+    return trial
+
+
+def exit_code(trial: Trial, outcome: Outcome) -> int:
+    """Rounds that were asked for without a target are done when they are over."""
+    asked_for_target = trial.target_accuracy is not None or trial.rounds_max is None
+    return NOT_REACHED if asked_for_target and not outcome.reached else DONE
+
+
+class Screen(Shown):
+    """Shows each round as it comes: on a terminal one line that is drawn anew, else a line for each."""
+
+    def __init__(self, console: Console, trial: Trial) -> None:
+        super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
+        self._trial = trial
+
+    def round_done(self, point: Point) -> None:
+        accuracy = "   -  " if point.accuracy is None else f"{point.accuracy:6.1%}"
+        line = f"round {point.round:3d}  {accuracy}  {seconds(point.elapsed_s):>9}  {size(point.traffic_bytes):>8}"
+        if not self._console.is_terminal:
+            self._console.print(line, highlight=False, soft_wrap=True)
+            return
+        target = self._trial.target_accuracy or 1.0
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(line, ProgressBar(total=target, completed=min(point.accuracy or 0.0, target), width=BAR_WIDTH))
+        self._live.update(grid)
+
+
+def devices_table(run: dict[str, Any], outcome: Outcome) -> Table:
+    """What each device did: its processor's time, its link, the samples that it trained (each as often as it did)."""
+    table = Table(title=f"{run['cluster']}, {run['task']}, {run['policy']}, seed {run['seed']}")
+    table.add_column("device", no_wrap=True)
+    for heading in ("busy", "idle", "up", "down", "samples"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, device in run["devices"].items():
+        table.add_row(
+            name,
+            seconds(device["busy_s"]),
+            seconds(device["idle_s"]),
+            size(device["bytes_up"]),
+            size(device["bytes_down"]),
+            f"{outcome.devices[name].samples_trained:,}",
+        )
+    return table
+
+
+def model(run: dict[str, Any]) -> str:
+    """The digest of the state that the devices ended with, if it is the same on all."""
+    digests = {digest for digest in run["model_digests"].values() if digest is not None}
+    return digests.pop() if len(digests) == 1 else "in common: none"

@@ -1,0 +1,32 @@
+"""What commands write for programs: `check_place` (before the work) and `write_runs` (after it)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crowd.errors import BadConfig
+
+
+def check_place(path: Path) -> None:
+    """Raise `BadConfig` if a file at `path` could never be written: better before the work than after it."""
+    if not path.parent.is_dir():
+        raise BadConfig(f"{path}: there is no directory {path.parent}")
+    if path.is_dir():
+        raise BadConfig(f"{path}: it is a directory; name a file")
+    try:
+        if not path.exists():
+            path.touch()
+            path.unlink()
+        elif path.is_file():
+            path.open("ab").close()
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write `{"runs": [...]}` (design, section 8) as JSON. Raises `BadConfig` if the file cannot be written."""
+    try:
+        path.write_text(json.dumps({"runs": list(runs)}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be written: {error.strerror}") from error

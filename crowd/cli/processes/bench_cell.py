@@ -1,0 +1,118 @@
+"""One cell of the comparison as a process of its own, for `crowd bench`:
+
+    python -m crowd.cli.processes.bench_cell ORDER
+
+with an `Order` as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place.
+What a task of the user's own prints goes to standard error."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import attrs
+
+from crowd import plugins
+from crowd.bench.cells import WORLD, Cell, Entry, key_of, make_entry, write_entry
+from crowd.bench.matrix import News
+from crowd.cli.experiments import read_trial
+from crowd.cli.main import DONE, innermost, report
+from crowd.errors import BadConfig, Rejected, TrainingDiverged
+from crowd.experiment.experiment import Report, Trial, World
+from crowd.logs import logs_to_stderr
+from crowd.run_record import Point
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What such a process is to do."""
+
+    cluster: str
+    """The file."""
+    task: str
+    policy: str
+    seed: int
+    limit_s: float | None
+    key: str
+    place: str
+
+    @classmethod
+    def of(cls, cell: Cell, limit_s: float | None) -> "Order":
+        return cls(
+            cluster=str(cell.file),
+            task=cell.trial.task,
+            policy=cell.trial.policy,
+            seed=cell.trial.seed,
+            limit_s=limit_s,
+            key=cell.key,
+            place=str(cell.place),
+        )
+
+
+def command(cell: Cell, limit_s: float | None) -> list[str]:
+    """What starts the process that computes `cell`."""
+    return [sys.executable, "-m", "crowd.cli.processes.bench_cell", json.dumps(attrs.asdict(Order.of(cell, limit_s)))]
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code, as of `crowd` itself; what went wrong is in one line the last thing on standard error."""
+    logs_to_stderr()
+    try:
+        with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            work(Order(**json.loads(arguments[0])), partial(_say, news))
+    except Exception as error:
+        code = report(error)
+        cause = innermost(error)
+        kind = "" if isinstance(cause, Rejected) else f"{type(cause).__name__}: "
+        print(" ".join(f"{kind}{cause}".split()), file=sys.stderr)
+        return code
+    return DONE
+
+
+def work(order: Order, say: Report) -> None:
+    """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
+    what it was when the comparison began."""
+    trial = read_trial(
+        Path(order.cluster),
+        task=order.task,
+        policy=order.policy,
+        seed=order.seed,
+        target_accuracy=None,
+        rounds_max=None,
+    )
+    limited = attrs.evolve(trial, seconds_max=order.limit_s)
+    entry = _train(limited, say)
+    if key_of(trial) != order.key:
+        raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
+    write_entry(Path(order.place), entry)
+
+
+def _train(trial: Trial, say: Report) -> Entry:
+    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    world: World = plugins.load("crowd.worlds", WORLD)()
+    rounds: list[Point] = []
+
+    def report(point: Point) -> None:
+        rounds.append(point)
+        say(point)
+
+    try:
+        return make_entry(trial, world.run(trial, report))
+    except Exception as error:
+        if not isinstance(innermost(error), TrainingDiverged) or not rounds:
+            raise
+    shorter = attrs.evolve(trial, seconds_max=rounds[-1].elapsed_s)
+    entry = make_entry(shorter, world.run(shorter, lambda point: None))
+    return attrs.evolve(entry, run=entry.run | {"stopped_after_s": None, "diverged": True})
+
+
+def _say(news: TextIO, point: Point) -> None:
+    heard = News(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
+    print(heard.to_line(), file=news, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""A device's own file, `node.toml`: `NodeConfig` and `read_node_config`.
+
+`NodeConfig` raises `BadConfig` for what is out of range, the reader for all else that a file can get wrong.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from crowd.config import validators
+from crowd.config.data import DataConfig
+from crowd.config.hints import did_you_mean
+from crowd.config.toml import read_toml, structure
+from crowd.errors import BadConfig
+from crowd.planning.profile import Prefer, Share
+from crowd.units import bytes_per_second
+
+LINK_MBPS_ASSUMED = 10.0
+"""The rate of a link of which nobody has said anything."""
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig:
+    """All that one device needs to know to take part. In a `node.toml` the keys up to `state_dir` are in `[node]`,
+    those from `task` on in `[train]`, and `data` is `[data]`."""
+
+    name: str = attrs.field(validator=validators.identifier)
+    """This device's ID, unique in its cluster."""
+    cluster: str = attrs.field(validator=validators.identifier)
+    broker: str = attrs.field(validator=validators.must("a URL as 'mqtt://host:1883'", lambda url: "://" in url))
+    username: str | None = attrs.field(default=None, validator=validators.not_empty)
+    password_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    """Holds the password and nothing else."""
+    ca_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    """The certificates that the broker's is checked against, in PEM; `None`: those of the system."""
+    key_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    """This device's Ed25519 key."""
+    members_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    """The public keys of all members: TOML, `name = "public key"`."""
+    state_dir: Path = attrs.field(default=Path("state"), converter=Path)
+
+    task: str = attrs.field(default="digits", validator=validators.not_empty)
+    """A task's name or `module:function`."""
+    share: Share = attrs.field(default=Share.RAW, converter=Share)
+    policy: str = attrs.field(default="crowd_learning", validator=validators.not_empty)
+    prefer: Prefer = attrs.field(default=Prefer.TIME, converter=Prefer)
+    seed: int = attrs.field(default=0, validator=validators.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
+    """Devices of one seed begin with the same network; to others it is sent."""
+    members_min: int = attrs.field(default=2, validator=validators.at_least_one)
+    """A run starts as soon as so many devices are there."""
+    cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
+    uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
+    downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
+
+    data: DataConfig | None = None
+    """`None`: a built-in task gives this device the whole data set; a task of your own brings its own data."""
+
+    def read_password(self) -> str | None:
+        """What `password_file` holds, without the newline at its end. Raises `BadConfig` if it cannot be read."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfig(f"password_file: {self.password_file} cannot be read: {error}") from error
+
+    @property
+    def uplink_bytes_s(self) -> int:
+        return bytes_per_second(self.uplink_mbps)
+
+    @property
+    def downlink_bytes_s(self) -> int:
+        return bytes_per_second(self.downlink_mbps)
+
+
+_KEYS = [field.name for field in attrs.fields(NodeConfig) if field.name != "data"]
+_SECTIONS: Mapping[str, list[str]] = {"node": _KEYS[: _KEYS.index("task")], "train": _KEYS[_KEYS.index("task") :]}
+_REQUIRED: Mapping[str, str] = {
+    "name": "what is this device called?",
+    "cluster": "which cluster does it belong to?",
+    "broker": 'where is the broker? As broker = "mqtt://host:1883"',
+    "key_file": "make a key with 'crowd keys new NAME'",
+    "members_file": "it lists every member's public key, as 'crowd keys show' prints it",
+}
+
+
+def read_node_config(path: Path) -> NodeConfig:
+    """The device's own file. Relative paths in it are relative to it.
+
+    Raises `BadConfig`, in one line, for anything that is not right; the files it names must exist, except `state_dir`.
+    """
+    tables = read_toml(path)
+    config = structure(_flat(tables, path), NodeConfig, path=path)
+    files: dict[str, Any] = {key: path.parent / file for key in _KEYS if isinstance(file := getattr(config, key), Path)}
+    for key, file in files.items():
+        if key != "state_dir" and not file.is_file():
+            raise BadConfig(f"{path}: {key}: there is no file {file}{_hint(key)}")
+    return attrs.evolve(config, **files)
+
+
+def _hint(key: str) -> str:
+    return f"; {_REQUIRED[key]}" if key in _REQUIRED else ""
+
+
+def _flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The keys of all sections in one table; each must be in its own section."""
+    flat: dict[str, Any] = {}
+    for section, table in tables.items():
+        if section == "data":
+            flat["data"] = table
+            continue
+        if section not in _SECTIONS:
+            raise BadConfig(f"{path}: unknown key {section!r}; {did_you_mean(section, (*_SECTIONS, 'data'))}")
+        if not isinstance(table, dict):
+            raise BadConfig(f"{path}: {section}: expected a table [{section}]")
+        for key, value in table.items():
+            if key not in _SECTIONS[section]:
+                raise BadConfig(f"{path}: unknown key {f'{section}.{key}'!r}; {_where_it_belongs(key, section)}")
+            flat[key] = value
+    for key in _REQUIRED:
+        if key not in flat:
+            raise BadConfig(f"{path}: the key {f'node.{key}'!r} is missing{_hint(key)}")
+    return flat
+
+
+def _where_it_belongs(key: str, section: str) -> str:
+    for other, keys in _SECTIONS.items():
+        if key in keys:
+            return f"it belongs in [{other}]"
+    return did_you_mean(key, _SECTIONS[section])

@@ -1,0 +1,59 @@
+"""How evenly a cluster's work is spread over its processors: `balance_efficiency` (design, section 8)."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from crowd.experiment.metering import Span
+
+
+@attrs.frozen(kw_only=True)
+class Labour:
+    """What one device computed, and what it could have."""
+
+    spans: tuple[Span, ...]
+    speeds: tuple[tuple[float, int], ...]
+    """`(from_s, speed_kflops)`, in order; a speed of 0 while the device is switched off."""
+
+
+def balance_efficiency(labours: Iterable[Labour], *, from_s: float, until_s: float) -> float | None:
+    """The work that was done between two moments, over what those devices that did any of it could have done in the
+    time in which at least one of them computed; the time in which nobody does, exposed communication, counts for
+    nothing. 1 if all participants compute all that time. `None` if nobody computed.
+    """
+    participants = [labour for labour in labours if any(_within(span, from_s, until_s) for span in labour.spans)]
+    spans = [span for labour in participants for span in labour.spans]
+    possible_flops = sum(
+        _possible_flops(labour.speeds, began_s, ended_s)
+        for began_s, ended_s in _union([(max(span.began_s, from_s), min(span.ended_s, until_s)) for span in spans])
+        for labour in participants
+    )
+    done_flops = sum(
+        span.flops * _within(span, from_s, until_s) / (span.ended_s - span.began_s or 1.0) for span in spans
+    )
+    return done_flops / possible_flops if possible_flops else None
+
+
+def _within(span: Span, from_s: float, until_s: float) -> float:
+    """Seconds of `span` between the two moments."""
+    return max(0.0, min(span.ended_s, until_s) - max(span.began_s, from_s))
+
+
+def _union(intervals: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same moments in intervals that do not touch, in order; those that are empty or reversed hold none."""
+    joined: list[tuple[float, float]] = []
+    for began_s, ended_s in sorted(interval for interval in intervals if interval[0] < interval[1]):
+        if joined and began_s <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], ended_s))
+        else:
+            joined.append((began_s, ended_s))
+    return joined
+
+
+def _possible_flops(speeds: Sequence[tuple[float, int]], from_s: float, until_s: float) -> float:
+    later_s = [*(time_s for time_s, _ in speeds[1:]), math.inf]
+    return sum(
+        max(0.0, min(until_s, next_s) - max(from_s, time_s)) * speed_kflops * 1000
+        for (time_s, speed_kflops), next_s in zip(speeds, later_s, strict=True)
+    )

@@ -1,0 +1,130 @@
+"""One training of a cluster file, in whatever world: what is asked (`Trial`), who can do it (`World`), what came of it
+(`Outcome`), and its record in the JSON of design section 8."""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from crowd.config import validators
+from crowd.config.cluster_file import ClusterConfig, DeviceKind
+from crowd.config.data import DataConfig
+from crowd.experiment.balance import Labour, balance_efficiency
+from crowd.experiment.metering import Transfers
+from crowd.experiment.plan_summary import Planned
+from crowd.run_record import Figures, Point, run_record
+from crowd.units import DeviceId
+
+WARM_UP_ROUNDS = 2
+"""The first rounds, in which samples still move and speeds are still measured, say nothing of the balance."""
+
+CORE_KFLOPS = 12_700_000
+"""One processor of a 2-core virtual machine with AVX2, and `digits`, while the other one trains too."""
+
+Report = Callable[[Point], None]
+"""Called for each round of the cluster with what is known when the first device has completed it."""
+
+
+@attrs.frozen(kw_only=True)
+class Trial:
+    """What is to be trained, where and how. Raises `BadConfig` for a number that is out of range."""
+
+    cluster: ClusterConfig
+    kinds: Mapping[DeviceId, DeviceKind]
+    """What each device can do."""
+    task: str
+    """A built-in task's name, or `module:function`."""
+    policy: str
+    seed: int = attrs.field(validator=validators.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
+    target_accuracy: float | None = attrs.field(default=None, validator=validators.some_or_all)
+    """`None`: the task's own."""
+    rounds_max: int | None = attrs.field(default=None, validator=validators.at_least_one)
+    """Stop after so many rounds; `None`: when the target is reached, or the task's largest number of epochs."""
+    seconds_max: float | None = attrs.field(default=None, validator=validators.positive)
+    """Stop so many seconds, by the cluster's clock, after its first plan with work; `None`: as above."""
+    core_kflops: int = attrs.field(default=CORE_KFLOPS, validator=validators.at_least_one)
+    """How fast the processor trains this task on which a message or a merge takes the time that the simulation states;
+    on the devices these take as much longer as their training does."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How a trial went."""
+
+    target_accuracy: float
+    reached: bool
+    """Whether all devices that were there at the end hold a state that meets the target."""
+    devices: Mapping[str, Figures]
+    """Times from the cluster's first plan with work on."""
+    labours: Mapping[str, Labour]
+    """On the same clock as the figures."""
+    transfers: Mapping[str, Transfers] = attrs.field(factory=dict)
+    """When each device's link was busy, on the same clock; empty where that is not known."""
+    counted_bytes: Mapping[str, int] | None = None
+    """What each device's node itself counted over its link, both ways, by the stated formula; `None` where the figures
+    say just that."""
+    told_kflops: Mapping[str, tuple[int, ...]] | None = None
+    """The speeds that each device's node published, one after the other; `None` where they are just the cluster's."""
+    plans: Mapping[Planned, float] = attrs.field(factory=dict)
+    """All plans with work that any device followed, and when the first one began to."""
+
+
+@attrs.frozen(kw_only=True)
+class Fit:
+    """A trial as a world can run it."""
+
+    trial: Trial
+    slower: float
+    """How many times as long as on the devices themselves it takes: the world's clock goes so much slower."""
+
+
+class World(abc.ABC):
+    """Where a cluster can be trained; in the entry-point group `crowd.worlds`."""
+
+    def fit(self, trial: Trial) -> Fit:
+        """`trial` as `run` will run it: as it is, unless this world has limits. What fits already is left as it is.
+        Raises `BadConfig` for a trial that this world cannot run at all."""
+        return Fit(trial=trial, slower=1.0)
+
+    @abc.abstractmethod
+    def run(self, trial: Trial, report: Report) -> Outcome:
+        """Train to the end. Raises `BadConfig` for a task, a policy or a cluster that cannot work; `KeyboardInterrupt`
+        passes through when all that was started has ended."""
+
+
+def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
+    """The part of a built-in task's data set that the device at `index` of the file plays the owner of; a task of the
+    user's own brings its own data: `None`."""
+    if ":" in task:
+        return None
+    return DataConfig(
+        partition=cluster.data.partition, alpha=cluster.data.alpha, part=index, parts=len(cluster.devices)
+    )
+
+
+def record(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    """The run as the JSON of design section 8."""
+    return run_record(
+        outcome.devices,
+        policy=trial.policy,
+        cluster=trial.cluster.name,
+        task=trial.task,
+        seed=trial.seed,
+        target_accuracy=outcome.target_accuracy,
+        reached=outcome.reached,
+        balance_efficiency=_balance(outcome),
+    )
+
+
+def _balance(outcome: Outcome) -> float | None:
+    """From the end of the warm-up until the end of the last round, each where it came first: a device that only waits
+    for its copy may lag behind those that train."""
+    ends_s: dict[int, float] = {}
+    for figures in outcome.devices.values():
+        for point in figures.curve:
+            ends_s[point.round] = min(point.elapsed_s, ends_s.get(point.round, math.inf))
+    if WARM_UP_ROUNDS not in ends_s or max(ends_s) <= WARM_UP_ROUNDS:
+        return None
+    return balance_efficiency(outcome.labours.values(), from_s=ends_s[WARM_UP_ROUNDS], until_s=ends_s[max(ends_s)])

@@ -1,0 +1,218 @@
+"""How the run of a cluster goes, in whatever world: `Course` (all devices, and when it is over), `Member` (one device
+over all its lives) and what each of them is told (`make_task`, `node_config`)."""
+
+import math
+from collections.abc import Sequence
+
+import anyio
+import attrs
+import structlog
+
+from crowd import plugins
+from crowd.agreement.ack import Progress as StateProgress
+from crowd.config.node_file import NodeConfig
+from crowd.experiment.experiment import Outcome, Report, Trial, part_of
+from crowd.experiment.plan_summary import Planned
+from crowd.learning.task import Task
+from crowd.node import Progress
+from crowd.protocol.messages import ResultMessage
+from crowd.run_record import Point
+from crowd.units import DeviceId, device_id
+from devices.cluster.device_metrics import Account
+
+_log = structlog.get_logger(__name__)
+
+
+class Course:
+    """One training of a whole cluster, from the moment at which all devices are switched on. Subclasses make the
+    `members`, and await `over`."""
+
+    members: Sequence["Member"] = ()
+
+    def __init__(self, trial: Trial, report: Report) -> None:
+        self.trial = trial
+        self.over = anyio.Event()
+        self.plans: dict[Planned, float] = {}
+        """By when the first device began to follow each, in seconds since the beginning."""
+        self.asynchronous = False
+        """Whether the plan that was begun last is."""
+        self._begun = anyio.Event()
+        self._report = report
+        self._rounds = 0
+
+    def begin(self, planned: Planned | None) -> None:
+        """A plan with work is active, if it is known: from the first one on time and bytes count."""
+        if not self._begun.is_set():
+            self._begun.set()
+            for member in self.members:
+                member.account.begin()
+        if planned is not None:
+            self.asynchronous = planned.asynchronous
+            self.plans.setdefault(planned, self.members[0].account.elapsed_s)
+
+    def round_done(self, progress: Progress) -> None:
+        """A device has completed a round; the first one is reported."""
+        if progress.round > self._rounds:
+            self._rounds = progress.round
+            accounts = [member.account for member in self.members]
+            self._report(
+                Point(
+                    round=progress.round,
+                    elapsed_s=accounts[0].elapsed_s,
+                    accuracy=progress.accuracy,
+                    traffic_bytes=sum(account.traffic_bytes for account in accounts),
+                )
+            )
+
+    def check_over(self) -> None:
+        """It is over when all who are there are done (who is gone, and may come back, holds nobody up), when nobody is
+        there or will be, and when the broker is gone for good."""
+        living = [member for member in self.members if member.on]
+        gone = [member for member in self.members if not member.on and not member.returns]
+        done = bool(living) and all(member.done for member in living)
+        if done or len(gone) == len(self.members) or any(member.hosts_broker for member in gone):
+            self.over.set()
+
+    async def keep_time(self) -> None:
+        """End a run that has taken all the time that it was given. Call it when the devices are switched on."""
+        if self.trial.seconds_max is not None:
+            await self._begun.wait()
+            await anyio.sleep(self.trial.seconds_max)
+            self.over.set()
+
+    async def watch_for_standstill(self, *, hours: float) -> None:
+        """End a run that can never begin, or go on: one that waits for a device that is gone for good. No round for so
+        many `hours`, after the last start of a device, is taken for that. Call it when the devices are switched on."""
+        await anyio.sleep(max(member.last_start_s for member in self.members))
+        rounds = -1
+        while rounds < self._rounds:
+            rounds = self._rounds
+            await anyio.sleep(hours * 3600)
+        _log.warning("run_stands_still", round=rounds, hours=hours)
+        self.over.set()
+
+    def outcome(self) -> Outcome:
+        """What has come of it by now. Raises `RuntimeError` if all have reached the target, but not in one state."""
+        living = [member for member in self.members if member.on]
+        reached = bool(living) and all(member.reached for member in living)
+        ends = {member.name: member.end.digest.hex() for member in living if member.end is not None}
+        if reached and len(set(ends.values())) > 1:
+            raise RuntimeError(f"the devices ended in different states: {ends}")
+        return Outcome(
+            target_accuracy=max(member.target_accuracy for member in self.members),
+            reached=reached,
+            devices={member.name: member.account.figures() for member in self.members},
+            labours={member.name: member.account.labour() for member in self.members},
+            transfers={
+                member.name: transfers
+                for member in self.members
+                if (transfers := member.account.transfers()) is not None
+            },
+            plans=self.plans,
+        )
+
+
+class Member:
+    """One device's part in a course.
+
+    1. It lives from a start to the next failure, and again after each return.
+    2. It is done when the run is over for it, or it has completed the rounds that were asked for.
+    """
+
+    account: Account
+    target_accuracy: float
+    """Of its task. Subclasses set both."""
+
+    def __init__(self, course: Course, index: int) -> None:
+        self.spec = course.trial.cluster.devices[index]
+        self.name: DeviceId = device_id(self.spec.name)
+        self.on = True
+        self.done = False
+        self.reached = False
+        self.end: StateProgress | None = None
+        """The state in which the run ended, as this device's result says."""
+        self.hosts_broker = self.spec.broker
+        self._course = course
+        self._life = 0
+        self._round = 0
+        """The last that this life completed."""
+
+    @property
+    def returns(self) -> bool:
+        """Whether another life follows this one."""
+        return self._life + 1 < len(self.account.lives)
+
+    @property
+    def next_start_s(self) -> float:
+        return self.account.lives[self._life + 1][0] if self.returns else math.inf
+
+    @property
+    def last_start_s(self) -> float:
+        return self.account.lives[-1][0]
+
+    def begin_life(self, life: int) -> None:
+        self._life, self._round, self.end = life, 0, None
+        self.on, self.done = True, False
+        self.account.new_life()
+
+    def end_life(self) -> None:
+        """It fails. The course is checked by the caller, when all that failed with it has gone as well."""
+        self.on = self.reached = False
+        self.account.fail()
+
+    def advance(self, progress: Progress) -> None:
+        """Its node has told of its progress."""
+        if self.done or progress.round <= self._round:
+            return
+        self._round = progress.round
+        rounds_max = self._course.trial.rounds_max or math.inf
+        if progress.round <= rounds_max:
+            self.account.round_done(progress)
+            self._course.round_done(progress)
+        if progress.finished:
+            self.account.end()  # its result says the rest
+        elif progress.round >= rounds_max:
+            # in an asynchronous plan the others do not complete rounds themselves
+            for member in self._course.members if self._course.asynchronous else (self,):
+                member._be_done(reached=False)
+
+    def run_over(self, result: ResultMessage) -> None:
+        """Every living device has said how the run ended."""
+        if not self.done:
+            self.end = result.progress
+            self.account.run_over(result)
+            self._be_done(reached=result.reached)
+
+    def _be_done(self, *, reached: bool) -> None:
+        if self.done:
+            return
+        self.done, self.reached = True, reached
+        self.account.end()
+        self._course.check_over()
+
+
+def make_task(trial: Trial, index: int) -> Task:
+    """The task of the device at `index` of the cluster file."""
+    name = trial.cluster.devices[index].name
+    task = plugins.make_task(trial.task, name, part_of(trial.cluster, index, trial.task))
+    return task if trial.target_accuracy is None else attrs.evolve(task, target_accuracy=trial.target_accuracy)
+
+
+def node_config(trial: Trial, index: int, *, broker: str) -> NodeConfig:
+    """What would be in this device's `node.toml`."""
+    spec = trial.cluster.devices[index]
+    kind = trial.kinds[device_id(spec.name)]
+    return NodeConfig(
+        name=spec.name,
+        cluster=trial.cluster.name,
+        broker=broker,
+        task=trial.task,
+        share=spec.share,
+        policy=trial.policy,
+        prefer=trial.cluster.prefer,
+        seed=trial.seed,
+        members_min=len(trial.cluster.devices),
+        uplink_mbps=kind.uplink_mbps,
+        downlink_mbps=kind.downlink_mbps,
+        data=part_of(trial.cluster, index, trial.task),
+    )

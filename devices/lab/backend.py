@@ -1,0 +1,178 @@
+"""A cluster file as real processes on this machine, each with its own network, processor time and memory.
+
+Layout: `Core` (what a processor here can do), `Lab` (the world), `slower_by` and `without_latency` (how a cluster is
+made to fit). The run itself is `devices.lab.node_cluster`.
+"""
+
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import attrs
+import structlog
+
+from crowd.errors import BadConfig
+from crowd.experiment.experiment import Fit, Outcome, Report, Trial, World
+from crowd.experiment.node_files import write_files
+from crowd.experiment.subprocesses import Child
+from crowd.units import MEBIBYTE
+from devices.cluster.cluster_run import node_config
+from devices.lab.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
+from devices.lab.cluster_run import LabCourse
+from devices.lab.messages import EnvelopesMeasured, Measure, Measured, MeasureEnvelopes, Ready, order_to_line
+from devices.lab.node_cluster import LabCluster
+from devices.lab.sandbox import check_machine, owner_name, remove_leftovers
+from devices.lab.slowed_time import SlowedLoop
+from devices.lab.worker_process import expect, start_worker, worker_command
+
+CORES_SHARE = 0.6
+"""Of all processors' time, so much is for the devices; the broker, the lab and the kernel need some too. With eight
+devices and 1.6 MB/s over the broker they took 0.02, 0.02 and 0.06 of a processor: the rest is for what a scheduler
+cannot share out evenly among eight processes on two processors."""
+BUSY_SHARE = 0.25
+"""Of all processors: a machine whose load is above it has something else to do."""
+CORE_SHARE_MAX = 0.6
+"""Of one processor's, for one device: it trains in one thread, which at 0.9 came to 0.5 to 0.6 of what it should while
+the others trained too."""
+CORE_SHARE_MIN = QUOTA_US_MIN / PERIOD_US_MAX
+MEASURE_S = 2.0
+MEASURE_ENVELOPES_S = 0.5
+ENVELOPE_S = 195e-6
+"""What an envelope takes, sealed and opened, on a processor on which what a node does beside its training takes what
+the simulation states: see `docs/decisions.md`."""
+
+_log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Core:
+    """One processor of this machine."""
+
+    kflops: int
+    """It trains the task so fast."""
+    envelope_s: float
+    """And seals and opens an envelope in so long."""
+
+    @property
+    def stated_kflops(self) -> int:
+        """`Trial.core_kflops` of a simulation that is to be like this machine: a processor that does in the stated time
+        what a node does beside its training, and both that and training as many times faster or slower than here."""
+        return max(1, round(self.kflops * self.envelope_s / ENVELOPE_S))
+
+
+class Lab(World):
+    """Trains with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
+
+    If this machine cannot play the devices at full speed, all goes slower: processors, links and every clock, so that
+    nodes and figures know nothing of it. There is no latency: the lab has links of a rate only. Call it from the main
+    thread. What it has started and made goes with it, and if it was killed, with the next lab that starts on this
+    machine. SIGTERM ends it as SIGINT does.
+    """
+
+    course: type[LabCourse] = LabCluster
+    """What the devices run."""
+
+    def __init__(self) -> None:
+        self._cores: dict[str, Core] = {}
+        """One unlimited processor here, by task."""
+
+    def fit(self, trial: Trial) -> Fit:
+        _check(trial)
+        remove_leftovers(check_machine())
+        cores = len(os.sched_getaffinity(0))
+        core = self._cores.get(trial.task)
+        if core is None:
+            warn_if_busy(cores)
+            self._cores[trial.task] = core = anyio.run(measure, trial, cores)
+        slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=core.kflops, cores=cores)
+        return Fit(trial=attrs.evolve(without_latency(trial), core_kflops=core.stated_kflops), slower=slower)
+
+    def run(self, trial: Trial, report: Report) -> Outcome:
+        fit = self.fit(trial)
+        one_kflops = self._cores[trial.task].kflops
+        outcome = anyio.run(
+            self.course.run,
+            fit,
+            report,
+            one_kflops,
+            check_machine(),
+            backend_options={"loop_factory": partial(SlowedLoop, fit.slower)},
+        )
+        if outcome is None:
+            raise KeyboardInterrupt
+        return outcome
+
+
+def _check(trial: Trial) -> None:
+    for device in trial.cluster.devices:
+        if device.loss:
+            raise BadConfig(f"device {device.name!r}: loss: the lab loses no packets; leave it out, or use 'crowd sim'")
+
+
+def warn_if_busy(cores: int) -> None:
+    """Log if other work is under way: the devices then get less than their share, and times say little."""
+    load = os.getloadavg()[0]
+    if load > BUSY_SHARE * cores:
+        _log.warning("machine_is_busy", load=round(load, 1), processors=cores, so="times will be too long")
+
+
+def slower_by(speeds_kflops: Iterable[int], *, one_kflops: int, cores: int) -> float:
+    """How many times slower devices of these speeds must be, to be played on `cores` processors of which each trains
+    at `one_kflops`: 1 or more, rounded up to three digits. Raises `BadConfig` if the slowest would get less time than
+    the kernel can give."""
+    shares = [speed_kflops / one_kflops for speed_kflops in speeds_kflops]
+    needed = max(sum(shares) / (CORES_SHARE * cores), max(shares) / CORE_SHARE_MAX)
+    slower = 1.0 if needed <= 1.0 else _up_to_three_digits(needed)
+    if min(shares) / slower < CORE_SHARE_MIN:
+        raise BadConfig(
+            f"the slowest device would get {min(shares) / slower:.4%} of a processor, less than Linux can give "
+            f"({CORE_SHARE_MIN:.1%}): leave out the fastest devices, or use 'crowd sim'"
+        )
+    return slower
+
+
+def _up_to_three_digits(value: float) -> float:
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return round(math.ceil(value / step) * step, 6)
+
+
+def without_latency(trial: Trial) -> Trial:
+    """`trial` on links of a rate only."""
+    kinds = {name: attrs.evolve(kind, latency_ms=0.0) for name, kind in trial.kinds.items()}
+    devices = tuple(attrs.evolve(device, latency_ms=0.0) for device in trial.cluster.devices)
+    return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
+
+
+async def measure(trial: Trial, cores: int) -> Core:
+    """What one processor here does of the very task, and of messages, while all others do so too."""
+    found: list[Core] = []
+
+    async def measure(process: Child) -> None:
+        news = process.lines()
+        await expect(Ready, process, news)
+        await process.tell(order_to_line(Measure(duration_s=MEASURE_S)))
+        trained = await expect(Measured, process, news)
+        await process.tell(order_to_line(MeasureEnvelopes(duration_s=MEASURE_ENVELOPES_S)))
+        talked = await expect(EnvelopesMeasured, process, news)
+        found.append(Core(kflops=trained.speed_kflops, envelope_s=talked.envelope_s))
+
+    async def play(file: Path) -> None:
+        command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target_accuracy=None)
+        async with start_worker(command, name=trial.task) as process:
+            await measure(process)
+
+    with tempfile.TemporaryDirectory(prefix=f"{owner_name(os.getpid())}-") as directory:
+        config = node_config(trial, 0, broker="mqtt://nowhere")
+        files = write_files(Path(directory), [config])
+        async with anyio.create_task_group() as tasks:
+            for _ in range(cores):
+                tasks.start_soon(play, files[config.name])
+    return Core(
+        kflops=sum(core.kflops for core in found) // cores,
+        envelope_s=statistics.fmean(core.envelope_s for core in found),
+    )

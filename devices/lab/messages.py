@@ -1,0 +1,119 @@
+"""What a lab and the process of one of its devices say to each other, as lines of JSON: `Order` and `News`."""
+
+from typing import Any, cast
+
+import attrs
+from cattrs.preconf.json import make_converter
+from cattrs.strategies import configure_tagged_union
+
+from crowd.experiment.metering import Span
+from crowd.experiment.plan_summary import Planned
+
+
+@attrs.frozen(kw_only=True)
+class Measure:
+    """Train the task on a throw-away network for about so long, and tell how fast that was."""
+
+    duration_s: float
+
+
+@attrs.frozen(kw_only=True)
+class MeasureEnvelopes:
+    """Seal and open envelopes for about so long, and tell how long one took."""
+
+    duration_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Go:
+    """Take part in the run."""
+
+
+Order = Measure | MeasureEnvelopes | Go
+
+
+@attrs.frozen(kw_only=True)
+class Ready:
+    """The process has all that it needs and waits for orders."""
+
+    target_accuracy: float
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    speed_kflops: int
+
+
+@attrs.frozen(kw_only=True)
+class EnvelopesMeasured:
+    envelope_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Told:
+    """The node has published a speed."""
+
+    speed_kflops: int
+
+
+@attrs.frozen(kw_only=True)
+class Working:
+    """A plan with work is active."""
+
+    plan: Planned | None
+    """If what trains here has plans."""
+
+
+@attrs.frozen(kw_only=True)
+class Advanced:
+    """The node's progress."""
+
+    round: int
+    accuracy: float | None
+    bytes_up: int
+    bytes_down: int
+    elapsed_s: float
+    finished: bool
+    digest: str | None
+    samples_trained: int
+    generations: int
+
+
+@attrs.frozen(kw_only=True)
+class Computed:
+    """Pieces of training that have ended since this was last said, by the machine's monotonic clock."""
+
+    spans: tuple[Span, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """The run is over for everybody."""
+
+    result: str
+    """This device's `ResultMessage`, encoded, in hexadecimal."""
+
+
+News = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
+
+_converter = make_converter()
+for _union in (Order, News):
+    configure_tagged_union(_union, _converter)
+
+
+def order_to_line(order: Order) -> str:
+    return _converter.dumps(order, unstructure_as=Order)
+
+
+def order_from_line(line: str) -> Order:
+    """What `order_to_line` wrote in another process of this project."""
+    return cast(Order, _converter.loads(line, cast(Any, Order)))
+
+
+def news_to_line(news: News) -> str:
+    return _converter.dumps(news, unstructure_as=News)
+
+
+def news_from_line(line: str) -> News:
+    """What `news_to_line` wrote in another process of this project."""
+    return cast(News, _converter.loads(line, cast(Any, News)))

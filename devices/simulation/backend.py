@@ -1,0 +1,219 @@
+"""A cluster file under virtual time: every device is a whole node, with real maths on simulated processors and links.
+
+Layout: `Simulation` (the world), `_Cluster` (all devices), `_Machine` (one device over all its lives).
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import anyio
+import torch
+
+from brokers.simulated.network import LinkSpec, Network
+from crowd.config.cluster_file import DeviceConfig, DeviceKind
+from crowd.errors import BrokerRefused
+from crowd.experiment.experiment import Outcome, Report, Trial, World
+from crowd.experiment.metering import MeteredCompute
+from crowd.experiment.plan_summary import Planned
+from crowd.node import Node, Progress
+from crowd.planning.check import check_hope
+from crowd.ports import Device
+from crowd.protocol.identity import KeyedHashSigner
+from crowd.units import device_id
+from devices.cluster.cluster_run import Course, Member, make_task, node_config
+from devices.cluster.device_metrics import Account, speed_kflops
+from devices.emulated import VirtualCompute
+from devices.sensors import FixedSensor
+from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
+from devices.store import MemoryStore
+
+STANDSTILL_HOURS = 6.0
+"""Virtual: a cluster that completes no round for so long never will."""
+
+MESSAGE_S = 400e-6
+"""What a message takes at either end of a processor that trains `Trial.core_kflops`: see `docs/decisions.md`."""
+MESSAGE_BYTE_S = 25e-9
+"""And each byte in it."""
+ERRAND_S = 1.2e-3
+"""The same for each piece of a node's work beside training: to encode, to merge, to apply, to take a snapshot."""
+
+UNEVENNESS = 0.08
+"""Standard deviation, as a part of it, of the time that a piece of training takes, as the lab has it."""
+UNEVENNESS_KEPT = 0.5
+"""Correlation of a piece's with that of the piece before."""
+
+START_AGAIN_S = 5.0
+"""A node that finds no broker when it starts ends, and is started again, as by any service manager."""
+
+
+class Simulation(World):
+    """Trains in this process, as fast as it can compute. All devices are switched on at 0 s; one seed decides
+    everything: the same trial has the same outcome, bit for bit, on the same kind of processor."""
+
+    def run(self, trial: Trial, report: Report) -> Outcome:
+        with _repeatable(trial.seed):
+            return anyio.run(_train, trial, report, backend_options={"loop_factory": VirtualTimeLoop})
+
+
+async def _train(trial: Trial, report: Report) -> Outcome:
+    return await _Cluster(trial, report).train()
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Torch with one thread, deterministic algorithms and random numbers from `seed`; afterwards as it was."""
+    threads = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    lenient = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        torch.set_num_threads(threads)
+
+
+class _Cluster(Course):
+    """All devices of a trial on one network."""
+
+    def __init__(self, trial: Trial, report: Report) -> None:
+        super().__init__(trial, report)
+        hosts = [device_id(device.name) for device in trial.cluster.devices if device.broker]
+        self.network = Network(seed=trial.seed, host=hosts[0] if hosts else None)
+        self.members = self._machines = [_Machine(self, index) for index in range(len(trial.cluster.devices))]
+
+    async def train(self) -> Outcome:
+        async with anyio.create_task_group() as tasks:
+            for machine in self._machines:
+                tasks.start_soon(machine.live, name=machine.name)
+                tasks.start_soon(machine.keep_schedule)
+            tasks.start_soon(self.keep_time)
+            tasks.start_soon(partial(self.watch_for_standstill, hours=STANDSTILL_HOURS))
+            await self.over.wait()
+            outcome = self.outcome()
+            tasks.cancel_scope.cancel()
+        return outcome
+
+
+class _Machine(Member):
+    """One device. In each of its lives it runs a new node."""
+
+    def __init__(self, cluster: _Cluster, index: int) -> None:
+        super().__init__(cluster, index)
+        trial = cluster.trial
+        self._task = make_task(trial, index)
+        self.target_accuracy = self._task.target_accuracy
+        self._cluster = cluster
+        self._kind = kind = trial.kinds[self.name]
+        self._config = node_config(trial, index, broker="memory://simulation")
+        self._processor = VirtualCompute(
+            kind.speed_kflops,
+            errand_flops=_flops(ERRAND_S, trial),
+            unevenness=_unevenness(random.Random(f"{trial.seed}/{self.name}/processor")),
+        )
+        self._compute = MeteredCompute(self._processor)
+        self._link = cluster.network.broker(
+            self.name, _link(self.spec, kind), cluster=trial.cluster.name, handle=self._handle
+        )
+        self.account = Account(
+            self.spec,
+            kind,
+            traffic=lambda: self._link.traffic,
+            spans=lambda: self._compute.spans,
+            transfers=lambda: cluster.network.transfers(self.name),
+        )
+
+    async def _handle(self, size_bytes: int) -> None:
+        await self._processor.handle(_flops(MESSAGE_S + size_bytes * MESSAGE_BYTE_S, self._cluster.trial))
+
+    async def live(self) -> None:
+        """Returns when it has failed for good."""
+        PROCESS.set(self.name)
+        for life, (begins_s, fails_s) in enumerate(self.account.lives):
+            await anyio.sleep_until(begins_s)
+            self.begin_life(life)
+            async with anyio.create_task_group() as tasks:
+                if fails_s < math.inf:
+                    tasks.start_soon(self._fail, fails_s, tasks.cancel_scope)
+                while True:
+                    try:
+                        await self._take_part()
+                    except* BrokerRefused:
+                        await anyio.sleep(START_AGAIN_S)
+
+    async def _fail(self, time_s: float, life: anyio.CancelScope) -> None:
+        """The power fails: all that is left is the will, unless the broker fails with it."""
+        await anyio.sleep_until(time_s)
+        self.end_life()
+        if self.hosts_broker:
+            self._cluster.network.crash(down_s=self.next_start_s - time_s)
+        else:
+            self._cluster.network.drop(self.name)
+        life.cancel()
+        self._cluster.check_over()
+
+    async def keep_schedule(self) -> None:
+        """Change the processor's speed at the times that the cluster file names."""
+        for from_s, factor in self.spec.speed_schedule:
+            await anyio.sleep_until(from_s)
+            self._processor.speed_kflops = speed_kflops(self._kind, factor)
+
+    async def _take_part(self) -> None:
+        """Play this device's part, and stay until the end or the next failure."""
+        trial = self._cluster.trial
+        node = Node(
+            self._config,
+            task=lambda name: self._task,
+            device=Device(compute=self._compute, sensor=FixedSensor(memory_free_bytes=self._kind.memory_bytes)),
+            broker=self._link,
+            signer=KeyedHashSigner(
+                self.name,
+                [device_id(device.name) for device in trial.cluster.devices],
+                secret=hashlib.blake2b(str(trial.seed).encode()).digest(),
+            ),
+            store=MemoryStore(),
+            chance=random.Random(f"{trial.seed}/{self.name}/{self._life}"),
+        )
+        async with node:
+            async for progress in node.progress():
+                self._see(progress)
+            self.run_over(node.results[self.name])
+            await anyio.sleep_forever()
+
+    def _see(self, progress: Progress) -> None:
+        if progress.plan is not None:
+            check_hope(progress.plan, self.name, self._config.members_min)
+            if progress.plan.has_work:
+                self._cluster.begin(Planned.of(progress.plan))
+        self.advance(progress)
+
+
+def _flops(core_s: float, trial: Trial) -> int:
+    """What takes so long there, as so much training."""
+    return round(core_s * trial.core_kflops * 1000)
+
+
+def _unevenness(chance: random.Random) -> Iterator[float]:
+    """An autoregressive process of order 1, as factors; their geometric mean is 1."""
+    logarithm = chance.gauss(0.0, UNEVENNESS)
+    while True:
+        yield math.exp(logarithm)
+        fresh = chance.gauss(0.0, UNEVENNESS)
+        logarithm = UNEVENNESS_KEPT * logarithm + math.sqrt(1 - UNEVENNESS_KEPT**2) * fresh
+
+
+def _link(spec: DeviceConfig, kind: DeviceKind) -> LinkSpec:
+    return LinkSpec(
+        uplink_bytes_s=kind.uplink_bytes_s,
+        downlink_bytes_s=kind.downlink_bytes_s,
+        latency_s=kind.latency_ms / 1000,
+        half_duplex=kind.half_duplex,
+        loss=spec.loss,
+    )

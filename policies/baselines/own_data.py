@@ -1,0 +1,110 @@
+"""What the baselines share in which no sample moves: who trains, how many samples so many steps are, who merges."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, link_bytes_s, memory_needed_bytes
+from crowd.planning.plan import Assignment, DeltaForm, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.policy import Cluster
+from crowd.planning.profile import Profile
+from crowd.units import ceil_div
+from policies.common import NO_MEMORY, cut, evaluation_shares
+
+
+def trainers_at_home(cluster: Cluster) -> list[Profile]:
+    """Whoever has samples and the memory to train them."""
+    needed_bytes = memory_needed_bytes(cluster.members[0].task, trains=True)
+    return [member for member in cluster.members if member.samples and member.memory_bytes >= needed_bytes]
+
+
+def samples_of_steps(member: Profile, steps: int) -> int:
+    """How many of its own samples a device trains in so many steps: whole batches, but for the last of each epoch."""
+    batch = member.task.batch_size
+    epochs, rest = divmod(steps, ceil_div(member.samples, batch))
+    return epochs * member.samples + min(rest * batch, member.samples)
+
+
+def steps_per_epoch(trainers: Sequence[Profile]) -> int:
+    """So many steps of all of them, in whole batches, are an epoch of the cluster."""
+    samples = sum(member.samples for member in trainers)
+    return ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
+
+
+def reduce_scatter(trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
+    """Every trainer merges one slice, all nearly equal (the bandwidth-optimal all-reduce of Patarasuk and Yuan, J.
+    Parallel Distrib. Comput. 2009, theorem 1: reduce-scatter, then all-gather). Who has not the memory for that merges
+    none; empty if nobody has."""
+    owners = list(trainers)
+    while owners:
+        elements = owners[0].task.state_elements
+        largest = min(elements, ceil_div(ceil_div(elements, BLOCK_ELEMENTS), len(owners)) * BLOCK_ELEMENTS)
+        needed_bytes = memory_needed_bytes(owners[0].task, trains=True, owned_elements=largest)
+        able = [member for member in owners if member.memory_bytes >= needed_bytes]
+        if len(able) == len(owners):
+            return cut(elements, [member.device for member in owners])
+        owners = able
+    return ()
+
+
+def one_server(cluster: Cluster, trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
+    """The member with the fastest link, and the memory for it, merges everything; empty if nobody has the memory."""
+    task = cluster.members[0].task
+    training = {member.device for member in trainers}
+    able = [
+        member
+        for member in cluster.members
+        if member.memory_bytes
+        >= memory_needed_bytes(task, trains=member.device in training, owned_elements=task.state_elements)
+    ]
+    if not able:
+        return ()
+    server = min(able, key=lambda member: (-link_bytes_s(member), member.device))
+    return (SliceOwner(owner=server.device, start=0, stop=task.state_elements),)
+
+
+def rounds_per_epoch(trainers: Sequence[Profile], round_samples: Sequence[int]) -> int:
+    """How many rounds with so many samples of each it takes until as many as the trainers hold have been trained."""
+    return ceil_div(sum(member.samples for member in trainers), max(1, sum(round_samples)))
+
+
+def plan_at_home(
+    cluster: Cluster,
+    trainers: Sequence[Profile],
+    *,
+    round_samples: Sequence[int],
+    slices: tuple[SliceOwner, ...],
+    why: str,
+    batches: Sequence[int] = (),
+    **manner: Any,
+) -> Plan:
+    """The `trainers` train `round_samples` of their own samples each between two merges in float32, for which all wait;
+    samples of others are idle. `batches` are the trainers', where not the task's; `manner` is what else the plan says.
+    """
+    training = {member.device for member in trainers}
+    shares = evaluation_shares(trainers, cluster.members[0].task.evaluation_samples)
+    plan = Plan(
+        members=(),
+        trainers=tuple(
+            Trainer(device=member.device, round_samples=samples, evaluation=share, batch_size=batch)
+            for member, samples, share, batch in zip(
+                trainers, round_samples, shares, batches or [0] * len(trainers), strict=True
+            )
+        ),
+        assignments=tuple(
+            Assignment(lender=member.device, trainer=member.device, counts=member.label_counts) for member in trainers
+        ),
+        idle=tuple(
+            Idle(device=member.device, counts=member.label_counts, reason=NO_MEMORY)
+            for member in cluster.members
+            if member.samples and member.device not in training
+        ),
+        slices=slices,
+        form=DeltaForm.FLOAT32,
+        quorum=len(trainers),
+        samples_total=sum(member.samples for member in trainers),
+        why=why,
+    )
+    plan = attrs.evolve(plan, **manner)
+    return attrs.evolve(plan, round_us=estimate(cluster, plan).round_us)

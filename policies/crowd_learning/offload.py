@@ -1,0 +1,273 @@
+"""Who trains which samples: heterogeneous resource-aware task offloading (CrowdLearning, first module).
+
+Layout: `Ground` (the cluster, laid out once for many tries), `Choice` (one way to split the work), `offload` (what
+comes of a choice: a `Draft`), `place` (a draft's moves, fewest bytes first). A draft knows how many samples of each
+label every device keeps, lends and borrows, which is all that costs depend on; whom it lends them to is found only for
+the draft that wins.
+
+Device by device, every try is `O(devices x labels)`.
+"""
+
+import enum
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from crowd.planning.convergence import NOMINAL_EPOCHS, label_totals
+from crowd.planning.estimate import link_bytes_s, memory_needed_bytes
+from crowd.planning.plan import Assignment, Idle
+from crowd.planning.policy import Cluster
+from crowd.planning.profile import Profile, Share
+from crowd.units import DeviceId
+from policies.common import NO_MEMORY, NO_ROOM
+from policies.labels import deal, match, padded
+
+PICO = 10**12
+"""Planning counts work in picoseconds: a fast device takes less than a microsecond for a small sample."""
+
+NOT_WORTH = "they stay where they are, and training there would cost more than it brings"
+TOO_SLOW = "they stay where they are, and it is too slow for one batch in a round"
+
+
+class Pace(enum.Enum):
+    """How much of its own samples, which no other device may train, a slow device trains in each epoch."""
+
+    FREE = "free"
+    """As much as fits into the time in which the lent samples are trained."""
+    BALANCE = "balance"
+    """As much as fits if all work were spread evenly."""
+    FULL = "full"
+    """All of it; the others wait."""
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """One way to split the work."""
+
+    borrowers: int
+    """The fastest so many trainers may be given samples of others."""
+    poor_links_out: int = 0
+    """The so many trainers with the worst links do not train."""
+    homebound: int = 0
+    """The so many sharing trainers with the worst links train their own samples instead of lending them."""
+    stragglers_out: int = 0
+    """The so many slowest devices that would train only their own samples stay idle."""
+    pace: Pace = Pace.FREE
+    balanced: bool = True
+    """Whether borrowers swap samples until each has all labels in proportion, or keep what they have."""
+
+
+class Ground:
+    """A cluster laid out for many tries."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.task = cluster.members[0].task
+        self.totals = label_totals(cluster)
+        self.labels = len(self.totals)
+        self.own = {member.device: padded(member.label_counts, self.labels) for member in cluster.members}
+        """What each holds, by label, all of one length."""
+        self.epochs = min(NOMINAL_EPOCHS, self.task.epochs_max)
+        trainer_bytes = memory_needed_bytes(self.task, trains=True)
+        owner_bytes = memory_needed_bytes(self.task, trains=True, owned_elements=self.task.state_elements)
+        able = [member for member in cluster.members if member.memory_bytes >= trainer_bytes]
+        self.by_speed = sorted(able, key=lambda member: (-member.speed_kflops, member.device))
+        """Whoever has the memory to train, fastest first."""
+        self.by_link = sorted(able, key=lambda member: (link_bytes_s(member), member.device))
+        """The same, worst link first."""
+        self.sharing = [member for member in self.by_link if member.share is Share.RAW and member.samples]
+        self.room = {
+            member.device: (
+                member.memory_bytes - (owner_bytes if member.memory_bytes >= owner_bytes else trainer_bytes)
+            )
+            // max(1, self.task.sample_bytes)
+            for member in able
+        }
+        """How many samples each can borrow. A device that could also own the state keeps the memory for that free."""
+        self.cost = {member.device: self._cost(member) for member in able}
+        """Picoseconds that each takes for one sample in all epochs."""
+        self.fetch = {
+            member.device: self.task.sample_bytes * PICO // max(1, member.downlink_bytes_s) for member in able
+        }
+        """Picoseconds that each takes to receive one sample, once."""
+
+    def _cost(self, member: Profile) -> int:
+        return max(1, self.epochs * self.task.flops_per_sample * (PICO // 1_000) // max(1, member.speed_kflops))
+
+
+@attrs.frozen(kw_only=True)
+class Load:
+    """One trainer's part in a draft."""
+
+    profile: Profile
+    kept: tuple[int, ...]
+    """Its own samples that it trains, by label."""
+    borrowed: tuple[int, ...]
+    epoch_samples: int
+    """Trained in an epoch: all, or less where it trains its own samples at its own pace."""
+
+    @functools.cached_property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(map(int.__add__, self.kept, self.borrowed))
+
+
+@attrs.frozen(kw_only=True)
+class Draft:
+    """What comes of a choice, before lenders are matched with borrowers. All label tuples have the same length."""
+
+    loads: tuple[Load, ...]
+    lent: Mapping[DeviceId, tuple[int, ...]]
+    """Per lender what it can give away; more than is borrowed where memory is short."""
+    idle: Mapping[DeviceId, str]
+    """Whose own samples nobody trains, and why."""
+
+
+def offload(ground: Ground, choice: Choice) -> Draft | None:
+    """The split that `choice` describes, or `None` if nobody would train anything.
+
+    Borrowed and shared samples are spread so that all borrowers finish together, the time to fetch them included.
+    """
+    barred = {member.device for member in ground.by_link[: choice.poor_links_out]}
+    trainers = [member for member in ground.by_speed if member.device not in barred]
+    borrowers = trainers[: choice.borrowers]
+    homebound = {member.device for member in ground.sharing[: choice.homebound]} - barred
+    pinned = {
+        member.device: member
+        for member in ground.cluster.members
+        if member.samples and (member.share is not Share.RAW or member.device in homebound)
+    }
+    loners = [member for member in trainers[choice.borrowers :] if member.device in pinned]
+    loners = loners[: max(0, len(loners) - choice.stragglers_out)]
+    lenders = [member for member in ground.cluster.members if member.samples and member.device not in pinned]
+
+    pool = list(ground.totals)
+    for device in pinned:
+        pool = list(map(int.__sub__, pool, ground.own[device]))
+    deadline, targets = _targets(ground, borrowers, pinned.keys(), sum(pool))
+    deadline = _paced(ground, choice.pace, deadline, [*borrowers, *loners], pinned)
+    wants = deal(borrowers, pinned.keys(), targets, pool, ground.room, balanced=choice.balanced)
+
+    loads, idle = [], {}
+    lent = {member.device: ground.own[member.device] for member in lenders}
+    for member, want in zip(borrowers, wants, strict=True):
+        own = ground.own[member.device]
+        kept = (
+            own
+            if member.device in pinned
+            else tuple([have if have < count else count for have, count in zip(own, want, strict=True)])
+        )
+        borrowed = want if member.device in pinned else tuple(map(int.__sub__, want, kept))
+        if member.device in lent:
+            lent[member.device] = tuple(map(int.__sub__, own, kept))
+        loads.append(_load(ground, member, kept, borrowed, deadline if member.device in pinned else None))
+    for member in loners:
+        own = ground.own[member.device]
+        loads.append(_load(ground, member, own, (0,) * ground.labels, deadline))
+    for load in loads:
+        batch = min(ground.task.batch_size, sum(load.counts))
+        if load.profile.device in pinned and load.epoch_samples < batch:
+            idle[load.profile.device] = TOO_SLOW
+    loads = [load for load in loads if load.epoch_samples and load.profile.device not in idle]
+    training = {load.profile.device for load in loads}
+    for device in sorted(pinned.keys() - training - idle.keys()):
+        idle[device] = NOT_WORTH if device in ground.cost else NO_MEMORY
+    if not loads:
+        return None
+    return Draft(loads=tuple(sorted(loads, key=lambda load: load.profile.device)), lent=lent, idle=idle)
+
+
+def _load(
+    ground: Ground, member: Profile, kept: tuple[int, ...], borrowed: tuple[int, ...], deadline: int | None
+) -> Load:
+    samples = sum(kept) + sum(borrowed)
+    if deadline is not None and not any(borrowed):
+        samples = min(samples, deadline // ground.cost[member.device])
+    return Load(profile=member, kept=kept, borrowed=borrowed, epoch_samples=samples)
+
+
+# --- how many each --------------------------------------------------------------------------------------------------
+
+
+def _targets(
+    ground: Ground, borrowers: Sequence[Profile], pinned: Iterable[DeviceId], samples: int
+) -> tuple[int, list[int]]:
+    """When all borrowers finish all epochs, in picoseconds, and how many of the `samples` each of them is to train by
+    then: in proportion to its speed, less what the time to fetch borrowed samples costs, within its memory."""
+    pinned = set(pinned)
+    curves = []
+    capacity = 0
+    for member in borrowers:
+        cost, room, is_pinned = ground.cost[member.device], ground.room[member.device], member.device in pinned
+        kept = 0 if is_pinned else member.samples
+        curves.append((cost, cost + ground.fetch[member.device], member.samples * cost, kept, room, is_pinned))
+        capacity += room + kept
+
+    def by(deadline: int) -> list[int]:
+        counts = []
+        for cost, fetched_cost, own_work, kept, room, is_pinned in curves:
+            if deadline > own_work:
+                more = (deadline - own_work) // fetched_cost
+                counts.append(kept + (room if more > room else more))
+            else:
+                counts.append(0 if is_pinned else deadline // cost)
+        return counts
+
+    samples = min(samples, capacity)
+    if not samples:
+        return 0, [0] * len(borrowers)
+    low, high = 0, samples * min(curve[0] for curve in curves) // len(curves) + 1
+    while sum(by(high)) < samples:
+        low, high = high, 2 * high
+    while high - low > (low >> 10) + 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sum(by(middle)) >= samples else (middle, high)
+    counts, ceilings = by(low), by(high)
+    missing = samples - sum(counts)
+    for index, ceiling in enumerate(ceilings):
+        extra = min(ceiling - counts[index], missing)
+        counts[index] += extra
+        missing -= extra
+    return high, counts
+
+
+def _paced(
+    ground: Ground, pace: Pace, deadline: int, trainers: Sequence[Profile], pinned: Mapping[DeviceId, Profile]
+) -> int:
+    """By when devices that train only their own samples must be done with an epoch's worth of them."""
+    alone = [member for member in trainers if member.device in pinned]
+    if not alone:
+        return deadline
+    full = max(member.samples * ground.cost[member.device] for member in alone)
+    rate = sum(PICO * PICO // ground.cost[member.device] for member in trainers)
+    samples = sum(member.samples for member in ground.cluster.members)
+    balance = samples * PICO * PICO // max(1, rate)
+    match pace:
+        case Pace.FULL:
+            return max(deadline, full)
+        case Pace.BALANCE:
+            return max(deadline, balance)
+        case Pace.FREE:
+            return deadline or balance
+
+
+# --- from whom to whom ------------------------------------------------------------------------------------------------
+
+
+def place(ground: Ground, draft: Draft) -> tuple[tuple[Assignment, ...], tuple[Idle, ...]]:
+    """The draft's assignments and idle samples, as a plan states them."""
+    lengths = {member.device: len(member.label_counts) for member in ground.cluster.members}
+    lacks = {load.profile.device: load.borrowed for load in draft.loads}
+    moves, left = match(draft.lent, lacks)
+    moves.update({(load.profile.device, load.profile.device): load.kept for load in draft.loads if any(load.kept)})
+    assignments = tuple(
+        Assignment(lender=lender, trainer=trainer, counts=counts[: lengths[lender]])
+        for (lender, trainer), counts in sorted(moves.items())
+    )
+    idle = {device: (counts[: lengths[device]], NO_ROOM) for device, counts in left.items()}
+    for member in ground.cluster.members:
+        if member.device in draft.idle:
+            idle[member.device] = (member.label_counts, draft.idle[member.device])
+    return assignments, tuple(
+        Idle(device=device, counts=counts, reason=reason) for device, (counts, reason) in sorted(idle.items())
+    )

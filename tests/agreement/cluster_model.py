@@ -1,0 +1,620 @@
+"""A cluster of the production agreement and round bookkeeping on a network that loses, repeats, reorders and delays.
+
+`Model` runs devices against each other on a virtual clock; everything random comes from one seed. The checks that must
+hold at every moment (S1 to S4, equal replicas, no delta lost or counted twice) are in `Checks`, apart from the model.
+
+Deltas are counted, not trained: in each round a device adds 1 at its own place in every slice, so a state says how many
+of its deltas were merged into it. That makes conservation exact: merged + residual = made.
+"""
+
+import hashlib
+import heapq
+import random
+from collections.abc import Callable
+from typing import assert_never
+
+import attrs
+import torch
+
+from crowd.actors.trainer import rounds as rounds_module
+from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, Report, Rounds
+from crowd.agreement import agreement, events
+from crowd.agreement.ack import Progress
+from crowd.agreement.state import Active, Decision, State
+from crowd.agreement.view import View
+from crowd.learning.encoding import decode
+from crowd.learning.feedback import Feedback
+from crowd.planning.check import violations
+from crowd.planning.plan import Assignment, DeltaForm, Plan, SliceOwner, Trainer, plan_digest
+from crowd.planning.policy import Cluster, Policy, decide
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
+from crowd.units import SECOND_US, DeviceId, Life
+from policies.baselines.fedavg import FedAvg
+from policies.baselines.ship_once import ShipOnce
+from policies.crowd_learning.policy import CrowdLearning
+from tests.support.profiles import make_profile, task_facts
+
+ROUND_US = SECOND_US
+FORM = DeltaForm.FLOAT32
+
+
+class Everybody(Policy):
+    """Everybody trains its own samples; the first two devices own a slice each."""
+
+    def plan(self, cluster: Cluster) -> Plan:
+        names = [profile.device for profile in cluster.members]
+        elements = cluster.members[0].task.state_elements
+        half = elements // 2
+        spans = [(0, half), (half, elements)] if len(names) > 1 else [(0, elements)]
+        return Plan(
+            members=(),
+            trainers=tuple(Trainer(device=name, round_samples=1) for name in names),
+            assignments=tuple(
+                Assignment(lender=profile.device, trainer=profile.device, counts=profile.label_counts)
+                for profile in cluster.members
+            ),
+            slices=tuple(
+                SliceOwner(owner=name, start=start, stop=stop)
+                for name, (start, stop) in zip(names, spans, strict=False)
+            ),
+            round_us=ROUND_US,
+            samples_total=sum(profile.samples for profile in cluster.members),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """Something that goes wrong at a time, for a while (a crash that returns, a partition that heals)."""
+
+    at_us: int
+    kind: str  # crash | cut | slow | broker | update | stale_will | deaf
+    device: int
+    lasts_us: int
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    devices: int = 3
+    seed: int = 0
+    loss_permille: int = 0
+    duplicate_permille: int = 0
+    delay_max_us: int = 20_000
+    members_min: int = 1
+    faults: tuple[Fault, ...] = ()
+    faults_until_us: int = 60 * SECOND_US
+    rounds_max: int = 10_000
+    policy: str = "everybody"
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "everybody": Everybody,
+    "crowd_learning": CrowdLearning,
+    "fedavg": FedAvg,
+    "ship_once": ShipOnce,
+}
+
+
+class Violation(AssertionError):
+    """A promise of the protocol was broken."""
+
+
+class Checks:
+    """What must hold at every moment; knows only what devices did, not how."""
+
+    def __init__(self) -> None:
+        self.activations: dict[int, dict[tuple[DeviceId, Life], Active]] = {}
+        self.acks: dict[tuple[DeviceId, Life, int], bytes] = {}
+        self.states: dict[tuple[int, bytes, int], bytes] = {}
+        self.generation: dict[tuple[DeviceId, Life], int] = {}
+        self.rounds_completed = 0
+
+    def acked(self, ack: agreement.Ack) -> None:
+        content = repr(ack).encode()
+        if self.acks.setdefault((ack.device, ack.life, ack.generation), content) != content:
+            raise Violation(f"{ack.device} gave two acks in generation {ack.generation}")
+
+    def activated(self, device: DeviceId, life: Life, active: Active) -> None:
+        if active.generation <= self.generation.get((device, life), 0):
+            raise Violation(f"S3: {device} went back to generation {active.generation}")
+        self.generation[device, life] = active.generation
+        peers = self.activations.setdefault(active.generation, {})
+        for (other, _), theirs in peers.items():
+            shared = {(m.device, m.life) for m in active.plan.members} & {
+                (m.device, m.life) for m in theirs.plan.members
+            }
+            if shared and theirs.plan_digest != active.plan_digest:
+                raise Violation(f"S1: {device} and {other} run different plans in generation {active.generation}")
+            if shared and theirs.start != active.start:
+                raise Violation(f"S1: {device} and {other} start generation {active.generation} from different states")
+        peers[device, life] = active
+
+    def completed(self, device: DeviceId, active: Active, progress: Progress) -> None:
+        key = (active.generation, active.plan_digest, progress.round)
+        if self.states.setdefault(key, progress.digest) != progress.digest:
+            raise Violation(f"{device} has another state than its peers after round {progress.round}")
+        self.rounds_completed += 1
+
+    def conserved(self, device: "Device") -> None:
+        merged = device.vector[device.index :: device.model.scenario.devices] - device.base
+        left = device.feedback.residual[device.index :: device.model.scenario.devices]
+        if not torch.equal(merged + left, torch.full_like(merged, float(device.made))):
+            raise Violation(
+                f"{device.name}: {device.made} deltas made, but {merged.tolist()} merged and {left.tolist()} left"
+            )
+
+
+class Device:
+    """One device of the model: the production state machines, and the thinnest of drivers."""
+
+    def __init__(self, model: "Model", index: int) -> None:
+        self.model = model
+        self.index = index
+        self.name = DeviceId(f"d{index}")
+        self.alive = False
+        self.cut = False
+        self.deaf = False
+        self.slow_factor = 1
+        self.disk_free = True
+        self.boots = 0
+        self.epoch = 0
+        self.wakes_us: int | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        self.boots += 1
+        self.epoch += 1
+        self.wakes_us = None
+        elements = self.model.elements
+        self.alive, self.deaf = True, False
+        boot = self.draw_boot()
+        profile = make_profile(
+            self.name,
+            life=Life(incarnation=1, boot=boot),
+            members_min=self.model.scenario.members_min,
+            task=task_facts(state_elements=elements, evaluation_samples=0),
+        )
+        # every process initialises its network differently, as the random numbers of real ones would
+        self.vector = torch.full((elements,), float(self.model.random.randrange(1000)))
+        self.base = self.vector[self.index :: self.model.scenario.devices].clone()
+        self.made = 0
+        self.feedback = Feedback(elements)
+        self.rounds = Rounds(self.name)
+        self.snapshots: dict[bytes, tuple[Progress, torch.Tensor]] = {}
+        self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
+        self.local: torch.Tensor | None = None
+        self.wanted: Progress | None = None
+        self.early: list[tuple[int, Callable[[], None]]] = []
+        progress = Progress(run=1, digest=self.digest(self.vector, 0))
+        self.snapshots[progress.digest] = (progress, self.vector)
+        self.rounds.reset(progress)
+        self.state = State(own=profile, progress=progress)
+        if not self.cut:
+            self.step(events.Connected())
+            self.model.deliver_retained(self)
+        self.wake()
+
+    def draw_boot(self) -> bytes:
+        return self.model.random.randbytes(16)
+
+    def crash(self) -> None:
+        self.alive = False
+        self.epoch += 1
+
+    @staticmethod
+    def digest(vector: torch.Tensor, number: int) -> bytes:
+        return hashlib.blake2b(vector.numpy().tobytes() + number.to_bytes(4, "big"), digest_size=8).digest()
+
+    def later(self, delay_us: int, action: Callable[[], None]) -> None:
+        """Do it if the process is still the same then."""
+        epoch = self.epoch
+        self.model.at(self.model.now_us + delay_us, lambda: action() if self.epoch == epoch else None)
+
+    def wake(self) -> None:
+        due = [agreement.next_deadline_us(self.state), self.rounds.next_deadline_us()]
+        times = [time for time in due if time is not None]
+        if not times:
+            return
+        at_us = max(min(times), self.model.now_us + 1_000)
+        if self.wakes_us is None or at_us < self.wakes_us:
+            self.wakes_us = at_us
+            self.later(at_us - self.model.now_us, lambda: self.tick() if self.wakes_us == at_us else None)
+
+    def tick(self) -> None:
+        self.wakes_us = None
+        self.step(events.Tick())
+        self.run_rounds(self.rounds.tick(self.model.now_us))
+        self.wake()
+
+    # --- agreement ----------------------------------------------------------------------------------------------------
+
+    def step(self, event: events.Event) -> None:
+        self.state, effects = agreement.step(self.state, event, self.model.decide, now_us=self.model.now_us)
+        for effect in effects:
+            self.carry_out(effect)
+
+    def hear(self, event: events.Event) -> None:
+        if self.alive and not self.cut:
+            self.step(event)
+            self.wake()
+
+    def carry_out(self, effect: events.Effect) -> None:
+        model = self.model
+        match effect:
+            case events.PublishProfile(profile=profile):
+                model.retain(self, "profile", events.Learned(profiles=(profile,), source=self.name))
+            case events.PublishAck(ack=ack):
+                if self.deaf:
+                    return
+                model.checks.acked(ack)
+                model.retain(self, "ack", events.AckHeard(ack=ack))
+            case events.SendAck(device=device, ack=ack):
+                if self.deaf:
+                    return
+                model.checks.acked(ack)
+                model.send(self, model.named(device), events.AckHeard(ack=ack))
+            case events.PublishBurials(buried=buried):
+                model.broadcast(self, events.Learned(buried=buried, source=self.name))
+            case events.SendBeat(view_digest=view_digest, generation=generation):
+                beat = events.BeatHeard(
+                    device=self.name, life=self.state.own.life, view_digest=view_digest, generation=generation
+                )
+                model.broadcast(self, beat)
+                model.send(self, self, beat)
+            case events.AskView(device=device):
+                view = self.state.view
+                request = events.ViewRequested(
+                    device=self.name,
+                    versions={name: profile.version for name, profile in view.profiles.items()},
+                    buried=dict(view.buried),
+                )
+                model.send(self, model.named(device), request)
+            case events.SendView(device=device, profiles=names, buried=buried):
+                profiles = tuple(self.state.view.profiles[name] for name in names if name in self.state.view.profiles)
+                model.send(
+                    self, model.named(device), events.Learned(profiles=profiles, buried=buried, source=self.name)
+                )
+            case events.SendProbe(device=device):
+                model.probe(self, model.named(device))
+            case events.Freeze():
+                self.rounds.freeze()
+                self.feedback.abandon()
+                self.local = None
+            case events.Activate(active=active):
+                model.checks.activated(self.name, self.state.own.life, active)
+                self.feedback.abandon()
+                self.local = self.wanted = None
+                self.run_rounds(self.rounds.activate(active, model.now_us))
+                early, self.early = self.early, []
+                for generation, replay in early:
+                    if generation >= active.generation:
+                        replay()
+            case events.RoundAccepted(progress=progress):
+                self.commit(progress)
+            case events.Excluded():
+                raise Violation(f"{self.name} is left out, but it is like the others")
+            case events.Buried():
+                model.burials += 1
+            case _:
+                assert_never(effect)
+
+    # --- rounds -------------------------------------------------------------------------------------------------------
+
+    def run_rounds(self, effects: tuple[rounds_module.Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Begin(round=number):
+                    active = self.rounds.active
+                    if active is None or active.plan.trainer(self.name) is None:
+                        continue
+                    generation = self.generation
+                    duration = self.model.random.randint(ROUND_US // 2, ROUND_US) * self.slow_factor
+                    self.later(duration, lambda g=generation, n=number: self.trained(g, n))  # type: ignore[misc]
+                case Fetch(progress=progress, holders=holders):
+                    self.fetch(progress, holders)
+                case Merge(key=key, merge=merge):
+                    merged = merge.merged()
+                    header = MergedSlice(key=key, form=FORM, senders=merged.senders)
+                    # sums instead of means keep the counts exact
+                    data = (merged.mean * float(len(merged.senders))).round().numpy().tobytes()
+                    self.published[key] = (header, data)
+                    for old in [old for old in self.published if old.round <= key.round - KEPT_ROUNDS]:
+                        del self.published[old]
+                    for other in self.model.devices:
+                        if other is not self:
+                            self.model.send_bulk(
+                                self, other, lambda o, h=header, d=data: o.merged(self.name, h, d), once=True
+                            )
+                    self.merged(self.name, header, data)
+                case Complete(parts=parts):
+                    self.complete(parts)
+                case AskForSlice(owner=owner, key=key):
+                    self.model.send_bulk(self, self.model.named(owner), lambda o, k=key: o.serve(self, k), once=True)
+                case Report(device=device):
+                    self.step(events.OwnerSilent(device=device))
+                case _:
+                    assert_never(effect)
+        self.wake()
+
+    @property
+    def generation(self) -> int:
+        return self.rounds.active.generation if self.rounds.active is not None else 0
+
+    def trained(self, generation: int, number: int) -> None:
+        active = self.rounds.active
+        if active is None or self.generation != generation or self.rounds.in_hand != number or self.rounds.frozen:
+            return
+        delta = torch.zeros(self.model.elements)
+        delta[self.index :: self.model.scenario.devices] = 1.0
+        self.local = delta
+        for index, span in enumerate(active.plan.slices):
+            key = SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index)
+            data = self.feedback.contribute(delta, span.start, span.stop, FORM)
+            header = Contribution(key=key, form=FORM, samples=1)
+            owner = self.model.named(span.owner)
+            if owner is self:
+                self.contributed(self.name, header, data)
+            else:
+                self.model.send_bulk(self, owner, lambda o, h=header, d=data: o.contributed(self.name, h, d))
+
+    def contributed(self, sender: DeviceId, header: Contribution, data: bytes) -> None:
+        if self.rounds.is_ahead(header.key.generation):
+            self.early.append((header.key.generation, lambda: self.contributed(sender, header, data)))
+            return
+        delta = decode(data, FORM, len(data) // 4)
+        self.run_rounds(self.rounds.contribute(sender, header, delta, self.model.now_us))
+
+    def merged(self, sender: DeviceId, header: MergedSlice, data: bytes) -> None:
+        if self.rounds.is_ahead(header.key.generation):
+            self.early.append((header.key.generation, lambda: self.merged(sender, header, data)))
+            return
+        self.run_rounds(self.rounds.merged(sender, header, data, self.model.now_us))
+
+    def serve(self, asker: "Device", key: SliceKey) -> None:
+        if key not in self.published:
+            self.model.send_bulk(self, asker, lambda a: a.rounds.not_yet(self.name, key, self.model.now_us), once=True)
+        else:
+            header, data = self.published[key]
+            self.model.send_bulk(self, asker, lambda o: o.merged(self.name, header, data), once=True)
+
+    def complete(self, parts: tuple[rounds_module.Part, ...]) -> None:
+        vector = self.vector + torch.cat([decode(part.data, FORM, len(part.data) // 4) for part in parts])
+        number = self.rounds.in_hand
+        samples = self.rounds.progress.samples + sum(parts[0].header.senders.values())
+        progress = Progress(
+            run=1,
+            samples=samples,
+            round=number,
+            digest=self.digest(vector, number),
+            finished=number >= self.model.scenario.rounds_max,
+        )
+        self.pending = (progress, vector, parts)
+        self.step(events.RoundReady(generation=self.generation, progress=progress))
+
+    def commit(self, progress: Progress) -> None:
+        active = self.rounds.active
+        assert active is not None
+        expected, vector, parts = self.pending
+        assert expected == progress
+        spans = active.plan.slices
+        taken = {
+            (span.start, span.stop): self.name in part.header.senders for span, part in zip(spans, parts, strict=True)
+        }
+        self.feedback.commit(self.local, taken)
+        self.made += 1 if self.local is not None else 0
+        self.vector, self.local, self.wanted = vector, None, None
+        self.snapshots = {digest: held for digest, held in self.snapshots.items() if digest == active.start.digest} | {
+            progress.digest: (progress, vector)
+        }
+        self.model.checks.completed(self.name, active, progress)
+        self.model.checks.conserved(self)
+        self.run_rounds(self.rounds.accepted(progress, self.model.now_us))
+
+    # --- fetching -----------------------------------------------------------------------------------------------------
+
+    def fetch(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
+        generation = self.generation
+        self.wanted = progress
+        holder = self.model.named(holders[attempt % len(holders)])
+        self.model.send_bulk(self, holder, lambda h: h.give_state(self, generation, progress), once=True)
+
+        def again() -> None:
+            if self.generation == generation and self.wanted == progress:
+                self.fetch(progress, holders, attempt + 1)
+
+        self.later(2 * SECOND_US, again)
+
+    def give_state(self, asker: "Device", generation: int, progress: Progress) -> None:
+        kept, vector = self.snapshots.get(progress.digest, (self.rounds.progress, self.vector))
+        self.model.send_bulk(self, asker, lambda a: a.take_state(generation, kept, vector), once=True)
+
+    def take_state(self, generation: int, progress: Progress, vector: torch.Tensor) -> None:
+        wanted = self.wanted
+        if wanted is None or self.generation != generation or not (progress == wanted or progress > wanted):
+            return
+        if progress <= self.rounds.progress and progress != wanted:
+            return
+        self.wanted = None
+        self.vector = vector
+        self.feedback.drop()
+        self.local = None
+        self.base = vector[self.index :: self.model.scenario.devices].clone()
+        self.made = 0
+        self.snapshots[progress.digest] = (progress, vector)
+        self.step(events.StateReached(progress=progress))
+        self.run_rounds(self.rounds.fetched(progress, self.model.now_us))
+
+
+class Model:
+    """The network, the clock and the faults."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.random = random.Random(scenario.seed)
+        self.checks = Checks()
+        self.policies = {"test": POLICIES[scenario.policy]()}
+        self.memo: dict[bytes, Decision] = {}
+        self.now_us = 0
+        self.queue: list[tuple[int, int, Callable[[], None]]] = []
+        self.count = 0
+        self.burials = 0
+        self.healed = False
+        self.elements = 2 * scenario.devices
+        self.retained: dict[tuple[DeviceId, str], events.Event] = {}
+        self.devices = [Device(self, index) for index in range(scenario.devices)]
+
+    def decide(self, view: View) -> Decision:
+        if view.digest not in self.memo:
+            plan = decide(view.living, self.policies)
+            for broken in violations(plan, view.living):
+                raise Violation(f"S2 or S4: {broken}")
+            self.memo[view.digest] = Decision(plan=plan, plan_digest=plan_digest(plan))
+        return self.memo[view.digest]
+
+    def named(self, name: DeviceId) -> Device:
+        return self.devices[int(name[1:])]
+
+    def at(self, time_us: int, action: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.queue, (time_us, self.count, action))
+
+    # --- the network --------------------------------------------------------------------------------------------------
+
+    def _copies(self) -> int:
+        if self.healed:
+            return 1
+        if self.random.randrange(1000) < self.scenario.loss_permille:
+            return 0
+        return 2 if self.random.randrange(1000) < self.scenario.duplicate_permille else 1
+
+    def send(self, source: Device, target: Device, event: events.Event) -> None:
+        if source.cut or not source.alive:
+            return
+        for _ in range(self._copies()):
+            delay_us = self.random.randint(1_000, self.scenario.delay_max_us)
+            self.at(self.now_us + delay_us, lambda: target.hear(event))
+
+    def broadcast(self, source: Device, event: events.Event) -> None:
+        for target in self.devices:
+            if target is not source:
+                self.send(source, target, event)
+
+    def retain(self, source: Device, kind: str, event: events.Event) -> None:
+        if not source.cut:
+            self.retained[source.name, kind] = event
+        self.broadcast(source, event)
+
+    def deliver_retained(self, target: Device) -> None:
+        for event in list(self.retained.values()):
+            epoch = target.epoch
+            delay_us = self.random.randint(1_000, self.scenario.delay_max_us)
+            self.at(self.now_us + delay_us, lambda e=event, x=epoch: target.hear(e) if target.epoch == x else None)  # type: ignore[misc]
+
+    def probe(self, source: Device, target: Device) -> None:
+        def answer() -> None:
+            if target.alive and not target.cut:
+                self.send(target, source, events.ProbeAnswered(device=target.name, life=target.state.own.life))
+
+        if not source.cut and self._copies():
+            self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), answer)
+
+    def send_bulk(
+        self, source: Device, target: Device, action: Callable[[Device], None], *, once: bool = False
+    ) -> None:
+        """A transfer: repeated until it arrives, while both processes live; with `once` it may be lost."""
+        epochs = (source.epoch, target.epoch)
+
+        def attempt() -> None:
+            if (source.epoch, target.epoch) != epochs or not (source.alive and target.alive):
+                return
+            if source.cut or target.cut or not self._copies():
+                if not once:
+                    self.at(self.now_us + SECOND_US, attempt)
+                return
+            action(target)
+            target.wake()
+
+        self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), attempt)
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, fault: Fault) -> None:
+        device = self.devices[fault.device % len(self.devices)]
+        match fault.kind:
+            case "crash":
+                if device.alive:
+                    device.crash()
+                    self._will(device)
+                    self.at(self.now_us + fault.lasts_us, lambda: None if device.alive else device.boot())
+            case "cut":
+                if device.alive and not device.cut:
+                    device.cut = True
+                    device.step(events.Disconnected())
+                    self._will(device)
+                    self.at(self.now_us + fault.lasts_us, lambda: self._reconnect(device))
+            case "slow":
+                device.slow_factor = 8
+                self.at(self.now_us + fault.lasts_us, lambda: setattr(device, "slow_factor", 1))
+            case "deaf":
+                device.deaf = True
+                self.at(self.now_us + fault.lasts_us, lambda: setattr(device, "deaf", False))
+            case "broker":
+                self.retained.clear()
+                for other in self.devices:
+                    if other.alive and not other.cut:
+                        other.cut = True
+                        other.step(events.Disconnected())
+                        self.at(self.now_us + fault.lasts_us, lambda o=other: self._reconnect(o))  # type: ignore[misc]
+            case "update":
+                if device.alive:
+                    speed = self.random.randint(1, 100) * 10_000
+                    memory = self.random.choice([1, 2, 4]) << 28
+                    device.hear(
+                        events.OwnProfile(
+                            profile=attrs.evolve(device.state.own, speed_kflops=speed, memory_bytes=memory)
+                        )
+                    )
+            case "stale_will":
+                self._will(device)
+            case kind:
+                raise ValueError(kind)
+
+    def _will(self, device: Device) -> None:
+        """The broker tells everybody, sooner or later."""
+        event = events.StatusHeard(device=device.name, online=False)
+        for target in self.devices:
+            if target is not device:
+                delay_us = self.random.randint(0, 3 * SECOND_US)
+                self.at(self.now_us + delay_us, lambda t=target: t.hear(event))  # type: ignore[misc]
+
+    def _reconnect(self, device: Device) -> None:
+        if device.cut:
+            device.cut = False
+            if device.alive:
+                device.step(events.Connected())
+                self.deliver_retained(device)
+                device.wake()
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def run(self, until_us: int) -> None:
+        while self.queue and self.queue[0][0] <= until_us:
+            self.now_us, _, action = heapq.heappop(self.queue)
+            action()
+        self.now_us = until_us
+
+    def start(self) -> None:
+        for device in self.devices:
+            self.at(self.random.randint(0, SECOND_US), lambda d=device: None if d.alive else d.boot())  # type: ignore[misc]
+        for fault in self.scenario.faults:
+            self.at(fault.at_us, lambda f=fault: self._begin(f))  # type: ignore[misc]
+
+    def heal(self) -> None:
+        """From now on nothing goes wrong any more."""
+        self.healed = True
+        for device in self.devices:
+            device.deaf, device.slow_factor = False, 1
+            if not device.alive:
+                device.cut = False
+                device.boot()
+            self._reconnect(device)

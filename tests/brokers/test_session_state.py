@@ -1,0 +1,25 @@
+import anyio
+
+from brokers.session_state import Lifeline
+from crowd.errors import BrokerLost
+from tests.support.virtual import virtual_time
+
+
+@virtual_time
+async def test_calls_that_wait_when_the_connection_goes_fail_in_the_order_in_which_they_came() -> None:
+    lifeline = Lifeline()
+    failed: list[int] = []
+
+    async def call(number: int) -> None:
+        try:
+            with lifeline.holding():
+                await anyio.sleep_forever()
+        except BrokerLost:
+            failed.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            tasks.start_soon(call, number)
+        await anyio.wait_all_tasks_blocked()
+        lifeline.lose("cut")
+    assert failed == list(range(50))

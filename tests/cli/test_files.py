@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from crowd.cli.files import check_place, write_runs
+from crowd.cli.terminal import verdict
+from crowd.errors import BadConfig
+from crowd.formatting import duration, size
+from crowd.logs import logs_to_stderr
+from tests.bench.runs import run
+
+
+@pytest.mark.parametrize(
+    ("time_us", "text"),
+    [(0, "0 ms"), (850_000, "850 ms"), (3_240_000, "3.2 s"), (99_000_000, "99.0 s"), (125_000_000, "2 min 5 s")],
+)
+def test_a_duration_is_short(time_us: int, text: str) -> None:
+    assert duration(time_us) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_400, "1.4 kB"), (20_000_000, "20.0 MB"), (3_000_000_000, "3.0 GB")],
+)
+def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
+    assert size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "reached the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
+        ({"rounds": 1}, "reached the target of 95.0%: 96.0% accuracy, 1 round, 3.0 s, 3.0 MB"),
+        ({"reached": False}, "did not reach the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
+        (
+            {"reached": False, "stopped_after_s": 3.0},
+            "was stopped before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
+        ),
+        (
+            {"reached": False, "diverged": True},
+            "diverged before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
+        ),
+        ({"final_accuracy": None}, "reached the target of 95.0%: nothing was evaluated, 2 rounds, 3.0 s, 3.0 MB"),
+    ],
+)
+def test_how_a_run_went_is_a_line(values: dict[str, Any], words: str) -> None:
+    assert verdict(run("ours", 3.0) | values) == words
+
+
+def test_runs_are_written_as_json(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.json", [{"policy": "fedavg", "reached": True}])
+    assert json.loads((tmp_path / "runs.json").read_text()) == {"runs": [{"policy": "fedavg", "reached": True}]}
+
+
+def test_runs_that_cannot_be_written_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="cannot be written"):
+        write_runs(tmp_path / "nowhere" / "runs.json", [])
+
+
+def test_where_nothing_can_be_written_is_known_before_and_nothing_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text("before")
+    for name in ("known", "new"):
+        check_place(tmp_path / name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"known": "before"}
+    check_place(Path("/dev/null"))
+    for path, words in (("/proc/x", "cannot be written"), (tmp_path, "a directory"), ("nowhere/x", "no directory")):
+        with pytest.raises(BadConfig, match=words):
+            check_place(Path(path))
+
+
+@pytest.mark.parametrize(("verbose", "expected"), [(False, ["lost"]), (True, ["joined", "lost"])])
+def test_logs_stay_out_of_the_result(verbose: bool, expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        logs_to_stderr(verbose=verbose)
+        log = structlog.get_logger()
+        log.info("joined")
+        log.warning("lost")
+    finally:
+        structlog.configure(**before)
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert [event for event in ("joined", "lost") if event in error] == expected

@@ -1,0 +1,129 @@
+import math
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crowd.errors import MalformedMessage, TrainingDiverged
+from crowd.learning.encoding import decode, encode, encoded_bytes, with_feedback
+from crowd.planning.plan import DeltaForm
+
+FORMS = list(DeltaForm)
+lengths = st.integers(0, 700)
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> torch.Tensor:
+    """Of any length, block by block of another magnitude."""
+    values = np.random.Generator(np.random.PCG64(draw(st.integers(0, 2**32)))).normal(size=draw(lengths))
+    magnitudes = draw(st.lists(st.sampled_from([0.0, 1e-44, 1e-30, 1e-4, 1.0, 1e4]), min_size=3, max_size=3))
+    return torch.from_numpy((values * np.repeat(magnitudes, 256)[: len(values)]).astype(np.float32))
+
+
+@given(vector=vectors(), form=st.sampled_from(FORMS))
+def test_an_encoded_delta_has_the_announced_size_and_length(vector: torch.Tensor, form: DeltaForm) -> None:
+    data = encode(vector, form)
+    assert len(data) == encoded_bytes(len(vector), form)
+    assert decode(data, form, len(vector)).shape == vector.shape
+
+
+@given(vector=vectors())
+def test_float32_loses_nothing(vector: torch.Tensor) -> None:
+    assert torch.equal(decode(encode(vector, DeltaForm.FLOAT32), DeltaForm.FLOAT32, len(vector)), vector)
+
+
+@given(vector=vectors())
+def test_float16_is_the_nearest_half_precision_number(vector: torch.Tensor) -> None:
+    expected = torch.from_numpy(vector.numpy().astype(np.float16).astype(np.float32))
+    assert torch.equal(decode(encode(vector, DeltaForm.FLOAT16), DeltaForm.FLOAT16, len(vector)), expected)
+
+
+@given(vector=vectors())
+def test_blockwise8_is_off_by_at_most_half_a_step_of_its_block(vector: torch.Tensor) -> None:
+    decoded = decode(encode(vector, DeltaForm.BLOCKWISE8), DeltaForm.BLOCKWISE8, len(vector))
+    for start in range(0, len(vector), 256):
+        block, error = vector[start : start + 256], (decoded - vector)[start : start + 256]
+        largest = float(block.abs().max())
+        # where the scale itself is subnormal, it has an absolute error, up to 127 times of which a code may add
+        assert float(error.abs().max()) <= largest / 127 * 0.5001 + 127 * 1.5e-45
+
+
+def test_float16_is_clamped_to_its_finite_range() -> None:
+    decoded = decode(encode(torch.tensor([1e6, -1e6]), DeltaForm.FLOAT16), DeltaForm.FLOAT16, 2)
+    assert decoded.tolist() == [65504.0, -65504.0]
+
+
+def test_blockwise8_writes_all_scales_and_then_all_codes_rounded_half_to_even() -> None:
+    vector = torch.zeros(258)
+    vector[:4] = torch.tensor([127.0, 0.5, 1.5, -2.5])
+    vector[256:] = torch.tensor([-254.0, 2.0])
+    data = encode(vector, DeltaForm.BLOCKWISE8)
+    assert struct.unpack("<2f", data[:8]) == (1.0, 2.0)
+    codes = np.frombuffer(data[8:], dtype=np.int8)
+    assert codes[:5].tolist() == [127, 0, 2, -2, 0]
+    assert codes[256:].tolist() == [-127, 1]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_delta_of_the_wrong_length_is_malformed(form: DeltaForm, change: int) -> None:
+    data = encode(torch.ones(301 if change > 0 else 299), form) or b"\0"
+    with pytest.raises(MalformedMessage, match="300 elements"):
+        decode(data, form, 300)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("form", "number"), [(DeltaForm.FLOAT32, "<f"), (DeltaForm.FLOAT16, "<e")])
+def test_a_value_that_is_not_finite_is_malformed(form: DeltaForm, number: str, value: float) -> None:
+    with pytest.raises(MalformedMessage, match="finite"):
+        decode(struct.pack(number, value) + struct.pack(number, 1.0), form, 2)
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -1.0, 3e38])
+def test_a_scale_that_is_not_finite_or_leads_beyond_is_malformed(scale: float) -> None:
+    with pytest.raises(MalformedMessage, match="scale"):
+        decode(struct.pack("<f", scale) + b"\x80\x7f", DeltaForm.BLOCKWISE8, 2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_delta_that_is_not_finite_is_never_encoded(form: DeltaForm, value: float) -> None:
+    with pytest.raises(TrainingDiverged):
+        encode(torch.tensor([1.0, value]), form)
+
+
+@given(data=st.binary(min_size=300 + 8, max_size=300 + 8))
+def test_blockwise8_from_outside_is_either_refused_or_finite(data: bytes) -> None:
+    try:
+        decoded = decode(data, DeltaForm.BLOCKWISE8, 300)
+    except MalformedMessage:
+        return
+    assert bool(torch.isfinite(decoded).all())
+
+
+@given(deltas=st.integers(0, 2**32), form=st.sampled_from(FORMS), rounds=st.integers(1, 8))
+def test_what_was_said_and_what_is_left_add_up_to_what_was_trained(deltas: int, form: DeltaForm, rounds: int) -> None:
+    generator = torch.Generator().manual_seed(deltas)
+    trained, said, residual = torch.zeros(300, dtype=torch.float64), torch.zeros(300, dtype=torch.float64), None
+    for _ in range(rounds):
+        delta = torch.randn(300, generator=generator)
+        before = delta.clone()
+        data, residual = with_feedback(delta, torch.zeros(300) if residual is None else residual, form)
+        assert torch.equal(delta, before)
+        trained += delta
+        said += decode(data, form, 300)
+    assert residual is not None
+    assert torch.allclose(said + residual, trained, atol=1e-5)
+
+
+def test_a_residual_is_carried_over_until_it_is_said() -> None:
+    delta = torch.zeros(256)
+    delta[0], delta[1] = 127.0, 0.4  # the second is less than half a step
+    residual, said = torch.zeros(256), 0.0
+    for _ in range(10):
+        data, residual = with_feedback(delta, residual, DeltaForm.BLOCKWISE8)
+        said += float(decode(data, DeltaForm.BLOCKWISE8, 256)[1])
+    assert said == 4.0

@@ -1,0 +1,59 @@
+"""How often trainers merge, and with which outer optimiser."""
+
+import attrs
+import pytest
+
+from crowd.planning.convergence import Mix
+from crowd.planning.estimate import ShipCost, SyncCost
+from crowd.planning.plan import OuterKind
+from policies.crowd_learning.sync import MERGES_PER_EPOCH_MAX, merges_per_epoch, outer
+from tests.support.profiles import make_profile, task_facts
+
+# 600 us a sample: an epoch of 1,000 samples takes 600 ms on each trainer.
+TASK = task_facts(evaluation_samples=0)
+NO_MOVES = ShipCost(ship_us=0, bytes_total=0)
+
+
+def merges(trainers: int, sync_us: int, *, samples: int = 1_000, epochs_max: int = 60, frequent: bool = True) -> int:
+    """Merges an epoch for equal trainers with `samples` each."""
+    every = trainers * samples
+    spread = Mix(
+        samples=every, assigned=every, effective=every, effective_trainers_permille=1_000 * trainers, skew_permille=0
+    )
+    sync = SyncCost(critical_us=sync_us, bystander_us=0, bytes_total=0)
+    task = attrs.evolve(TASK, epochs_max=epochs_max)
+    shifts = [(make_profile(f"d{index}", task=TASK), samples, 0) for index in range(trainers)]
+    return merges_per_epoch(task, shifts, spread, sync, NO_MOVES, frequent=frequent)[0]
+
+
+def test_merges_are_as_frequent_as_pays_where_they_cost_nothing():
+    assert merges(2, 0) == MERGES_PER_EPOCH_MAX
+
+
+def test_merges_are_rarer_the_longer_they_take():
+    counts = [merges(2, sync_us) for sync_us in (0, 5_000, 15_000, 60_000)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 1
+
+
+def test_even_in_a_short_run_a_merge_takes_no_more_than_a_tenth_of_a_round():
+    assert merges(2, 33_000, epochs_max=1) == 2  # 33 ms of 333
+    assert merges(2, 34_000, epochs_max=1) == 1  # 34 ms of 334
+
+
+def test_one_trainer_alone_merges_once_an_epoch():
+    assert merges(1, 0) == 1
+
+
+def test_merges_are_once_an_epoch_where_bytes_count():
+    assert merges(2, 0, frequent=False) == 1
+
+
+def test_a_round_is_no_shorter_than_a_batch():
+    assert merges(2, 0, samples=2 * TASK.batch_size) == 2
+    assert merges(2, 0, samples=TASK.batch_size - 1) == 1
+
+
+@pytest.mark.parametrize(("trainers", "kind"), [(1, OuterKind.PLAIN), (2, OuterKind.PLAIN), (3, OuterKind.NESTEROV)])
+def test_the_outer_optimiser_is_plain_for_a_few_trainers(trainers, kind):
+    assert outer(trainers).kind is kind
