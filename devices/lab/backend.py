@@ -44,7 +44,7 @@ MEASURE_S = 2.0
 MEASURE_ENVELOPES_S = 0.5
 ENVELOPE_S = 195e-6
 """What an envelope takes, sealed and opened, on a processor on which what a node does beside its training takes what
-the simulation states: see `docs/decisions.md`."""
+the simulation states: see `docs/decisions/070-lab-measures-envelopes.md`."""
 
 _log = structlog.get_logger(__name__)
 

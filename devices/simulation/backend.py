@@ -35,7 +35,8 @@ STANDSTILL_HOURS = 6.0
 """Virtual: a cluster that completes no round for so long never will."""
 
 MESSAGE_S = 400e-6
-"""What a message takes at either end of a processor that trains `Trial.core_kflops`: see `docs/decisions.md`."""
+"""What a message takes at either end of a processor that trains `Trial.core_kflops`: see
+`docs/decisions/056-messages-cost-processor-time.md`."""
 MESSAGE_BYTE_S = 25e-9
 """And each byte in it."""
 ERRAND_S = 1.2e-3

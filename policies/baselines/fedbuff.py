@@ -20,7 +20,7 @@ from policies.common import nobody_trains
 
 DEVICES_PER_CONTRIBUTION = 4
 SERVER = Outer(rate_ppm=500_000)
-"""η_g = 0.5: the paper's is a parameter to be tuned, and was (docs/decisions.md)."""
+"""η_g = 0.5: the paper's is a parameter to be tuned, and was (docs/decisions/065-fedbuff-server-rate.md)."""
 STALENESS_MAX = 10_000
 """No contribution is thrown away for its age."""
 

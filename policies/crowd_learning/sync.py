@@ -10,7 +10,8 @@ from crowd.units import ceil_div
 
 NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=750_000, momentum_ppm=500_000)
 NESTEROV_TRAINERS_MIN = 3
-"""From there on Nesterov saved up to a fifth of the epochs (docs/decisions.md); with two trainers it cost some."""
+"""From there on Nesterov saved up to a fifth of the epochs; with two trainers it cost some
+(docs/decisions/010-nesterov-from-three-trainers.md)."""
 MERGES_PER_EPOCH_MAX = 4
 """Shorter rounds than a quarter of an epoch have not been found to save epochs."""
 OVERHEAD_PERMILLE_MAX = 100

@@ -1,4 +1,6 @@
-"""Scenarios that showed a bug once (docs/decisions.md), with the faults that it takes."""
+"""Scenarios that showed a bug once, with the faults that it takes.
+
+What was decided about them: docs/decisions/016-simulated-nodes-with-drawn-faults.md."""
 
 import pytest
 
