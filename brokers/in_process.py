@@ -1,7 +1,7 @@
 """What the brokers inside this process have in common: no network, no threads.
 
-Layout: `Message` (what is carried), `MemoryHub` (carries, retains, publishes wills, can break) and `HubSession` (one
-device's connection to a hub; its kinds differ in how they deliver).
+Layout: `PublishedMessage` (what is carried), `InProcessBroker` (carries, retains, publishes wills, can break) and
+`InProcessSession` (one device's connection to it; its kinds differ in how they deliver).
 """
 
 import abc
@@ -12,7 +12,7 @@ import anyio.lowlevel
 import attrs
 
 from brokers.accounting import Crossing, crossing
-from brokers.session_state import Lifeline
+from brokers.session_state import SessionState
 from brokers.topics import Topics, matches
 from crowd.ports import BrokerSession, Delivery, Will
 from crowd.units import Address, Channel, DeviceId
@@ -21,21 +21,21 @@ QUEUE_MESSAGES_MAX = 256
 
 
 @attrs.frozen(kw_only=True)
-class Message:
+class PublishedMessage:
     cluster: str
     delivery: Delivery
     crossing: Crossing
     expires_at_s: float
 
 
-class MemoryHub:
+class InProcessBroker:
     """Carries messages between the sessions of one process; a queue holds `queue_messages_max` for each session."""
 
     def __init__(self, *, queue_messages_max: int = QUEUE_MESSAGES_MAX) -> None:
         self.queue_messages_max = queue_messages_max
-        self._sessions: list[HubSession] = []
-        self._listeners: dict[_Spot, dict[HubSession, None]] = {}
-        self._retained: dict[tuple[str, Channel], dict[Address, tuple[Message, HubSession]]] = {}
+        self._sessions: list[InProcessSession] = []
+        self._listeners: dict[_Spot, dict[InProcessSession, None]] = {}
+        self._retained: dict[tuple[str, Channel], dict[Address, tuple[PublishedMessage, InProcessSession]]] = {}
 
     def drop(self, device: DeviceId) -> None:
         """Cut the connection of `device`: its session raises `BrokerLost`, its will is published."""
@@ -49,22 +49,22 @@ class MemoryHub:
         for session in list(self._sessions):
             self._forget(session, "connection lost: the broker crashed")
 
-    def attach(self, session: "HubSession") -> None:
+    def attach(self, session: "InProcessSession") -> None:
         self._sessions.append(session)
 
-    def detach(self, session: "HubSession") -> None:
+    def detach(self, session: "InProcessSession") -> None:
         """A clean end: the will is not published."""
         if session in self._sessions:
             self._forget(session, "the session is closed")
 
-    def listen(self, session: "HubSession", pattern: Address) -> None:
+    def listen(self, session: "InProcessSession", pattern: Address) -> None:
         self._listeners.setdefault(_spot(session.cluster, pattern), {})[session] = None
 
-    def ignore(self, session: "HubSession", pattern: Address) -> None:
+    def ignore(self, session: "InProcessSession", pattern: Address) -> None:
         """No pattern of `session` is left that names the same source and destination."""
         self._listeners.get(_spot(session.cluster, pattern), {}).pop(session, None)
 
-    async def carry(self, message: Message, *, publisher: "HubSession", retain: bool) -> None:
+    async def carry(self, message: PublishedMessage, *, publisher: "InProcessSession", retain: bool) -> None:
         if retain:
             self._retain(message, publisher)
         for session in self._subscribers(message):
@@ -72,7 +72,7 @@ class MemoryHub:
                 continue
             await session.offer(message)
 
-    def retained(self, pattern: Address, *, reader: "HubSession") -> list[Message]:
+    def retained(self, pattern: Address, *, reader: "InProcessSession") -> list[PublishedMessage]:
         """What matches and was not published by `reader` itself."""
         kept = self._retained.get((reader.cluster, pattern.channel), {})
         return [
@@ -81,17 +81,17 @@ class MemoryHub:
             if matches(pattern, address) and publisher is not reader
         ]
 
-    def _sessions_of(self, device: DeviceId) -> list["HubSession"]:
+    def _sessions_of(self, device: DeviceId) -> list["InProcessSession"]:
         return [session for session in self._sessions if session.device == device]
 
-    def _subscribers(self, message: Message) -> list["HubSession"]:
+    def _subscribers(self, message: PublishedMessage) -> list["InProcessSession"]:
         address = message.delivery.address
-        near: dict[HubSession, None] = {}
-        for spot in _spots(message.cluster, address):
-            near |= self._listeners.get(spot, {})
+        near: dict[InProcessSession, None] = {}
+        for index_key in _spots(message.cluster, address):
+            near |= self._listeners.get(index_key, {})
         return [session for session in near if session.wants(address)]
 
-    def _retain(self, message: Message, publisher: "HubSession") -> None:
+    def _retain(self, message: PublishedMessage, publisher: "InProcessSession") -> None:
         address = message.delivery.address
         kept = self._retained.setdefault((message.cluster, address.channel), {})
         if message.delivery.payload:
@@ -99,14 +99,14 @@ class MemoryHub:
         else:
             kept.pop(address, None)
 
-    def _forget(self, session: "HubSession", reason: str) -> None:
+    def _forget(self, session: "InProcessSession", reason: str) -> None:
         self._sessions.remove(session)
         for pattern in session.patterns:
             self.ignore(session, pattern)
         session.lifeline.lose(reason)
         session.release()
 
-    def _publish_will(self, session: "HubSession") -> None:
+    def _publish_will(self, session: "InProcessSession") -> None:
         if session.will is None:
             return
         message = session.message(session.will.address, session.will.payload, expiry_s=None)
@@ -115,24 +115,24 @@ class MemoryHub:
             subscriber.deliver(message)
 
 
-class HubSession(BrokerSession):
+class InProcessSession(BrokerSession):
     """One connection of `device` to `hub`, with its subscriptions."""
 
-    def __init__(self, hub: MemoryHub, device: DeviceId, topics: Topics, will: Will | None) -> None:
+    def __init__(self, hub: InProcessBroker, device: DeviceId, topics: Topics, will: Will | None) -> None:
         self.device = device
         self.cluster = topics.cluster
         self.will = will
-        self.lifeline = Lifeline()
+        self.lifeline = SessionState()
         self._hub = hub
         self._topics = topics
         self._patterns: dict[Channel, list[Address]] = {}
 
     @abc.abstractmethod
-    async def offer(self, message: Message) -> None:
+    async def offer(self, message: PublishedMessage) -> None:
         """Put `message` where `receive` finds it, when there is room."""
 
     @abc.abstractmethod
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: PublishedMessage) -> None:
         """The same at once, for what the hub itself sends: retained messages and wills."""
 
     @abc.abstractmethod
@@ -157,8 +157,8 @@ class HubSession(BrokerSession):
                 subscribed = self._patterns.get(pattern.channel, [])
                 if pattern in subscribed:
                     subscribed.remove(pattern)
-                    spot = _spot(self.cluster, pattern)
-                    if all(_spot(self.cluster, other) != spot for other in subscribed):
+                    index_key = _spot(self.cluster, pattern)
+                    if all(_spot(self.cluster, other) != index_key for other in subscribed):
                         self._hub.ignore(self, pattern)
             await anyio.lowlevel.checkpoint()
 
@@ -170,7 +170,7 @@ class HubSession(BrokerSession):
     def wants(self, address: Address) -> bool:
         return any(matches(pattern, address) for pattern in self._patterns.get(address.channel, ()))
 
-    def message(self, address: Address, payload: bytes, *, expiry_s: int | None) -> Message:
+    def message(self, address: Address, payload: bytes, *, expiry_s: int | None) -> PublishedMessage:
         """What carries `payload`; `ValueError` if nothing can be published to `address`."""
         cost = crossing(
             topic_bytes=len(self._topics.topic(address)),
@@ -178,7 +178,7 @@ class HubSession(BrokerSession):
             qos=0 if address.channel is Channel.BEAT else 1,
             expiry=expiry_s is not None,
         )
-        return Message(
+        return PublishedMessage(
             cluster=self.cluster,
             delivery=Delivery(address=address, payload=payload),
             crossing=cost,

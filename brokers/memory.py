@@ -1,6 +1,6 @@
 """A broker inside this process, for tests: no network, no threads, any event loop of anyio.
 
-Layout: `MemoryBroker` (one device's way to a `MemoryHub`), `MemorySession`, its `_Inbox`, and `from_url`
+Layout: `MemoryBroker` (one device's way to a `InProcessBroker`), `MemorySession`, its `_Inbox`, and `from_url`
 (`memory://NAME`: within a process one hub for a name).
 
 Unlike a network's broker it holds publishers back and drops nothing but heartbeats: `publish` waits while the queue of
@@ -16,22 +16,22 @@ import anyio
 import anyio.lowlevel
 
 from brokers.accounting import Meter
-from brokers.in_process import HubSession, MemoryHub, Message
+from brokers.in_process import InProcessBroker, InProcessSession, PublishedMessage
 from brokers.session_state import Drops
 from brokers.topics import Topics
 from crowd.errors import BadConfig
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, DeviceId, is_identifier
 
-__all__ = ["MemoryBroker", "MemoryHub", "from_url"]
+__all__ = ["InProcessBroker", "MemoryBroker", "from_url"]
 
-_hubs: dict[str, MemoryHub] = {}
+_hubs: dict[str, InProcessBroker] = {}
 
 
 class MemoryBroker(Broker):
     """The way of `device` to `hub`. Devices of different clusters on one hub do not hear each other."""
 
-    def __init__(self, hub: MemoryHub, device: DeviceId, *, cluster: str = "memory") -> None:
+    def __init__(self, hub: InProcessBroker, device: DeviceId, *, cluster: str = "memory") -> None:
         self._hub = hub
         self._device = device
         self._topics = Topics(cluster)
@@ -54,8 +54,8 @@ class MemoryBroker(Broker):
             self._hub.detach(session)
 
 
-class MemorySession(HubSession):
-    def __init__(self, hub: MemoryHub, device: DeviceId, topics: Topics, meter: Meter, will: Will | None) -> None:
+class MemorySession(InProcessSession):
+    def __init__(self, hub: InProcessBroker, device: DeviceId, topics: Topics, meter: Meter, will: Will | None) -> None:
         super().__init__(hub, device, topics, will)
         self._inbox = _Inbox(hub.queue_messages_max)
         self._meter = meter
@@ -79,7 +79,7 @@ class MemorySession(HubSession):
         self._meter.received(message.crossing)
         return message.delivery
 
-    async def offer(self, message: Message) -> None:
+    async def offer(self, message: PublishedMessage) -> None:
         """Waits for room, except that a heartbeat without room is dropped: the next one says the same."""
         if self.lifeline.lost:
             return
@@ -88,7 +88,7 @@ class MemorySession(HubSession):
             return
         await self._inbox.put(message)
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: PublishedMessage) -> None:
         self._inbox.force(message)
 
     def release(self) -> None:
@@ -100,20 +100,20 @@ class _Inbox:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._messages: deque[Message] = deque()
-        self._waiting: deque[tuple[Message, anyio.Event]] = deque()
+        self._messages: deque[PublishedMessage] = deque()
+        self._waiting: deque[tuple[PublishedMessage, anyio.Event]] = deque()
         self._arrival = anyio.Event()
 
     @property
     def full(self) -> bool:
         return len(self._messages) >= self._size
 
-    def force(self, message: Message) -> None:
+    def force(self, message: PublishedMessage) -> None:
         """In at once, whatever the size."""
         self._messages.append(message)
         self._arrival.set()
 
-    async def put(self, message: Message) -> None:
+    async def put(self, message: PublishedMessage) -> None:
         if not self.full:
             self.force(message)
             return
@@ -125,7 +125,7 @@ class _Inbox:
             if not turn[1].is_set():
                 self._waiting.remove(turn)
 
-    async def get(self) -> Message:
+    async def get(self) -> PublishedMessage:
         while not self._messages:
             if self._arrival.is_set():
                 self._arrival = anyio.Event()
@@ -162,4 +162,4 @@ def from_url(
     parts = urlsplit(url)
     if parts.scheme != "memory" or not is_identifier(parts.netloc) or parts.path not in ("", "/"):
         raise BadConfig(f"broker {url!r}: write memory://NAME, with a NAME of a-z, 0-9 and inner hyphens")
-    return MemoryBroker(_hubs.setdefault(parts.netloc, MemoryHub()), device, cluster=cluster)
+    return MemoryBroker(_hubs.setdefault(parts.netloc, InProcessBroker()), device, cluster=cluster)

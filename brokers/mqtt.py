@@ -31,7 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from brokers import endpoint
 from brokers.accounting import Crossing, Meter, crossing
 from brokers.endpoint import Endpoint
-from brokers.session_state import KEEPALIVE_S, Drops, Lifeline
+from brokers.session_state import KEEPALIVE_S, Drops, SessionState
 from brokers.topics import Topics
 from crowd.errors import BrokerLost, BrokerRefused, MalformedMessage
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
@@ -177,7 +177,7 @@ class _MqttSession(BrokerSession):
         self._topics = topics
         self._meter = meter
         self._slower = slower
-        self._lifeline = Lifeline()
+        self._lifeline = SessionState()
         self._drops = Drops(device)
         self._own_retained: dict[Address, bytes] = {}
         self._put, self._arrivals = anyio.create_memory_object_stream[_Arrival](RECEIVE_MESSAGES_MAX + BEATS_MAX)

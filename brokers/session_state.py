@@ -1,6 +1,6 @@
 """What the sessions of every adapter have in common.
 
-Layout: `KEEPALIVE_S`, `Lifeline` (makes the pending and all later calls of a session fail when its connection goes)
+Layout: `KEEPALIVE_S`, `SessionState` (makes the pending and all later calls of a session fail when its connection goes)
 and `Drops` (counts the messages that found no room, and says so now and then).
 """
 
@@ -20,7 +20,7 @@ again (MQTT 5, section 3.1.2.10)."""
 _log = structlog.get_logger(__name__)
 
 
-class Lifeline:
+class SessionState:
     """One session's connection: intact until `lose`."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Emulated links: `PacedBroker` makes any broker as slow as a device's radio."""
+"""Emulated links: `ThrottledBroker` makes any broker as slow as a device's radio."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,7 +10,7 @@ from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address
 
 
-class PacedBroker(Broker):
+class ThrottledBroker(Broker):
     """`inner` behind a link that carries no more than `uplink_bytes_s` and `downlink_bytes_s` (both above 0).
 
     A message is handed to `inner` when its last byte has crossed the uplink, and to the receiver when its last byte
@@ -32,7 +32,7 @@ class PacedBroker(Broker):
     @asynccontextmanager
     async def _session(self, will: Will | None) -> AsyncIterator[BrokerSession]:
         async with self._inner.session(will=will) as inner:
-            yield _PacedSession(inner, self)
+            yield _ThrottledSession(inner, self)
 
     async def cross_uplink(self, size_bytes: int) -> None:
         """Returns when `size_bytes` of payload have crossed, after all that was put on the uplink before."""
@@ -50,8 +50,8 @@ class PacedBroker(Broker):
         self._downlink.settle(self._inner.traffic.down_bytes)
 
 
-class _PacedSession(BrokerSession):
-    def __init__(self, inner: BrokerSession, link: PacedBroker) -> None:
+class _ThrottledSession(BrokerSession):
+    def __init__(self, inner: BrokerSession, link: ThrottledBroker) -> None:
         self._inner = inner
         self._link = link
         self._sending = anyio.Lock()

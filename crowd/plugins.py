@@ -1,5 +1,5 @@
-"""Brokers, devices, policies, tasks and worlds by name: entry points of what is installed, and tasks in the user's own
-files.
+"""Brokers, devices, policies, tasks and backends by name: entry points of what is installed, and tasks in the user's
+own files.
 
 Layout: `names` and `load` (any group), `task_function` and `make_task` (work), `broker_from_url` (the way to a broker).
 """
@@ -24,7 +24,7 @@ from crowd.units import DeviceId
 if TYPE_CHECKING:
     from crowd.learning.task import Task
 
-Group = Literal["crowd.brokers", "crowd.devices", "crowd.policies", "crowd.tasks", "crowd.worlds"]
+Group = Literal["crowd.brokers", "crowd.devices", "crowd.policies", "crowd.tasks", "crowd.backends"]
 TaskFunction = Callable[..., "Task"]
 """From a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
 
@@ -35,7 +35,7 @@ _NOUNS: dict[Group, str] = {
     "crowd.devices": "device",
     "crowd.policies": "policy",
     "crowd.tasks": "task",
-    "crowd.worlds": "world",
+    "crowd.backends": "backend",
 }
 
 

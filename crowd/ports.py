@@ -94,7 +94,7 @@ class Compute(abc.ABC):
     """Runs work on this device."""
 
     @property
-    def maths(self) -> bool:
+    def executes(self) -> bool:
         """False in a simulation of the control plane: training takes its time but leaves the parameters as they are,
         and nothing is evaluated."""
         return True

@@ -1,4 +1,4 @@
-"""What happened in a run, as the JSON of design section 8: `Figures` of each device, `run_record` of all together."""
+"""What happened in a run, as JSON (docs/experiments.md): `DeviceMetrics` of one device, `run_record` of all of them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ class Point:
 
 
 @attrs.frozen(kw_only=True)
-class Figures:
+class DeviceMetrics:
     """One device's part in a run. `None`: not known here."""
 
     elapsed_s: float
@@ -41,9 +41,9 @@ class Figures:
     curve: tuple[Point, ...]
 
 
-def figures_of(result: "ResultMessage") -> Figures:
+def metrics_of(result: "ResultMessage") -> DeviceMetrics:
     """What a device published at the end of its run."""
-    return Figures(
+    return DeviceMetrics(
         elapsed_s=result.elapsed_us / SECOND_US,
         busy_s=result.busy_us / SECOND_US,
         bytes_up=result.bytes_up,
@@ -64,7 +64,7 @@ def figures_of(result: "ResultMessage") -> Figures:
 
 
 def run_record(
-    devices: Mapping[str, Figures],
+    devices: Mapping[str, DeviceMetrics],
     *,
     policy: str,
     cluster: str,
@@ -77,9 +77,9 @@ def run_record(
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
     so what it took until then is what it took. `balance_efficiency` is known only where every processor was watched."""
     curve = cluster_curve(devices)
-    bytes_up = sum(figures.bytes_up for figures in devices.values())
-    bytes_total = bytes_up + sum(figures.bytes_down for figures in devices.values())
-    seconds_total = _seconds(max(figures.elapsed_s for figures in devices.values()))
+    bytes_up = sum(metrics.bytes_up for metrics in devices.values())
+    bytes_total = bytes_up + sum(metrics.bytes_down for metrics in devices.values())
+    seconds_total = _seconds(max(metrics.elapsed_s for metrics in devices.values()))
     return {
         "policy": policy,
         "cluster": cluster,
@@ -92,22 +92,22 @@ def run_record(
         "bytes_to_target": bytes_total if reached else None,
         "bytes_total": bytes_total,
         "bytes_up": bytes_up,
-        "rounds": max((point.round for figures in devices.values() for point in figures.curve), default=0),
-        "samples_trained": _sum_if_known([figures.samples_trained for figures in devices.values()]),
+        "rounds": max((point.round for metrics in devices.values() for point in metrics.curve), default=0),
+        "samples_trained": _sum_if_known([metrics.samples_trained for metrics in devices.values()]),
         "final_accuracy": curve[-1].accuracy if curve else None,
         "accuracy_curve": [[_seconds(point.elapsed_s), point.accuracy, point.traffic_bytes] for point in curve],
         "balance_efficiency": None if balance_efficiency is None else round(balance_efficiency, 4),
         "generations": max(
-            (figures.generations for figures in devices.values() if figures.generations is not None), default=None
+            (metrics.generations for metrics in devices.values() if metrics.generations is not None), default=None
         ),
-        "model_digests": {name: figures.digest for name, figures in sorted(devices.items())},
-        "devices": {name: _device(figures) for name, figures in sorted(devices.items())},
+        "model_digests": {name: metrics.digest for name, metrics in sorted(devices.items())},
+        "devices": {name: _device(metrics) for name, metrics in sorted(devices.items())},
     }
 
 
-def cluster_curve(devices: Mapping[str, Figures]) -> list[Point]:
+def cluster_curve(devices: Mapping[str, DeviceMetrics]) -> list[Point]:
     """The evaluated rounds: when the last device had completed each, and the bytes on all links until then."""
-    seen = {name: {point.round: point for point in figures.curve} for name, figures in devices.items()}
+    seen = {name: {point.round: point for point in metrics.curve} for name, metrics in devices.items()}
     numbers = sorted({number for points in seen.values() for number in points})
     latest: dict[str, Point] = {}
     curve = []
@@ -127,13 +127,13 @@ def cluster_curve(devices: Mapping[str, Figures]) -> list[Point]:
     return curve
 
 
-def _device(figures: Figures) -> dict[str, Any]:
-    busy_s = figures.busy_s
+def _device(metrics: DeviceMetrics) -> dict[str, Any]:
+    busy_s = metrics.busy_s
     return {
         "busy_s": None if busy_s is None else _seconds(busy_s),
-        "idle_s": None if busy_s is None else _seconds(max(0.0, figures.elapsed_s - figures.away_s - busy_s)),
-        "bytes_up": figures.bytes_up,
-        "bytes_down": figures.bytes_down,
+        "idle_s": None if busy_s is None else _seconds(max(0.0, metrics.elapsed_s - metrics.away_s - busy_s)),
+        "bytes_up": metrics.bytes_up,
+        "bytes_down": metrics.bytes_down,
     }
 
 

@@ -76,8 +76,8 @@ class EmulatedCompute(Compute):
 class VirtualCompute(Compute):
     """One processor of `speed_kflops` under virtual time, with work that runs inline: calls with `flops` run one after
     the other, each for as long as they take there, times the next of `unevenness`; work without is handled beside them
-    as if it had `errand_flops`. Without `maths` nothing is trained, only the time for it taken. What is handled beside
-    training comes first: training rests meanwhile.
+    as if it had `overhead_flops`. Without `executes` nothing is trained, only the time for it taken. What is handled
+    beside training comes first: training rests meanwhile.
 
     A call that is cancelled ends at once, with its work done or not begun.
     """
@@ -86,14 +86,14 @@ class VirtualCompute(Compute):
         self,
         speed_kflops: int,
         *,
-        errand_flops: int = 0,
+        overhead_flops: int = 0,
         unevenness: Iterator[float] | None = None,
-        maths: bool = True,
+        executes: bool = True,
     ) -> None:
         self.speed_kflops = speed_kflops
-        self._errand_flops = errand_flops
+        self._overhead_flops = overhead_flops
         self._unevenness = itertools.repeat(1.0) if unevenness is None else unevenness
-        self._maths = maths
+        self._maths = executes
         self._processor = anyio.Lock()
         self._handled_s = 0.0
         """In all, what waits included."""
@@ -110,12 +110,12 @@ class VirtualCompute(Compute):
         self._speed_kflops = _positive(speed_kflops)
 
     @property
-    def maths(self) -> bool:
+    def executes(self) -> bool:
         return self._maths
 
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         if not flops:
-            await self.handle(self._errand_flops)
+            await self.handle(self._overhead_flops)
             return work()
         async with self._processor:
             began_s, handled_s = anyio.current_time(), self._handled_s

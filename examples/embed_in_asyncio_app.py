@@ -17,7 +17,7 @@ import structlog
 import torch
 
 import crowd
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition
 from crowd.units import device_id
@@ -39,7 +39,7 @@ async def train(state_dir: Path) -> torch.nn.Module:
     config = crowd.NodeConfig(
         name=NAME, cluster="home", broker="memory://home", task="digits", members_min=1, state_dir=state_dir
     )
-    async with crowd.Node(config, signer=throw_away_signers([NAME])[NAME]) as node:
+    async with crowd.Node(config, signer=ephemeral_signers([NAME])[NAME]) as node:
         async for progress in node.progress():
             if progress.accuracy is not None:
                 print(f"training: round {progress.round}, {progress.accuracy:.1%}")

@@ -15,14 +15,14 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 import crowd
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.units import DeviceId
 
 IMAGES, LABELS = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
 IMAGES = IMAGES.float() / 16  # (1797, 64), from 0 to 1
 TRAIN = 1_437
 DIGITS = {DeviceId("kitchen"): range(5), DeviceId("study"): range(5, 10)}
-SIGNERS = throw_away_signers(DIGITS)  # keys for this process alone
+SIGNERS = ephemeral_signers(DIGITS)  # keys for this process alone
 
 
 def task(device: str) -> crowd.Task:

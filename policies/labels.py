@@ -74,16 +74,16 @@ def _hands(
     left = list(pool)
     kept: list[Counts] = []
     for member, target in zip(borrowers, targets, strict=True):
-        hand: Counts = (0,) * len(pool)
+        dealt_one: Counts = (0,) * len(pool)
         if member.device in keeping:
-            hand = proportional(padded(member.label_counts, len(pool)), min(target, member.samples))
-            left = list(map(int.__sub__, left, hand))
-        kept.append(hand)
+            dealt_one = proportional(padded(member.label_counts, len(pool)), min(target, member.samples))
+            left = list(map(int.__sub__, left, dealt_one))
+        kept.append(dealt_one)
     wants = []
-    for target, hand in zip(targets, kept, strict=True):
-        more = proportional(left, target - sum(hand))
+    for target, dealt_one in zip(targets, kept, strict=True):
+        more = proportional(left, target - sum(dealt_one))
         left = list(map(int.__sub__, left, more))
-        wants.append(tuple(map(int.__add__, hand, more)))
+        wants.append(tuple(map(int.__add__, dealt_one, more)))
     return wants
 
 

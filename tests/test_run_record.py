@@ -4,7 +4,7 @@ import pytest
 
 from crowd.agreement.ack import Progress
 from crowd.protocol.messages import CurvePoint, ResultMessage
-from crowd.run_record import Figures, Point, cluster_curve, figures_of, run_record
+from crowd.run_record import DeviceMetrics, Point, cluster_curve, metrics_of, run_record
 
 KEYS = {
     "policy",
@@ -33,7 +33,7 @@ def point(number: int, elapsed_s: float, accuracy: float | None, traffic_bytes: 
     return Point(round=number, elapsed_s=elapsed_s, accuracy=accuracy, traffic_bytes=traffic_bytes)
 
 
-def figures(*curve: Point, **values: Any) -> Figures:
+def metrics(*curve: Point, **values: Any) -> DeviceMetrics:
     known: dict[str, Any] = {
         "elapsed_s": 10.0,
         "busy_s": 6.0,
@@ -43,23 +43,23 @@ def figures(*curve: Point, **values: Any) -> Figures:
         "generations": 2,
         "digest": "ab",
     }
-    return Figures(**(known | values), curve=curve)
+    return DeviceMetrics(**(known | values), curve=curve)
 
 
-def record(devices: dict[str, Figures], *, reached: bool = True) -> dict[str, Any]:
+def record(devices: dict[str, DeviceMetrics], *, reached: bool = True) -> dict[str, Any]:
     return run_record(
         devices, policy="fedavg", cluster="home", task="digits", seed=7, target_accuracy=0.95, reached=reached
     )
 
 
 def test_a_record_has_the_keys_of_the_contract() -> None:
-    run = record({"a": figures()})
+    run = record({"a": metrics()})
     assert run.keys() == KEYS
     assert run["devices"]["a"].keys() == {"busy_s", "idle_s", "bytes_up", "bytes_down"}
 
 
 def test_a_record_sums_bytes_and_samples_and_takes_the_time_of_the_slowest() -> None:
-    run = record({"a": figures(point(3, 9.0, 0.9, 120)), "b": figures(elapsed_s=12.0, generations=5)})
+    run = record({"a": metrics(point(3, 9.0, 0.9, 120)), "b": metrics(elapsed_s=12.0, generations=5)})
     assert (run["bytes_total"], run["bytes_up"], run["bytes_to_target"]) == (240, 200, 240)
     assert (run["seconds_to_target"], run["samples_trained"], run["rounds"]) == (12.0, 1280, 3)
     assert run["generations"] == 5
@@ -68,13 +68,13 @@ def test_a_record_sums_bytes_and_samples_and_takes_the_time_of_the_slowest() -> 
 
 
 def test_a_run_short_of_its_target_has_no_figures_to_it() -> None:
-    run = record({"a": figures(point(1, 2.0, 0.5, 50))}, reached=False)
+    run = record({"a": metrics(point(1, 2.0, 0.5, 50))}, reached=False)
     assert (run["reached"], run["seconds_to_target"], run["bytes_to_target"]) == (False, None, None)
     assert (run["bytes_total"], run["final_accuracy"]) == (120, 0.5)
 
 
 def test_what_one_device_did_not_say_is_null_and_not_nought() -> None:
-    run = record({"a": figures(), "b": figures(busy_s=None, samples_trained=None, generations=None)})
+    run = record({"a": metrics(), "b": metrics(busy_s=None, samples_trained=None, generations=None)})
     assert run["samples_trained"] is None
     assert run["devices"]["b"]["busy_s"] is run["devices"]["b"]["idle_s"] is None
     assert run["generations"] == 2
@@ -83,15 +83,15 @@ def test_what_one_device_did_not_say_is_null_and_not_nought() -> None:
 def test_the_curve_waits_for_the_last_device_and_counts_every_link() -> None:
     curve = cluster_curve(
         {
-            "a": figures(point(1, 1.0, 0.5, 10), point(2, 2.0, 0.6, 20)),
-            "b": figures(point(1, 1.5, 0.5, 30)),  # it missed the second round
+            "a": metrics(point(1, 1.0, 0.5, 10), point(2, 2.0, 0.6, 20)),
+            "b": metrics(point(1, 1.5, 0.5, 30)),  # it missed the second round
         }
     )
     assert curve == [point(1, 1.5, 0.5, 40), point(2, 2.0, 0.6, 50)]
 
 
 def test_rounds_that_nobody_evaluated_are_not_in_the_curve() -> None:
-    assert cluster_curve({"a": figures(point(1, 1.0, None, 10))}) == []
+    assert cluster_curve({"a": metrics(point(1, 1.0, None, 10))}) == []
 
 
 def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
@@ -111,15 +111,15 @@ def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
             CurvePoint(round=2, elapsed_us=2_000_000, correct=3, evaluated=4, bytes_up=3, bytes_down=4),
         ),
     )
-    found = figures_of(result)
+    found = metrics_of(result)
     assert (found.elapsed_s, found.busy_s, found.digest) == (2.5, 1.0, "abcd")
     assert found.curve == (point(1, 1.0, None, 3), point(2, 2.0, 0.75, 7))
 
 
 def test_a_device_that_is_switched_off_is_not_idle() -> None:
-    assert record({"a": figures(away_s=3.0)})["devices"]["a"]["idle_s"] == 1.0
+    assert record({"a": metrics(away_s=3.0)})["devices"]["a"]["idle_s"] == 1.0
 
 
 @pytest.mark.parametrize("busy_s", [11.0, 10.0])
 def test_a_device_is_never_idle_for_less_than_no_time(busy_s: float) -> None:
-    assert record({"a": figures(busy_s=busy_s)})["devices"]["a"]["idle_s"] == 0.0
+    assert record({"a": metrics(busy_s=busy_s)})["devices"]["a"]["idle_s"] == 0.0

@@ -12,7 +12,7 @@ import attrs
 from attrs.validators import ge, gt, lt
 
 from brokers.accounting import Crossing
-from crowd.experiment.metering import Occupancy, Transfers
+from crowd.experiment.metering import LinkBusy, Occupancy
 from crowd.ports import Traffic
 
 
@@ -61,9 +61,9 @@ class Link:
         self._taking = Occupancy()
 
     @property
-    def transfers(self) -> Transfers:
+    def transfers(self) -> LinkBusy:
         """When messages crossed, those included that are on their way; without what acknowledges them."""
-        return Transfers(up=self._sending.spans, down=self._taking.spans)
+        return LinkBusy(up=self._sending.spans, down=self._taking.spans)
 
     @property
     def traffic(self) -> Traffic:

@@ -22,25 +22,25 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import anyio
 import attrs
 
-from brokers.in_process import HubSession, MemoryHub, Message
+from brokers.in_process import InProcessBroker, InProcessSession, PublishedMessage
 from brokers.session_state import KEEPALIVE_S
 from brokers.simulated.links import Link, LinkSpec, Route
-from brokers.simulated.partitions import Reach
-from brokers.simulated.subscriber_queue import NO_MISHAPS, Mishaps, SubscriberQueue
+from brokers.simulated.partitions import Partitions
+from brokers.simulated.subscriber_queue import NO_MISHAPS, FaultRates, SubscriberQueue
 from brokers.topics import Topics
 from crowd.errors import BrokerLost
-from crowd.experiment.metering import Transfers
+from crowd.experiment.metering import LinkBusy
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, DeviceId
 
-__all__ = ["LinkSpec", "Mishaps", "Network"]
+__all__ = ["FaultRates", "LinkSpec", "Network"]
 
 MOSQUITTO_QUEUE_MESSAGES_MAX = 1000
 
 Handle = Callable[[int], Awaitable[None]]
 
 
-class Network(MemoryHub):
+class Network(InProcessBroker):
     """A broker that drops what finds `queue_messages_max` messages waiting for a subscriber, and the links to it.
 
     With a `host` the broker runs on that device: its own messages cross no link, everybody else's cross its link too.
@@ -52,19 +52,19 @@ class Network(MemoryHub):
         seed: int,
         queue_messages_max: int = MOSQUITTO_QUEUE_MESSAGES_MAX,
         host: DeviceId | None = None,
-        mishaps: Mishaps = NO_MISHAPS,
+        fault_rates: FaultRates = NO_MISHAPS,
     ) -> None:
         super().__init__(queue_messages_max=queue_messages_max)
-        self.mishaps = mishaps
+        self.fault_rates = fault_rates
         self.dropped: Counter[str] = Counter()
         """Messages, by what became of them: `lost`, `overflow`, `cut`, `muted`."""
         self.published = 0
         self._host = host
         self.chance = random.Random(seed)
         self._links: dict[DeviceId, Link] = {}
-        self.reach = Reach(host)
+        self.reach = Partitions(host)
         self._muted: dict[DeviceId, Callable[[Delivery], bool]] = {}
-        self._latest: dict[DeviceId, HubSession] = {}
+        self._latest: dict[DeviceId, InProcessSession] = {}
         self._crashes = 0
         self._refuses_until_s = float("-inf")
 
@@ -77,7 +77,7 @@ class Network(MemoryHub):
         self._links[device] = Link(spec)
         return _NetworkBroker(self, device, self._links[device], Topics(cluster), handle)
 
-    def transfers(self, device: DeviceId) -> Transfers:
+    def transfers(self, device: DeviceId) -> LinkBusy:
         """When the link of `device` was busy so far."""
         return self._links[device].transfers
 
@@ -153,17 +153,17 @@ class Network(MemoryHub):
         if anyio.current_time() < self._refuses_until_s:
             raise BrokerLost("the broker is out of reach: it crashed and is not back yet")
 
-    def attach(self, session: HubSession) -> None:
+    def attach(self, session: InProcessSession) -> None:
         super().attach(session)
         self._latest[session.device] = session
 
-    def detach(self, session: HubSession) -> None:
+    def detach(self, session: InProcessSession) -> None:
         """A clean end if the broker hears of it: then the will is not published."""
         if self.reach.up(session.device) and not session.lifeline.lost:
             super().detach(session)
         session.lifeline.lose("the session is closed")
 
-    async def carry(self, message: Message, *, publisher: HubSession, retain: bool) -> None:
+    async def carry(self, message: PublishedMessage, *, publisher: InProcessSession, retain: bool) -> None:
         device = publisher.device
         if not self.reach.up(device):
             self.dropped["cut"] += 1
@@ -239,7 +239,7 @@ class _NetworkBroker(Broker):
             self._network.detach(session)
 
 
-class _NetworkSession(HubSession):
+class _NetworkSession(InProcessSession):
     def __init__(
         self,
         network: Network,
@@ -309,12 +309,12 @@ class _NetworkSession(HubSession):
         if self._handler is not None:
             await self._handler(len(payload))
 
-    async def offer(self, message: Message) -> None:
+    async def offer(self, message: PublishedMessage) -> None:
         self.deliver(message)
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: PublishedMessage) -> None:
         if not self.lifeline.lost:
-            self._queue.put(message, self._network.mishaps)
+            self._queue.put(message, self._network.fault_rates)
 
     def release(self) -> None:
         """Nobody waits: what finds no room is dropped."""
@@ -323,7 +323,7 @@ class _NetworkSession(HubSession):
         """The link was cut while that was on it, or waiting for it."""
         self._network.dropped["cut"] += self._queue.clear_coming()
 
-    def _arrival_s(self, message: Message, ready_at_s: float) -> float | None:
+    def _arrival_s(self, message: PublishedMessage, ready_at_s: float) -> float | None:
         """Puts a message on the link to this device; when it will be there, or `None` if it does not go."""
         if not self._network.reach.down(self.device):
             self._network.dropped["cut"] += 1
@@ -337,6 +337,6 @@ class _NetworkSession(HubSession):
         await self._network.reach.restored(self.device)
         await anyio.sleep(self._route.delay_s())
 
-    def _stamped(self, message: Message, expiry_s: int | None) -> Message:
+    def _stamped(self, message: PublishedMessage, expiry_s: int | None) -> PublishedMessage:
         """The broker counts a message's age from its arrival there."""
         return message if expiry_s is None else attrs.evolve(message, expires_at_s=anyio.current_time() + expiry_s)

@@ -1,11 +1,11 @@
-"""`Reach`: which devices can reach the broker at this moment, and which it can reach."""
+"""`Partitions`: which devices can reach the broker at this moment, and which it can reach."""
 
 import anyio
 
 from crowd.units import DeviceId
 
 
-class Reach:
+class Partitions:
     """Everybody reaches everybody until `cut`. On the link of the broker's `host` all others depend, but not the host
     itself."""
 

@@ -1,6 +1,6 @@
 """What waits at a simulated broker for one subscriber.
 
-Layout: `Mishaps` (what can happen to it) and `SubscriberQueue`.
+Layout: `FaultRates` (what can happen to it) and `SubscriberQueue`.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ import anyio.lowlevel
 import attrs
 from attrs.validators import ge, le
 
-from brokers.in_process import Message
+from brokers.in_process import PublishedMessage
 from crowd.units import Address
 
 _probability = [ge(0.0), le(1.0)]
 
 
 @attrs.frozen(kw_only=True)
-class Mishaps:
+class FaultRates:
     """How probable it is that one delivery, of a message to one subscriber, is lost, made twice, or held up by up to
     `held_up_s_max` while later messages of other addresses overtake it."""
 
@@ -32,7 +32,7 @@ class Mishaps:
     held_up_s_max: float = attrs.field(default=1.0, validator=ge(0.0))
 
 
-NO_MISHAPS = Mishaps()
+NO_MISHAPS = FaultRates()
 
 
 class SubscriberQueue:
@@ -44,7 +44,7 @@ class SubscriberQueue:
         self,
         size: int,
         *,
-        arrival: Callable[[Message, float], float | None],
+        arrival: Callable[[PublishedMessage, float], float | None],
         chance: random.Random,
         dropped: Counter[str],
     ) -> None:
@@ -54,21 +54,21 @@ class SubscriberQueue:
         self._dropped = dropped
         self._nobodys = contextvars.Context()
         """For timers, which no simulated process owns."""
-        self._held: list[tuple[float, int, Message]] = []
+        self._held: list[tuple[float, int, PublishedMessage]] = []
         """A heap by the time from which on each may go, and by the order in which they came."""
         self._came = 0
-        self._coming: deque[tuple[float, Message]] = deque()
+        self._coming: deque[tuple[float, PublishedMessage]] = deque()
         """With the times of their arrival: in order, as TCP keeps it."""
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] = self._loop.create_future()
         """Of the one who waits now, or waited last."""
 
-    def put(self, message: Message, mishaps: Mishaps) -> None:
-        if self._befalls(mishaps.lost):
+    def put(self, message: PublishedMessage, fault_rates: FaultRates) -> None:
+        if self._befalls(fault_rates.lost):
             self._dropped["lost"] += 1
             return
-        for _ in range(2 if self._befalls(mishaps.duplicated) else 1):
-            held_up_s = mishaps.held_up_s_max * self._chance.random() if self._befalls(mishaps.held_up) else 0.0
+        for _ in range(2 if self._befalls(fault_rates.duplicated) else 1):
+            held_up_s = fault_rates.held_up_s_max * self._chance.random() if self._befalls(fault_rates.held_up) else 0.0
             self._enter(message, held_up_s)
 
     async def wait(self) -> None:
@@ -81,7 +81,7 @@ class SubscriberQueue:
             self._wake_at(self._coming[0][0])
         await self._woken
 
-    def arrived(self) -> Message | None:
+    def arrived(self) -> PublishedMessage | None:
         """The next message that has arrived, or `None`; it stays until `take`."""
         return self._coming[0][1] if self._has_arrived() else None
 
@@ -101,7 +101,7 @@ class SubscriberQueue:
         if not self._woken.done():
             self._woken.set_result(None)
 
-    def _enter(self, message: Message, held_up_s: float) -> None:
+    def _enter(self, message: PublishedMessage, held_up_s: float) -> None:
         if len(self._held) + len(self._coming) >= self._size:
             self._dropped["overflow"] += 1
             return
@@ -122,7 +122,7 @@ class SubscriberQueue:
             ready_at_s, _, message = heapq.heappop(self._held)
             self._send(message, ready_at_s)
 
-    def _send(self, message: Message, ready_at_s: float) -> None:
+    def _send(self, message: PublishedMessage, ready_at_s: float) -> None:
         arrives_at_s = self._arrival(message, ready_at_s)
         if arrives_at_s is None:
             return

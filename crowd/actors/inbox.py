@@ -53,7 +53,7 @@ class LinkDown:
 
 
 @attrs.frozen(kw_only=True)
-class Heard:
+class AgreementMessage:
     """A verified message about agreement."""
 
     sender: DeviceId
@@ -79,7 +79,7 @@ class Alive:
 
 
 @attrs.frozen(kw_only=True)
-class OwnNews:
+class MeasuredProfile:
     """What the profiler now thinks of this device."""
 
     profile: Profile
@@ -111,7 +111,16 @@ class OwnResult:
 
 
 PlannerMessage: TypeAlias = (
-    LinkUp | LinkDown | Heard | StatusSeen | Alive | OwnNews | RoundReady | StateReached | OwnerSilent | OwnResult
+    LinkUp
+    | LinkDown
+    | AgreementMessage
+    | StatusSeen
+    | Alive
+    | MeasuredProfile
+    | RoundReady
+    | StateReached
+    | OwnerSilent
+    | OwnResult
 )
 
 
@@ -274,7 +283,7 @@ class NewLife:
 
 
 @attrs.frozen(kw_only=True)
-class Watch:
+class WatchBeats:
     """Whose heartbeats to read."""
 
     devices: tuple[DeviceId, ...]
@@ -314,7 +323,7 @@ class Inbound:
 
 
 @attrs.frozen(kw_only=True)
-class Word:
+class TransferMessage:
     """A verified message about transfers, lent samples, states or slices."""
 
     sender: DeviceId
@@ -329,7 +338,9 @@ class Linked:
     up: bool
 
 
-DataMoverMessage: TypeAlias = Send | NewLife | Watch | PlanBegun | SendCargo | Forget | Inbound | Word | Linked
+DataMoverMessage: TypeAlias = (
+    Send | NewLife | WatchBeats | PlanBegun | SendCargo | Forget | Inbound | TransferMessage | Linked
+)
 
 
 # --- to the profiler --------------------------------------------------------------------------------------------------

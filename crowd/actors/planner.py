@@ -117,7 +117,7 @@ class Planner(Actor[PlannerMessage]):
 
     async def receive(self, message: PlannerMessage) -> None:
         match message:
-            case inbox.Heard():
+            case inbox.AgreementMessage():
                 await self._hear(message)
             case inbox.LinkUp():
                 if self._state is None and self._settled_us is None:
@@ -129,7 +129,7 @@ class Planner(Actor[PlannerMessage]):
                 await self._step(events.StatusHeard(device=device, online=online))
             case inbox.Alive(device=device, life=life):
                 await self._step(events.ProbeAnswered(device=device, life=life))
-            case inbox.OwnNews(profile=profile):
+            case inbox.MeasuredProfile(profile=profile):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
                     await self._step(events.OwnProfile(profile=self._own))
@@ -152,9 +152,9 @@ class Planner(Actor[PlannerMessage]):
         """Nearly all that is said in a large cluster are promises from which nothing follows yet, heartbeats, and that
         somebody is online who was."""
         match message:
-            case inbox.Heard(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
+            case inbox.AgreementMessage(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
-            case inbox.Heard(message=messages.Beat() as beat):
+            case inbox.AgreementMessage(message=messages.Beat() as beat):
                 return self._has_noted(_beat_heard(message, beat))
             case inbox.StatusSeen(device=device, online=online):
                 return self._has_noted(events.StatusHeard(device=device, online=online))
@@ -201,7 +201,7 @@ class Planner(Actor[PlannerMessage]):
         ended = [result.progress.run for result in self._results.values()]
         return max(runs) if runs else 1 + max(ended, default=0)
 
-    async def _hear(self, heard: inbox.Heard) -> None:
+    async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender
         match heard.message:
             case messages.AckMessage(ack=ack):
@@ -332,7 +332,7 @@ class Planner(Actor[PlannerMessage]):
         state = self._state
         if state.watched != self._watched:
             self._watched = state.watched
-            await self._data_mover.tell(inbox.Watch(devices=self._watched))
+            await self._data_mover.tell(inbox.WatchBeats(devices=self._watched))
         if self._own is not None and state.view.run > state.own.run:
             self._own = attrs.evolve(self._own, run=state.view.run)
             self._followed = None
@@ -438,7 +438,7 @@ class Planner(Actor[PlannerMessage]):
         await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))
 
 
-def _beat_heard(heard: inbox.Heard, beat: messages.Beat) -> events.BeatHeard:
+def _beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.BeatHeard:
     return events.BeatHeard(
         device=heard.sender,
         life=beat.life,

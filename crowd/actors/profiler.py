@@ -131,7 +131,7 @@ class Profiler(Actor[ProfilerMessage]):
     async def _publish(self, profile: Profile) -> None:
         self._published = profile
         self._published_at_s = anyio.current_time()
-        await self._planner.tell(inbox.OwnNews(profile=profile))
+        await self._planner.tell(inbox.MeasuredProfile(profile=profile))
 
 
 def differs(value: int, published: int) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crowd import plugins
-from crowd.experiment.experiment import Trial
+from crowd.experiment.experiment import Experiment
 from crowd.units import device_id
 
 
@@ -29,15 +29,15 @@ def about_cluster(file: Path) -> str:
     return _first_paragraph("\n".join(line.lstrip("#").strip() for line in comment))
 
 
-def about_devices(trial: Trial) -> list[str]:
+def about_devices(experiment: Experiment) -> list[str]:
     """A line for each kind of device: who is of it, and what it can do."""
     alike: dict[str, list[str]] = {}
-    for device in trial.cluster.devices:
-        kind = trial.kinds[device_id(device.name)]
+    for device in experiment.cluster.devices:
+        kind = experiment.kinds[device_id(device.name)]
         radio = " on one channel" if kind.half_duplex else ""
-        figures = f"{kind.train_gflops:g} GFLOP/s, {kind.uplink_mbps:g} Mbit/s up, {kind.downlink_mbps:g} down{radio}"
-        alike.setdefault(figures, []).append(f"{device.name} (with the broker)" if device.broker else device.name)
-    return [f"{', '.join(names)}: {figures}" for figures, names in alike.items()]
+        metrics = f"{kind.train_gflops:g} GFLOP/s, {kind.uplink_mbps:g} Mbit/s up, {kind.downlink_mbps:g} down{radio}"
+        alike.setdefault(metrics, []).append(f"{device.name} (with the broker)" if device.broker else device.name)
+    return [f"{', '.join(names)}: {metrics}" for metrics, names in alike.items()]
 
 
 def _module_text(value: Any) -> str | None:

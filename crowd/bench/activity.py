@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from crowd.experiment.balance import Labour
-from crowd.experiment.metering import Transfers
+from crowd.experiment.balance import ComputeTrace
+from crowd.experiment.metering import LinkBusy
 
 PARTS = 400
 """A picture has about as many columns to show them, and a cell of seven devices stays at 30 kB."""
@@ -27,12 +27,12 @@ class Activity:
     off: list[int]
 
 
-def activity(labour: Labour, transfers: Transfers | None, *, end_s: float) -> Activity:
+def activity(trace: ComputeTrace, transfers: LinkBusy | None, *, end_s: float) -> Activity:
     """From the beginning of the run to `end_s`."""
-    later_s = [*(from_s for from_s, _ in labour.speeds[1:]), math.inf]
-    off = [(from_s, to_s) for (from_s, speed), to_s in zip(labour.speeds, later_s, strict=True) if not speed]
+    later_s = [*(from_s for from_s, _ in trace.speeds[1:]), math.inf]
+    off = [(from_s, to_s) for (from_s, speed), to_s in zip(trace.speeds, later_s, strict=True) if not speed]
     return Activity(
-        compute=percents([(span.began_s, span.ended_s) for span in labour.spans], end_s=end_s),
+        compute=percents([(span.began_s, span.ended_s) for span in trace.spans], end_s=end_s),
         up=percents(transfers.up if transfers else (), end_s=end_s),
         down=percents(transfers.down if transfers else (), end_s=end_s),
         off=percents(off, end_s=end_s),

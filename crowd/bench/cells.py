@@ -17,7 +17,7 @@ from crowd.bench.activity import Activity, activity
 from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
-from crowd.experiment.experiment import Outcome, Trial, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, record
 
 WORLD = "simulation"
 
@@ -28,27 +28,29 @@ class Cell:
 
     file: Path
     """Of the cluster."""
-    trial: Trial
+    experiment: Experiment
     """Without a limit of time."""
     key: str
-    place: Path
+    path: Path
     """Where its entry is, or will be."""
 
     @classmethod
-    def of(cls, file: Path, trial: Trial, *, cache: Path, spare: Path) -> "Cell":
+    def of(cls, file: Path, experiment: Experiment, *, cache: Path, spare: Path) -> "Cell":
         """A task of one's own may read data from anywhere: its entry goes into `spare`, where none is from before."""
-        key = key_of(trial)
-        return cls(file=file, trial=trial, key=key, place=(spare if ":" in trial.task else cache) / f"{key}.json")
+        key = key_of(experiment)
+        return cls(
+            file=file, experiment=experiment, key=key, path=(spare if ":" in experiment.task else cache) / f"{key}.json"
+        )
 
     @property
     def group(self) -> tuple[str, str, int]:
         """What it has in common with the cells that it is compared with."""
-        return self.trial.task, self.trial.cluster.name, self.trial.seed
+        return self.experiment.task, self.experiment.cluster.name, self.experiment.seed
 
     @property
     def label(self) -> str:
-        trial = self.trial
-        return f"{trial.cluster.name}, {trial.task}, {trial.policy}, seed {trial.seed}"
+        experiment = self.experiment
+        return f"{experiment.cluster.name}, {experiment.task}, {experiment.policy}, seed {experiment.seed}"
 
 
 @attrs.frozen(kw_only=True)
@@ -73,19 +75,19 @@ class Entry:
         return stopped_after_s is None or (limit_s is not None and limit_s <= stopped_after_s)
 
 
-def key_of(trial: Trial) -> str:
+def key_of(experiment: Experiment) -> str:
     """A digest of all that decides what a trial comes to, but how much time it is given: what is asked, the source of
     the engine, of the policy and of the task, the task's data where they come with it, the versions of what does the
     arithmetic and counts the bytes, and the kind of processor."""
-    own_task = ":" in trial.task
-    task_module = trial.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", trial.task)
+    own_task = ":" in experiment.task
+    task_module = experiment.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", experiment.task)
     roots = (
-        plugins.module_of("crowd.worlds", WORLD),
-        plugins.module_of("crowd.policies", trial.policy),
+        plugins.module_of("crowd.backends", WORLD),
+        plugins.module_of("crowd.policies", experiment.policy),
         task_module,
     )
     decides = {
-        "asked": attrs.asdict(attrs.evolve(trial, seconds_max=None)),
+        "asked": attrs.asdict(attrs.evolve(experiment, seconds_max=None)),
         "source": source_digest(roots, data=() if own_task else data_beside(task_module)),
         "versions": [*map(version, ("torch", "numpy", "anyio", "cbor2")), *sys.version_info[:2]],
         "processor": processor(),
@@ -93,24 +95,24 @@ def key_of(trial: Trial) -> str:
     return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def make_entry(trial: Trial, outcome: Outcome) -> Entry:
+def make_entry(experiment: Experiment, outcome: ExperimentResult) -> Entry:
     """What is kept of `outcome`."""
-    run = record(trial, outcome)
-    limit_s = trial.seconds_max
+    run = record(experiment, outcome)
+    limit_s = experiment.seconds_max
     stopped = limit_s is not None and not outcome.reached and run["seconds_total"] >= round(limit_s, 3)
     return Entry(
         run=run | {"stopped_after_s": limit_s if stopped else None},
         activity={
-            name: activity(outcome.labours[name], outcome.transfers.get(name), end_s=run["seconds_total"])
+            name: activity(outcome.compute_traces[name], outcome.transfers.get(name), end_s=run["seconds_total"])
             for name in outcome.devices
         },
     )
 
 
-def read_entry(place: Path) -> Entry | None:
+def read_entry(path: Path) -> Entry | None:
     """The entry that is kept there; `None` if there is none, or nothing that was one."""
     try:
-        values = json.loads(place.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
         run = values["run"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -118,15 +120,15 @@ def read_entry(place: Path) -> Entry | None:
     return Entry(run=run, activity=devices) if is_run(run) else None
 
 
-def write_entry(place: Path, entry: Entry) -> None:
+def write_entry(path: Path, entry: Entry) -> None:
     """Keep `entry` there: whoever reads finds what was there before or all of this. Raises `OSError`."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(attrs.asdict(entry), allow_nan=False)
-    with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
         try:
             file.write(text)
             file.close()
-            os.replace(file.name, place)
+            os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise

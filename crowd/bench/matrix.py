@@ -1,6 +1,7 @@
 """The cells of the comparison are computed: side by side, each in a process of its own, and none twice.
 
-Layout: `News` and `Watch` (what is heard of it meanwhile), `Matrix` (all cells), `compare` (what came of them).
+Layout: `CellStatus` and `MatrixListener` (what is heard of it meanwhile), `Matrix` (all cells), `compare` (what came of
+them).
 """
 
 import json
@@ -11,7 +12,7 @@ import anyio
 import attrs
 
 from crowd.bench.cells import Cell, Entry, groups, read_entry
-from crowd.bench.report import FAILED, TO_COME, Comparison, Place
+from crowd.bench.report import FAILED, TO_COME, Comparison, Scenario
 from crowd.errors import BadConfig
 from crowd.experiment.subprocesses import ProcessFailed, started
 
@@ -20,7 +21,7 @@ PATIENCE = 10.0
 
 
 @attrs.frozen(kw_only=True)
-class News:
+class CellStatus:
     """A round that a cell has completed."""
 
     round: int
@@ -35,7 +36,7 @@ class News:
         return cls(**json.loads(line))
 
 
-class Watch:
+class MatrixListener:
     """Is told what happens; this one takes no notice."""
 
     def found(self, cell: Cell) -> None:
@@ -43,7 +44,7 @@ class Watch:
 
     def began(self, cell: Cell) -> None: ...
 
-    def heard(self, cell: Cell, news: News) -> None: ...
+    def heard(self, cell: Cell, news: CellStatus) -> None: ...
 
     def ended(self, cell: Cell, entry: Entry) -> None: ...
 
@@ -64,7 +65,7 @@ class Matrix:
         *,
         leaders: Sequence[str],
         command: Callable[[Cell, float | None], Sequence[str]],
-        watch: Watch,
+        watch: MatrixListener,
         processes: int,
     ) -> None:
         """`leaders` are policies; `command` starts the process that computes a cell within a limit of simulated
@@ -84,7 +85,7 @@ class Matrix:
                 tasks.start_soon(self._settle_group, group)
 
     async def _settle_group(self, group: list[Cell]) -> None:
-        leaders = [cell for cell in group if cell.trial.policy in self._leaders]
+        leaders = [cell for cell in group if cell.experiment.policy in self._leaders]
         await self._settle_all(leaders, None)
         times_s = [self.entries[cell].seconds_to_target for cell in leaders if cell in self.entries]
         fastest_s = min((time_s for time_s in times_s if time_s is not None), default=None)
@@ -97,7 +98,7 @@ class Matrix:
                 tasks.start_soon(self._settle, cell, limit_s)
 
     async def _settle(self, cell: Cell, limit_s: float | None) -> None:
-        entry = read_entry(cell.place)
+        entry = read_entry(cell.path)
         if entry is not None and entry.serves(limit_s):
             self.entries[cell] = entry
             self._watch.found(cell)
@@ -115,11 +116,11 @@ class Matrix:
     async def _compute(self, cell: Cell, limit_s: float | None) -> Entry:
         async with started(self._command(cell, limit_s), name=cell.label, grace_s=0.0) as process:
             async for line in process.lines():
-                self._watch.heard(cell, News.from_line(line))
+                self._watch.heard(cell, CellStatus.from_line(line))
             await process.expect_success()
-        entry = read_entry(cell.place)
+        entry = read_entry(cell.path)
         if entry is None:
-            raise BadConfig(f"{cell.label}: its process left no entry in {cell.place}")
+            raise BadConfig(f"{cell.label}: its process left no entry in {cell.path}")
         return entry
 
 
@@ -128,7 +129,7 @@ def compare(cells: Sequence[Cell], entries: Mapping[Cell, Entry], failures: Coll
     return Comparison(
         [entries[cell].run for cell in cells if cell in entries],
         {
-            (Place(task=cell.trial.task, cluster=cell.trial.cluster.name), cell.trial.policy): FAILED
+            (Scenario(task=cell.experiment.task, cluster=cell.experiment.cluster.name), cell.experiment.policy): FAILED
             if cell in failures
             else TO_COME
             for cell in cells

@@ -11,7 +11,7 @@ from crowd.bench import pictures, report
 from crowd.bench.about import about_cluster, about_devices, about_policy, about_task
 from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import PATIENCE, compare
-from crowd.bench.report import Comparison, Figures, Place
+from crowd.bench.report import CellMetrics, Comparison, Scenario
 from crowd.bench.statistics import SEEDS_MIN, Regret
 
 REGRET_SHOWN_MAX = 10.0
@@ -23,7 +23,7 @@ class Row:
     """One policy at one place."""
 
     policy: str
-    figures: Figures | None
+    metrics: CellMetrics | None
     regret: Regret | None
     fastest: bool
     thriftiest: bool
@@ -47,22 +47,24 @@ def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders
         lstrip_blocks=True,
     )
     cells = [*entries, *failures]
-    files = {cell.trial.cluster.name: cell.file for cell in cells}
+    files = {cell.experiment.cluster.name: cell.file for cell in cells}
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         policies=known,
         look=pictures.looks(known),
         sections=[
-            _section(comparison, place, known, entries) for place in comparison.places if comparison.figures[place]
+            _section(comparison, scenario, known, entries)
+            for scenario in comparison.scenarios
+            if comparison.metrics[scenario]
         ],
         clusters={name: about_cluster(file) for name, file in files.items()},
-        devices={cell.trial.cluster.name: about_devices(cell.trial) for cell in cells},
-        tasks={name: about_task(name) for name in dict.fromkeys(cell.trial.task for cell in cells)},
+        devices={cell.experiment.cluster.name: about_devices(cell.experiment) for cell in cells},
+        tasks={name: about_task(name) for name in dict.fromkeys(cell.experiment.task for cell in cells)},
         about={name: about_policy(name) for name in known},
         failures=[(cell.label, cause) for cell, cause in failures.items()],
         targets={entry.run["task"]: entry.run["target_accuracy"] for entry in entries.values()},
         leaders=[policy for policy in leaders if policy in known],
-        seeds=len({cell.trial.seed for cell in cells}),
+        seeds=len({cell.experiment.seed for cell in cells}),
         lanes={"computes": pictures.COMPUTE, "sends": pictures.UP, "receives": pictures.DOWN, "is off": pictures.OFF},
         patience=PATIENCE,
         seeds_min=SEEDS_MIN,
@@ -73,43 +75,43 @@ def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders
 
 
 def _section(
-    comparison: Comparison, place: Place, policies: Sequence[str], entries: Mapping[Cell, Entry]
+    comparison: Comparison, scenario: Scenario, policies: Sequence[str], entries: Mapping[Cell, Entry]
 ) -> dict[str, Any]:
-    figures = comparison.figures[place]
-    runs = [run for policy in policies if policy in figures for run in figures[policy].runs]
+    metrics = comparison.metrics[scenario]
+    runs = [run for policy in policies if policy in metrics for run in metrics[policy].runs]
     look = pictures.looks(policies)
     first: dict[str, Entry] = {}
     for entry in entries.values():
         run = entry.run
-        if (run["task"], run["cluster"]) == (place.task, place.cluster):
+        if (run["task"], run["cluster"]) == (scenario.task, scenario.cluster):
             first.setdefault(run["policy"], entry)
     return {
-        "place": place,
-        "index": comparison.places.index(place),
-        "fastest": comparison.fastest(place),
-        "rows": [_row(comparison, place, policy, first.get(policy)) for policy in policies],
-        "over_time": pictures.accuracy_over_time(runs, look, title=f"{place}: accuracy over time"),
-        "over_bytes": pictures.accuracy_over_bytes(runs, look, title=f"{place}: accuracy over bytes"),
+        "place": scenario,
+        "index": comparison.scenarios.index(scenario),
+        "fastest": comparison.fastest(scenario),
+        "rows": [_row(comparison, scenario, policy, first.get(policy)) for policy in policies],
+        "over_time": pictures.accuracy_over_time(runs, look, title=f"{scenario}: accuracy over time"),
+        "over_bytes": pictures.accuracy_over_bytes(runs, look, title=f"{scenario}: accuracy over bytes"),
     }
 
 
-def _row(comparison: Comparison, place: Place, policy: str, entry: Entry | None) -> Row:
-    figures = comparison.figures[place].get(policy)
+def _row(comparison: Comparison, scenario: Scenario, policy: str, entry: Entry | None) -> Row:
+    metrics = comparison.metrics[scenario].get(policy)
     regrets = comparison.regrets.get(policy)
-    runs = figures.runs if figures else ()
+    runs = metrics.runs if metrics else ()
     return Row(
         policy=policy,
-        figures=figures,
-        regret=None if regrets is None else regrets.cells[comparison.places.index(place)],
-        fastest=policy in comparison.fastest(place),
-        thriftiest=policy in comparison.thriftiest(place),
+        metrics=metrics,
+        regret=None if regrets is None else regrets.cells[comparison.scenarios.index(scenario)],
+        fastest=policy in comparison.fastest(scenario),
+        thriftiest=policy in comparison.thriftiest(scenario),
         balance=_middle_percent([run["balance_efficiency"] for run in runs]),
         accuracy=_middle_percent([run["final_accuracy"] for run in runs]),
         first=entry,
         picture=""
         if entry is None or not entry.run["seconds_total"]
         else pictures.who_was_busy(
-            entry.activity, seconds=entry.run["seconds_total"], title=f"{place}, {policy}: who was busy when"
+            entry.activity, seconds=entry.run["seconds_total"], title=f"{scenario}, {policy}: who was busy when"
         ),
     )
 

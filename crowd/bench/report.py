@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crowd.bench.runs import Run
-from crowd.bench.statistics import Amount, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
+from crowd.bench.statistics import CensoredValue, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
 from crowd.formatting import duration, size
 from crowd.units import SECOND_US
 
@@ -26,7 +26,7 @@ CELL_WIDTH = 15
 
 
 @attrs.frozen(kw_only=True)
-class Place:
+class Scenario:
     """A cell of the table: what policies are compared on."""
 
     task: str
@@ -37,7 +37,7 @@ class Place:
 
 
 @attrs.frozen(kw_only=True)
-class Figures:
+class CellMetrics:
     """One policy at one place, over the seeds of which there are runs."""
 
     runs: tuple[Run, ...]
@@ -56,45 +56,45 @@ class Comparison:
     the best, and its regret is a lower bound.
     """
 
-    def __init__(self, runs: Iterable[Run], missing: Mapping[tuple[Place, str], str] | None = None) -> None:
+    def __init__(self, runs: Iterable[Run], missing: Mapping[tuple[Scenario, str], str] | None = None) -> None:
         """`missing`: for places and policies that lack a run, what there is in its place."""
         self._missing = missing or {}
-        self._runs: dict[Place, dict[str, dict[int, Run]]] = {}
-        self._seeds: dict[Place, set[int]] = {}
+        self._runs: dict[Scenario, dict[str, dict[int, Run]]] = {}
+        self._seeds: dict[Scenario, set[int]] = {}
         for run in runs:
-            place, seed = Place(task=run["task"], cluster=run["cluster"]), run["seed"]
-            self._runs.setdefault(place, {}).setdefault(run["policy"], {})[seed] = run
-            self._seeds.setdefault(place, set()).add(seed)
-        for place, policy in self._missing:
-            self._runs.setdefault(place, {}).setdefault(policy, {})
-            self._seeds.setdefault(place, set())
-        self.places = tuple(self._runs)
-        self.tasks = tuple(dict.fromkeys(place.task for place in self.places))
+            scenario, seed = Scenario(task=run["task"], cluster=run["cluster"]), run["seed"]
+            self._runs.setdefault(scenario, {}).setdefault(run["policy"], {})[seed] = run
+            self._seeds.setdefault(scenario, set()).add(seed)
+        for scenario, policy in self._missing:
+            self._runs.setdefault(scenario, {}).setdefault(policy, {})
+            self._seeds.setdefault(scenario, set())
+        self.scenarios = tuple(self._runs)
+        self.tasks = tuple(dict.fromkeys(scenario.task for scenario in self.scenarios))
         self.policies = tuple(dict.fromkeys(policy for runs in self._runs.values() for policy in runs))
 
-    def why_missing(self, place: Place, policy: str) -> str:
+    def why_missing(self, scenario: Scenario, policy: str) -> str:
         """What there is in place of runs of `policy`."""
-        return self._missing.get((place, policy), NONE)
+        return self._missing.get((scenario, policy), NONE)
 
-    def places_of(self, task: str) -> tuple[Place, ...]:
-        return tuple(place for place in self.places if place.task == task)
+    def places_of(self, task: str) -> tuple[Scenario, ...]:
+        return tuple(scenario for scenario in self.scenarios if scenario.task == task)
 
     @functools.cached_property
-    def figures(self) -> dict[Place, dict[str, Figures]]:
+    def metrics(self) -> dict[Scenario, dict[str, CellMetrics]]:
         """By place and policy; what has no run has no figures."""
         return {
-            place: {
-                policy: _figures(list(runs.values()), asked=len(self._seeds[place]))
+            scenario: {
+                policy: _metrics(list(runs.values()), asked=len(self._seeds[scenario]))
                 for policy, runs in of_policy.items()
                 if runs
             }
-            for place, of_policy in self._runs.items()
+            for scenario, of_policy in self._runs.items()
         }
 
     @functools.cached_property
     def regrets(self) -> dict[str, PolicyRegret]:
         """By policy, those with the smallest worst one first, then by their median; a lower bound may stand for
-        anything, so among those the first is who reached the target most often. Their cells are `places`."""
+        anything, so among those the first is who reached the target most often. Their cells are `scenarios`."""
         found = policy_regrets(
             [
                 {
@@ -111,17 +111,17 @@ class Comparison:
 
         return {policy: found[policy] for policy in sorted(found, key=rank)}
 
-    def fastest(self, place: Place) -> tuple[str, ...]:
+    def fastest(self, scenario: Scenario) -> tuple[str, ...]:
         """Of the policies that reached the target there, with all their runs; more than one if they are alike."""
-        return best_of({policy: figures.seconds.median for policy, figures in self._whole(place).items()})
+        return best_of({policy: metrics.seconds.median for policy, metrics in self._whole(scenario).items()})
 
-    def thriftiest(self, place: Place) -> tuple[str, ...]:
+    def thriftiest(self, scenario: Scenario) -> tuple[str, ...]:
         """The same, by bytes."""
-        return best_of({policy: figures.traffic.median for policy, figures in self._whole(place).items()})
+        return best_of({policy: metrics.traffic.median for policy, metrics in self._whole(scenario).items()})
 
-    def _whole(self, place: Place) -> dict[str, Figures]:
+    def _whole(self, scenario: Scenario) -> dict[str, CellMetrics]:
         return {
-            policy: figures for policy, figures in self.figures[place].items() if len(figures.runs) == figures.asked
+            policy: metrics for policy, metrics in self.metrics[scenario].items() if len(metrics.runs) == metrics.asked
         }
 
     def reached(self, policy: str) -> tuple[int, int]:
@@ -130,16 +130,16 @@ class Comparison:
         return sum(run["reached"] for run in runs), sum(len(seeds) for seeds in self._seeds.values())
 
 
-def seconds_to_target(run: Run) -> Amount:
-    return Amount(run["seconds_total"], exact=run["reached"])
+def seconds_to_target(run: Run) -> CensoredValue:
+    return CensoredValue(run["seconds_total"], exact=run["reached"])
 
 
-def bytes_to_target(run: Run) -> Amount:
-    return Amount(run["bytes_total"], exact=run["reached"])
+def bytes_to_target(run: Run) -> CensoredValue:
+    return CensoredValue(run["bytes_total"], exact=run["reached"])
 
 
-def _figures(runs: Sequence[Run], *, asked: int) -> Figures:
-    return Figures(
+def _metrics(runs: Sequence[Run], *, asked: int) -> CellMetrics:
+    return CellMetrics(
         runs=tuple(runs),
         asked=asked,
         seconds=summary([seconds_to_target(run) for run in runs]),
@@ -150,11 +150,11 @@ def _figures(runs: Sequence[Run], *, asked: int) -> Figures:
 # --- in words ---------------------------------------------------------------------------------------------------------
 
 
-def seconds_words(amount: Amount) -> str:
+def seconds_words(amount: CensoredValue) -> str:
     return _bound(amount) + duration(int(amount.value * SECOND_US))
 
 
-def bytes_words(amount: Amount) -> str:
+def bytes_words(amount: CensoredValue) -> str:
     return _bound(amount) + size(round(amount.value))
 
 
@@ -170,24 +170,24 @@ def percent_words(regret: Regret) -> str:
 def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
     """Where a policy's worst regret is. Of several lower bounds nobody knows which."""
     if len(regret.worst_cells) == 1:
-        return str(comparison.places[regret.worst_cells[0]])
+        return str(comparison.scenarios[regret.worst_cells[0]])
     known = sum(cell is not None for cell in regret.cells)
     return f"{len(regret.worst_cells)} of {known} {'alike' if regret.worst.amount.exact else 'not reached'}"
 
 
-def lacking_words(figures: Figures) -> str:
+def lacking_words(metrics: CellMetrics) -> str:
     """How many runs there are, if there should be more."""
-    return "" if len(figures.runs) == figures.asked else f"{len(figures.runs)} of {figures.asked} runs"
+    return "" if len(metrics.runs) == metrics.asked else f"{len(metrics.runs)} of {metrics.asked} runs"
 
 
-def range_words(figures: Figures) -> str:
+def range_words(metrics: CellMetrics) -> str:
     """Of the seconds; nothing for a single seed."""
-    if len(figures.runs) == 1:
+    if len(metrics.runs) == 1:
         return ""
-    return f"{seconds_words(figures.seconds.least)} – {seconds_words(figures.seconds.most)}"
+    return f"{seconds_words(metrics.seconds.least)} – {seconds_words(metrics.seconds.most)}"
 
 
-def _bound(amount: Amount) -> str:
+def _bound(amount: CensoredValue) -> str:
     return "" if amount.exact else "> "
 
 
@@ -207,14 +207,14 @@ def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
         yield _regret_table(comparison)
 
 
-def _task_tables(comparison: Comparison, places: Sequence[Place], console: Console) -> Iterator[Table]:
-    """Each has as many of `places`, all of one task, as fit, and at least one."""
-    while places:
-        count = len(places)
-        while count > 1 and _width(_task_table(comparison, places[:count]), console) > console.width:
+def _task_tables(comparison: Comparison, scenarios: Sequence[Scenario], console: Console) -> Iterator[Table]:
+    """Each has as many of `scenarios`, all of one task, as fit, and at least one."""
+    while scenarios:
+        count = len(scenarios)
+        while count > 1 and _width(_task_table(comparison, scenarios[:count]), console) > console.width:
             count -= 1
-        yield _task_table(comparison, places[:count])
-        places = places[count:]
+        yield _task_table(comparison, scenarios[:count])
+        scenarios = scenarios[count:]
 
 
 def _width(table: Table, console: Console) -> int:
@@ -222,34 +222,34 @@ def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update_width(sys.maxsize)).maximum
 
 
-def _task_table(comparison: Comparison, places: Sequence[Place]) -> Table:
+def _task_table(comparison: Comparison, scenarios: Sequence[Scenario]) -> Table:
     """Of places of one task."""
     table = Table(
-        title=f"{places[0].task}: time and bytes to the target",
+        title=f"{scenarios[0].task}: time and bytes to the target",
         caption="median, least and most over the seeds; >: a lower bound, for the target was not reached by then; "
         "green: the least of those that reached it",
         show_lines=True,
     )
     table.add_column("policy", no_wrap=True)
-    for place in places:
-        table.add_column(place.cluster, justify="right", no_wrap=True)
+    for scenario in scenarios:
+        table.add_column(scenario.cluster, justify="right", no_wrap=True)
     for policy in comparison.policies:
-        table.add_row(policy, *(_cell(comparison, place, policy) for place in places))
+        table.add_row(policy, *(_cell(comparison, scenario, policy) for scenario in scenarios))
     return table
 
 
-def _cell(comparison: Comparison, place: Place, policy: str) -> Text:
-    figures = comparison.figures[place].get(policy)
-    if figures is None:
-        return Text(comparison.why_missing(place, policy), style="dim")
-    spread = range_words(figures)
+def _cell(comparison: Comparison, scenario: Scenario, policy: str) -> Text:
+    metrics = comparison.metrics[scenario].get(policy)
+    if metrics is None:
+        return Text(comparison.why_missing(scenario, policy), style="dim")
+    spread = range_words(metrics)
     if len(spread) > CELL_WIDTH:
         spread = spread.replace(" – ", " –\n")
     lines = [
-        Text(seconds_words(figures.seconds.median), style=BEST if policy in comparison.fastest(place) else ""),
+        Text(seconds_words(metrics.seconds.median), style=BEST if policy in comparison.fastest(scenario) else ""),
         Text(spread, style="dim"),
-        Text(bytes_words(figures.traffic.median), style=BEST if policy in comparison.thriftiest(place) else ""),
-        Text(lacking_words(figures), style="dim"),
+        Text(bytes_words(metrics.traffic.median), style=BEST if policy in comparison.thriftiest(scenario) else ""),
+        Text(lacking_words(metrics), style="dim"),
     ]
     return Text("\n").join(line for line in lines if line.plain)
 
@@ -288,23 +288,23 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _task_markdown(comparison: Comparison, task: str) -> str:
-    places = comparison.places_of(task)
-    rows = [[f"**{task}**", *(place.cluster for place in places)]]
+    scenarios = comparison.places_of(task)
+    rows = [[f"**{task}**", *(scenario.cluster for scenario in scenarios)]]
     rows += [
-        [f"`{policy}`", *(_markdown_cell(comparison, place, policy) for place in places)]
+        [f"`{policy}`", *(_markdown_cell(comparison, scenario, policy) for scenario in scenarios)]
         for policy in comparison.policies
     ]
     return _markdown_table(rows)
 
 
-def _markdown_cell(comparison: Comparison, place: Place, policy: str) -> str:
-    figures = comparison.figures[place].get(policy)
-    if figures is None:
-        return comparison.why_missing(place, policy)
-    seconds, traffic = seconds_words(figures.seconds.median), bytes_words(figures.traffic.median)
-    seconds = f"**{seconds}**" if policy in comparison.fastest(place) else seconds
-    traffic = f"**{traffic}**" if policy in comparison.thriftiest(place) else traffic
-    return "<br>".join(filter(None, (seconds, traffic, lacking_words(figures))))
+def _markdown_cell(comparison: Comparison, scenario: Scenario, policy: str) -> str:
+    metrics = comparison.metrics[scenario].get(policy)
+    if metrics is None:
+        return comparison.why_missing(scenario, policy)
+    seconds, traffic = seconds_words(metrics.seconds.median), bytes_words(metrics.traffic.median)
+    seconds = f"**{seconds}**" if policy in comparison.fastest(scenario) else seconds
+    traffic = f"**{traffic}**" if policy in comparison.thriftiest(scenario) else traffic
+    return "<br>".join(filter(None, (seconds, traffic, lacking_words(metrics))))
 
 
 def _regret_markdown(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Figures of which some are only lower bounds: `Amount`, its median, spread and regret.
+"""Figures of which some are only lower bounds: `CensoredValue`, its median, spread and regret.
 
 A run that was stopped before its target took longer than it was given, nobody knows how much. Such a figure is kept as
 a lower bound, and what is computed from it is a lower bound wherever it could be larger. Of a run that failed, or that
@@ -19,7 +19,7 @@ INTERVAL = (0.025, 0.975)
 
 
 @attrs.frozen
-class Amount:
+class CensoredValue:
     """A figure, or a lower bound of one."""
 
     value: float
@@ -31,7 +31,7 @@ class Amount:
         return self.value if self.exact else math.inf
 
 
-UNKNOWN = Amount(0.0, exact=False)
+UNKNOWN = CensoredValue(0.0, exact=False)
 """Nothing is known of it but that it is no less than zero."""
 
 
@@ -39,35 +39,35 @@ UNKNOWN = Amount(0.0, exact=False)
 class Summary:
     """One figure over several seeds."""
 
-    median: Amount
-    least: Amount
-    most: Amount
+    median: CensoredValue
+    least: CensoredValue
+    most: CensoredValue
 
 
-def median(amounts: Sequence[Amount]) -> Amount:
+def median(amounts: Sequence[CensoredValue]) -> CensoredValue:
     """Exact where the lower bounds among `amounts` cannot change it. Raises `ValueError` without any."""
     least = statistics.median(amount.value for amount in amounts)
-    return Amount(least, exact=least == statistics.median(amount.at_most for amount in amounts))
+    return CensoredValue(least, exact=least == statistics.median(amount.at_most for amount in amounts))
 
 
-def summary(amounts: Sequence[Amount]) -> Summary:
+def summary(amounts: Sequence[CensoredValue]) -> Summary:
     """Raises `ValueError` without any."""
     least, most = min(amount.value for amount in amounts), max(amount.value for amount in amounts)
     return Summary(
         median=median(amounts),
-        least=Amount(least, exact=any(amount.exact for amount in amounts if amount.value == least)),
-        most=Amount(most, exact=all(amount.exact for amount in amounts)),
+        least=CensoredValue(least, exact=any(amount.exact for amount in amounts if amount.value == least)),
+        most=CensoredValue(most, exact=all(amount.exact for amount in amounts)),
     )
 
 
-def best_of(amounts: Mapping[str, Amount]) -> tuple[str, ...]:
+def best_of(amounts: Mapping[str, CensoredValue]) -> tuple[str, ...]:
     """Whose is the smallest of those that are exact, in the order of `amounts`; of nobody if none is."""
     exact = {name: amount.value for name, amount in amounts.items() if amount.exact}
     least = min(exact.values(), default=None)
     return tuple(name for name, value in exact.items() if value == least)
 
 
-def regrets(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
+def regrets(amounts: Mapping[str, CensoredValue]) -> dict[str, CensoredValue]:
     """By how much each exceeds the smallest exact one, as a fraction of that one; empty if none is exact, or if that is
     zero."""
     best = best_of(amounts)
@@ -75,13 +75,14 @@ def regrets(amounts: Mapping[str, Amount]) -> dict[str, Amount]:
         return {}
     reference = amounts[best[0]].value
     return {
-        name: Amount(max(0.0, amount.value / reference - 1.0), exact=amount.exact) for name, amount in amounts.items()
+        name: CensoredValue(max(0.0, amount.value / reference - 1.0), exact=amount.exact)
+        for name, amount in amounts.items()
     }
 
 
 # --- regret over seeds and cells --------------------------------------------------------------------------------------
 
-Cells = Sequence[Mapping[str, Mapping[int, Amount]]]
+Cells = Sequence[Mapping[str, Mapping[int, CensoredValue]]]
 """For each cell of the table, by policy and seed. A seed that one policy has in a cell another one lacks there: that is
 `UNKNOWN`, and all that is said of the policy there a lower bound, so that nobody gains by a run that failed."""
 
@@ -90,7 +91,7 @@ Cells = Sequence[Mapping[str, Mapping[int, Amount]]]
 class Regret:
     """A figure of regret and, where there are seeds enough, its 95 % interval; its upper end may be infinite."""
 
-    amount: Amount
+    amount: CensoredValue
     interval: tuple[float, float] | None
 
 
@@ -121,18 +122,18 @@ def policy_regrets(cells: Cells) -> dict[str, PolicyRegret]:
     return {policy: _over_cells(policy, found, resampled, enough) for policy in policies if any(found)}
 
 
-_Table = list[dict[str, Amount]]
+_Table = list[dict[str, CensoredValue]]
 """The regret of each policy in each cell, of nobody where nobody reached the target."""
 
 
 def _over_cells(policy: str, found: _Table, resampled: list[_Table], enough: Sequence[bool]) -> PolicyRegret:
-    def regret(figure: Callable[[_Table], Amount | None], *, enough: bool) -> Regret | None:
+    def regret(figure: Callable[[_Table], CensoredValue | None], *, enough: bool) -> Regret | None:
         amount = figure(found)
         if amount is None:
             return None
         return Regret(amount=amount, interval=_interval([figure(table) for table in resampled]) if enough else None)
 
-    def overall(figure: Callable[[Sequence[Amount]], Amount]) -> Regret:
+    def overall(figure: Callable[[Sequence[CensoredValue]], CensoredValue]) -> Regret:
         said = regret(
             lambda table: figure(known) if (known := [cell[policy] for cell in table if cell]) else None,
             enough=all(enough),
@@ -164,16 +165,16 @@ def _of_cells(cells: Cells, policies: Sequence[str], draw: Callable[[list[int]],
         for policy in policies if every else ():
             of_seed = cell.get(policy, {})
             middle = median([of_seed.get(seed, UNKNOWN) for seed in seeds])
-            medians[policy] = Amount(middle.value, exact=middle.exact and of_seed.keys() >= set(every))
+            medians[policy] = CensoredValue(middle.value, exact=middle.exact and of_seed.keys() >= set(every))
         table.append(regrets(medians))
     return table
 
 
-def _seeds(cell: Mapping[str, Mapping[int, Amount]]) -> list[int]:
+def _seeds(cell: Mapping[str, Mapping[int, CensoredValue]]) -> list[int]:
     return sorted({seed for of_seed in cell.values() for seed in of_seed})
 
 
-def _interval(drawn: Sequence[Amount | None]) -> tuple[float, float]:
+def _interval(drawn: Sequence[CensoredValue | None]) -> tuple[float, float]:
     """Where nobody reached the target (`None`), the figure may be anything."""
     amounts = [UNKNOWN if amount is None else amount for amount in drawn]
     least, most = (sorted(values) for values in zip(*((each.value, each.at_most) for each in amounts), strict=True))

@@ -1,5 +1,5 @@
-"""What the commands that train a cluster file share: `read_trial` (what is asked), `Screen` (a line for each round),
-`devices_table`, `model` and `exit_code` (what came of it)."""
+"""What the commands that train a cluster file share: `read_experiment` (what is asked), `RunScreen` (a line for each
+round), `devices_table`, `model` and `exit_code` (what came of it)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from rich.table import Table
 
 from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
-from crowd.cli.live_view import Shown
-from crowd.experiment.experiment import Outcome, Trial
+from crowd.cli.live_view import LiveView
+from crowd.experiment.experiment import Experiment, ExperimentResult
 from crowd.formatting import seconds, size
 from crowd.run_record import Point
 
@@ -20,12 +20,12 @@ DONE, NOT_REACHED = 0, 1
 BAR_WIDTH = 40
 
 
-def read_trial(
+def read_experiment(
     cluster: Path, *, task: str, policy: str, seed: int, target_accuracy: float | None, rounds_max: int | None
-) -> Trial:
+) -> Experiment:
     """What a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no use."""
     config, kinds = read_cluster(cluster)
-    trial = Trial(
+    experiment = Experiment(
         cluster=config,
         kinds=kinds,
         task=task,
@@ -36,21 +36,21 @@ def read_trial(
     )
     load_policy(policy)
     plugins.task_function(task)
-    return trial
+    return experiment
 
 
-def exit_code(trial: Trial, outcome: Outcome) -> int:
+def exit_code(experiment: Experiment, outcome: ExperimentResult) -> int:
     """Rounds that were asked for without a target are done when they are over."""
-    asked_for_target = trial.target_accuracy is not None or trial.rounds_max is None
+    asked_for_target = experiment.target_accuracy is not None or experiment.rounds_max is None
     return NOT_REACHED if asked_for_target and not outcome.reached else DONE
 
 
-class Screen(Shown):
+class RunScreen(LiveView):
     """Shows each round as it comes: on a terminal one line that is drawn anew, else a line for each."""
 
-    def __init__(self, console: Console, trial: Trial) -> None:
+    def __init__(self, console: Console, experiment: Experiment) -> None:
         super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
-        self._trial = trial
+        self._trial = experiment
 
     def round_done(self, point: Point) -> None:
         accuracy = "   -  " if point.accuracy is None else f"{point.accuracy:6.1%}"
@@ -64,7 +64,7 @@ class Screen(Shown):
         self._live.update(grid)
 
 
-def devices_table(run: dict[str, Any], outcome: Outcome) -> Table:
+def devices_table(run: dict[str, Any], outcome: ExperimentResult) -> Table:
     """What each device did: its processor's time, its link, the samples that it trained (each as often as it did)."""
     table = Table(title=f"{run['cluster']}, {run['task']}, {run['policy']}, seed {run['seed']}")
     table.add_column("device", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What commands write for programs: `check_place` (before the work) and `write_runs` (after it)."""
+"""What commands write for programs: `check_writable` (before the work) and `write_runs` (after it)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from crowd.errors import BadConfig
 
 
-def check_place(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise `BadConfig` if a file at `path` could never be written: better before the work than after it."""
     if not path.parent.is_dir():
         raise BadConfig(f"{path}: there is no directory {path.parent}")

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd import plugins
-from crowd.cli.experiments import Screen, devices_table, exit_code, model, read_trial
-from crowd.cli.files import check_place, write_runs
+from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, read_experiment
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import summary
-from crowd.experiment.experiment import Outcome, Trial, World, record
+from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, record
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.run_record import cluster_curve
@@ -53,33 +53,33 @@ def lab(
     json
         Write the figures of the run, and those of the simulated one, to this file.
     """
-    trial = read_trial(
+    experiment = read_experiment(
         cluster, task=task, policy=policy, seed=seed, target_accuracy=target_accuracy, rounds_max=rounds_max
     )
     if json is not None:
-        check_place(json)
+        check_writable(json)
     console = Console()
     logs_to_stderr()
-    world: World = plugins.load("crowd.worlds", "lab")()
-    fit = world.fit(trial)
-    console.print(pace(fit.slower), highlight=False, soft_wrap=True)
-    with Screen(console, fit.trial) as screen:
-        measured = world.run(fit.trial, screen.round_done)
-    run = _record(fit.trial, measured, world="lab", slower=fit.slower)
+    backend: Backend = plugins.load("crowd.backends", "lab")()
+    scale = backend.scale(experiment)
+    console.print(pace(scale.slower), highlight=False, soft_wrap=True)
+    with RunScreen(console, scale.experiment) as screen:
+        measured = backend.run(scale.experiment, screen.round_done)
+    run = _record(scale.experiment, measured, backend="lab", slower=scale.slower)
     if json is not None:
         write_runs(json, [run])  # whatever becomes of the other one
     console.print("the same in simulation")
-    simulation: World = plugins.load("crowd.worlds", "simulation")()
-    with Screen(console, fit.trial) as screen:
-        predicted = simulation.run(fit.trial, screen.round_done)
+    simulation: Backend = plugins.load("crowd.backends", "simulation")()
+    with RunScreen(console, scale.experiment) as screen:
+        predicted = simulation.run(scale.experiment, screen.round_done)
     if json is not None:
-        write_runs(json, [run, _record(fit.trial, predicted, world="simulation", slower=fit.slower)])
+        write_runs(json, [run, _record(scale.experiment, predicted, backend="simulation", slower=scale.slower)])
     console.print(devices_table(run, measured))
-    console.print(counters_table(fit.trial, measured))
+    console.print(counters_table(scale.experiment, measured))
     console.print(comparison(measured, predicted))
     console.print(plans_table({"lab": measured, "simulation": predicted}))
     console.print(summary(run, model(run)), highlight=False, soft_wrap=True)
-    return exit_code(trial, measured)
+    return exit_code(experiment, measured)
 
 
 def pace(slower: float) -> str:
@@ -89,7 +89,7 @@ def pace(slower: float) -> str:
     return f"played {slower:g} times slower: processors, links and clocks alike; times are the cluster's own"
 
 
-def _record(trial: Trial, outcome: Outcome, *, world: str, slower: float) -> dict[str, Any]:
+def _record(experiment: Experiment, outcome: ExperimentResult, *, backend: str, slower: float) -> dict[str, Any]:
     """The run as in `crowd sim`, and where it was; the lab took `slower` times as long."""
     explaining = {
         "plans": [{"at_s": round(at_s, 3)} | planned.record() for planned, at_s in outcome.plans.items()],
@@ -97,21 +97,21 @@ def _record(trial: Trial, outcome: Outcome, *, world: str, slower: float) -> dic
         if outcome.told_kflops is None
         else {name: list(told) for name, told in outcome.told_kflops.items()},
     }
-    return record(trial, outcome) | {"world": world, "slower": slower} | explaining
+    return record(experiment, outcome) | {"world": backend, "slower": slower} | explaining
 
 
-def counters_table(trial: Trial, outcome: Outcome) -> Table:
+def counters_table(experiment: Experiment, outcome: ExperimentResult) -> Table:
     """Whether each device was what it should be: the speeds that its node published and that of its training, and its
     link's bytes by its interface beside those that its node counts."""
     table = Table(title="what the devices were")
     table.add_column("device", no_wrap=True)
     for heading in ("asked GFLOP/s", "told GFLOP/s", "found GFLOP/s", "interface", "counted"):
         table.add_column(heading, justify="right")
-    for name, kind in trial.kinds.items():
-        spans = [span for span in outcome.labours[name].spans if span.flops]
+    for name, kind in experiment.kinds.items():
+        spans = [span for span in outcome.compute_traces[name].spans if span.flops]
         busy_s = sum(span.ended_s - span.began_s for span in spans)
         found = f"{sum(span.flops for span in spans) / busy_s / 1e9:.4g}" if busy_s else "-"
-        figures = outcome.devices[name]
+        metrics = outcome.devices[name]
         counted = "-" if outcome.counted_bytes is None else size(outcome.counted_bytes[name])
         told = [f"{kflops / 1e6:.4g}" for kflops in (outcome.told_kflops or {}).get(name, ())]
         table.add_row(
@@ -119,35 +119,35 @@ def counters_table(trial: Trial, outcome: Outcome) -> Table:
             f"{kind.train_gflops:.4g}",
             ", ".join(told) or "-",
             found,
-            size(figures.bytes_up + figures.bytes_down),
+            size(metrics.bytes_up + metrics.bytes_down),
             counted,
         )
     return table
 
 
-def plans_table(outcomes: Mapping[str, Outcome]) -> Table:
-    """The plans that each world followed: where they differ, so do time and bytes."""
+def plans_table(outcomes: Mapping[str, ExperimentResult]) -> Table:
+    """The plans that each backend followed: where they differ, so do time and bytes."""
     table = Table(title="plans")
     for heading in ("world", "from", "a round", "deltas", "merged by", "why"):
         table.add_column(heading, no_wrap=heading != "why")
-    for world, outcome in outcomes.items():
+    for backend, outcome in outcomes.items():
         for planned, at_s in outcome.plans.items():
             owners = ", ".join(dict(planned.slices)) if len(planned.slices) <= OWNERS_MAX else str(len(planned.slices))
             round_s = planned.round_us / SECOND_US
-            table.add_row(world, seconds(at_s), seconds(round_s), planned.form, owners, planned.why)
+            table.add_row(backend, seconds(at_s), seconds(round_s), planned.encoding, owners, planned.why)
     return table
 
 
 @attrs.frozen(kw_only=True)
 class _Pace:
-    """Means over the rounds that both worlds completed."""
+    """Means over the rounds that both backends completed."""
 
     round_s: float
     round_bytes: float
     accuracy: float
 
 
-def comparison(measured: Outcome, predicted: Outcome) -> Table:
+def comparison(measured: ExperimentResult, predicted: ExperimentResult) -> Table:
     """The real run beside the simulated one, over the rounds that both completed."""
     curves = [cluster_curve(outcome.devices) for outcome in (measured, predicted)]
     rounds = min((curve[-1].round if curve else 0) for curve in curves)

@@ -1,4 +1,4 @@
-"""A view that is drawn anew on a terminal, and is not there where there is no terminal: `Shown`."""
+"""A view that is drawn anew on a terminal, and is not there where there is no terminal: `LiveView`."""
 
 from types import TracebackType
 from typing import Self
@@ -9,7 +9,7 @@ from rich.live import Live
 from crowd.logs import logs_to_stderr
 
 
-class Shown:
+class LiveView:
     """Shows its `_live` view from entry to exit, with warnings above it."""
 
     def __init__(self, console: Console, live: Live) -> None:

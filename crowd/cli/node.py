@@ -17,7 +17,7 @@ from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.formatting import duration, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
-from crowd.run_record import figures_of, run_record
+from crowd.run_record import metrics_of, run_record
 from crowd.units import SECOND_US
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[
     own = node.results[node.name]
     results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
     return run_record(
-        {name: figures_of(result) for name, result in results.items()},
+        {name: metrics_of(result) for name, result in results.items()},
         policy=config.policy,
         cluster=config.cluster,
         task=config.task,

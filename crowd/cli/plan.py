@@ -82,7 +82,7 @@ def _summary(decided: Plan, profiles: tuple[Profile, ...]) -> list[str]:
         cost = estimate(Cluster(members=fit, prefer=fit[0].prefer, seed=decided.seed), decided)
         lines += [
             f"a round: {duration(decided.round_us)}, of which {duration(cost.sync_us)} to merge as "
-            f"{decided.form.value}; moving samples first: {duration(cost.ship_us)}",
+            f"{decided.encoding.value}; moving samples first: {duration(cost.ship_us)}",
             f"estimate to the target: {duration(cost.total_us)}, {cost.rounds} rounds, {size(cost.bytes_total)} on all "
             f"links, up and down, if the task takes one device at most {NOMINAL_EPOCHS} epochs (crowd sim finds out)",
         ]

@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from crowd import plugins
-from crowd.cli.experiments import Screen, devices_table, exit_code, model, read_trial
-from crowd.cli.files import check_place, write_runs
+from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, read_experiment
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import summary
-from crowd.experiment.experiment import World, record
+from crowd.experiment.experiment import Backend, record
 from crowd.formatting import seconds
 from crowd.logs import logs_to_stderr
 
@@ -44,21 +44,21 @@ def sim(
     json
         Write the figures of the run to this file.
     """
-    trial = read_trial(
+    experiment = read_experiment(
         cluster, task=task, policy=policy, seed=seed, target_accuracy=target_accuracy, rounds_max=rounds_max
     )
     if json is not None:
-        check_place(json)
+        check_writable(json)
     console = Console()
     logs_to_stderr()
-    world: World = plugins.load("crowd.worlds", "simulation")()
+    backend: Backend = plugins.load("crowd.backends", "simulation")()
     began_s = time.monotonic()
-    with Screen(console, trial) as screen:
-        outcome = world.run(trial, screen.round_done)
+    with RunScreen(console, experiment) as screen:
+        outcome = backend.run(experiment, screen.round_done)
     wall_s = time.monotonic() - began_s
-    run = record(trial, outcome)
+    run = record(experiment, outcome)
     if json is not None:
         write_runs(json, [run])
     console.print(devices_table(run, outcome))
     console.print(f"{summary(run, model(run))}; simulated in {seconds(wall_s)}", highlight=False, soft_wrap=True)
-    return exit_code(trial, outcome)
+    return exit_code(experiment, outcome)

@@ -9,7 +9,7 @@ from crowd.experiment.metering import Span
 
 
 @attrs.frozen(kw_only=True)
-class Labour:
+class ComputeTrace:
     """What one device computed, and what it could have."""
 
     spans: tuple[Span, ...]
@@ -17,17 +17,17 @@ class Labour:
     """`(from_s, speed_kflops)`, in order; a speed of 0 while the device is switched off."""
 
 
-def balance_efficiency(labours: Iterable[Labour], *, from_s: float, until_s: float) -> float | None:
+def balance_efficiency(compute_traces: Iterable[ComputeTrace], *, from_s: float, until_s: float) -> float | None:
     """The work that was done between two moments, over what those devices that did any of it could have done in the
     time in which at least one of them computed; the time in which nobody does, exposed communication, counts for
     nothing. 1 if all participants compute all that time. `None` if nobody computed.
     """
-    participants = [labour for labour in labours if any(_within(span, from_s, until_s) for span in labour.spans)]
-    spans = [span for labour in participants for span in labour.spans]
+    participants = [trace for trace in compute_traces if any(_within(span, from_s, until_s) for span in trace.spans)]
+    spans = [span for trace in participants for span in trace.spans]
     possible_flops = sum(
-        _possible_flops(labour.speeds, began_s, ended_s)
+        _possible_flops(trace.speeds, began_s, ended_s)
         for began_s, ended_s in _union([(max(span.began_s, from_s), min(span.ended_s, until_s)) for span in spans])
-        for labour in participants
+        for trace in participants
     )
     done_flops = sum(
         span.flops * _within(span, from_s, until_s) / (span.ended_s - span.began_s or 1.0) for span in spans

@@ -1,5 +1,5 @@
-"""One training of a cluster file, in whatever world: what is asked (`Trial`), who can do it (`World`), what came of it
-(`Outcome`), and its record in the JSON of design section 8."""
+"""One training of a cluster file, in simulation or in the lab: what is asked (`Experiment`), who can do it (`Backend`),
+what came of it (`ExperimentResult`), and its `record` as JSON (docs/experiments.md)."""
 
 import abc
 import math
@@ -11,10 +11,10 @@ import attrs
 from crowd.config import validators
 from crowd.config.cluster_file import ClusterConfig, DeviceKind
 from crowd.config.data import DataConfig
-from crowd.experiment.balance import Labour, balance_efficiency
-from crowd.experiment.metering import Transfers
-from crowd.experiment.plan_summary import Planned
-from crowd.run_record import Figures, Point, run_record
+from crowd.experiment.balance import ComputeTrace, balance_efficiency
+from crowd.experiment.metering import LinkBusy
+from crowd.experiment.plan_summary import PlanSummary
+from crowd.run_record import DeviceMetrics, Point, run_record
 from crowd.units import DeviceId
 
 WARM_UP_ROUNDS = 2
@@ -23,12 +23,12 @@ WARM_UP_ROUNDS = 2
 CORE_KFLOPS = 12_700_000
 """One processor of a 2-core virtual machine with AVX2, and `digits`, while the other one trains too."""
 
-Report = Callable[[Point], None]
+OnRound = Callable[[Point], None]
 """Called for each round of the cluster with what is known when the first device has completed it."""
 
 
 @attrs.frozen(kw_only=True)
-class Trial:
+class Experiment:
     """What is to be trained, where and how. Raises `BadConfig` for a number that is out of range."""
 
     cluster: ClusterConfig
@@ -50,46 +50,46 @@ class Trial:
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
+class ExperimentResult:
     """How a trial went."""
 
     target_accuracy: float
     reached: bool
     """Whether all devices that were there at the end hold a state that meets the target."""
-    devices: Mapping[str, Figures]
+    devices: Mapping[str, DeviceMetrics]
     """Times from the cluster's first plan with work on."""
-    labours: Mapping[str, Labour]
+    compute_traces: Mapping[str, ComputeTrace]
     """On the same clock as the figures."""
-    transfers: Mapping[str, Transfers] = attrs.field(factory=dict)
+    transfers: Mapping[str, LinkBusy] = attrs.field(factory=dict)
     """When each device's link was busy, on the same clock; empty where that is not known."""
     counted_bytes: Mapping[str, int] | None = None
     """What each device's node itself counted over its link, both ways, by the stated formula; `None` where the figures
     say just that."""
     told_kflops: Mapping[str, tuple[int, ...]] | None = None
     """The speeds that each device's node published, one after the other; `None` where they are just the cluster's."""
-    plans: Mapping[Planned, float] = attrs.field(factory=dict)
+    plans: Mapping[PlanSummary, float] = attrs.field(factory=dict)
     """All plans with work that any device followed, and when the first one began to."""
 
 
 @attrs.frozen(kw_only=True)
-class Fit:
-    """A trial as a world can run it."""
+class ScaledExperiment:
+    """An experiment as a backend can run it."""
 
-    trial: Trial
+    experiment: Experiment
     slower: float
-    """How many times as long as on the devices themselves it takes: the world's clock goes so much slower."""
+    """How many times as long as on the devices themselves it takes: the backend's clock goes so much slower."""
 
 
-class World(abc.ABC):
-    """Where a cluster can be trained; in the entry-point group `crowd.worlds`."""
+class Backend(abc.ABC):
+    """Where a cluster can be trained; in the entry-point group `crowd.backends`."""
 
-    def fit(self, trial: Trial) -> Fit:
-        """`trial` as `run` will run it: as it is, unless this world has limits. What fits already is left as it is.
-        Raises `BadConfig` for a trial that this world cannot run at all."""
-        return Fit(trial=trial, slower=1.0)
+    def scale(self, experiment: Experiment) -> ScaledExperiment:
+        """`experiment` as `run` will run it: as it is, unless this backend has limits. What fits already is left as it
+        is. Raises `BadConfig` for an experiment that this backend cannot run at all."""
+        return ScaledExperiment(experiment=experiment, slower=1.0)
 
     @abc.abstractmethod
-    def run(self, trial: Trial, report: Report) -> Outcome:
+    def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
         """Train to the end. Raises `BadConfig` for a task, a policy or a cluster that cannot work; `KeyboardInterrupt`
         passes through when all that was started has ended."""
 
@@ -104,27 +104,29 @@ def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
     )
 
 
-def record(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
     """The run as the JSON of design section 8."""
     return run_record(
         outcome.devices,
-        policy=trial.policy,
-        cluster=trial.cluster.name,
-        task=trial.task,
-        seed=trial.seed,
+        policy=experiment.policy,
+        cluster=experiment.cluster.name,
+        task=experiment.task,
+        seed=experiment.seed,
         target_accuracy=outcome.target_accuracy,
         reached=outcome.reached,
         balance_efficiency=_balance(outcome),
     )
 
 
-def _balance(outcome: Outcome) -> float | None:
+def _balance(outcome: ExperimentResult) -> float | None:
     """From the end of the warm-up until the end of the last round, each where it came first: a device that only waits
     for its copy may lag behind those that train."""
     ends_s: dict[int, float] = {}
-    for figures in outcome.devices.values():
-        for point in figures.curve:
+    for metrics in outcome.devices.values():
+        for point in metrics.curve:
             ends_s[point.round] = min(point.elapsed_s, ends_s.get(point.round, math.inf))
     if WARM_UP_ROUNDS not in ends_s or max(ends_s) <= WARM_UP_ROUNDS:
         return None
-    return balance_efficiency(outcome.labours.values(), from_s=ends_s[WARM_UP_ROUNDS], until_s=ends_s[max(ends_s)])
+    return balance_efficiency(
+        outcome.compute_traces.values(), from_s=ends_s[WARM_UP_ROUNDS], until_s=ends_s[max(ends_s)]
+    )

@@ -1,5 +1,5 @@
 """How busy a device is: `Span` (one piece of training), `MeteredCompute` (any `Compute`, watched), `Occupancy` (when
-something, such as a link, was in use) and `Transfers` (a link's two directions)."""
+something, such as a link, was in use) and `LinkBusy` (a link's two directions)."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,15 +23,15 @@ class Span:
 
 
 @attrs.frozen(kw_only=True)
-class Transfers:
+class LinkBusy:
     """When a device sent and when it received: pairs `(began_s, ended_s)`, in order."""
 
     up: tuple[tuple[float, float], ...]
     down: tuple[tuple[float, float], ...]
 
-    def since(self, moment_s: float) -> "Transfers":
+    def since(self, moment_s: float) -> "LinkBusy":
         """The same on a clock that was at 0 at `moment_s`."""
-        return Transfers(
+        return LinkBusy(
             up=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.up),
             down=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.down),
         )
@@ -70,8 +70,8 @@ class MeteredCompute(Compute):
         self._began_s: float | None = None
 
     @property
-    def maths(self) -> bool:
-        return self._inner.maths
+    def executes(self) -> bool:
+        return self._inner.executes
 
     @property
     def busy_s(self) -> float:

@@ -1,4 +1,4 @@
-"""A plan without what differs from run to run, so that plans of different worlds compare: `Planned`."""
+"""A plan without what differs from run to run, so that plans of different backends compare: `PlanSummary`."""
 
 from typing import Any, Self
 
@@ -9,11 +9,11 @@ from crowd.units import SECOND_US
 
 
 @attrs.frozen(kw_only=True)
-class Planned:
+class PlanSummary:
     """What a plan asks of whom. The lives of its members, which are drawn at each start, are left out."""
 
     why: str
-    form: str
+    encoding: str
     """In which deltas travel."""
     round_us: int
     """How long a round should take."""
@@ -31,7 +31,7 @@ class Planned:
     def of(cls, plan: Plan) -> Self:
         return cls(
             why=plan.why,
-            form=plan.form.value,
+            encoding=plan.encoding.value,
             round_us=plan.round_us,
             samples=tuple((trainer.device, trainer.round_samples) for trainer in plan.trainers),
             slices=tuple((part.owner, part.stop - part.start) for part in plan.slices),
@@ -43,7 +43,7 @@ class Planned:
         """As JSON has it; times in seconds."""
         return {
             "why": self.why,
-            "form": self.form,
+            "form": self.encoding,
             "round_s": self.round_us / SECOND_US,
             "samples": dict(self.samples),
             "slices": dict(self.slices),

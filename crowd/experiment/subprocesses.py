@@ -1,4 +1,4 @@
-"""Processes of this project that another one starts, listens to and ends: `Child`, `started`, `ProcessFailed`."""
+"""Processes of this project that another one starts, listens to and ends: `Subprocess`, `started`, `ProcessFailed`."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ class ProcessFailed(RuntimeError):
         """In one line. A process that fails by itself says it in its last one."""
 
 
-class Child:
+class Subprocess:
     """A process that is running or has ended."""
 
     def __init__(self, name: str, process: Process, complaints: IO[bytes]) -> None:
@@ -95,7 +95,7 @@ async def started(
     listens: bool = False,
     environment: Mapping[str, str] | None = None,
     grace_s: float = GRACE_S,
-) -> AsyncIterator[Child]:
+) -> AsyncIterator[Subprocess]:
     """A process that has ended when the context is left, however that comes about. `environment` is added to this
     process's own; with `listens` it can be told lines; without `grace_s` it is ended at once."""
     with tempfile.TemporaryFile() as complaints:
@@ -108,7 +108,7 @@ async def started(
             start_new_session=True,
             env=os.environ | (environment or {}),
         )
-        child = Child(name, process, complaints)
+        child = Subprocess(name, process, complaints)
         try:
             yield child
         finally:

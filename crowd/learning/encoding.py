@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning.replica import is_finite
-from crowd.planning.plan import DeltaForm
+from crowd.planning.plan import Encoding
 from crowd.units import ceil_div
 
 BLOCK_ELEMENTS = 256
@@ -23,23 +23,23 @@ _PIECE_BLOCKS = 512
 """Blocks that are encoded at a time, so that the intermediate values stay in the cache."""
 
 
-def encoded_bytes(elements: int, form: DeltaForm) -> int:
+def encoded_bytes(elements: int, encoding: Encoding) -> int:
     """Size of an encoded delta of so many elements."""
-    match form:
-        case DeltaForm.FLOAT32:
+    match encoding:
+        case Encoding.FLOAT32:
             return 4 * elements
-        case DeltaForm.FLOAT16:
+        case Encoding.FLOAT16:
             return 2 * elements
-        case DeltaForm.BLOCKWISE8:
+        case Encoding.BLOCKWISE8:
             return 4 * ceil_div(elements, BLOCK_ELEMENTS) + elements
-        case DeltaForm.NOTHING:
+        case Encoding.NONE:
             return 0
         case _:
-            assert_never(form)
+            assert_never(encoding)
 
 
-def encode(vector: Tensor, form: DeltaForm) -> bytes:
-    """`vector` (elements,) float32, finite, in `form`, little-endian.
+def encode(vector: Tensor, encoding: Encoding) -> bytes:
+    """`vector` (elements,) float32, finite, in `encoding`, little-endian.
 
     `FLOAT16` is clamped to its finite range. `BLOCKWISE8` is the scales of all blocks of 256 as float32 (the largest
     magnitude of the block / 127), then one int8 per element, rounded half to even. Raises `TrainingDiverged` if an
@@ -47,17 +47,17 @@ def encode(vector: Tensor, form: DeltaForm) -> bytes:
     """
     if not is_finite(vector):
         raise TrainingDiverged("the delta of a round is no longer finite: lower the learning rate")
-    match form:
-        case DeltaForm.FLOAT32:
+    match encoding:
+        case Encoding.FLOAT32:
             return vector.numpy().astype("<f4", copy=False).tobytes()
-        case DeltaForm.FLOAT16:
+        case Encoding.FLOAT16:
             return vector.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().numpy().astype("<f2", copy=False).tobytes()
-        case DeltaForm.BLOCKWISE8:
+        case Encoding.BLOCKWISE8:
             return _encode_blockwise8(vector)
-        case DeltaForm.NOTHING:
+        case Encoding.NONE:
             return b""
         case _:
-            assert_never(form)
+            assert_never(encoding)
 
 
 def _encode_blockwise8(vector: Tensor) -> bytes:
@@ -81,26 +81,26 @@ def _encode_blockwise8(vector: Tensor) -> bytes:
     return b"".join((scales.numpy().astype("<f4", copy=False).tobytes(), codes[:elements].numpy().tobytes()))
 
 
-def decode(data: bytes, form: DeltaForm, elements: int) -> Tensor:
+def decode(data: bytes, encoding: Encoding, elements: int) -> Tensor:
     """The vector (elements,) float32 that `data` stands for; its own memory.
 
     Raises `MalformedMessage` for a wrong length, and for a scale or value that is not finite.
     """
-    if len(data) != encoded_bytes(elements, form):
+    if len(data) != encoded_bytes(elements, encoding):
         raise MalformedMessage(
-            f"{elements} elements in {form.value} take {encoded_bytes(elements, form)} bytes, not {len(data)}"
+            f"{elements} elements in {encoding.value} take {encoded_bytes(elements, encoding)} bytes, not {len(data)}"
         )
-    match form:
-        case DeltaForm.FLOAT32:
+    match encoding:
+        case Encoding.FLOAT32:
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32))
-        case DeltaForm.FLOAT16:
+        case Encoding.FLOAT16:
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f2").astype(np.float32))
-        case DeltaForm.BLOCKWISE8:
+        case Encoding.BLOCKWISE8:
             return _decode_blockwise8(data, elements)
-        case DeltaForm.NOTHING:
+        case Encoding.NONE:
             return torch.zeros(elements)
         case _:
-            assert_never(form)
+            assert_never(encoding)
     if not is_finite(vector):
         raise MalformedMessage("a delta must be finite")
     return vector
@@ -122,9 +122,9 @@ def _decode_blockwise8(data: bytes, elements: int) -> Tensor:
     return torch.from_numpy(vector)
 
 
-def with_feedback(delta: Tensor, residual: Tensor, form: DeltaForm) -> tuple[bytes, Tensor]:
+def with_feedback(delta: Tensor, residual: Tensor, encoding: Encoding) -> tuple[bytes, Tensor]:
     """Encode `delta + residual`; returns the bytes and the new residual, what they failed to say. Neither argument is
     written into. All (elements,) float32; raises `TrainingDiverged` like `encode`."""
     total = delta + residual
-    data = encode(total, form)
-    return data, total - decode(data, form, total.numel())
+    data = encode(total, encoding)
+    return data, total - decode(data, encoding, total.numel())

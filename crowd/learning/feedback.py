@@ -7,7 +7,7 @@ A residual is committed slice by slice when a round completes, and only then; an
 import torch
 
 from crowd.learning.encoding import with_feedback
-from crowd.planning.plan import DeltaForm
+from crowd.planning.plan import Encoding
 
 
 class Feedback:
@@ -22,10 +22,10 @@ class Feedback:
         """Of the last complete round; not to be written to."""
         return self._residual
 
-    def contribute(self, delta: torch.Tensor, start: int, stop: int, form: DeltaForm) -> bytes:
+    def contribute(self, delta: torch.Tensor, start: int, stop: int, encoding: Encoding) -> bytes:
         """Encode `delta[start:stop]` with what is left from earlier rounds."""
         residual = self._residual[start:stop]  # (stop - start,)
-        data, left = with_feedback(delta[start:stop], residual, form)
+        data, left = with_feedback(delta[start:stop], residual, encoding)
         self._sent[start, stop] = (delta[start:stop] + residual, left)
         return data
 

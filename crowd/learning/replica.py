@@ -25,7 +25,7 @@ from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
 
-_FIGURES = ("run", "round", "samples", "epochs_ppb", "streak")
+_COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096
 
 
@@ -55,8 +55,8 @@ class ReplicaState:
         """BLAKE2b (16 bytes) of all of it, in little-endian bytes."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
-        figures = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
-        hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *figures, *self.counters))
+        metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
+        hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
         for tensor in (self.vector, self.momentum):
             if tensor is not None:
                 hasher.update(tensor.numpy().astype("<f4", copy=False).view(np.uint8).data)
@@ -96,9 +96,9 @@ def initial(model: torch.nn.Module, run: int) -> ReplicaState:
     return ReplicaState(vector=vector, counters=counters, run=run)
 
 
-def moved(state: ReplicaState, ahead: Tensor | None) -> ReplicaState:
-    """`state` with parameters that are `ahead` (elements,) of it; itself if they are not."""
-    return state if ahead is None else attrs.evolve(state, vector=state.vector + ahead)
+def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
+    """`state` with parameters that are `offset` (elements,) of it; itself if they are not."""
+    return state if offset is None else attrs.evolve(state, vector=state.vector + offset)
 
 
 @torch.no_grad()
@@ -200,8 +200,8 @@ def to_bytes(state: ReplicaState) -> bytes:
     tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
     if state.momentum is not None:
         tensors["momentum"] = state.momentum
-    figures = {name: getattr(state, name) for name in _FIGURES}
-    described = json.dumps(figures | {"finished": state.finished, "digest": state.digest.hex()})
+    metrics = {name: getattr(state, name) for name in _COUNTS}
+    described = json.dumps(metrics | {"finished": state.finished, "digest": state.digest.hex()})
     # One key only: the library writes several in an order that differs from process to process.
     return safetensors.torch.save(tensors, metadata={"state": described})
 
@@ -216,11 +216,11 @@ def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
         tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # not annotated by the library
         header_bytes = int.from_bytes(data[:8], "little")
         described = json.loads(json.loads(data[8 : 8 + header_bytes])["__metadata__"]["state"])
-        figures = {name: described[name] for name in _FIGURES}
+        metrics = {name: described[name] for name in _COUNTS}
         finished, digest = described["finished"], bytes.fromhex(described["digest"])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MalformedMessage(f"no state in safetensors form: {error}") from error
-    if not isinstance(finished, bool) or not all(type(value) is int and value >= 0 for value in figures.values()):
+    if not isinstance(finished, bool) or not all(type(value) is int and value >= 0 for value in metrics.values()):
         raise MalformedMessage("the figures of a state must be counts")
     if not {"vector", "counters"} <= tensors.keys() <= {"vector", "counters", "momentum"}:
         raise MalformedMessage(f"a state has a vector and counters, not {sorted(tensors)}")
@@ -230,7 +230,7 @@ def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
         counters=tuple(int(value) for value in _raw(tensors["counters"], "I64", "<i8", counters_count)),
         momentum=None if momentum is None else _vector(momentum, elements),
         finished=finished,
-        **figures,
+        **metrics,
     )
     try:
         matches = state.digest == digest

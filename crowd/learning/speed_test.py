@@ -28,7 +28,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     """Sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the fastest and
     the slowest do not count. Trains zeros of the task's shape, so a device without data can do it too."""
     facts = work.facts
-    local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.maths))
+    local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.executes))
 
     async def piece_s(steps: int) -> float:
         samples = steps * facts.batch_size
@@ -48,7 +48,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     return max(1, round(flops / max(elapsed_s, CLOCK_S) / 1000))
 
 
-def _throw_away(task: Task, work: Work, maths: bool) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
+def _throw_away(task: Task, work: Work, executes: bool) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
     form, count = work.store.format, work.facts.batch_size * STEPS
     none = empty(form)
     zeros = SampleSet(
@@ -57,4 +57,4 @@ def _throw_away(task: Task, work: Work, maths: bool) -> tuple[LocalTrainer, Trai
     )
     store = SampleStore(zeros, device=DeviceId("measuring"), data_epoch=0)
     pool = TrainingPool(store, LentSamples(store), (Range(label=0, start=0, stop=count),), {})
-    return LocalTrainer(task, task.model(), maths=maths), pool, EpochSampler(count, seed=0, generation=0)
+    return LocalTrainer(task, task.model(), executes=executes), pool, EpochSampler(count, seed=0, generation=0)

@@ -161,7 +161,7 @@ class StepReport:
 
 
 @attrs.frozen(kw_only=True)
-class Manner:
+class StepConfig:
     """How a local step is made."""
 
     batch_size: int
@@ -173,23 +173,23 @@ class Manner:
 
 class LocalTrainer:
     """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure. Without
-    `maths` (see `Compute`) it deals out samples and trains none."""
+    `executes` (see `Compute`) it deals out samples and trains none."""
 
-    def __init__(self, task: Task, model: torch.nn.Module, *, maths: bool = True) -> None:
+    def __init__(self, task: Task, model: torch.nn.Module, *, executes: bool = True) -> None:
         self._task = task
-        self.maths = maths
+        self.executes = executes
         self.model = model
         self._optimizer = task.optimizer(model.parameters())
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
-        self._manner = Manner(batch_size=task.batch_size)
+        self._manner = StepConfig(batch_size=task.batch_size)
         self._start, _ = replica.from_model(model)
 
-    def load(self, state: replica.ReplicaState, manner: Manner | None = None) -> None:
+    def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
         """Start from this state, and step in this manner (`None`: plainly, in the task's batches); the optimiser's own
         state stays."""
         replica.load(self.model, state)
         self._start = state.vector
-        self._manner = manner or Manner(batch_size=self._task.batch_size)
+        self._manner = step_config or StepConfig(batch_size=self._task.batch_size)
 
     def steps(
         self,
@@ -207,14 +207,14 @@ class LocalTrainer:
         """
         samples = steps = 0
         loss_sum = 0.0
-        manner = self._manner
-        group = 1 if manner.chance is None else GROUP_BATCHES
+        step_config = self._manner
+        group = 1 if step_config.chance is None else GROUP_BATCHES
         self.model.train()
         while samples < samples_quota and steps != steps_max and not stop():
-            size = min(manner.batch_size, samples_quota - samples)
+            size = min(step_config.batch_size, samples_quota - samples)
             rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
-            value = self._step(size, *pool.batch(rows)) if self.maths else 0.0
+            value = self._step(size, *pool.batch(rows)) if self.executes else 0.0
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
@@ -263,8 +263,8 @@ class LocalTrainer:
                 parameter.grad += proximal * (parameter - start)
 
     def evaluate(self, samples: SampleSet) -> tuple[int, int]:
-        """How many of `samples` the model gets right, and of how many; of none without `maths`."""
-        if not self.maths or not len(samples):
+        """How many of `samples` the model gets right, and of how many; of none without `executes`."""
+        if not self.executes or not len(samples):
             return 0, 0
         return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 

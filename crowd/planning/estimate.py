@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from crowd.planning.convergence import CONFIRMING_ROUNDS, NOMINAL_EPOCHS, Mix, epochs_permille, label_totals, mix
-from crowd.planning.plan import GROUP_BATCHES, Consistency, DeltaForm, Plan, Sampling, SliceOwner
+from crowd.planning.plan import GROUP_BATCHES, Consistency, Encoding, Plan, Sampling, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import SECOND_US, DeviceId, ceil_div
@@ -39,16 +39,16 @@ MESSAGE_BYTES = 512
 """Manifest, signature and the headers of MQTT, TCP and IP."""
 
 
-def encoded_bytes(form: DeltaForm, elements: int) -> int:
+def encoded_bytes(encoding: Encoding, elements: int) -> int:
     """Size of `elements` of a delta on the wire."""
-    match form:
-        case DeltaForm.FLOAT32:
+    match encoding:
+        case Encoding.FLOAT32:
             return 4 * elements
-        case DeltaForm.FLOAT16:
+        case Encoding.FLOAT16:
             return 2 * elements
-        case DeltaForm.BLOCKWISE8:
+        case Encoding.BLOCKWISE8:
             return elements + BLOCK_SCALE_BYTES * ceil_div(elements, BLOCK_ELEMENTS)
-        case DeltaForm.NOTHING:
+        case Encoding.NONE:
             return 0
 
 
@@ -111,14 +111,14 @@ class SyncCost:
 
 
 def sync_cost(
-    cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], form: DeltaForm
+    cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], encoding: Encoding
 ) -> SyncCost:
     """Two phases: contributions go up to the slice owners; each merged slice goes up once and down to all others."""
     profiles = cluster.by_device
     owned: dict[DeviceId, tuple[int, int]] = {}
     every_bytes = every_slices = 0
     for part in slices:
-        size = encoded_bytes(form, part.stop - part.start) + MESSAGE_BYTES
+        size = encoded_bytes(encoding, part.stop - part.start) + MESSAGE_BYTES
         size_before, slices_before = owned.get(part.owner, (0, 0))
         owned[part.owner] = (size_before + size, slices_before + 1)
         every_bytes += size
@@ -160,9 +160,9 @@ def _slowest_links(
     return up, down, bystander
 
 
-def sync_us(cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], form: DeltaForm) -> int:
+def sync_us(cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], encoding: Encoding) -> int:
     """Time of one merge as the trainers see it."""
-    return sync_cost(cluster, trainers, slices, form).critical_us
+    return sync_cost(cluster, trainers, slices, encoding).critical_us
 
 
 # --- moves ------------------------------------------------------------------------------------------------------------
@@ -271,8 +271,8 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
         training_us = ceil_div(flops * 1_000, max(1, profile.speed_kflops))
         work_us = max(work_us, training_us + evaluation_us(profile, evaluated) // plan.evaluate_every)
     # what trainers keep to themselves travels to neighbours alone
-    form = plan.form if plan.consistency is Consistency.EVERY_ROUND else DeltaForm.NOTHING
-    sync = sync_cost(cluster, counts.keys(), plan.slices, form)
+    encoding = plan.encoding if plan.consistency is Consistency.EVERY_ROUND else Encoding.NONE
+    sync = sync_cost(cluster, counts.keys(), plan.slices, encoding)
     sync = attrs.evolve(sync, bytes_total=sync.bytes_total + _mixing_bytes(plan, cluster.members[0].task))
     return project(
         cluster.members[0].task,
@@ -290,7 +290,7 @@ def _mixing_bytes(plan: Plan, task: TaskFacts) -> int:
     """Of all exchanges of a round: over each pair's link both ways, each time up and down."""
     if plan.mixing is None:
         return 0
-    size = encoded_bytes(plan.form, task.state_elements) + MESSAGE_BYTES
+    size = encoded_bytes(plan.encoding, task.state_elements) + MESSAGE_BYTES
     return plan.mixing.exchanges * len(plan.mixing.links) * 4 * size
 
 
@@ -301,6 +301,6 @@ def _mixing_us(plan: Plan, profiles: Mapping[DeviceId, Profile]) -> int:
     exchange_us = 0
     for trainer in plan.trainers:
         profile, neighbours = profiles[trainer.device], len(plan.mixing.neighbours(trainer.device))
-        sent_bytes = neighbours * (encoded_bytes(plan.form, profile.task.state_elements) + MESSAGE_BYTES)
+        sent_bytes = neighbours * (encoded_bytes(plan.encoding, profile.task.state_elements) + MESSAGE_BYTES)
         exchange_us = max(exchange_us, _transfer_us(profile, sent_bytes, sent_bytes) + 2 * neighbours * MESSAGE_US)
     return plan.mixing.exchanges * (exchange_us + PHASE_US)

@@ -18,14 +18,14 @@ GROUP_BATCHES = 2
 """Importance sampling chooses among so many times what it trains."""
 
 
-class DeltaForm(enum.Enum):
+class Encoding(enum.Enum):
     """How a delta is written on the wire."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BLOCKWISE8 = "blockwise8"
     """Signed 8-bit integers with one float32 scale for each block of 256."""
-    NOTHING = "nothing"
+    NONE = "nothing"
     """No bytes: all of it stays at home."""
 
 
@@ -64,7 +64,7 @@ class Outer:
 
 
 @attrs.frozen(kw_only=True)
-class Link:
+class MixingEdge:
     """Two trainers that exchange parameters, and with what weight each takes in the other's."""
 
     first: DeviceId
@@ -81,7 +81,7 @@ class Mixing:
     every_steps: int
     exchanges: int
     """In a round, which is over after the last one, however many samples that were."""
-    links: tuple[Link, ...]
+    links: tuple[MixingEdge, ...]
 
     def neighbours(self, device: DeviceId) -> dict[DeviceId, int]:
         """Weights in millionths, by neighbour."""
@@ -174,7 +174,7 @@ class Plan:
     idle: tuple[Idle, ...] = ()
     slices: tuple[SliceOwner, ...] = ()
     """Cover `[0, state_elements)` without gap or overlap if there is work."""
-    form: DeltaForm = DeltaForm.FLOAT32
+    encoding: Encoding = Encoding.FLOAT32
     outer: Outer = Outer()
     consistency: Consistency = Consistency.EVERY_ROUND
     quorum: int = 0

@@ -128,7 +128,7 @@ def read_members(path: Path) -> dict[DeviceId, Ed25519PublicKey]:
     return members
 
 
-def throw_away_signers(devices: Iterable[DeviceId]) -> dict[DeviceId, Ed25519Signer]:
+def ephemeral_signers(devices: Iterable[DeviceId]) -> dict[DeviceId, Ed25519Signer]:
     """Signers with keys that exist in this process only and know each other: for demonstrations."""
     keys = {device: generate_key() for device in devices}
     members = {device: key.public_key() for device, key in keys.items()}

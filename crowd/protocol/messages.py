@@ -8,7 +8,7 @@ name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Re
 import attrs
 
 from crowd.agreement.ack import Ack, Progress
-from crowd.planning.plan import DeltaForm, Range
+from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
 
@@ -125,7 +125,7 @@ class Contribution:
     """One trainer's encoded delta of one slice."""
 
     key: SliceKey
-    form: DeltaForm
+    form: Encoding
     samples: int
     """Trained in this round: the weight."""
     counters: tuple[int, ...] = ()
@@ -140,7 +140,7 @@ class MergedSlice:
     """The weighted mean of the contributions named in `senders`, encoded; everybody applies these very bytes."""
 
     key: SliceKey
-    form: DeltaForm
+    form: Encoding
     senders: dict[DeviceId, int]
     """Who is in it, with how many samples."""
     counters: tuple[int, ...] = ()
@@ -158,7 +158,7 @@ class Parameters:
     round: int
     exchange: int
     """Counted from 0 in each round."""
-    form: DeltaForm
+    form: Encoding
 
 
 @attrs.frozen(kw_only=True)

@@ -1,5 +1,5 @@
-"""How the run of a cluster goes, in whatever world: `Course` (all devices, and when it is over), `Member` (one device
-over all its lives) and what each of them is told (`make_task`, `node_config`)."""
+"""How the run of a cluster goes, in whatever backend: `ClusterRun` (all devices, and when it is over), `ClusterDevice`
+(one device over all its lives) and what each of them is told (`make_task`, `node_config`)."""
 
 import math
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ import structlog
 from crowd import plugins
 from crowd.agreement.ack import Progress as StateProgress
 from crowd.config.node_file import NodeConfig
-from crowd.experiment.experiment import Outcome, Report, Trial, part_of
-from crowd.experiment.plan_summary import Planned
+from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound, part_of
+from crowd.experiment.plan_summary import PlanSummary
 from crowd.learning.task import Task
 from crowd.node import Progress
 from crowd.protocol.messages import ResultMessage
 from crowd.run_record import Point
 from crowd.units import DeviceId, device_id
-from devices.cluster.device_metrics import Account
+from devices.cluster.device_metrics import DeviceRecorder
 
 _log = structlog.get_logger(__name__)
 
 
-class Course:
+class ClusterRun:
     """One training of a whole cluster, from the moment at which all devices are switched on. Subclasses make the
     `members`, and await `over`."""
 
-    members: Sequence["Member"] = ()
+    members: Sequence["ClusterDevice"] = ()
 
-    def __init__(self, trial: Trial, report: Report) -> None:
-        self.trial = trial
+    def __init__(self, experiment: Experiment, report: OnRound) -> None:
+        self.experiment = experiment
         self.over = anyio.Event()
-        self.plans: dict[Planned, float] = {}
+        self.plans: dict[PlanSummary, float] = {}
         """By when the first device began to follow each, in seconds since the beginning."""
         self.asynchronous = False
         """Whether the plan that was begun last is."""
@@ -40,27 +40,27 @@ class Course:
         self._report = report
         self._rounds = 0
 
-    def begin(self, planned: Planned | None) -> None:
+    def begin(self, planned: PlanSummary | None) -> None:
         """A plan with work is active, if it is known: from the first one on time and bytes count."""
         if not self._begun.is_set():
             self._begun.set()
             for member in self.members:
-                member.account.begin()
+                member.recorder.begin()
         if planned is not None:
             self.asynchronous = planned.asynchronous
-            self.plans.setdefault(planned, self.members[0].account.elapsed_s)
+            self.plans.setdefault(planned, self.members[0].recorder.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
         """A device has completed a round; the first one is reported."""
         if progress.round > self._rounds:
             self._rounds = progress.round
-            accounts = [member.account for member in self.members]
+            accounts = [member.recorder for member in self.members]
             self._report(
                 Point(
                     round=progress.round,
                     elapsed_s=accounts[0].elapsed_s,
                     accuracy=progress.accuracy,
-                    traffic_bytes=sum(account.traffic_bytes for account in accounts),
+                    traffic_bytes=sum(recorder.traffic_bytes for recorder in accounts),
                 )
             )
 
@@ -75,9 +75,9 @@ class Course:
 
     async def keep_time(self) -> None:
         """End a run that has taken all the time that it was given. Call it when the devices are switched on."""
-        if self.trial.seconds_max is not None:
+        if self.experiment.seconds_max is not None:
             await self._begun.wait()
-            await anyio.sleep(self.trial.seconds_max)
+            await anyio.sleep(self.experiment.seconds_max)
             self.over.set()
 
     async def watch_for_standstill(self, *, hours: float) -> None:
@@ -91,40 +91,40 @@ class Course:
         _log.warning("run_stands_still", round=rounds, hours=hours)
         self.over.set()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ExperimentResult:
         """What has come of it by now. Raises `RuntimeError` if all have reached the target, but not in one state."""
         living = [member for member in self.members if member.on]
         reached = bool(living) and all(member.reached for member in living)
         ends = {member.name: member.end.digest.hex() for member in living if member.end is not None}
         if reached and len(set(ends.values())) > 1:
             raise RuntimeError(f"the devices ended in different states: {ends}")
-        return Outcome(
+        return ExperimentResult(
             target_accuracy=max(member.target_accuracy for member in self.members),
             reached=reached,
-            devices={member.name: member.account.figures() for member in self.members},
-            labours={member.name: member.account.labour() for member in self.members},
+            devices={member.name: member.recorder.metrics() for member in self.members},
+            compute_traces={member.name: member.recorder.trace() for member in self.members},
             transfers={
                 member.name: transfers
                 for member in self.members
-                if (transfers := member.account.transfers()) is not None
+                if (transfers := member.recorder.transfers()) is not None
             },
             plans=self.plans,
         )
 
 
-class Member:
+class ClusterDevice:
     """One device's part in a course.
 
     1. It lives from a start to the next failure, and again after each return.
     2. It is done when the run is over for it, or it has completed the rounds that were asked for.
     """
 
-    account: Account
+    recorder: DeviceRecorder
     target_accuracy: float
     """Of its task. Subclasses set both."""
 
-    def __init__(self, course: Course, index: int) -> None:
-        self.spec = course.trial.cluster.devices[index]
+    def __init__(self, run: ClusterRun, index: int) -> None:
+        self.spec = run.experiment.cluster.devices[index]
         self.name: DeviceId = device_id(self.spec.name)
         self.on = True
         self.done = False
@@ -132,7 +132,7 @@ class Member:
         self.end: StateProgress | None = None
         """The state in which the run ended, as this device's result says."""
         self.hosts_broker = self.spec.broker
-        self._course = course
+        self._course = run
         self._life = 0
         self._round = 0
         """The last that this life completed."""
@@ -140,37 +140,37 @@ class Member:
     @property
     def returns(self) -> bool:
         """Whether another life follows this one."""
-        return self._life + 1 < len(self.account.lives)
+        return self._life + 1 < len(self.recorder.lives)
 
     @property
     def next_start_s(self) -> float:
-        return self.account.lives[self._life + 1][0] if self.returns else math.inf
+        return self.recorder.lives[self._life + 1][0] if self.returns else math.inf
 
     @property
     def last_start_s(self) -> float:
-        return self.account.lives[-1][0]
+        return self.recorder.lives[-1][0]
 
     def begin_life(self, life: int) -> None:
         self._life, self._round, self.end = life, 0, None
         self.on, self.done = True, False
-        self.account.new_life()
+        self.recorder.new_life()
 
     def end_life(self) -> None:
         """It fails. The course is checked by the caller, when all that failed with it has gone as well."""
         self.on = self.reached = False
-        self.account.fail()
+        self.recorder.fail()
 
     def advance(self, progress: Progress) -> None:
         """Its node has told of its progress."""
         if self.done or progress.round <= self._round:
             return
         self._round = progress.round
-        rounds_max = self._course.trial.rounds_max or math.inf
+        rounds_max = self._course.experiment.rounds_max or math.inf
         if progress.round <= rounds_max:
-            self.account.round_done(progress)
+            self.recorder.round_done(progress)
             self._course.round_done(progress)
         if progress.finished:
-            self.account.end()  # its result says the rest
+            self.recorder.end()  # its result says the rest
         elif progress.round >= rounds_max:
             # in an asynchronous plan the others do not complete rounds themselves
             for member in self._course.members if self._course.asynchronous else (self,):
@@ -180,39 +180,41 @@ class Member:
         """Every living device has said how the run ended."""
         if not self.done:
             self.end = result.progress
-            self.account.run_over(result)
+            self.recorder.run_over(result)
             self._be_done(reached=result.reached)
 
     def _be_done(self, *, reached: bool) -> None:
         if self.done:
             return
         self.done, self.reached = True, reached
-        self.account.end()
+        self.recorder.end()
         self._course.check_over()
 
 
-def make_task(trial: Trial, index: int) -> Task:
+def make_task(experiment: Experiment, index: int) -> Task:
     """The task of the device at `index` of the cluster file."""
-    name = trial.cluster.devices[index].name
-    task = plugins.make_task(trial.task, name, part_of(trial.cluster, index, trial.task))
-    return task if trial.target_accuracy is None else attrs.evolve(task, target_accuracy=trial.target_accuracy)
+    name = experiment.cluster.devices[index].name
+    task = plugins.make_task(experiment.task, name, part_of(experiment.cluster, index, experiment.task))
+    return (
+        task if experiment.target_accuracy is None else attrs.evolve(task, target_accuracy=experiment.target_accuracy)
+    )
 
 
-def node_config(trial: Trial, index: int, *, broker: str) -> NodeConfig:
+def node_config(experiment: Experiment, index: int, *, broker: str) -> NodeConfig:
     """What would be in this device's `node.toml`."""
-    spec = trial.cluster.devices[index]
-    kind = trial.kinds[device_id(spec.name)]
+    spec = experiment.cluster.devices[index]
+    kind = experiment.kinds[device_id(spec.name)]
     return NodeConfig(
         name=spec.name,
-        cluster=trial.cluster.name,
+        cluster=experiment.cluster.name,
         broker=broker,
-        task=trial.task,
+        task=experiment.task,
         share=spec.share,
-        policy=trial.policy,
-        prefer=trial.cluster.prefer,
-        seed=trial.seed,
-        members_min=len(trial.cluster.devices),
+        policy=experiment.policy,
+        prefer=experiment.cluster.prefer,
+        seed=experiment.seed,
+        members_min=len(experiment.cluster.devices),
         uplink_mbps=kind.uplink_mbps,
         downlink_mbps=kind.downlink_mbps,
-        data=part_of(trial.cluster, index, trial.task),
+        data=part_of(experiment.cluster, index, experiment.task),
     )

@@ -1,4 +1,4 @@
-"""What one device of a cluster did in a run: `Account`."""
+"""What one device of a cluster did in a run: `DeviceRecorder`."""
 
 import math
 from collections.abc import Callable
@@ -7,15 +7,15 @@ import anyio
 import attrs
 
 from crowd.config.cluster_file import DeviceConfig, DeviceKind
-from crowd.experiment.balance import Labour
-from crowd.experiment.metering import Span, Transfers
+from crowd.experiment.balance import ComputeTrace
+from crowd.experiment.metering import LinkBusy, Span
 from crowd.node import Progress
 from crowd.ports import Traffic
 from crowd.protocol.messages import ResultMessage
-from crowd.run_record import Figures, Point
+from crowd.run_record import DeviceMetrics, Point
 
 
-class Account:
+class DeviceRecorder:
     """Counts over all lives of a device, from the cluster's first plan with work (`begin`): times to the end of the run
     here (`end`), or of the last life (`fail`); bytes until the figures are asked for, as others may wait for them.
     Times by `clock` (default: anyio's), on which the cluster was switched on at 0 s."""
@@ -27,7 +27,7 @@ class Account:
         *,
         traffic: Callable[[], Traffic],
         spans: Callable[[], tuple[Span, ...]],
-        transfers: Callable[[], Transfers] | None = None,
+        transfers: Callable[[], LinkBusy] | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         """`traffic`, `spans` and `transfers` (`None`: not known) tell of all lives so far, by the same clock."""
@@ -96,10 +96,10 @@ class Account:
         now = self._traffic()
         return now.up_bytes + now.down_bytes - self._before.up_bytes - self._before.down_bytes
 
-    def figures(self) -> Figures:
+    def metrics(self) -> DeviceMetrics:
         traffic, end_s = self._traffic(), self._clock() if self._end_s is None else self._end_s
         began_s = end_s if self._began_s is None else min(self._began_s, end_s)
-        return Figures(
+        return DeviceMetrics(
             elapsed_s=end_s - began_s,
             away_s=end_s - began_s - sum(_overlap(life, (began_s, end_s)) for life in self.lives),
             busy_s=sum(_overlap((span.began_s, span.ended_s), (began_s, end_s)) for span in self._spans()),
@@ -111,12 +111,12 @@ class Account:
             curve=tuple(point for _, point in sorted(self._curve.items())),
         )
 
-    def labour(self) -> Labour:
+    def trace(self) -> ComputeTrace:
         """On the clock of the figures."""
         began_s = self._began_s or 0.0
         spec = self._spec
         moments = {0.0, *(from_s for from_s, _ in spec.speed_schedule), *spec.fails_at_s, *spec.returns_at_s}
-        return Labour(
+        return ComputeTrace(
             spans=tuple(
                 attrs.evolve(span, began_s=span.began_s - began_s, ended_s=span.ended_s - began_s)
                 for span in self._spans()
@@ -124,7 +124,7 @@ class Account:
             speeds=tuple((moment - began_s, self._speed_at(moment)) for moment in sorted(moments)),
         )
 
-    def transfers(self) -> Transfers | None:
+    def transfers(self) -> LinkBusy | None:
         """On the clock of the figures; `None` if not known."""
         return None if self._transfers is None else self._transfers().since(self._began_s or 0.0)
 

@@ -1,6 +1,6 @@
 """A cluster file as real processes on this machine, each with its own network, processor time and memory.
 
-Layout: `Core` (what a processor here can do), `Lab` (the world), `slower_by` and `without_latency` (how a cluster is
+Layout: `Core` (what a processor here can do), `Lab` (the backend), `slower_by` and `without_latency` (how a cluster is
 made to fit). The run itself is `devices.lab.node_cluster`.
 """
 
@@ -17,13 +17,13 @@ import attrs
 import structlog
 
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Fit, Outcome, Report, Trial, World
+from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, OnRound, ScaledExperiment
 from crowd.experiment.node_files import write_files
-from crowd.experiment.subprocesses import Child
+from crowd.experiment.subprocesses import Subprocess
 from crowd.units import MEBIBYTE
 from devices.cluster.cluster_run import node_config
 from devices.lab.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
-from devices.lab.cluster_run import LabCourse
+from devices.lab.cluster_run import LabRun
 from devices.lab.messages import EnvelopesMeasured, Measure, Measured, MeasureEnvelopes, Ready, order_to_line
 from devices.lab.node_cluster import LabCluster
 from devices.lab.sandbox import check_machine, owner_name, remove_leftovers
@@ -60,12 +60,13 @@ class Core:
 
     @property
     def stated_kflops(self) -> int:
-        """`Trial.core_kflops` of a simulation that is to be like this machine: a processor that does in the stated time
-        what a node does beside its training, and both that and training as many times faster or slower than here."""
+        """`Experiment.core_kflops` of a simulation that is to be like this machine: a processor that does in the stated
+        time what a node does beside its training, and both that and training as many times faster or slower than here.
+        """
         return max(1, round(self.kflops * self.envelope_s / ENVELOPE_S))
 
 
-class Lab(World):
+class Lab(Backend):
     """Trains with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
 
     If this machine cannot play the devices at full speed, all goes slower: processors, links and every clock, so that
@@ -74,42 +75,46 @@ class Lab(World):
     machine. SIGTERM ends it as SIGINT does.
     """
 
-    course: type[LabCourse] = LabCluster
+    run_class: type[LabRun] = LabCluster
     """What the devices run."""
 
     def __init__(self) -> None:
         self._cores: dict[str, Core] = {}
         """One unlimited processor here, by task."""
 
-    def fit(self, trial: Trial) -> Fit:
-        _check(trial)
+    def scale(self, experiment: Experiment) -> ScaledExperiment:
+        _check(experiment)
         remove_leftovers(check_machine())
         cores = len(os.sched_getaffinity(0))
-        core = self._cores.get(trial.task)
+        core = self._cores.get(experiment.task)
         if core is None:
             warn_if_busy(cores)
-            self._cores[trial.task] = core = anyio.run(measure, trial, cores)
-        slower = slower_by([kind.speed_kflops for kind in trial.kinds.values()], one_kflops=core.kflops, cores=cores)
-        return Fit(trial=attrs.evolve(without_latency(trial), core_kflops=core.stated_kflops), slower=slower)
+            self._cores[experiment.task] = core = anyio.run(measure, experiment, cores)
+        slower = slower_by(
+            [kind.speed_kflops for kind in experiment.kinds.values()], one_kflops=core.kflops, cores=cores
+        )
+        return ScaledExperiment(
+            experiment=attrs.evolve(without_latency(experiment), core_kflops=core.stated_kflops), slower=slower
+        )
 
-    def run(self, trial: Trial, report: Report) -> Outcome:
-        fit = self.fit(trial)
-        one_kflops = self._cores[trial.task].kflops
+    def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
+        scaled = self.scale(experiment)
+        one_kflops = self._cores[experiment.task].kflops
         outcome = anyio.run(
-            self.course.run,
-            fit,
+            self.run_class.run,
+            scaled,
             report,
             one_kflops,
             check_machine(),
-            backend_options={"loop_factory": partial(SlowedLoop, fit.slower)},
+            backend_options={"loop_factory": partial(SlowedLoop, scaled.slower)},
         )
         if outcome is None:
             raise KeyboardInterrupt
         return outcome
 
 
-def _check(trial: Trial) -> None:
-    for device in trial.cluster.devices:
+def _check(experiment: Experiment) -> None:
+    for device in experiment.cluster.devices:
         if device.loss:
             raise BadConfig(f"device {device.name!r}: loss: the lab loses no packets; leave it out, or use 'crowd sim'")
 
@@ -141,18 +146,18 @@ def _up_to_three_digits(value: float) -> float:
     return round(math.ceil(value / step) * step, 6)
 
 
-def without_latency(trial: Trial) -> Trial:
-    """`trial` on links of a rate only."""
-    kinds = {name: attrs.evolve(kind, latency_ms=0.0) for name, kind in trial.kinds.items()}
-    devices = tuple(attrs.evolve(device, latency_ms=0.0) for device in trial.cluster.devices)
-    return attrs.evolve(trial, cluster=attrs.evolve(trial.cluster, devices=devices), kinds=kinds)
+def without_latency(experiment: Experiment) -> Experiment:
+    """`experiment` on links of a rate only."""
+    kinds = {name: attrs.evolve(kind, latency_ms=0.0) for name, kind in experiment.kinds.items()}
+    devices = tuple(attrs.evolve(device, latency_ms=0.0) for device in experiment.cluster.devices)
+    return attrs.evolve(experiment, cluster=attrs.evolve(experiment.cluster, devices=devices), kinds=kinds)
 
 
-async def measure(trial: Trial, cores: int) -> Core:
+async def measure(experiment: Experiment, cores: int) -> Core:
     """What one processor here does of the very task, and of messages, while all others do so too."""
     found: list[Core] = []
 
-    async def measure(process: Child) -> None:
+    async def measure(process: Subprocess) -> None:
         news = process.lines()
         await expect(Ready, process, news)
         await process.tell(order_to_line(Measure(duration_s=MEASURE_S)))
@@ -163,11 +168,11 @@ async def measure(trial: Trial, cores: int) -> Core:
 
     async def play(file: Path) -> None:
         command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target_accuracy=None)
-        async with start_worker(command, name=trial.task) as process:
+        async with start_worker(command, name=experiment.task) as process:
             await measure(process)
 
     with tempfile.TemporaryDirectory(prefix=f"{owner_name(os.getpid())}-") as directory:
-        config = node_config(trial, 0, broker="mqtt://nowhere")
+        config = node_config(experiment, 0, broker="mqtt://nowhere")
         files = write_files(Path(directory), [config])
         async with anyio.create_task_group() as tasks:
             for _ in range(cores):

@@ -1,6 +1,6 @@
 """What every run of a lab is made of, whatever program the devices run.
 
-Layout: `LabCourse` (all devices, and when they are switched on), `LabMember` (one device with its limits) and `_Gate`
+Layout: `LabRun` (all devices, and when they are switched on), `LabDevice` (one device with its limits) and `_Gate`
 (where they wait for each other).
 """
 
@@ -16,20 +16,20 @@ import attrs
 from anyio.abc import TaskGroup
 
 from crowd.config.cluster_file import DeviceKind
-from crowd.experiment.experiment import Fit, Outcome, Report, Trial
+from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound, ScaledExperiment
 from crowd.experiment.metering import Span
 from crowd.experiment.node_files import write_files
-from crowd.experiment.subprocesses import Child
+from crowd.experiment.subprocesses import Subprocess
 from crowd.ports import Traffic
 from crowd.units import device_id
-from devices.cluster.cluster_run import Course, Member, node_config
-from devices.cluster.device_metrics import Account
+from devices.cluster.cluster_run import ClusterDevice, ClusterRun, node_config
+from devices.cluster.device_metrics import DeviceRecorder
 from devices.lab.messages import Measure, Measured, Ready, order_to_line
 from devices.lab.netns import Counters, Shape
 from devices.lab.sandbox import Site
 from devices.lab.worker_process import expect, worker_command
 
-SERVER_PLACE = "_server"
+SERVER_HOST = "_server"
 """No device has such a name."""
 PORT = 1883
 ADJUST_S = 2.0
@@ -45,31 +45,31 @@ STANDSTILL_HOURS = 2.0
 """Real time."""
 
 
-class LabCourse(Course):
+class LabRun(ClusterRun):
     """All devices of a trial, and the server that they all talk to: on the device that has the broker, else in a place
     of its own. The server's processor time is unlimited in both. Subclasses make each `member` and start the server.
 
     It runs on a clock that goes `slower` times slower than real time; processors and links are as much slower."""
 
-    members: Sequence["LabMember"]
+    members: Sequence["LabDevice"]
 
-    def __init__(self, trial: Trial, report: Report, site: Site, *, slower: float) -> None:
-        super().__init__(trial, report)
+    def __init__(self, experiment: Experiment, report: OnRound, site: Site, *, slower: float) -> None:
+        super().__init__(experiment, report)
         self.site = site
         self.slower = slower
         self.counters = ExitStack()
-        devices = trial.cluster.devices
-        self.server_place = next((device.name for device in devices if device.broker), SERVER_PLACE)
-        addresses = {name: site.net.join(name, _shape(kind, slower)) for name, kind in trial.kinds.items()}
+        devices = experiment.cluster.devices
+        self.server_place = next((device.name for device in devices if device.broker), SERVER_HOST)
+        addresses = {name: site.net.join(name, _shape(kind, slower)) for name, kind in experiment.kinds.items()}
         self.server_address = (
             addresses[device_id(self.server_place)]
-            if self.server_place != SERVER_PLACE
-            else site.net.join(SERVER_PLACE, None)
+            if self.server_place != SERVER_HOST
+            else site.net.join(SERVER_HOST, None)
         )
         self.files = write_files(
             site.directory,
             [
-                node_config(trial, index, broker=f"mqtt://{self.server_from(device.name)}:{PORT}")
+                node_config(experiment, index, broker=f"mqtt://{self.server_from(device.name)}:{PORT}")
                 for index, device in enumerate(devices)
             ],
         )
@@ -78,19 +78,21 @@ class LabCourse(Course):
         self.on_s = 0.0
 
     @classmethod
-    async def run(cls, fit: Fit, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]) -> Outcome | None:
+    async def run(
+        cls, scale: ScaledExperiment, report: OnRound, one_kflops: int, hierarchies: Mapping[str, Path]
+    ) -> ExperimentResult | None:
         """Train to the end; `one_kflops` is what an unlimited processor here trains in real time. `None` if this
         process was told to end, by SIGINT or SIGTERM."""
-        trial = fit.trial
+        experiment = scale.experiment
         with Site(hierarchies) as site:
-            course = cls(trial, report, site, slower=fit.slower)
-            devices = range(len(trial.cluster.devices))
-            course.members = [course.member(index, one_kflops=one_kflops) for index in devices]
-            with course.counters:
-                return await course._train()
+            run = cls(experiment, report, site, slower=scale.slower)
+            devices = range(len(experiment.cluster.devices))
+            run.members = [run.member(index, one_kflops=one_kflops) for index in devices]
+            with run.counters:
+                return await run._train()
 
     @abc.abstractmethod
-    def member(self, index: int, *, one_kflops: int) -> "LabMember":
+    def member(self, index: int, *, one_kflops: int) -> "LabDevice":
         """The device at `index` of the cluster file."""
 
     @abc.abstractmethod
@@ -101,7 +103,7 @@ class LabCourse(Course):
         """The server's address as that device sees it."""
         return "127.0.0.1" if device == self.server_place else self.server_address
 
-    async def _train(self) -> Outcome | None:
+    async def _train(self) -> ExperimentResult | None:
         outcome = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_told, tasks.cancel_scope)
@@ -129,21 +131,21 @@ class LabCourse(Course):
             self.on.set()
 
 
-class LabMember(Member, abc.ABC):
+class LabDevice(ClusterDevice, abc.ABC):
     """One device: its place on the network, its share of a processor, its memory, and what it used of them."""
 
-    def __init__(self, lab: LabCourse, index: int, *, one_kflops: int) -> None:
+    def __init__(self, lab: LabRun, index: int, *, one_kflops: int) -> None:
         super().__init__(lab, index)
-        trial = lab.trial
+        experiment = lab.experiment
         self._lab = lab
-        self._kind = kind = trial.kinds[self.name]
+        self._kind = kind = experiment.kinds[self.name]
         self.worker_command = lab.site.net.command(
             self.name,
             *worker_command(
                 lab.files[self.name],
                 memory_bytes=kind.memory_bytes,
                 slower=lab.slower,
-                target_accuracy=trial.target_accuracy,
+                target_accuracy=experiment.target_accuracy,
             ),
         )
         self.group = lab.site.group(self.name)
@@ -153,7 +155,7 @@ class LabMember(Member, abc.ABC):
         self._spans: list[Span] = []
         self._untuned: list[Span] = []
         """Since the processor's share was last set."""
-        self.account = Account(
+        self.recorder = DeviceRecorder(
             self.spec, kind, traffic=self._traffic, spans=lambda: tuple(self._spans), clock=lab.clock
         )
 
@@ -161,7 +163,7 @@ class LabMember(Member, abc.ABC):
     async def live(self) -> None:
         """Returns when it has failed for good."""
 
-    async def expect_ready(self, process: Child, news: AsyncIterator[str]) -> None:
+    async def expect_ready(self, process: Subprocess, news: AsyncIterator[str]) -> None:
         """A worker has begun to run, in this device's limits."""
         self.group.add(process.pid)
         self.target_accuracy = (await expect(Ready, process, news)).target_accuracy
@@ -172,7 +174,7 @@ class LabMember(Member, abc.ABC):
         """From now on: what the device has is free above what its programs have taken by now."""
         self.group.limit_memory(more_bytes=self._kind.memory_bytes)
 
-    async def adjust(self, process: Child, news: AsyncIterator[str]) -> None:
+    async def adjust(self, process: Subprocess, news: AsyncIterator[str]) -> None:
         """Find the share of a processor with which it is as fast as it should be, while all others train too."""
         for _ in range(ADJUSTMENTS):
             self.group.limit_cpu(self._cores)

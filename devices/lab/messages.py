@@ -1,4 +1,5 @@
-"""What a lab and the process of one of its devices say to each other, as lines of JSON: `Order` and `News`."""
+"""What a lab and the process of one of its devices say to each other, as lines of JSON: `WorkerOrder` and
+`WorkerReport`."""
 
 from typing import Any, cast
 
@@ -7,7 +8,7 @@ from cattrs.preconf.json import make_converter
 from cattrs.strategies import configure_tagged_union
 
 from crowd.experiment.metering import Span
-from crowd.experiment.plan_summary import Planned
+from crowd.experiment.plan_summary import PlanSummary
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +30,7 @@ class Go:
     """Take part in the run."""
 
 
-Order = Measure | MeasureEnvelopes | Go
+WorkerOrder = Measure | MeasureEnvelopes | Go
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +61,7 @@ class Told:
 class Working:
     """A plan with work is active."""
 
-    plan: Planned | None
+    plan: PlanSummary | None
     """If what trains here has plans."""
 
 
@@ -94,26 +95,26 @@ class Ended:
     """This device's `ResultMessage`, encoded, in hexadecimal."""
 
 
-News = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
+WorkerReport = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
 
 _converter = make_converter()
-for _union in (Order, News):
+for _union in (WorkerOrder, WorkerReport):
     configure_tagged_union(_union, _converter)
 
 
-def order_to_line(order: Order) -> str:
-    return _converter.dumps(order, unstructure_as=Order)
+def order_to_line(order: WorkerOrder) -> str:
+    return _converter.dumps(order, unstructure_as=WorkerOrder)
 
 
-def order_from_line(line: str) -> Order:
+def order_from_line(line: str) -> WorkerOrder:
     """What `order_to_line` wrote in another process of this project."""
-    return cast(Order, _converter.loads(line, cast(Any, Order)))
+    return cast(WorkerOrder, _converter.loads(line, cast(Any, WorkerOrder)))
 
 
-def news_to_line(news: News) -> str:
-    return _converter.dumps(news, unstructure_as=News)
+def news_to_line(news: WorkerReport) -> str:
+    return _converter.dumps(news, unstructure_as=WorkerReport)
 
 
-def news_from_line(line: str) -> News:
+def news_from_line(line: str) -> WorkerReport:
     """What `news_to_line` wrote in another process of this project."""
-    return cast(News, _converter.loads(line, cast(Any, News)))
+    return cast(WorkerReport, _converter.loads(line, cast(Any, WorkerReport)))

@@ -3,7 +3,7 @@
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from crowd.experiment.subprocesses import Child, started
+from crowd.experiment.subprocesses import Subprocess, started
 from devices.lab.programs import find_program
 from devices.lab.sandbox import Site
 
@@ -13,13 +13,13 @@ _SETTINGS = ("allow_anonymous true", "persistence false", "user root", "log_dest
 class LabBroker:
     """Runs in `tasks`, with as much processor time as it needs. If it ends unasked, `RuntimeError` leaves `tasks`."""
 
-    def __init__(self, site: Site, place: str, tasks: TaskGroup, *, port: int) -> None:
+    def __init__(self, site: Site, host: str, tasks: TaskGroup, *, port: int) -> None:
         self._site = site
-        self._place = place
+        self._place = host
         self._tasks = tasks
         self._port = port
         self._group = site.group("_broker")
-        self._process: Child | None = None
+        self._process: Subprocess | None = None
 
     async def start(self) -> None:
         """Returns when it accepts connections; after `kill`, it begins anew."""

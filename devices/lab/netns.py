@@ -55,10 +55,10 @@ class Net:
         self._ip(self._hub, "link", "set", "hub", "addrgenmode", "none", "up")
         self._places: list[str] = []
 
-    def join(self, place: str, shape: Shape | None) -> str:
+    def join(self, host: str, shape: Shape | None) -> str:
         """Make a place, and return its address; without a `shape` its link is as fast as the machine."""
-        name, port = self._name(place), f"port{len(self._places)}"
-        self._places.append(place)
+        name, port = self._name(host), f"port{len(self._places)}"
+        self._places.append(host)
         address = f"10.88.{len(self._places) >> 8}.{len(self._places) & 255}"
         _run("ip", "netns", "add", name)
         self._ip(self._hub, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", name)
@@ -76,12 +76,12 @@ class Net:
             self._limit(self._hub, port, shape.downlink_bytes_s)
         return address
 
-    def command(self, place: str, *command: str) -> list[str]:
+    def command(self, host: str, *command: str) -> list[str]:
         """What starts `command` in that place, as the same process."""
-        return [find_program("ip", package=PACKAGE), "netns", "exec", self._name(place), *command]
+        return [find_program("ip", package=PACKAGE), "netns", "exec", self._name(host), *command]
 
-    def _name(self, place: str) -> str:
-        return f"{self._prefix}-{place}"
+    def _name(self, host: str) -> str:
+        return f"{self._prefix}-{host}"
 
     def _share(self, namespace: str, rate_bytes_s: int) -> None:
         """Send both directions through one shaper: an intermediate device, to which all is redirected."""

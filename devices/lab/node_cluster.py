@@ -11,12 +11,12 @@ import attrs
 import structlog
 from anyio.abc import TaskGroup
 
-from crowd.experiment.experiment import Outcome
-from crowd.experiment.subprocesses import Child
+from crowd.experiment.experiment import ExperimentResult
+from crowd.experiment.subprocesses import Subprocess
 from crowd.node import Progress
 from crowd.protocol import codec
 from crowd.protocol.messages import ResultMessage
-from devices.lab.cluster_run import PORT, LabCourse, LabMember
+from devices.lab.cluster_run import PORT, LabDevice, LabRun
 from devices.lab.messages import (
     Advanced,
     Computed,
@@ -24,9 +24,9 @@ from devices.lab.messages import (
     EnvelopesMeasured,
     Go,
     Measured,
-    News,
     Ready,
     Told,
+    WorkerReport,
     Working,
     news_from_line,
     order_to_line,
@@ -37,7 +37,7 @@ from devices.lab.worker_process import start_worker
 _log = structlog.get_logger(__name__)
 
 
-class LabCluster(LabCourse):
+class LabCluster(LabRun):
     """All devices of a trial as nodes."""
 
     members: "list[_Machine]"
@@ -50,13 +50,13 @@ class LabCluster(LabCourse):
         self.broker = LabBroker(self.site, self.server_place, tasks, port=PORT)
         await self.broker.start()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ExperimentResult:
         counted: dict[str, int] = {machine.name: machine.counted_bytes for machine in self.members}
         told: dict[str, tuple[int, ...]] = {machine.name: tuple(machine.told_kflops) for machine in self.members}
         return attrs.evolve(super().outcome(), counted_bytes=counted, told_kflops=told)
 
 
-class _Machine(LabMember):
+class _Machine(LabDevice):
     """One device. In each of its lives it is a new process."""
 
     _lab: LabCluster
@@ -73,7 +73,7 @@ class _Machine(LabMember):
         return sum(self._counted.values())
 
     async def live(self) -> None:
-        for life, (begins_s, fails_s) in enumerate(self.account.lives):
+        for life, (begins_s, fails_s) in enumerate(self.recorder.lives):
             async with start_worker(self.worker_command, name=self.name) as process:
                 news = process.lines()
                 await self.expect_ready(process, news)
@@ -91,7 +91,7 @@ class _Machine(LabMember):
                 await process.tell(order_to_line(Go()))
                 await self._follow(process, news, fails_s)
 
-    async def _follow(self, process: Child, news: AsyncIterator[str], fails_s: float) -> None:
+    async def _follow(self, process: Subprocess, news: AsyncIterator[str], fails_s: float) -> None:
         """Returns when this life has ended."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._fail, fails_s, process)
@@ -102,7 +102,7 @@ class _Machine(LabMember):
             await process.expect_success()
             raise RuntimeError(f"the process of {self.name} ended before the run did")
 
-    async def _fail(self, time_s: float, process: Child) -> None:
+    async def _fail(self, time_s: float, process: Subprocess) -> None:
         """The power fails: all that is left is the will, unless the broker fails with it."""
         await anyio.sleep_until(self._lab.on_s + time_s)
         self.end_life()
@@ -113,7 +113,7 @@ class _Machine(LabMember):
         self.group.free_cpu()  # the next process may start as fast as it can
         self._lab.check_over()
 
-    def _hear(self, news: News) -> None:
+    def _hear(self, news: WorkerReport) -> None:
         match news:
             case Told(speed_kflops=speed_kflops):
                 self.told_kflops.append(speed_kflops)

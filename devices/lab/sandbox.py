@@ -63,9 +63,9 @@ class Site:
     ) -> None:
         self._remove()
 
-    def group(self, place: str) -> Group:
+    def group(self, host: str) -> Group:
         """A new control group for what runs in that place."""
-        return Group(self._hierarchies, f"{self._name}/{place}")
+        return Group(self._hierarchies, f"{self._name}/{host}")
 
     def _remove(self) -> None:
         _remove(self._hierarchies, self._name)
@@ -93,16 +93,16 @@ def _owners(hierarchies: Mapping[str, Path]) -> set[str]:
 
 
 def _remove(hierarchies: Mapping[str, Path], name: str) -> None:
-    places = netns.namespaces(prefix=f"{name}-")
+    hosts = netns.namespaces(prefix=f"{name}-")
     until_s = time.monotonic() + GONE_S_MAX
-    while pids := cgroups.processes(hierarchies, name).union(*(netns.processes(place) for place in places)):
+    while pids := cgroups.processes(hierarchies, name).union(*(netns.processes(host) for host in hosts)):
         if time.monotonic() > until_s:
             raise RuntimeError(f"processes of the lab do not end: {sorted(pids)}")
         for pid in pids:
             _kill(pid)
         time.sleep(0.02)
-    for place in places:
-        netns.remove_namespace(place)
+    for host in hosts:
+        netns.remove_namespace(host)
     cgroups.remove_group(hierarchies, name)
     for path in Path(tempfile.gettempdir()).glob(f"{name}-*"):
         shutil.rmtree(path)

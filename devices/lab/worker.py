@@ -23,7 +23,7 @@ from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import BrokerRefused, Rejected
 from crowd.experiment.metering import MeteredCompute
-from crowd.experiment.plan_summary import Planned
+from crowd.experiment.plan_summary import PlanSummary
 from crowd.experiment.subprocesses import BAD_INPUT
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
@@ -33,7 +33,7 @@ from crowd.node import Node, Progress
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol import codec
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done
 from crowd.units import Address, Channel, DeviceId, Life, device_id
 from devices.lab.messages import (
@@ -45,10 +45,10 @@ from devices.lab.messages import (
     Measure,
     Measured,
     MeasureEnvelopes,
-    News,
-    Order,
     Ready,
     Told,
+    WorkerOrder,
+    WorkerReport,
     Working,
     news_to_line,
     order_from_line,
@@ -71,10 +71,10 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     try:
         config = read_node_config(Path(path))
-        world = _World(memory_bytes=int(memory_bytes), slower=float(slower))
+        backend = _Backend(memory_bytes=int(memory_bytes), slower=float(slower))
         target_accuracy = float(target[0]) if target else None
-        loop_factory = partial(SlowedLoop, world.slower)
-        anyio.run(_serve, config, world, target_accuracy, backend_options={"loop_factory": loop_factory})
+        loop_factory = partial(SlowedLoop, backend.slower)
+        anyio.run(_serve, config, backend, target_accuracy, backend_options={"loop_factory": loop_factory})
     except* Rejected as rejected:
         print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT
@@ -98,8 +98,8 @@ def _listen_to_the_profiler() -> None:
     structlog.configure(processors=[hear, *structlog.get_config()["processors"]])
 
 
-async def _serve(config: NodeConfig, world: "_World", target_accuracy: float | None) -> None:
-    worker = _Worker(config, world, target_accuracy)
+async def _serve(config: NodeConfig, backend: "_Backend", target_accuracy: float | None) -> None:
+    worker = _Worker(config, backend, target_accuracy)
     async with anyio.create_task_group() as tasks:
         async for order in _orders():
             match order:
@@ -118,7 +118,7 @@ def _measure_envelopes(duration_s: float) -> float:
     """How long a small message takes from one device to another without what carries it, in seconds: encoded, signed,
     verified and decoded. It stands for all that a node does beside its training, which is Python and Ed25519 too."""
     sender, receiver = DeviceId("sender"), DeviceId("receiver")
-    signers = throw_away_signers([sender, receiver])
+    signers = ephemeral_signers([sender, receiver])
     sealer = codec.Sealer("lab", sender, Life(incarnation=0, boot=bytes(8)), signers[sender])
     opener = codec.Opener("lab", receiver, signers[receiver])
     address = Address(channel=Channel.TO, source=sender, destination=receiver)
@@ -129,7 +129,7 @@ def _measure_envelopes(duration_s: float) -> float:
 
 
 @attrs.frozen(kw_only=True)
-class _World:
+class _Backend:
     """What the lab makes of this process."""
 
     memory_bytes: int
@@ -140,15 +140,15 @@ class _World:
 class _Worker:
     """Says `Ready` when it is made."""
 
-    def __init__(self, config: NodeConfig, world: _World, target_accuracy: float | None) -> None:
+    def __init__(self, config: NodeConfig, backend: _Backend, target_accuracy: float | None) -> None:
         self._config = config
-        self._slower = world.slower
+        self._slower = backend.slower
         task = plugins.make_task(config.task, config.name, config.data)
         self._task: Task = task if target_accuracy is None else attrs.evolve(task, target_accuracy=target_accuracy)
         self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
-        self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=world.memory_bytes))
+        self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=backend.memory_bytes))
         self._compute = MeteredCompute(self._device.compute)
-        self._planned: Planned | None = None
+        self._planned: PlanSummary | None = None
         self._told = 0
         """So many of its spans."""
         _say(Ready(target_accuracy=self._task.target_accuracy))
@@ -198,12 +198,12 @@ class _Worker:
         if progress.plan is not None:
             check_hope(progress.plan, device_id(self._config.name), self._config.members_min)
             if progress.plan.has_work:
-                self._tell_plan(Planned.of(progress.plan))
+                self._tell_plan(PlanSummary.of(progress.plan))
         self._tell_what_was_computed()
         fields = {field.name: getattr(progress, field.name) for field in attrs.fields(Advanced)}
         _say(Advanced(**fields))
 
-    def _tell_plan(self, planned: Planned) -> None:
+    def _tell_plan(self, planned: PlanSummary) -> None:
         if planned != self._planned:
             self._planned = planned
             _say(Working(plan=planned))
@@ -219,7 +219,7 @@ class _Worker:
             _say(Computed(spans=spans))
 
 
-async def _orders() -> AsyncIterator[Order]:
+async def _orders() -> AsyncIterator[WorkerOrder]:
     """Until the one who gives them has gone."""
     # the thread that waits for a line is left behind when this ends
     read = partial(anyio.to_thread.run_sync, sys.stdin.readline, abandon_on_cancel=True)
@@ -227,7 +227,7 @@ async def _orders() -> AsyncIterator[Order]:
         yield order_from_line(line)
 
 
-def _say(news: News) -> None:
+def _say(news: WorkerReport) -> None:
     print(news_to_line(news), flush=True)
 
 

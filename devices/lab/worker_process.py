@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from crowd.experiment.subprocesses import Child, started
+from crowd.experiment.subprocesses import Subprocess, started
 from devices.lab.messages import news_from_line
 
 WORKER = "devices.lab.worker"
@@ -21,12 +21,12 @@ def worker_command(file: Path, *, memory_bytes: int, slower: float, target_accur
     return [sys.executable, "-m", WORKER, str(file), str(memory_bytes), str(slower), *target]
 
 
-def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextManager[Child]:
+def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextManager[Subprocess]:
     """A device that takes orders, and has ended at once when the context is left."""
     return started(command, name=name, listens=True, environment=ENVIRONMENT, grace_s=0)
 
 
-async def expect(kind: type[T], process: Child, news: AsyncIterator[str]) -> T:
+async def expect(kind: type[T], process: Subprocess, news: AsyncIterator[str]) -> T:
     """The next of the `news` of `process`, which is of that kind. Raises what the process failed with."""
     async for line in news:
         said = news_from_line(line)

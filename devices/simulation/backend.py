@@ -1,6 +1,6 @@
 """A cluster file under virtual time: every device is a whole node, with real maths on simulated processors and links.
 
-Layout: `Simulation` (the world), `_Cluster` (all devices), `_Machine` (one device over all its lives).
+Layout: `Simulation` (the backend), `_Cluster` (all devices), `_Machine` (one device over all its lives).
 """
 
 import hashlib
@@ -16,16 +16,16 @@ import torch
 from brokers.simulated.network import LinkSpec, Network
 from crowd.config.cluster_file import DeviceConfig, DeviceKind
 from crowd.errors import BrokerRefused
-from crowd.experiment.experiment import Outcome, Report, Trial, World
+from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, OnRound
 from crowd.experiment.metering import MeteredCompute
-from crowd.experiment.plan_summary import Planned
+from crowd.experiment.plan_summary import PlanSummary
 from crowd.node import Node, Progress
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol.identity import KeyedHashSigner
 from crowd.units import device_id
-from devices.cluster.cluster_run import Course, Member, make_task, node_config
-from devices.cluster.device_metrics import Account, speed_kflops
+from devices.cluster.cluster_run import ClusterDevice, ClusterRun, make_task, node_config
+from devices.cluster.device_metrics import DeviceRecorder, speed_kflops
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
 from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
@@ -35,11 +35,11 @@ STANDSTILL_HOURS = 6.0
 """Virtual: a cluster that completes no round for so long never will."""
 
 MESSAGE_S = 400e-6
-"""What a message takes at either end of a processor that trains `Trial.core_kflops`: see
+"""What a message takes at either end of a processor that trains `Experiment.core_kflops`: see
 `docs/decisions/056-messages-cost-processor-time.md`."""
 MESSAGE_BYTE_S = 25e-9
 """And each byte in it."""
-ERRAND_S = 1.2e-3
+OVERHEAD_S = 1.2e-3
 """The same for each piece of a node's work beside training: to encode, to merge, to apply, to take a snapshot."""
 
 UNEVENNESS = 0.08
@@ -51,17 +51,17 @@ START_AGAIN_S = 5.0
 """A node that finds no broker when it starts ends, and is started again, as by any service manager."""
 
 
-class Simulation(World):
+class Simulation(Backend):
     """Trains in this process, as fast as it can compute. All devices are switched on at 0 s; one seed decides
     everything: the same trial has the same outcome, bit for bit, on the same kind of processor."""
 
-    def run(self, trial: Trial, report: Report) -> Outcome:
-        with _repeatable(trial.seed):
-            return anyio.run(_train, trial, report, backend_options={"loop_factory": VirtualTimeLoop})
+    def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
+        with _repeatable(experiment.seed):
+            return anyio.run(_train, experiment, report, backend_options={"loop_factory": VirtualTimeLoop})
 
 
-async def _train(trial: Trial, report: Report) -> Outcome:
-    return await _Cluster(trial, report).train()
+async def _train(experiment: Experiment, report: OnRound) -> ExperimentResult:
+    return await _Cluster(experiment, report).train()
 
 
 @contextmanager
@@ -81,16 +81,16 @@ def _repeatable(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Cluster(Course):
+class _Cluster(ClusterRun):
     """All devices of a trial on one network."""
 
-    def __init__(self, trial: Trial, report: Report) -> None:
-        super().__init__(trial, report)
-        hosts = [device_id(device.name) for device in trial.cluster.devices if device.broker]
-        self.network = Network(seed=trial.seed, host=hosts[0] if hosts else None)
-        self.members = self._machines = [_Machine(self, index) for index in range(len(trial.cluster.devices))]
+    def __init__(self, experiment: Experiment, report: OnRound) -> None:
+        super().__init__(experiment, report)
+        hosts = [device_id(device.name) for device in experiment.cluster.devices if device.broker]
+        self.network = Network(seed=experiment.seed, host=hosts[0] if hosts else None)
+        self.members = self._machines = [_Machine(self, index) for index in range(len(experiment.cluster.devices))]
 
-    async def train(self) -> Outcome:
+    async def train(self) -> ExperimentResult:
         async with anyio.create_task_group() as tasks:
             for machine in self._machines:
                 tasks.start_soon(machine.live, name=machine.name)
@@ -103,27 +103,27 @@ class _Cluster(Course):
         return outcome
 
 
-class _Machine(Member):
+class _Machine(ClusterDevice):
     """One device. In each of its lives it runs a new node."""
 
     def __init__(self, cluster: _Cluster, index: int) -> None:
         super().__init__(cluster, index)
-        trial = cluster.trial
-        self._task = make_task(trial, index)
+        experiment = cluster.experiment
+        self._task = make_task(experiment, index)
         self.target_accuracy = self._task.target_accuracy
         self._cluster = cluster
-        self._kind = kind = trial.kinds[self.name]
-        self._config = node_config(trial, index, broker="memory://simulation")
+        self._kind = kind = experiment.kinds[self.name]
+        self._config = node_config(experiment, index, broker="memory://simulation")
         self._processor = VirtualCompute(
             kind.speed_kflops,
-            errand_flops=_flops(ERRAND_S, trial),
-            unevenness=_unevenness(random.Random(f"{trial.seed}/{self.name}/processor")),
+            overhead_flops=_flops(OVERHEAD_S, experiment),
+            unevenness=_unevenness(random.Random(f"{experiment.seed}/{self.name}/processor")),
         )
         self._compute = MeteredCompute(self._processor)
         self._link = cluster.network.broker(
-            self.name, _link(self.spec, kind), cluster=trial.cluster.name, handle=self._handle
+            self.name, _link(self.spec, kind), cluster=experiment.cluster.name, handle=self._handle
         )
-        self.account = Account(
+        self.recorder = DeviceRecorder(
             self.spec,
             kind,
             traffic=lambda: self._link.traffic,
@@ -132,12 +132,12 @@ class _Machine(Member):
         )
 
     async def _handle(self, size_bytes: int) -> None:
-        await self._processor.handle(_flops(MESSAGE_S + size_bytes * MESSAGE_BYTE_S, self._cluster.trial))
+        await self._processor.handle(_flops(MESSAGE_S + size_bytes * MESSAGE_BYTE_S, self._cluster.experiment))
 
     async def live(self) -> None:
         """Returns when it has failed for good."""
         PROCESS.set(self.name)
-        for life, (begins_s, fails_s) in enumerate(self.account.lives):
+        for life, (begins_s, fails_s) in enumerate(self.recorder.lives):
             await anyio.sleep_until(begins_s)
             self.begin_life(life)
             async with anyio.create_task_group() as tasks:
@@ -168,7 +168,7 @@ class _Machine(Member):
 
     async def _take_part(self) -> None:
         """Play this device's part, and stay until the end or the next failure."""
-        trial = self._cluster.trial
+        experiment = self._cluster.experiment
         node = Node(
             self._config,
             task=lambda name: self._task,
@@ -176,11 +176,11 @@ class _Machine(Member):
             broker=self._link,
             signer=KeyedHashSigner(
                 self.name,
-                [device_id(device.name) for device in trial.cluster.devices],
-                secret=hashlib.blake2b(str(trial.seed).encode()).digest(),
+                [device_id(device.name) for device in experiment.cluster.devices],
+                secret=hashlib.blake2b(str(experiment.seed).encode()).digest(),
             ),
             store=MemoryStore(),
-            chance=random.Random(f"{trial.seed}/{self.name}/{self._life}"),
+            chance=random.Random(f"{experiment.seed}/{self.name}/{self._life}"),
         )
         async with node:
             async for progress in node.progress():
@@ -192,13 +192,13 @@ class _Machine(Member):
         if progress.plan is not None:
             check_hope(progress.plan, self.name, self._config.members_min)
             if progress.plan.has_work:
-                self._cluster.begin(Planned.of(progress.plan))
+                self._cluster.begin(PlanSummary.of(progress.plan))
         self.advance(progress)
 
 
-def _flops(core_s: float, trial: Trial) -> int:
+def _flops(core_s: float, experiment: Experiment) -> int:
     """What takes so long there, as so much training."""
-    return round(core_s * trial.core_kflops * 1000)
+    return round(core_s * experiment.core_kflops * 1000)
 
 
 def _unevenness(chance: random.Random) -> Iterator[float]:

@@ -38,7 +38,7 @@ WAIT_S = 20.0
 
 
 @attrs.frozen(kw_only=True)
-class Figures:
+class DeviceMetrics:
     """What one event came to."""
 
     devices: int
@@ -61,7 +61,7 @@ class Experiment:
 
     def __init__(self, devices: int) -> None:
         self.cluster = Cluster(devices, members_min=MEMBERS_MIN, task=SmallTask(samples=64, epochs_max=1))
-        self.figures: list[Figures] = []
+        self.metrics: list[DeviceMetrics] = []
         self._generation = 0
 
     async def run(self) -> None:
@@ -106,8 +106,8 @@ class Experiment:
             size[message.device] += message.size_bytes
         acked = [note.fields["generation"] for note in cluster.events if note.name == "plan_acknowledged"]
         before, self._generation = self._generation, max(acked)
-        self.figures.append(
-            Figures(
+        self.metrics.append(
+            DeviceMetrics(
                 devices=len(cluster.names),
                 event=event,
                 took_s=until_s - began_s,
@@ -119,13 +119,13 @@ class Experiment:
         )
 
 
-async def measure(devices: int) -> list[Figures]:
+async def measure(devices: int) -> list[DeviceMetrics]:
     experiment = Experiment(devices)
     await experiment.run()
-    return experiment.figures
+    return experiment.metrics
 
 
-def table(figures: list[Figures]) -> Table:
+def table(metrics: list[DeviceMetrics]) -> Table:
     shown = Table(title="agreement on a plan, idle cluster")
     for heading in (
         "devices",
@@ -141,7 +141,7 @@ def table(figures: list[Figures]) -> Table:
         "",
     ):
         shown.add_column(heading, justify="left" if heading in ("event", "") else "right")
-    for row in figures:
+    for row in metrics:
         shown.add_row(
             str(row.devices),
             row.event,
@@ -161,11 +161,11 @@ def table(figures: list[Figures]) -> Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description="How fast devices agree, and with how many messages.")
     parser.add_argument("--devices", type=int, nargs="+", default=[3, 8, 32, 64])
-    figures: list[Figures] = []
+    metrics: list[DeviceMetrics] = []
     for devices in parser.parse_args().devices:
-        figures += anyio.run(measure, devices, backend_options={"loop_factory": VirtualTimeLoop})
-    Console(width=120).print(table(figures))
-    return 0 if all(row.kept for row in figures) else 1
+        metrics += anyio.run(measure, devices, backend_options={"loop_factory": VirtualTimeLoop})
+    Console(width=120).print(table(metrics))
+    return 0 if all(row.kept for row in metrics) else 1
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 import crowd
 from crowd.learning.evaluation import evaluate
 from crowd.ports import Signer
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.tasks import fashion
 from crowd.tasks.partition import Partition
 from crowd.units import SECOND_US, device_id
@@ -150,7 +150,7 @@ def main() -> int:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     torch.set_num_threads(arguments.threads)
-    signer = throw_away_signers([NAME])[NAME]
+    signer = ephemeral_signers([NAME])[NAME]
     samples, rounds = arguments.epochs * len(fashion.small_samples()[0].labels), arguments.epochs
     in_loop(samples, rounds)  # warm up
     before = in_loop(samples, rounds)

@@ -163,7 +163,7 @@ class Machine:
                 downlink_mbps=megabits,
             ),
             task=cluster.task,
-            device=Device(compute=VirtualCompute(speed_kflops, maths=False), sensor=self.memory),
+            device=Device(compute=VirtualCompute(speed_kflops, executes=False), sensor=self.memory),
             broker=self._broker,
             signer=KeyedHashSigner(self.name, cluster.names, secret=b"bench"),
             store=MemoryStore(),

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from crowd.cli.demo.command import compare
 from crowd.cli.demo.screen import final_screen
-from crowd.cli.demo.setup import Contest
+from crowd.cli.demo.setup import DemoSetup
 from crowd.logs import logs_to_stderr
 
 WIDTH = 100
@@ -16,9 +16,9 @@ WIDTH = 100
 
 def main(path: str) -> None:
     logs_to_stderr()
-    races = anyio.run(lambda: compare(Contest.of(5, cluster="picture"), Console()))
+    runs = anyio.run(lambda: compare(DemoSetup.of(5, cluster="picture"), Console()))
     canvas = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    canvas.print(final_screen(races), highlight=False)
+    canvas.print(final_screen(runs), highlight=False)
     canvas.save_svg(path, title="crowd demo")
 
 

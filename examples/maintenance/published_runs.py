@@ -27,9 +27,9 @@ def unpack(archive: Path, cache: Path) -> int:
     added = 0
     with tarfile.open(archive) as runs:
         for member in runs:
-            place, data = cache / Path(member.name).name, runs.extractfile(member)
-            if data is not None and not place.exists():
-                place.write_bytes(data.read())
+            path, data = cache / Path(member.name).name, runs.extractfile(member)
+            if data is not None and not path.exists():
+                path.write_bytes(data.read())
                 added += 1
     return added
 
@@ -62,7 +62,7 @@ def _files_of(wanted: list[Run], cache: Path) -> list[Path]:
         cache=cache,
         spare=cache,
     )
-    return sorted(cell.place for cell in cells if (entry := read_entry(cell.place)) is not None and entry.run in wanted)
+    return sorted(cell.path for cell in cells if (entry := read_entry(cell.path)) is not None and entry.run in wanted)
 
 
 def main() -> None:

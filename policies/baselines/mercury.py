@@ -77,14 +77,14 @@ def _resharded(cluster: Cluster, trainers: list[Profile], slices: tuple[SliceOwn
             // max(1, task.sample_bytes)
             for member in sharing
         }
-        hands = deal(sharing, (), targets, pool, room, balanced=True)
-        by_device = {member.device: hand for member, hand in zip(sharing, hands, strict=True)}
-        if any(sum(_less(hand, own[device])) > room[device] for device, hand in by_device.items()):
+        dealt = deal(sharing, (), targets, pool, room, balanced=True)
+        by_device = {member.device: dealt_one for member, dealt_one in zip(sharing, dealt, strict=True)}
+        if any(sum(_less(dealt_one, own[device])) > room[device] for device, dealt_one in by_device.items()):
             by_device = {member.device: own[member.device] for member in sharing}
-        surplus = {device: _less(own[device], hand) for device, hand in by_device.items()}
-        lacks = {device: _less(hand, own[device]) for device, hand in by_device.items()}
+        surplus = {device: _less(own[device], dealt_one) for device, dealt_one in by_device.items()}
+        lacks = {device: _less(dealt_one, own[device]) for device, dealt_one in by_device.items()}
         moves |= match(surplus, lacks)[0]
-        moves |= {(device, device): tuple(map(min, own[device], hand)) for device, hand in by_device.items()}
+        moves |= {(device, device): tuple(map(min, own[device], dealt_one)) for device, dealt_one in by_device.items()}
     lengths = {member.device: len(member.label_counts) for member in trainers}
     return tuple(
         Assignment(lender=lender, trainer=trainer, counts=counts[: lengths[lender]])

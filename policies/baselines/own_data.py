@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, link_bytes_s, memory_needed_bytes
-from crowd.planning.plan import Assignment, DeltaForm, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Assignment, Encoding, Idle, Plan, SliceOwner, Trainer
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile
 from crowd.units import ceil_div
@@ -77,10 +77,10 @@ def plan_at_home(
     slices: tuple[SliceOwner, ...],
     why: str,
     batches: Sequence[int] = (),
-    **manner: Any,
+    **options: Any,
 ) -> Plan:
     """The `trainers` train `round_samples` of their own samples each between two merges in float32, for which all wait;
-    samples of others are idle. `batches` are the trainers', where not the task's; `manner` is what else the plan says.
+    samples of others are idle. `batches` are the trainers', where not the task's; `options` is what else the plan says.
     """
     training = {member.device for member in trainers}
     shares = evaluation_shares(trainers, cluster.members[0].task.evaluation_samples)
@@ -101,10 +101,10 @@ def plan_at_home(
             if member.samples and member.device not in training
         ),
         slices=slices,
-        form=DeltaForm.FLOAT32,
+        encoding=Encoding.FLOAT32,
         quorum=len(trainers),
         samples_total=sum(member.samples for member in trainers),
         why=why,
     )
-    plan = attrs.evolve(plan, **manner)
+    plan = attrs.evolve(plan, **options)
     return attrs.evolve(plan, round_us=estimate(cluster, plan).round_us)

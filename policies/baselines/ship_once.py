@@ -7,7 +7,7 @@ the fastest, the work is lost.
 import attrs
 
 from crowd.planning.estimate import estimate, memory_needed_bytes
-from crowd.planning.plan import Assignment, Consistency, DeltaForm, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Assignment, Consistency, Encoding, Idle, Plan, SliceOwner, Trainer
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Profile, Share
 from policies.common import NO_ROOM, nobody_trains
@@ -66,7 +66,7 @@ def _plan(cluster: Cluster, trainer: Profile, room: int) -> Plan:
         assignments=tuple(assignments),
         idle=tuple(idle),
         slices=(SliceOwner(owner=trainer.device, start=0, stop=task.state_elements),),
-        form=DeltaForm.FLOAT32,
+        encoding=Encoding.FLOAT32,
         consistency=Consistency.AT_END,
         quorum=1,
         samples_total=samples,

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 
-from crowd.planning.plan import PPM, Link
+from crowd.planning.plan import PPM, MixingEdge
 from crowd.units import DeviceId
 
 Edge = tuple[DeviceId, DeviceId]
@@ -27,7 +27,7 @@ def random_regular(devices: Sequence[DeviceId], seed: int) -> set[Edge]:
     return ring(orders[0]) | ring(orders[1])
 
 
-def metropolis(edges: Iterable[Edge]) -> tuple[Link, ...]:
+def metropolis(edges: Iterable[Edge]) -> tuple[MixingEdge, ...]:
     """Weights `1 / (1 + max(degree, degree'))`, with which mixing is symmetric and doubly stochastic (Xiao and
     Boyd, Systems & Control Letters 2004). Canonical."""
     known = sorted(edges)
@@ -35,6 +35,6 @@ def metropolis(edges: Iterable[Edge]) -> tuple[Link, ...]:
     for device in itertools.chain.from_iterable(known):
         degree[device] = degree.get(device, 0) + 1
     return tuple(
-        Link(first=first, second=second, weight_ppm=PPM // (1 + max(degree[first], degree[second])))
+        MixingEdge(first=first, second=second, weight_ppm=PPM // (1 + max(degree[first], degree[second])))
         for first, second in known
     )

@@ -1,9 +1,9 @@
 """Who trains which samples: heterogeneous resource-aware task offloading (CrowdLearning, first module).
 
-Layout: `Ground` (the cluster, laid out once for many tries), `Choice` (one way to split the work), `offload` (what
-comes of a choice: a `Draft`), `place` (a draft's moves, fewest bytes first). A draft knows how many samples of each
-label every device keeps, lends and borrows, which is all that costs depend on; whom it lends them to is found only for
-the draft that wins.
+Layout: `CostTables` (the cluster, laid out once for many tries), `Candidate` (one way to split the work), `offload`
+(what comes of a candidate: an `Allocation`), `assign` (an allocation's moves, fewest bytes first). An allocation knows
+how many samples of each label every device keeps, lends and borrows, which is all that costs depend on; whom it lends
+them to is found only for the allocation that wins.
 
 Device by device, every try is `O(devices x labels)`.
 """
@@ -42,14 +42,14 @@ class Pace(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
-class Choice:
+class Candidate:
     """One way to split the work."""
 
     borrowers: int
     """The fastest so many trainers may be given samples of others."""
     poor_links_out: int = 0
     """The so many trainers with the worst links do not train."""
-    homebound: int = 0
+    non_lending: int = 0
     """The so many sharing trainers with the worst links train their own samples instead of lending them."""
     stragglers_out: int = 0
     """The so many slowest devices that would train only their own samples stay idle."""
@@ -58,7 +58,7 @@ class Choice:
     """Whether borrowers swap samples until each has all labels in proportion, or keep what they have."""
 
 
-class Ground:
+class CostTables:
     """A cluster laid out for many tries."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -113,7 +113,7 @@ class Load:
 
 
 @attrs.frozen(kw_only=True)
-class Draft:
+class Allocation:
     """What comes of a choice, before lenders are matched with borrowers. All label tuples have the same length."""
 
     loads: tuple[Load, ...]
@@ -123,35 +123,35 @@ class Draft:
     """Whose own samples nobody trains, and why."""
 
 
-def offload(ground: Ground, choice: Choice) -> Draft | None:
-    """The split that `choice` describes, or `None` if nobody would train anything.
+def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
+    """The split that `candidate` describes, or `None` if nobody would train anything.
 
     Borrowed and shared samples are spread so that all borrowers finish together, the time to fetch them included.
     """
-    barred = {member.device for member in ground.by_link[: choice.poor_links_out]}
-    trainers = [member for member in ground.by_speed if member.device not in barred]
-    borrowers = trainers[: choice.borrowers]
-    homebound = {member.device for member in ground.sharing[: choice.homebound]} - barred
+    excluded = {member.device for member in tables.by_link[: candidate.poor_links_out]}
+    trainers = [member for member in tables.by_speed if member.device not in excluded]
+    borrowers = trainers[: candidate.borrowers]
+    non_lending = {member.device for member in tables.sharing[: candidate.non_lending]} - excluded
     pinned = {
         member.device: member
-        for member in ground.cluster.members
-        if member.samples and (member.share is not Share.RAW or member.device in homebound)
+        for member in tables.cluster.members
+        if member.samples and (member.share is not Share.RAW or member.device in non_lending)
     }
-    loners = [member for member in trainers[choice.borrowers :] if member.device in pinned]
-    loners = loners[: max(0, len(loners) - choice.stragglers_out)]
-    lenders = [member for member in ground.cluster.members if member.samples and member.device not in pinned]
+    own_data_only = [member for member in trainers[candidate.borrowers :] if member.device in pinned]
+    own_data_only = own_data_only[: max(0, len(own_data_only) - candidate.stragglers_out)]
+    lenders = [member for member in tables.cluster.members if member.samples and member.device not in pinned]
 
-    pool = list(ground.totals)
+    pool = list(tables.totals)
     for device in pinned:
-        pool = list(map(int.__sub__, pool, ground.own[device]))
-    deadline, targets = _targets(ground, borrowers, pinned.keys(), sum(pool))
-    deadline = _paced(ground, choice.pace, deadline, [*borrowers, *loners], pinned)
-    wants = deal(borrowers, pinned.keys(), targets, pool, ground.room, balanced=choice.balanced)
+        pool = list(map(int.__sub__, pool, tables.own[device]))
+    deadline, targets = _targets(tables, borrowers, pinned.keys(), sum(pool))
+    deadline = _paced(tables, candidate.pace, deadline, [*borrowers, *own_data_only], pinned)
+    wants = deal(borrowers, pinned.keys(), targets, pool, tables.room, balanced=candidate.balanced)
 
     loads, idle = [], {}
-    lent = {member.device: ground.own[member.device] for member in lenders}
+    lent = {member.device: tables.own[member.device] for member in lenders}
     for member, want in zip(borrowers, wants, strict=True):
-        own = ground.own[member.device]
+        own = tables.own[member.device]
         kept = (
             own
             if member.device in pinned
@@ -160,29 +160,29 @@ def offload(ground: Ground, choice: Choice) -> Draft | None:
         borrowed = want if member.device in pinned else tuple(map(int.__sub__, want, kept))
         if member.device in lent:
             lent[member.device] = tuple(map(int.__sub__, own, kept))
-        loads.append(_load(ground, member, kept, borrowed, deadline if member.device in pinned else None))
-    for member in loners:
-        own = ground.own[member.device]
-        loads.append(_load(ground, member, own, (0,) * ground.labels, deadline))
+        loads.append(_load(tables, member, kept, borrowed, deadline if member.device in pinned else None))
+    for member in own_data_only:
+        own = tables.own[member.device]
+        loads.append(_load(tables, member, own, (0,) * tables.labels, deadline))
     for load in loads:
-        batch = min(ground.task.batch_size, sum(load.counts))
+        batch = min(tables.task.batch_size, sum(load.counts))
         if load.profile.device in pinned and load.epoch_samples < batch:
             idle[load.profile.device] = TOO_SLOW
     loads = [load for load in loads if load.epoch_samples and load.profile.device not in idle]
     training = {load.profile.device for load in loads}
     for device in sorted(pinned.keys() - training - idle.keys()):
-        idle[device] = NOT_WORTH if device in ground.cost else NO_MEMORY
+        idle[device] = NOT_WORTH if device in tables.cost else NO_MEMORY
     if not loads:
         return None
-    return Draft(loads=tuple(sorted(loads, key=lambda load: load.profile.device)), lent=lent, idle=idle)
+    return Allocation(loads=tuple(sorted(loads, key=lambda load: load.profile.device)), lent=lent, idle=idle)
 
 
 def _load(
-    ground: Ground, member: Profile, kept: tuple[int, ...], borrowed: tuple[int, ...], deadline: int | None
+    tables: CostTables, member: Profile, kept: tuple[int, ...], borrowed: tuple[int, ...], deadline: int | None
 ) -> Load:
     samples = sum(kept) + sum(borrowed)
     if deadline is not None and not any(borrowed):
-        samples = min(samples, deadline // ground.cost[member.device])
+        samples = min(samples, deadline // tables.cost[member.device])
     return Load(profile=member, kept=kept, borrowed=borrowed, epoch_samples=samples)
 
 
@@ -190,7 +190,7 @@ def _load(
 
 
 def _targets(
-    ground: Ground, borrowers: Sequence[Profile], pinned: Iterable[DeviceId], samples: int
+    tables: CostTables, borrowers: Sequence[Profile], pinned: Iterable[DeviceId], samples: int
 ) -> tuple[int, list[int]]:
     """When all borrowers finish all epochs, in picoseconds, and how many of the `samples` each of them is to train by
     then: in proportion to its speed, less what the time to fetch borrowed samples costs, within its memory."""
@@ -198,9 +198,9 @@ def _targets(
     curves = []
     capacity = 0
     for member in borrowers:
-        cost, room, is_pinned = ground.cost[member.device], ground.room[member.device], member.device in pinned
+        cost, room, is_pinned = tables.cost[member.device], tables.room[member.device], member.device in pinned
         kept = 0 if is_pinned else member.samples
-        curves.append((cost, cost + ground.fetch[member.device], member.samples * cost, kept, room, is_pinned))
+        curves.append((cost, cost + tables.fetch[member.device], member.samples * cost, kept, room, is_pinned))
         capacity += room + kept
 
     def by(deadline: int) -> list[int]:
@@ -232,15 +232,15 @@ def _targets(
 
 
 def _paced(
-    ground: Ground, pace: Pace, deadline: int, trainers: Sequence[Profile], pinned: Mapping[DeviceId, Profile]
+    tables: CostTables, pace: Pace, deadline: int, trainers: Sequence[Profile], pinned: Mapping[DeviceId, Profile]
 ) -> int:
     """By when devices that train only their own samples must be done with an epoch's worth of them."""
     alone = [member for member in trainers if member.device in pinned]
     if not alone:
         return deadline
-    full = max(member.samples * ground.cost[member.device] for member in alone)
-    rate = sum(PICO * PICO // ground.cost[member.device] for member in trainers)
-    samples = sum(member.samples for member in ground.cluster.members)
+    full = max(member.samples * tables.cost[member.device] for member in alone)
+    rate = sum(PICO * PICO // tables.cost[member.device] for member in trainers)
+    samples = sum(member.samples for member in tables.cluster.members)
     balance = samples * PICO * PICO // max(1, rate)
     match pace:
         case Pace.FULL:
@@ -254,20 +254,20 @@ def _paced(
 # --- from whom to whom ------------------------------------------------------------------------------------------------
 
 
-def place(ground: Ground, draft: Draft) -> tuple[tuple[Assignment, ...], tuple[Idle, ...]]:
+def assign(tables: CostTables, allocation: Allocation) -> tuple[tuple[Assignment, ...], tuple[Idle, ...]]:
     """The draft's assignments and idle samples, as a plan states them."""
-    lengths = {member.device: len(member.label_counts) for member in ground.cluster.members}
-    lacks = {load.profile.device: load.borrowed for load in draft.loads}
-    moves, left = match(draft.lent, lacks)
-    moves.update({(load.profile.device, load.profile.device): load.kept for load in draft.loads if any(load.kept)})
+    lengths = {member.device: len(member.label_counts) for member in tables.cluster.members}
+    lacks = {load.profile.device: load.borrowed for load in allocation.loads}
+    moves, left = match(allocation.lent, lacks)
+    moves.update({(load.profile.device, load.profile.device): load.kept for load in allocation.loads if any(load.kept)})
     assignments = tuple(
         Assignment(lender=lender, trainer=trainer, counts=counts[: lengths[lender]])
         for (lender, trainer), counts in sorted(moves.items())
     )
     idle = {device: (counts[: lengths[device]], NO_ROOM) for device, counts in left.items()}
-    for member in ground.cluster.members:
-        if member.device in draft.idle:
-            idle[member.device] = (member.label_counts, draft.idle[member.device])
+    for member in tables.cluster.members:
+        if member.device in allocation.idle:
+            idle[member.device] = (member.label_counts, allocation.idle[member.device])
     return assignments, tuple(
         Idle(device=device, counts=counts, reason=reason) for device, (counts, reason) in sorted(idle.items())
     )

@@ -18,8 +18,8 @@ from crowd.planning.profile import Prefer
 from crowd.units import ceil_div
 from policies.common import evaluation_shares, nobody_trains
 from policies.crowd_learning.explain import explain
-from policies.crowd_learning.offload import Choice, Draft, Ground, Pace, offload, place
-from policies.crowd_learning.reallocate import FORM, slice_owners
+from policies.crowd_learning.offload import Allocation, Candidate, CostTables, Pace, assign, offload
+from policies.crowd_learning.reallocate import ENCODING, slice_owners
 from policies.crowd_learning.sync import merges_per_epoch, outer, work_us
 
 SWEEPS_MAX = 2
@@ -35,8 +35,10 @@ class CrowdLearning(Policy):
         best = _Search(cluster).best()
         if best is None:
             return nobody_trains(cluster)
-        assignments, idle = place(best.ground, best.draft)
-        shares = evaluation_shares([load.profile for load in best.draft.loads], best.ground.task.evaluation_samples)
+        assignments, idle = assign(best.tables, best.allocation)
+        shares = evaluation_shares(
+            [load.profile for load in best.allocation.loads], best.tables.task.evaluation_samples
+        )
         plan = Plan(
             members=(),
             trainers=tuple(
@@ -45,13 +47,13 @@ class CrowdLearning(Policy):
                     round_samples=ceil_div(load.epoch_samples, best.merges),
                     evaluation=share,
                 )
-                for load, share in zip(best.draft.loads, shares, strict=True)
+                for load, share in zip(best.allocation.loads, shares, strict=True)
             ),
             assignments=assignments,
             idle=idle,
             slices=best.slices,
-            form=FORM,
-            outer=outer(len(best.draft.loads)),
+            encoding=ENCODING,
+            outer=outer(len(best.allocation.loads)),
             round_us=best.estimate.round_us,
             samples_total=sum(assignment.samples for assignment in assignments),
         )
@@ -59,32 +61,32 @@ class CrowdLearning(Policy):
 
 
 @attrs.frozen(kw_only=True)
-class _Candidate:
-    ground: Ground
-    draft: Draft
+class _Evaluated:
+    tables: CostTables
+    allocation: Allocation
     slices: tuple[SliceOwner, ...]
     merges: int
     estimate: Estimate
 
 
 class _Search:
-    """Coordinate descent over `Choice`, from all share all, ship once and all stay home: the best split is sought along
-    one coordinate after the other."""
+    """Coordinate descent over `Candidate`, from all share all, ship once and all stay home: the best split is sought
+    along one coordinate after the other."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._ground = Ground(cluster)
-        self._staying = sum(1 for member in self._ground.by_speed if member.samples) - len(self._ground.sharing)
-        self._tried: dict[Choice, _Candidate | None] = {}
+        self._tables = CostTables(cluster)
+        self._staying = sum(1 for member in self._tables.by_speed if member.samples) - len(self._tables.sharing)
+        self._tried: dict[Candidate, _Evaluated | None] = {}
 
-    def best(self) -> _Candidate | None:
-        devices = len(self._ground.by_speed)
+    def best(self) -> _Evaluated | None:
+        devices = len(self._tables.by_speed)
         if not devices:
             return None
         starts = [
-            Choice(borrowers=devices),
-            Choice(borrowers=1, stragglers_out=self._staying),
-            Choice(borrowers=devices, homebound=len(self._ground.sharing), pace=Pace.FULL),
+            Candidate(borrowers=devices),
+            Candidate(borrowers=1, stragglers_out=self._staying),
+            Candidate(borrowers=devices, non_lending=len(self._tables.sharing), pace=Pace.FULL),
         ]
         if devices > MANY_DEVICES:
             ends = [self._sweep(min(starts, key=self._rank))]
@@ -92,21 +94,21 @@ class _Search:
             ends = [self._descend(start) for start in starts]
         return self._try(min(ends, key=self._rank))
 
-    def _descend(self, here: Choice) -> Choice:
+    def _descend(self, here: Candidate) -> Candidate:
         for _ in range(SWEEPS_MAX):
             before, here = here, self._sweep(here)
             if here == before:
                 break
         return here
 
-    def _sweep(self, here: Choice) -> Choice:
+    def _sweep(self, here: Candidate) -> Candidate:
         for coordinate, values in self._coordinates():
             here = self._along(here, coordinate, values)
         return here
 
     def _coordinates(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """What may be varied in this cluster, and over what."""
-        devices, sharing = len(self._ground.by_speed), len(self._ground.sharing)
+        devices, sharing = len(self._tables.by_speed), len(self._tables.sharing)
         yield "borrowers", tuple(range(1, devices + 1))
         yield "homebound", tuple(range(sharing + 1))
         yield "poor_links_out", tuple(range(devices))
@@ -114,11 +116,11 @@ class _Search:
         yield "pace", tuple(Pace)
         yield "balanced", (True, False)
 
-    def _along(self, here: Choice, coordinate: str, values: tuple[Any, ...]) -> Choice:
+    def _along(self, here: Candidate, coordinate: str, values: tuple[Any, ...]) -> Candidate:
         """The best of `values`: all of a few; of many, the first, the last and those at distances 3, 15, 63, … from the
         first, then closer to the best of them, down to an eighth of its distance."""
 
-        def at(index: int) -> Choice:
+        def at(index: int) -> Candidate:
             return attrs.evolve(here, **{coordinate: values[index]})
 
         last = len(values) - 1
@@ -133,36 +135,36 @@ class _Search:
             best, step = min(near, key=lambda index: self._rank(at(index))), step // 2
         return at(best)
 
-    def _rank(self, choice: Choice) -> tuple[int, ...]:
+    def _rank(self, candidate: Candidate) -> tuple[int, ...]:
         """Lower is better, by what the cluster prefers; what nobody can carry out comes last."""
-        candidate = self._try(choice)
-        if candidate is None:
+        evaluated = self._try(candidate)
+        if evaluated is None:
             return (1,)
-        estimate = candidate.estimate
+        estimate = evaluated.estimate
         match self._cluster.prefer:
             case Prefer.TIME:
                 return (0, estimate.total_us, estimate.bytes_total)
             case Prefer.BYTES:
                 return (0, estimate.bytes_total, estimate.total_us)
             case Prefer.ENERGY:  # what all trainers together spend awake
-                return (0, estimate.total_us * len(candidate.draft.loads), estimate.bytes_total)
+                return (0, estimate.total_us * len(evaluated.allocation.loads), estimate.bytes_total)
 
-    def _try(self, choice: Choice) -> _Candidate | None:
-        if choice not in self._tried:
-            self._tried[choice] = self._candidate(choice)
-        return self._tried[choice]
+    def _try(self, candidate: Candidate) -> _Evaluated | None:
+        if candidate not in self._tried:
+            self._tried[candidate] = self._candidate(candidate)
+        return self._tried[candidate]
 
-    def _candidate(self, choice: Choice) -> _Candidate | None:
-        draft = offload(self._ground, choice)
-        if draft is None:
+    def _candidate(self, candidate: Candidate) -> _Evaluated | None:
+        allocation = offload(self._tables, candidate)
+        if allocation is None:
             return None
-        task = self._ground.task
-        shares = evaluation_shares([load.profile for load in draft.loads], task.evaluation_samples)
+        task = self._tables.task
+        shares = evaluation_shares([load.profile for load in allocation.loads], task.evaluation_samples)
         shifts = [
             (load.profile, load.epoch_samples, stop - start)
-            for load, (start, stop) in zip(draft.loads, shares, strict=True)
+            for load, (start, stop) in zip(allocation.loads, shares, strict=True)
         ]
-        borrowed = {load.profile.device: sum(load.borrowed) for load in draft.loads}
+        borrowed = {load.profile.device: sum(load.borrowed) for load in allocation.loads}
         owners = slice_owners(self._cluster, borrowed, work_us(shifts, 1))
         if owners is None:
             return None
@@ -170,9 +172,9 @@ class _Search:
         merges, estimate = merges_per_epoch(
             task,
             shifts,
-            mix(self._ground.totals, [(load.epoch_samples, load.counts) for load in draft.loads]),
+            mix(self._tables.totals, [(load.epoch_samples, load.counts) for load in allocation.loads]),
             sync,
-            ship_cost(self._cluster, {device: sum(counts) for device, counts in draft.lent.items()}, borrowed),
+            ship_cost(self._cluster, {device: sum(counts) for device, counts in allocation.lent.items()}, borrowed),
             frequent=self._cluster.prefer is Prefer.TIME,
         )
-        return _Candidate(ground=self._ground, draft=draft, slices=slices, merges=merges, estimate=estimate)
+        return _Evaluated(tables=self._tables, allocation=allocation, slices=slices, merges=merges, estimate=estimate)

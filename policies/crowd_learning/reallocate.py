@@ -12,20 +12,20 @@ from crowd.planning.estimate import (
     memory_needed_bytes,
     sync_cost,
 )
-from crowd.planning.plan import DeltaForm, SliceOwner
+from crowd.planning.plan import Encoding, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, ceil_div
 from policies.common import cut
 
-FORM = DeltaForm.BLOCKWISE8
+ENCODING = Encoding.BLOCKWISE8
 """A quarter of the bytes of float32 and, with error feedback, the same accuracy."""
 SPLIT_GAIN_PERMILLE = 100
 """More slices are more messages: they must save this part of a round."""
 
 
 def slice_owners(
-    cluster: Cluster, borrowed: Mapping[DeviceId, int], work_us: int, *, form: DeltaForm = FORM
+    cluster: Cluster, borrowed: Mapping[DeviceId, int], work_us: int, *, encoding: Encoding = ENCODING
 ) -> tuple[tuple[SliceOwner, ...], SyncCost] | None:
     """Who merges what, and what a merge then costs; `None` if no member has the memory to merge.
 
@@ -55,7 +55,7 @@ def slice_owners(
         if len(able) < count:
             continue
         slices = cut(elements, [member.device for member in able])
-        cost = sync_cost(cluster, borrowed.keys(), slices, form)
+        cost = sync_cost(cluster, borrowed.keys(), slices, encoding)
         if best is None or _saves(best[1], cost, work_us):
             best = (slices, cost)
         elif count > 1 and cost.critical_us > fastest_us:

@@ -17,7 +17,7 @@ MERGES_PER_EPOCH_MAX = 4
 OVERHEAD_PERMILLE_MAX = 100
 """More frequent merges than one an epoch may take this part of a round."""
 
-Shift = tuple[Profile, int, int]
+TrainerLoad = tuple[Profile, int, int]
 """A trainer, the samples that it trains in an epoch and its share of the evaluation set."""
 
 
@@ -26,16 +26,16 @@ def outer(trainers: int) -> Outer:
     return NESTEROV if trainers >= NESTEROV_TRAINERS_MIN else Outer()
 
 
-def work_us(shifts: Sequence[Shift], merges: int) -> int:
+def work_us(shifts: Sequence[TrainerLoad], merges: int) -> int:
     """Time between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
     return _work_us(shifts, _evaluation_us(shifts), merges)
 
 
-def _evaluation_us(shifts: Sequence[Shift]) -> list[int]:
+def _evaluation_us(shifts: Sequence[TrainerLoad]) -> list[int]:
     return [evaluation_us(profile, evaluated or profile.held_out) for profile, _, evaluated in shifts]
 
 
-def _work_us(shifts: Sequence[Shift], evaluations_us: Sequence[int], merges: int) -> int:
+def _work_us(shifts: Sequence[TrainerLoad], evaluations_us: Sequence[int], merges: int) -> int:
     return max(
         train_us(profile, ceil_div(samples, merges)) + evaluates_us
         for (profile, samples, _), evaluates_us in zip(shifts, evaluations_us, strict=True)
@@ -43,7 +43,13 @@ def _work_us(shifts: Sequence[Shift], evaluations_us: Sequence[int], merges: int
 
 
 def merges_per_epoch(
-    task: TaskFacts, shifts: Sequence[Shift], spread: Mix, sync: SyncCost, ship: ShipCost, *, frequent: bool = True
+    task: TaskFacts,
+    shifts: Sequence[TrainerLoad],
+    spread: Mix,
+    sync: SyncCost,
+    ship: ShipCost,
+    *,
+    frequent: bool = True,
 ) -> tuple[int, Estimate]:
     """How many merges an epoch is to have, and what the run then takes.
 

@@ -17,7 +17,7 @@ import attrs
 import torch
 
 from crowd.actors.trainer import rounds as rounds_module
-from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, Report, Rounds
+from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportSilence, Rounds
 from crowd.agreement import agreement, events
 from crowd.agreement.ack import Progress
 from crowd.agreement.state import Active, Decision, State
@@ -25,7 +25,7 @@ from crowd.agreement.view import View
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.planning.check import violations
-from crowd.planning.plan import Assignment, DeltaForm, Plan, SliceOwner, Trainer, plan_digest
+from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, Trainer, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -35,7 +35,7 @@ from policies.crowd_learning.policy import CrowdLearning
 from tests.support.profiles import make_profile, task_facts
 
 ROUND_US = SECOND_US
-FORM = DeltaForm.FLOAT32
+ENCODING = Encoding.FLOAT32
 
 
 class Everybody(Policy):
@@ -314,7 +314,7 @@ class Device:
                     self.fetch(progress, holders)
                 case Merge(key=key, merge=merge):
                     merged = merge.merged()
-                    header = MergedSlice(key=key, form=FORM, senders=merged.senders)
+                    header = MergedSlice(key=key, form=ENCODING, senders=merged.senders)
                     # sums instead of means keep the counts exact
                     data = (merged.mean * float(len(merged.senders))).round().numpy().tobytes()
                     self.published[key] = (header, data)
@@ -330,7 +330,7 @@ class Device:
                     self.complete(parts)
                 case AskForSlice(owner=owner, key=key):
                     self.model.send_bulk(self, self.model.named(owner), lambda o, k=key: o.serve(self, k), once=True)
-                case Report(device=device):
+                case ReportSilence(device=device):
                     self.step(events.OwnerSilent(device=device))
                 case _:
                     assert_never(effect)
@@ -349,8 +349,8 @@ class Device:
         self.local = delta
         for index, span in enumerate(active.plan.slices):
             key = SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index)
-            data = self.feedback.contribute(delta, span.start, span.stop, FORM)
-            header = Contribution(key=key, form=FORM, samples=1)
+            data = self.feedback.contribute(delta, span.start, span.stop, ENCODING)
+            header = Contribution(key=key, form=ENCODING, samples=1)
             owner = self.model.named(span.owner)
             if owner is self:
                 self.contributed(self.name, header, data)
@@ -361,7 +361,7 @@ class Device:
         if self.rounds.is_ahead(header.key.generation):
             self.early.append((header.key.generation, lambda: self.contributed(sender, header, data)))
             return
-        delta = decode(data, FORM, len(data) // 4)
+        delta = decode(data, ENCODING, len(data) // 4)
         self.run_rounds(self.rounds.contribute(sender, header, delta, self.model.now_us))
 
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes) -> None:
@@ -377,8 +377,8 @@ class Device:
             header, data = self.published[key]
             self.model.send_bulk(self, asker, lambda o: o.merged(self.name, header, data), once=True)
 
-    def complete(self, parts: tuple[rounds_module.Part, ...]) -> None:
-        vector = self.vector + torch.cat([decode(part.data, FORM, len(part.data) // 4) for part in parts])
+    def complete(self, parts: tuple[rounds_module.MergedPart, ...]) -> None:
+        vector = self.vector + torch.cat([decode(part.data, ENCODING, len(part.data) // 4) for part in parts])
         number = self.rounds.in_hand
         samples = self.rounds.progress.samples + sum(parts[0].header.senders.values())
         progress = Progress(

@@ -7,7 +7,7 @@ import attrs
 
 from crowd.bench.activity import PARTS, Activity
 from crowd.bench.cells import Cell, Entry
-from tests.devices.simulation.test_simulation import trial
+from tests.devices.simulation.test_simulation import experiment
 
 
 def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **values: Any) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **v
     } | values
 
 
-def cell(policy: str, *, file: Path = Path("home.toml"), seed: int = 0, place: Path | None = None) -> Cell:
-    asked = attrs.evolve(trial(policy=policy, rounds_max=None), seed=seed)
-    return Cell(file=file, trial=asked, key=f"{policy}-{seed}", place=place or Path("nowhere"))
+def cell(policy: str, *, file: Path = Path("home.toml"), seed: int = 0, path: Path | None = None) -> Cell:
+    asked = attrs.evolve(experiment(policy=policy, rounds_max=None), seed=seed)
+    return Cell(file=file, experiment=asked, key=f"{policy}-{seed}", path=path or Path("nowhere"))
 
 
 def entry(of: dict[str, Any]) -> Entry:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowd.bench.activity import PARTS, activity, percents
-from crowd.experiment.balance import Labour
-from crowd.experiment.metering import Span, Transfers
+from crowd.experiment.balance import ComputeTrace
+from crowd.experiment.metering import LinkBusy, Span
 
 
 @given(st.lists(st.integers(-500, 1500), unique=True, max_size=40), st.floats(0.5, 900.0))
@@ -21,11 +21,11 @@ def test_no_busy_time_within_the_run_is_lost(moments: list[int], end_s: float) -
 
 
 def test_each_lane_shows_what_it_is_of() -> None:
-    labour = Labour(
+    trace = ComputeTrace(
         spans=(Span(began_s=0.0, ended_s=1.0, flops=1), Span(began_s=1.0, ended_s=2.0, flops=0)),
         speeds=((-5.0, 100), (6.0, 0), (8.0, 100)),
     )
-    said = activity(labour, Transfers(up=((2.0, 3.0),), down=((3.0, 4.0), (-3.0, -2.0))), end_s=8.0)
+    said = activity(trace, LinkBusy(up=((2.0, 3.0),), down=((3.0, 4.0), (-3.0, -2.0))), end_s=8.0)
     eighth = PARTS // 8
     whole, nothing = [100] * eighth, [0] * eighth
     assert said.compute == whole * 2 + nothing * 6

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from crowd.bench.cells import Cell, Entry, write_entry
-from crowd.bench.matrix import PATIENCE, Matrix, News, Watch, compare
+from crowd.bench.matrix import PATIENCE, CellStatus, Matrix, MatrixListener, compare
 from tests.bench.runs import cell, entry, run
 
 PROCESSES = 2
@@ -29,7 +29,7 @@ open(place, "w").write(json.dumps({"run": run, "activity": {}}))
 """
 
 
-class Seen(Watch):
+class Seen(MatrixListener):
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
         self.causes: list[str] = []
@@ -41,7 +41,7 @@ class Seen(Watch):
     def began(self, cell: Cell) -> None:
         self.events.append(("began", cell.key))
 
-    def heard(self, cell: Cell, news: News) -> None:
+    def heard(self, cell: Cell, news: CellStatus) -> None:
         assert (news.round, news.accuracy) == (1, 0.5)
         self.events.append(("heard", cell.key))
 
@@ -58,14 +58,14 @@ def settle(
 ) -> tuple[Matrix, Seen]:
     seen = Seen()
     cells = [
-        cell(policy, seed=seed, place=tmp_path / f"{policy}-{seed}.json") for seed in range(seeds) for policy in takes_s
+        cell(policy, seed=seed, path=tmp_path / f"{policy}-{seed}.json") for seed in range(seeds) for policy in takes_s
     ]
 
     def command(cell: Cell, limit_s: float | None) -> list[str]:
         seen.limits[cell.key] = limit_s
-        policy = cell.trial.policy
-        words = map(json.dumps, (takes_s[policy], limit_s, run(policy, 0.0, seed=cell.trial.seed)))
-        return [sys.executable, "-c", WORK, str(cell.place), *words]
+        policy = cell.experiment.policy
+        words = map(json.dumps, (takes_s[policy], limit_s, run(policy, 0.0, seed=cell.experiment.seed)))
+        return [sys.executable, "-c", WORK, str(cell.path), *words]
 
     matrix = Matrix(cells, leaders=leaders, command=command, watch=seen, processes=PROCESSES)
     anyio.run(matrix.settle)
@@ -120,10 +120,10 @@ def test_what_failed_is_missing_in_the_comparison(tmp_path: Path) -> None:
     matrix, _ = settle(tmp_path, {"a": 5.0, "b": None})
     to_come = cell("c")
     comparison = compare([*matrix.cells, to_come], matrix.entries, matrix.failures)
-    (place,) = comparison.places
+    (path,) = comparison.scenarios
     assert comparison.policies == ("a", "b", "c")
-    assert list(comparison.figures[place]) == ["a"]
-    assert [comparison.why_missing(place, policy) for policy in "bc"] == ["failed", "to come"]
+    assert list(comparison.metrics[path]) == ["a"]
+    assert [comparison.why_missing(path, policy) for policy in "bc"] == ["failed", "to come"]
 
 
 def test_what_is_there_is_not_computed_again_and_what_was_stopped_too_early_is(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from crowd.bench.report import FAILED, TO_COME, Comparison, Place, markdown, percent_words, tables
-from crowd.bench.statistics import Amount, Regret
+from crowd.bench.report import FAILED, TO_COME, Comparison, Scenario, markdown, percent_words, tables
+from crowd.bench.statistics import CensoredValue, Regret
 from tests.bench.runs import run
 
 RUNS = [
@@ -76,26 +76,26 @@ def test_who_gave_up_early_does_not_come_before_who_arrived_elsewhere() -> None:
 
 def test_the_best_is_one_that_reached_the_target() -> None:
     comparison = Comparison([run("a", 5.0), run("b", 3.0, reached=False), run("c", 9.0)])
-    place = Place(task="digits", cluster="home")
-    assert comparison.fastest(place) == comparison.thriftiest(place) == ("a",)
+    scenario = Scenario(task="digits", cluster="home")
+    assert comparison.fastest(scenario) == comparison.thriftiest(scenario) == ("a",)
     nobody = Comparison([run("a", 5.0, reached=False)])
-    assert nobody.fastest(place) == ()
+    assert nobody.fastest(scenario) == ()
     assert nobody.regrets == {}
     assert "> 5.0 s" in shown(nobody)
 
 
 def test_the_fastest_need_not_be_the_thriftiest_and_both_may_be_several() -> None:
     comparison = Comparison([run("a", 5.0), run("b", 5.0, bytes_total=9), run("c", 6.0, bytes_total=9)])
-    place = Place(task="digits", cluster="home")
-    assert comparison.fastest(place) == ("a", "b")
-    assert comparison.thriftiest(place) == ("b", "c")
+    scenario = Scenario(task="digits", cluster="home")
+    assert comparison.fastest(scenario) == ("a", "b")
+    assert comparison.thriftiest(scenario) == ("b", "c")
     assert markdown(comparison).count("**5.0 s**") == 2
     assert markdown(comparison).count("**9 B**") == 2
 
 
 @pytest.mark.parametrize("told", [False, True])
 def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told: bool) -> None:
-    home, attic = (Place(task="digits", cluster=cluster) for cluster in ("home", "attic"))
+    home, attic = (Scenario(task="digits", cluster=cluster) for cluster in ("home", "attic"))
     runs = [run("steady", 20.0, seed=seed) for seed in range(2)] + [run("flaky", 18.0)]
     missing = {(home, "flaky"): FAILED, (home, "none"): TO_COME, (attic, "none"): TO_COME} if told else {}
     comparison = Comparison(runs, missing)
@@ -108,7 +108,7 @@ def test_who_lacks_a_run_is_shown_with_what_there_is_and_wins_nothing_by_it(told
         assert "18.0 s" in said
         assert "1 of 2 runs" in said
         assert ("to come" in said) is told
-    assert (attic in comparison.places) is told
+    assert (attic in comparison.scenarios) is told
 
 
 def test_one_place_with_the_worst_regret_is_named_and_several_are_counted() -> None:
@@ -123,7 +123,7 @@ def test_who_is_the_best_everywhere_is_so_everywhere_alike() -> None:
 
 
 def test_an_interval_without_an_end_says_so() -> None:
-    assert percent_words(Regret(amount=Amount(0.5), interval=(0.25, math.inf))) == "50 % (25 % or more)"
+    assert percent_words(Regret(amount=CensoredValue(0.5), interval=(0.25, math.inf))) == "50 % (25 % or more)"
 
 
 def test_in_markdown_the_best_is_bold_and_every_row_is_as_wide_as_its_head() -> None:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from brokers import mqtt
-from brokers.memory import MemoryBroker, MemoryHub
+from brokers.memory import InProcessBroker, MemoryBroker
 from brokers.simulated.network import LinkSpec, Network
 from crowd.ports import Broker
 from crowd.units import DeviceId
@@ -31,7 +31,7 @@ class Carrier(abc.ABC):
 
 class MemoryCarrier(Carrier):
     def __init__(self) -> None:
-        self._hub = MemoryHub()
+        self._hub = InProcessBroker()
 
     async def broker(self, device: DeviceId) -> Broker:
         return MemoryBroker(self._hub, device, cluster="home")

@@ -2,7 +2,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from brokers.memory import MemoryBroker, MemoryHub, from_url
+from brokers.memory import InProcessBroker, MemoryBroker, from_url
 from crowd.errors import BadConfig, BrokerLost
 from crowd.units import Channel
 from tests.brokers.talk import ANNA, BEN, CARL, in_background, letter, of, payloads, take
@@ -11,7 +11,7 @@ from tests.support.virtual import virtual_time
 
 @virtual_time
 async def test_publish_waits_while_a_subscriber_has_no_room() -> None:
-    hub = MemoryHub(queue_messages_max=2)
+    hub = InProcessBroker(queue_messages_max=2)
     published: list[int] = []
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
@@ -32,7 +32,7 @@ async def test_publish_waits_while_a_subscriber_has_no_room() -> None:
 
 @virtual_time
 async def test_a_waiting_publisher_goes_on_when_the_full_subscriber_leaves() -> None:
-    hub = MemoryHub(queue_messages_max=1)
+    hub = InProcessBroker(queue_messages_max=1)
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"fills the queue")
@@ -43,7 +43,7 @@ async def test_a_waiting_publisher_goes_on_when_the_full_subscriber_leaves() -> 
 
 @virtual_time
 async def test_a_publisher_does_not_wait_for_a_full_subscriber_that_left_before_its_turn() -> None:
-    hub = MemoryHub(queue_messages_max=1)
+    hub = InProcessBroker(queue_messages_max=1)
     anna, ben, carl = [MemoryBroker(hub, device) for device in (ANNA, BEN, CARL)]
     async with anna.session() as a, ben.session() as b, carl.session() as c:
         await b.subscribe(of(Channel.ALL))
@@ -57,7 +57,7 @@ async def test_a_publisher_does_not_wait_for_a_full_subscriber_that_left_before_
 
 @virtual_time
 async def test_a_waiting_publisher_fails_when_its_own_connection_goes() -> None:
-    hub = MemoryHub(queue_messages_max=1)
+    hub = InProcessBroker(queue_messages_max=1)
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"fills the queue")
@@ -73,7 +73,7 @@ async def test_a_waiting_publisher_fails_when_its_own_connection_goes() -> None:
 
 @virtual_time
 async def test_a_publisher_that_is_cancelled_while_it_waits_leaves_nothing_behind() -> None:
-    hub = MemoryHub(queue_messages_max=1)
+    hub = InProcessBroker(queue_messages_max=1)
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"1")
@@ -85,7 +85,7 @@ async def test_a_publisher_that_is_cancelled_while_it_waits_leaves_nothing_behin
 
 @virtual_time
 async def test_two_waiting_receivers_get_one_message_each() -> None:
-    hub = MemoryHub()
+    hub = InProcessBroker()
     received: list[bytes] = []
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
@@ -102,7 +102,7 @@ async def test_two_waiting_receivers_get_one_message_each() -> None:
 
 @virtual_time
 async def test_heartbeats_without_room_are_dropped_and_counted() -> None:
-    hub = MemoryHub(queue_messages_max=1)
+    hub = InProcessBroker(queue_messages_max=1)
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(of(Channel.BEAT))
         with capture_logs() as logs:
@@ -114,7 +114,7 @@ async def test_heartbeats_without_room_are_dropped_and_counted() -> None:
 
 @virtual_time
 async def test_an_expired_message_is_not_delivered() -> None:
-    hub = MemoryHub()
+    hub = InProcessBroker()
     async with MemoryBroker(hub, ANNA).session() as a, MemoryBroker(hub, BEN).session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"short-lived", expiry_s=5)

@@ -1,13 +1,13 @@
 import anyio
 
-from brokers.session_state import Lifeline
+from brokers.session_state import SessionState
 from crowd.errors import BrokerLost
 from tests.support.virtual import virtual_time
 
 
 @virtual_time
 async def test_calls_that_wait_when_the_connection_goes_fail_in_the_order_in_which_they_came() -> None:
-    lifeline = Lifeline()
+    lifeline = SessionState()
     failed: list[int] = []
 
     async def call(number: int) -> None:

@@ -2,8 +2,8 @@ import anyio
 import pytest
 
 from brokers.accounting import crossing
-from brokers.memory import MemoryBroker, MemoryHub
-from brokers.throttled import PacedBroker
+from brokers.memory import InProcessBroker, MemoryBroker
+from brokers.throttled import ThrottledBroker
 from brokers.topics import Topics
 from tests.brokers.talk import ANNA, BEN, letter, take
 from tests.support.virtual import virtual_time
@@ -15,8 +15,8 @@ COST = crossing(topic_bytes=len(Topics("memory").topic(letter(ANNA, BEN))), payl
 
 @virtual_time
 async def test_a_message_reaches_the_broker_when_it_has_crossed_the_uplink() -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=FAST_BYTES_S)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=FAST_BYTES_S)
     async with slow.session() as a, MemoryBroker(hub, BEN).session() as b, anyio.create_task_group() as tasks:
         await b.subscribe(letter(None, BEN))
         tasks.start_soon(a.publish, letter(ANNA, BEN), b"x" * SIZE_BYTES)
@@ -26,8 +26,8 @@ async def test_a_message_reaches_the_broker_when_it_has_crossed_the_uplink() -> 
 
 @virtual_time
 async def test_a_message_reaches_the_receiver_when_it_has_crossed_the_downlink() -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, BEN), uplink_bytes_s=FAST_BYTES_S, downlink_bytes_s=50_000)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, BEN), uplink_bytes_s=FAST_BYTES_S, downlink_bytes_s=50_000)
     async with MemoryBroker(hub, ANNA).session() as a, slow.session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"x" * SIZE_BYTES)
@@ -39,8 +39,8 @@ async def test_a_message_reaches_the_receiver_when_it_has_crossed_the_downlink()
 @pytest.mark.parametrize("writers", [1, 5])
 @virtual_time
 async def test_in_the_long_run_every_byte_of_the_formula_takes_its_time(writers: int) -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=200_000, downlink_bytes_s=FAST_BYTES_S)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=200_000, downlink_bytes_s=FAST_BYTES_S)
     async with slow.session() as a:
 
         async def write() -> None:
@@ -57,8 +57,8 @@ async def test_in_the_long_run_every_byte_of_the_formula_takes_its_time(writers:
 
 @virtual_time
 async def test_both_directions_run_at_the_same_time() -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=50_000)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=50_000)
     async with slow.session() as a, MemoryBroker(hub, BEN).session() as b, anyio.create_task_group() as tasks:
         await a.subscribe(letter(None, ANNA))
         await b.publish(letter(BEN, ANNA), b"x" * SIZE_BYTES)
@@ -69,8 +69,8 @@ async def test_both_directions_run_at_the_same_time() -> None:
 
 @virtual_time
 async def test_concurrent_publishers_keep_the_order_of_an_address() -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=FAST_BYTES_S)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, ANNA), uplink_bytes_s=50_000, downlink_bytes_s=FAST_BYTES_S)
     sent = [b"x" * size for size in (500, 0, 0, 300, 0)]
     async with slow.session() as a, MemoryBroker(hub, BEN).session() as b, anyio.create_task_group() as tasks:
         await b.subscribe(letter(None, BEN))
@@ -81,8 +81,8 @@ async def test_concurrent_publishers_keep_the_order_of_an_address() -> None:
 
 @virtual_time
 async def test_a_receive_that_is_cancelled_half_way_loses_nothing() -> None:
-    hub = MemoryHub()
-    slow = PacedBroker(MemoryBroker(hub, BEN), uplink_bytes_s=FAST_BYTES_S, downlink_bytes_s=50_000)
+    hub = InProcessBroker()
+    slow = ThrottledBroker(MemoryBroker(hub, BEN), uplink_bytes_s=FAST_BYTES_S, downlink_bytes_s=50_000)
     async with MemoryBroker(hub, ANNA).session() as a, slow.session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"x" * SIZE_BYTES)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import structlog
 
-from crowd.cli.files import check_place, write_runs
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import verdict
 from crowd.errors import BadConfig
 from crowd.formatting import duration, size
@@ -63,12 +63,12 @@ def test_runs_that_cannot_be_written_are_bad_input(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_is_known_before_and_nothing_is_changed(tmp_path: Path) -> None:
     (tmp_path / "known").write_text("before")
     for name in ("known", "new"):
-        check_place(tmp_path / name)
+        check_writable(tmp_path / name)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"known": "before"}
-    check_place(Path("/dev/null"))
+    check_writable(Path("/dev/null"))
     for path, words in (("/proc/x", "cannot be written"), (tmp_path, "a directory"), ("nowhere/x", "no directory")):
         with pytest.raises(BadConfig, match=words):
-            check_place(Path(path))
+            check_writable(Path(path))
 
 
 @pytest.mark.parametrize(("verbose", "expected"), [(False, ["lost"]), (True, ["joined", "lost"])])

@@ -9,9 +9,9 @@ import pytest
 
 from crowd.cli.lab import comparison, plans_table
 from crowd.cli.main import main
-from crowd.experiment.experiment import Outcome, Report, Trial
-from crowd.experiment.plan_summary import Planned
-from crowd.run_record import Figures, Point
+from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound
+from crowd.experiment.plan_summary import PlanSummary
+from crowd.run_record import DeviceMetrics, Point
 from devices.simulation.backend import Simulation
 
 CLUSTER = """
@@ -34,12 +34,12 @@ def cluster(tmp_path: Path) -> Path:
     return path
 
 
-def outcome(*ends_s: float, bytes_each: int) -> Outcome:
+def outcome(*ends_s: float, bytes_each: int) -> ExperimentResult:
     curve = tuple(
         Point(round=number, elapsed_s=end_s, accuracy=0.1 * number, traffic_bytes=number * bytes_each)
         for number, end_s in enumerate(ends_s, 1)
     )
-    figures = Figures(
+    metrics = DeviceMetrics(
         elapsed_s=ends_s[-1],
         busy_s=0.0,
         bytes_up=0,
@@ -49,7 +49,7 @@ def outcome(*ends_s: float, bytes_each: int) -> Outcome:
         digest=None,
         curve=curve,
     )
-    return Outcome(target_accuracy=0.9, reached=False, devices={"pi": figures}, labours={})
+    return ExperimentResult(target_accuracy=0.9, reached=False, devices={"pi": metrics}, compute_traces={})
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_without_root_it_ends_with_a_line_that_says_so(
 def test_what_was_measured_is_kept_when_the_simulation_is_interrupted(
     cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(self: Simulation, trial: Trial, report: Report) -> Outcome:
+    def interrupted(self: Simulation, experiment: Experiment, report: OnRound) -> ExperimentResult:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Simulation, "run", interrupted)
@@ -106,8 +106,8 @@ def test_the_two_worlds_are_compared_over_the_rounds_that_both_completed() -> No
 
 
 def test_the_plans_of_both_worlds_are_shown_with_their_reasons() -> None:
-    planned = Planned(
-        why="a trains", form="float16", round_us=2_000_000, samples=(("a", 5),), slices=(("a", 9),), moved=0
+    planned = PlanSummary(
+        why="a trains", encoding="float16", round_us=2_000_000, samples=(("a", 5),), slices=(("a", 9),), moved=0
     )
     many = attrs.evolve(planned, slices=(("a", 1), ("b", 1), ("c", 7)), why="all merge")
     table = plans_table(

@@ -316,10 +316,10 @@ async def test_a_virtual_piece_that_is_cancelled_makes_room_at_once() -> None:
 
 
 def test_only_a_virtual_device_can_do_without_maths() -> None:
-    assert TorchCompute().maths
-    assert EmulatedCompute(1).maths
-    assert VirtualCompute(1).maths
-    assert not VirtualCompute(1, maths=False).maths
+    assert TorchCompute().executes
+    assert EmulatedCompute(1).executes
+    assert VirtualCompute(1).executes
+    assert not VirtualCompute(1, executes=False).executes
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +331,7 @@ def work() -> Work:
 def test_the_measured_speed_is_exactly_that_of_the_virtual_device(work: Work, begins_s: float) -> None:
     async def measured(speed_kflops: int) -> int:
         await anyio.sleep(begins_s)
-        return await measure_speed(make_task(), work, VirtualCompute(speed_kflops, maths=False))
+        return await measure_speed(make_task(), work, VirtualCompute(speed_kflops, executes=False))
 
     chance = random.Random(0)
     speeds = [*range(1, 40), *(int(10 ** chance.uniform(1.6, 6)) for _ in range(300))]
@@ -381,23 +381,23 @@ async def test_training_begins_when_a_virtual_device_has_handled_what_waits() ->
 
 
 @virtual_time
-async def test_an_errand_of_a_virtual_device_takes_its_time_and_training_rests_meanwhile() -> None:
-    device = VirtualCompute(1000, errand_flops=1_000_000)
+async def test_an_overhead_task_of_a_virtual_device_takes_its_time_and_training_rests_meanwhile() -> None:
+    device = VirtualCompute(1000, overhead_flops=1_000_000)
     ends_s: dict[str, float] = {}
 
     async def train() -> None:
         await device.run(lambda: None, flops=3_000_000)
         ends_s["training"] = anyio.current_time()
 
-    async def run_errand(name: str, at_s: float) -> None:
+    async def run_overhead(name: str, at_s: float) -> None:
         await anyio.sleep_until(at_s)
         assert await device.run(lambda: anyio.current_time()) == at_s + 1.0
         ends_s[name] = anyio.current_time()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(train)
-        tasks.start_soon(run_errand, "meanwhile", 1.0)
-        tasks.start_soon(run_errand, "afterwards", 9.0)
+        tasks.start_soon(run_overhead, "meanwhile", 1.0)
+        tasks.start_soon(run_overhead, "afterwards", 9.0)
     assert ends_s == {"meanwhile": 2.0, "training": 4.0, "afterwards": 10.0}
 
 

@@ -14,7 +14,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LINES_MAX = 25
 COLUMNS_MAX = 120
-PARTS = ("Decision", "Why", "Figures", "Tried instead")
+PARTS = ("Decision", "Why", "DeviceMetrics", "Tried instead")
 PARTS_REQUIRED = ("Decision", "Why")
 
 ROW = re.compile(r"^\| (\d{3}) \| (\d{4}-\d{2}-\d{2}) \| \[(.+)\]\((.+?)\) \| (.+) \|$", re.MULTILINE)

@@ -12,7 +12,7 @@ import pytest
 
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Trial
+from crowd.experiment.experiment import Experiment
 from crowd.experiment.subprocesses import started
 from crowd.units import device_id
 from devices.lab.messages import Go, Ready, news_from_line, order_to_line
@@ -27,12 +27,12 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PEERS / "flower_app"))
 
 
-def trial(**changes: Any) -> Trial:
+def experiment(**changes: Any) -> Experiment:
     devices = tuple(
         DeviceConfig(name=name, train_gflops=1.0, memory_mib=512, uplink_mbps=20.0, downlink_mbps=20.0, latency_ms=0.0)
         for name in ("a", "b")
     )
-    return Trial(
+    return Experiment(
         cluster=ClusterConfig(name="two", devices=devices),
         kinds={device_id(device.name): device.resolve({}) for device in devices},
         **({"task": "digits", "policy": "fedavg", "seed": 0} | changes),
@@ -40,7 +40,7 @@ def trial(**changes: Any) -> Trial:
 
 
 def run(policy: str, **changes: Any) -> dict[str, Any]:
-    figures = {
+    metrics = {
         "policy": policy,
         "rounds": 4,
         "final_accuracy": 0.951,
@@ -49,7 +49,7 @@ def run(policy: str, **changes: Any) -> dict[str, Any]:
         "seconds_to_target": 8.1,
         "bytes_total": 4_000_000,
     }
-    return figures | changes
+    return metrics | changes
 
 
 def test_runs_are_compared_by_their_rounds_times_and_bytes() -> None:
@@ -79,7 +79,7 @@ def test_without_flower_the_user_is_told_how_to_get_it(tmp_path: Path) -> None:
 def test_devices_that_fail_are_not_for_flower() -> None:
     from flower_lab import check_trial
 
-    whole = trial()
+    whole = experiment()
     check_trial(whole)
     first, second = whole.cluster.devices
     failing = attrs.evolve(second, fails_at_s=(5.0,))
@@ -100,7 +100,7 @@ def test_a_task_that_the_server_cannot_evaluate_is_not_for_flower(
     (tmp_path / "unevaluated.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(BadConfig, match="no evaluation set in common"):
-        check_trial(trial(task="unevaluated:own"))
+        check_trial(experiment(task="unevaluated:own"))
 
 
 def test_bad_input_is_one_line_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:

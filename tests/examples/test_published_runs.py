@@ -7,7 +7,7 @@ import pytest
 
 from crowd.bench.cells import Cell, read_entry, write_entry
 from crowd.cli.bench.command import CLUSTERS
-from crowd.cli.experiments import read_trial
+from crowd.cli.experiments import read_experiment
 from crowd.errors import BadConfig
 from examples.maintenance.published_runs import ROOT, pack, unpack
 from tests.bench.runs import entry, run
@@ -15,10 +15,12 @@ from tests.bench.runs import entry, run
 POLICIES = ("fedavg", "ship_once", "local_only")
 
 
-def place(cache: Path, policy: str) -> Path:
+def path(cache: Path, policy: str) -> Path:
     """Of such a run, by its key in the present code."""
-    trial = read_trial(ROOT / CLUSTERS[0], task="digits", policy=policy, seed=0, target_accuracy=None, rounds_max=None)
-    return Cell.of(CLUSTERS[0], trial, cache=cache, spare=cache).place
+    experiment = read_experiment(
+        ROOT / CLUSTERS[0], task="digits", policy=policy, seed=0, target_accuracy=None, rounds_max=None
+    )
+    return Cell.of(CLUSTERS[0], experiment, cache=cache, spare=cache).path
 
 
 def known(policy: str, seconds: float = 2.0) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def known(policy: str, seconds: float = 2.0) -> dict[str, Any]:
 def cache(tmp_path: Path) -> Path:
     """With a run of each policy."""
     for policy in POLICIES:
-        write_entry(place(tmp_path / "cache", policy), entry(known(policy)))
+        write_entry(path(tmp_path / "cache", policy), entry(known(policy)))
     return tmp_path / "cache"
 
 
@@ -37,11 +39,11 @@ def test_published_runs_come_back_as_they_were_and_take_no_place_of_others(cache
     archive, elsewhere = tmp_path / "runs.tar.xz", tmp_path / "elsewhere"
     (cache / "broken.json").write_text("{")
     pack(archive, cache, [known("fedavg"), known("ship_once")])
-    write_entry(place(elsewhere, "ship_once"), entry(known("ship_once", 9.0)))
+    write_entry(path(elsewhere, "ship_once"), entry(known("ship_once", 9.0)))
     assert unpack(archive, elsewhere) == 1
-    assert read_entry(place(elsewhere, "fedavg")) == entry(known("fedavg"))
-    assert read_entry(place(elsewhere, "ship_once")) == entry(known("ship_once", 9.0))
-    assert set(elsewhere.iterdir()) == {place(elsewhere, policy) for policy in ("fedavg", "ship_once")}
+    assert read_entry(path(elsewhere, "fedavg")) == entry(known("fedavg"))
+    assert read_entry(path(elsewhere, "ship_once")) == entry(known("ship_once", 9.0))
+    assert set(elsewhere.iterdir()) == {path(elsewhere, policy) for policy in ("fedavg", "ship_once")}
 
 
 def test_the_same_runs_make_the_same_archive(cache: Path, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_runs_with_the_same_figures_but_of_other_code_are_not_published(cache: P
         write_entry(cache / f"{name}.json", entry(known("fedavg")))
     pack(archive, cache, [known("fedavg")])
     assert unpack(archive, elsewhere) == 1
-    assert list(elsewhere.iterdir()) == [place(elsewhere, "fedavg")]
-    place(cache, "fedavg").unlink()
+    assert list(elsewhere.iterdir()) == [path(elsewhere, "fedavg")]
+    path(cache, "fedavg").unlink()
     with pytest.raises(BadConfig, match="only 0 of the 1 runs for this code"):
         pack(archive, cache, [known("fedavg")])

@@ -2,7 +2,7 @@
 
 import anyio
 
-from crowd.experiment.metering import MeteredCompute, Occupancy, Span, Transfers
+from crowd.experiment.metering import LinkBusy, MeteredCompute, Occupancy, Span
 from devices.emulated import VirtualCompute
 from tests.support.virtual import virtual_time
 
@@ -36,8 +36,8 @@ async def test_a_piece_in_hand_is_busy_time_and_one_that_is_cut_short_came_to_no
 
 
 def test_what_the_processor_leaves_out_it_says_through_its_meter() -> None:
-    assert not MeteredCompute(VirtualCompute(100, maths=False)).maths
-    assert MeteredCompute(VirtualCompute(100)).maths
+    assert not MeteredCompute(VirtualCompute(100, executes=False)).executes
+    assert MeteredCompute(VirtualCompute(100)).executes
 
 
 def test_uses_that_follow_upon_each_other_are_one_and_a_gap_parts_them() -> None:
@@ -46,4 +46,4 @@ def test_uses_that_follow_upon_each_other_are_one_and_a_gap_parts_them() -> None
     link.note(ended_s=2.0, took_s=1.0)
     link.note(ended_s=4.0, took_s=0.5)
     assert link.spans == ((0.5, 2.0), (3.5, 4.0))
-    assert Transfers(up=link.spans, down=()).since(0.5).up == ((0.0, 1.5), (3.0, 3.5))
+    assert LinkBusy(up=link.spans, down=()).since(0.5).up == ((0.0, 1.5), (3.0, 3.5))

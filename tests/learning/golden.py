@@ -6,8 +6,9 @@ import json
 import numpy as np
 import torch
 
-from crowd.learning import encoding, replica
-from crowd.planning.plan import DeltaForm, Outer, OuterKind
+from crowd.learning import replica
+from crowd.learning.encoding import decode, encode
+from crowd.planning.plan import Encoding, Outer, OuterKind
 
 ELEMENTS = 5003
 PLAIN = Outer(rate_ppm=700_000)
@@ -31,13 +32,15 @@ def rounds(outer: Outer) -> str:
     return state.digest.hex()
 
 
-def decoded(form: DeltaForm) -> str:
-    vector = encoding.decode(encoding.encode(torch.from_numpy(numbers(4)), form), form, ELEMENTS)
+def decoded(encoding: Encoding) -> str:
+    vector = decode(encode(torch.from_numpy(numbers(4)), encoding), encoding, ELEMENTS)
     return hashlib.blake2b(vector.numpy().astype("<f4").tobytes(), digest_size=16).hexdigest()
 
 
 def digests() -> dict[str, str]:
-    return {"plain": rounds(PLAIN), "nesterov": rounds(NESTEROV)} | {form.value: decoded(form) for form in DeltaForm}
+    return {"plain": rounds(PLAIN), "nesterov": rounds(NESTEROV)} | {
+        encoding.value: decoded(encoding) for encoding in Encoding
+    }
 
 
 if __name__ == "__main__":

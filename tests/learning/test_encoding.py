@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning.encoding import decode, encode, encoded_bytes, with_feedback
-from crowd.planning.plan import DeltaForm
+from crowd.planning.plan import Encoding
 
-FORMS = list(DeltaForm)
+ENCODINGS = list(Encoding)
 lengths = st.integers(0, 700)
 
 
@@ -23,27 +23,27 @@ def vectors(draw: st.DrawFn) -> torch.Tensor:
     return torch.from_numpy((values * np.repeat(magnitudes, 256)[: len(values)]).astype(np.float32))
 
 
-@given(vector=vectors(), form=st.sampled_from(FORMS))
-def test_an_encoded_delta_has_the_announced_size_and_length(vector: torch.Tensor, form: DeltaForm) -> None:
-    data = encode(vector, form)
-    assert len(data) == encoded_bytes(len(vector), form)
-    assert decode(data, form, len(vector)).shape == vector.shape
+@given(vector=vectors(), encoding=st.sampled_from(ENCODINGS))
+def test_an_encoded_delta_has_the_announced_size_and_length(vector: torch.Tensor, encoding: Encoding) -> None:
+    data = encode(vector, encoding)
+    assert len(data) == encoded_bytes(len(vector), encoding)
+    assert decode(data, encoding, len(vector)).shape == vector.shape
 
 
 @given(vector=vectors())
 def test_float32_loses_nothing(vector: torch.Tensor) -> None:
-    assert torch.equal(decode(encode(vector, DeltaForm.FLOAT32), DeltaForm.FLOAT32, len(vector)), vector)
+    assert torch.equal(decode(encode(vector, Encoding.FLOAT32), Encoding.FLOAT32, len(vector)), vector)
 
 
 @given(vector=vectors())
 def test_float16_is_the_nearest_half_precision_number(vector: torch.Tensor) -> None:
     expected = torch.from_numpy(vector.numpy().astype(np.float16).astype(np.float32))
-    assert torch.equal(decode(encode(vector, DeltaForm.FLOAT16), DeltaForm.FLOAT16, len(vector)), expected)
+    assert torch.equal(decode(encode(vector, Encoding.FLOAT16), Encoding.FLOAT16, len(vector)), expected)
 
 
 @given(vector=vectors())
 def test_blockwise8_is_off_by_at_most_half_a_step_of_its_block(vector: torch.Tensor) -> None:
-    decoded = decode(encode(vector, DeltaForm.BLOCKWISE8), DeltaForm.BLOCKWISE8, len(vector))
+    decoded = decode(encode(vector, Encoding.BLOCKWISE8), Encoding.BLOCKWISE8, len(vector))
     for start in range(0, len(vector), 256):
         block, error = vector[start : start + 256], (decoded - vector)[start : start + 256]
         largest = float(block.abs().max())
@@ -52,7 +52,7 @@ def test_blockwise8_is_off_by_at_most_half_a_step_of_its_block(vector: torch.Ten
 
 
 def test_float16_is_clamped_to_its_finite_range() -> None:
-    decoded = decode(encode(torch.tensor([1e6, -1e6]), DeltaForm.FLOAT16), DeltaForm.FLOAT16, 2)
+    decoded = decode(encode(torch.tensor([1e6, -1e6]), Encoding.FLOAT16), Encoding.FLOAT16, 2)
     assert decoded.tolist() == [65504.0, -65504.0]
 
 
@@ -60,61 +60,63 @@ def test_blockwise8_writes_all_scales_and_then_all_codes_rounded_half_to_even() 
     vector = torch.zeros(258)
     vector[:4] = torch.tensor([127.0, 0.5, 1.5, -2.5])
     vector[256:] = torch.tensor([-254.0, 2.0])
-    data = encode(vector, DeltaForm.BLOCKWISE8)
+    data = encode(vector, Encoding.BLOCKWISE8)
     assert struct.unpack("<2f", data[:8]) == (1.0, 2.0)
     codes = np.frombuffer(data[8:], dtype=np.int8)
     assert codes[:5].tolist() == [127, 0, 2, -2, 0]
     assert codes[256:].tolist() == [-127, 1]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_delta_of_the_wrong_length_is_malformed(form: DeltaForm, change: int) -> None:
-    data = encode(torch.ones(301 if change > 0 else 299), form) or b"\0"
+def test_a_delta_of_the_wrong_length_is_malformed(encoding: Encoding, change: int) -> None:
+    data = encode(torch.ones(301 if change > 0 else 299), encoding) or b"\0"
     with pytest.raises(MalformedMessage, match="300 elements"):
-        decode(data, form, 300)
+        decode(data, encoding, 300)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize(("form", "number"), [(DeltaForm.FLOAT32, "<f"), (DeltaForm.FLOAT16, "<e")])
-def test_a_value_that_is_not_finite_is_malformed(form: DeltaForm, number: str, value: float) -> None:
+@pytest.mark.parametrize(("encoding", "number"), [(Encoding.FLOAT32, "<f"), (Encoding.FLOAT16, "<e")])
+def test_a_value_that_is_not_finite_is_malformed(encoding: Encoding, number: str, value: float) -> None:
     with pytest.raises(MalformedMessage, match="finite"):
-        decode(struct.pack(number, value) + struct.pack(number, 1.0), form, 2)
+        decode(struct.pack(number, value) + struct.pack(number, 1.0), encoding, 2)
 
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf, -1.0, 3e38])
 def test_a_scale_that_is_not_finite_or_leads_beyond_is_malformed(scale: float) -> None:
     with pytest.raises(MalformedMessage, match="scale"):
-        decode(struct.pack("<f", scale) + b"\x80\x7f", DeltaForm.BLOCKWISE8, 2)
+        decode(struct.pack("<f", scale) + b"\x80\x7f", Encoding.BLOCKWISE8, 2)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_delta_that_is_not_finite_is_never_encoded(form: DeltaForm, value: float) -> None:
+def test_a_delta_that_is_not_finite_is_never_encoded(encoding: Encoding, value: float) -> None:
     with pytest.raises(TrainingDiverged):
-        encode(torch.tensor([1.0, value]), form)
+        encode(torch.tensor([1.0, value]), encoding)
 
 
 @given(data=st.binary(min_size=300 + 8, max_size=300 + 8))
 def test_blockwise8_from_outside_is_either_refused_or_finite(data: bytes) -> None:
     try:
-        decoded = decode(data, DeltaForm.BLOCKWISE8, 300)
+        decoded = decode(data, Encoding.BLOCKWISE8, 300)
     except MalformedMessage:
         return
     assert bool(torch.isfinite(decoded).all())
 
 
-@given(deltas=st.integers(0, 2**32), form=st.sampled_from(FORMS), rounds=st.integers(1, 8))
-def test_what_was_said_and_what_is_left_add_up_to_what_was_trained(deltas: int, form: DeltaForm, rounds: int) -> None:
+@given(deltas=st.integers(0, 2**32), encoding=st.sampled_from(ENCODINGS), rounds=st.integers(1, 8))
+def test_what_was_said_and_what_is_left_add_up_to_what_was_trained(
+    deltas: int, encoding: Encoding, rounds: int
+) -> None:
     generator = torch.Generator().manual_seed(deltas)
     trained, said, residual = torch.zeros(300, dtype=torch.float64), torch.zeros(300, dtype=torch.float64), None
     for _ in range(rounds):
         delta = torch.randn(300, generator=generator)
         before = delta.clone()
-        data, residual = with_feedback(delta, torch.zeros(300) if residual is None else residual, form)
+        data, residual = with_feedback(delta, torch.zeros(300) if residual is None else residual, encoding)
         assert torch.equal(delta, before)
         trained += delta
-        said += decode(data, form, 300)
+        said += decode(data, encoding, 300)
     assert residual is not None
     assert torch.allclose(said + residual, trained, atol=1e-5)
 
@@ -124,6 +126,6 @@ def test_a_residual_is_carried_over_until_it_is_said() -> None:
     delta[0], delta[1] = 127.0, 0.4  # the second is less than half a step
     residual, said = torch.zeros(256), 0.0
     for _ in range(10):
-        data, residual = with_feedback(delta, residual, DeltaForm.BLOCKWISE8)
-        said += float(decode(data, DeltaForm.BLOCKWISE8, 256)[1])
+        data, residual = with_feedback(delta, residual, Encoding.BLOCKWISE8)
+        said += float(decode(data, Encoding.BLOCKWISE8, 256)[1])
     assert said == 4.0

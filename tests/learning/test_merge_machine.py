@@ -21,13 +21,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Effect, Fetch, Merge, Report, Rounds
+from crowd.actors.trainer.rounds import (
+    KEPT_ROUNDS,
+    AskForSlice,
+    Begin,
+    Complete,
+    Effect,
+    Fetch,
+    Merge,
+    ReportSilence,
+    Rounds,
+)
 from crowd.agreement.ack import Progress
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import Merged, SliceMerge
-from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer, plan_digest
+from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
 from tests.agreement.cluster_model import Device as Modelled
@@ -40,15 +50,15 @@ places = st.integers(0, 99)
 wrong_keys = st.sampled_from(["generation", "plan_digest", "round", "index", "target"])
 Ledger: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
-Choices: TypeAlias = tuple[list[int], set[int], list[int], DeltaForm]
+Choices: TypeAlias = tuple[list[int], set[int], list[int], Encoding]
 """What a plan is made of: samples by trainer, where slices are cut, their owners, and the form of deltas."""
-LAST_PLAN: Choices = ([1] * DEVICES_MAX, {3}, [0, 1, 0], DeltaForm.FLOAT32)
+LAST_PLAN: Choices = ([1] * DEVICES_MAX, {3}, [0, 1, 0], Encoding.FLOAT32)
 
 plans = st.tuples(
     st.lists(st.integers(1, 5), min_size=DEVICES_MAX, max_size=DEVICES_MAX),
     st.sets(st.integers(1, ELEMENTS - 1), max_size=2),
     st.lists(numbers, min_size=3, max_size=3),
-    st.sampled_from([form for form in DeltaForm if form is not DeltaForm.NOTHING]),  # whose bytes tell no length
+    st.sampled_from([encoding for encoding in Encoding if encoding is not Encoding.NONE]),  # whose bytes tell no length
 )
 
 
@@ -82,8 +92,8 @@ class Device:
     """What of them merged slices contain."""
 
 
-def _float64(data: bytes, form: DeltaForm, elements: int) -> Ledger:
-    return decode(data, form, elements).numpy().astype(np.float64)
+def _float64(data: bytes, encoding: Encoding, elements: int) -> Ledger:
+    return decode(data, encoding, elements).numpy().astype(np.float64)
 
 
 class Cluster(RuleBasedStateMachine):
@@ -124,8 +134,8 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(rounds):
             self.a_round_goes_by(number=0, sent=True, wrong="round")
 
-    def _keep(self, vector: torch.Tensor, **figures: int) -> Progress:
-        progress = Progress(run=1, digest=Modelled.digest(vector, figures["round"]), **figures)
+    def _keep(self, vector: torch.Tensor, **metrics: int) -> Progress:
+        progress = Progress(run=1, digest=Modelled.digest(vector, metrics["round"]), **metrics)
         self.states[progress.digest] = (progress, vector)
         return progress
 
@@ -162,7 +172,9 @@ class Cluster(RuleBasedStateMachine):
         if all(other.promised == device.promised for other in self.devices):
             self.plans[device.promised] = self._agree(device.promised, *plan)
 
-    def _agree(self, generation: int, samples: list[int], cuts: set[int], owners: list[int], form: DeltaForm) -> Active:
+    def _agree(
+        self, generation: int, samples: list[int], cuts: set[int], owners: list[int], encoding: Encoding
+    ) -> Active:
         """The start is the best state that is promised."""
         names = [device.name for device in self.devices]
         ends = [0, *sorted(cuts), ELEMENTS]
@@ -173,7 +185,7 @@ class Cluster(RuleBasedStateMachine):
                 SliceOwner(owner=names[owner % len(names)], start=start, stop=stop)
                 for owner, start, stop in zip(owners, ends, ends[1:], strict=False)
             ),
-            form=form,
+            encoding=encoding,
             round_us=SECOND_US,
             seed=generation,
         )
@@ -231,10 +243,10 @@ class Cluster(RuleBasedStateMachine):
             )
             if (key, device.name) in self.contributed:
                 return
-            form = active.plan.form
-            data = device.feedback.contribute(device.delta, span.start, span.stop, form)
-            self.contributed[key, device.name] = (samples, _float64(data, form, span.stop - span.start))
-            header = Contribution(key=key, form=form, samples=samples)
+            encoding = active.plan.encoding
+            data = device.feedback.contribute(device.delta, span.start, span.stop, encoding)
+            self.contributed[key, device.name] = (samples, _float64(data, encoding, span.stop - span.start))
+            header = Contribution(key=key, form=encoding, samples=samples)
             self.contributions.append(Sent(device, self._named(span.owner), header, data))
             self.air.append(self.contributions[-1])
 
@@ -373,15 +385,15 @@ class Cluster(RuleBasedStateMachine):
     def _elements(self, sent: Sent) -> int:
         """How long the slice is that was sent, whatever its key says."""
         size_bytes = len(sent.data)
-        match sent.header.form:
-            case DeltaForm.FLOAT32:
+        match sent.header.encoding:
+            case Encoding.FLOAT32:
                 return size_bytes // 4
-            case DeltaForm.FLOAT16:
+            case Encoding.FLOAT16:
                 return size_bytes // 2
-            case DeltaForm.BLOCKWISE8:
+            case Encoding.BLOCKWISE8:
                 return size_bytes - 4  # the scale of its one block
             case _:
-                assert_never(sent.header.form)
+                assert_never(sent.header.encoding)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -422,7 +434,7 @@ class Cluster(RuleBasedStateMachine):
                     assert key.round == device.rounds.in_hand
                     assert self.plans[key.generation].plan.slices[key.index].owner == owner != device.name
                     self._answer(device, self._named(owner), key)
-                case Report(device=other):
+                case ReportSilence(device=other):
                     assert other != device.name
                     self.held_up = True
                 case _:
@@ -443,7 +455,7 @@ class Cluster(RuleBasedStateMachine):
         data = merged.mean.numpy().tobytes()
         assert key not in self.merges, "merged twice"
         self.merges[key] = data
-        header = MergedSlice(key=key, form=DeltaForm.FLOAT32, senders=merged.senders)
+        header = MergedSlice(key=key, form=Encoding.FLOAT32, senders=merged.senders)
         owner.published[key] = Sent(owner, owner, header, data)
         for old in [old for old in owner.published if old.round <= key.round - KEPT_ROUNDS]:
             del owner.published[old]

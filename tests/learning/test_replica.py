@@ -205,7 +205,7 @@ def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
 def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> bytes:
     """A file like that of `STATE`, with other tensors or figures."""
     plain = {"vector": STATE.vector, "counters": torch.tensor(STATE.counters), "momentum": STATE.momentum}
-    figures = {
+    metrics = {
         "run": 1,
         "round": 2,
         "samples": 30,
@@ -215,7 +215,7 @@ def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -
         "digest": STATE.digest.hex(),
     }
     kept = {name: tensor for name, tensor in (plain | (tensors or {})).items() if tensor is not None}
-    described = {name: figure for name, figure in (figures | changes).items() if figure is not None}
+    described = {name: figure for name, figure in (metrics | changes).items() if figure is not None}
     return safetensors.torch.save(kept, metadata={"state": json.dumps(described)})
 
 

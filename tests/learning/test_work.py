@@ -12,7 +12,7 @@ from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Manner, Work, prepare, starting_model
+from crowd.learning.work import LocalTrainer, StepConfig, Work, prepare, starting_model
 from crowd.planning.plan import Outer, Range
 from tests.learning.nets import A, B, dataset, linear, make_task, normalised, separable
 
@@ -186,7 +186,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
 
 def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_evaluated() -> None:
     trainer, task = trainer_of()
-    idle = LocalTrainer(task, trainer.model, maths=False)
+    idle = LocalTrainer(task, trainer.model, executes=False)
     pool = pool_of(separable(20))
     sampler, expected = sampler_of(pool), sampler_of(pool)
     report = idle.steps(pool, sampler, 28, never)
@@ -273,7 +273,7 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
 
 def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() -> None:
     trainer, _ = trainer_of()
-    trainer.load(replica.initial(trainer.model, run=1), Manner(batch_size=5))
+    trainer.load(replica.initial(trainer.model, run=1), StepConfig(batch_size=5))
     pool = pool_of(separable(40))
     assert trainer.steps(pool, sampler_of(pool), 19, never).steps == 4
     report = trainer.steps(pool, sampler_of(pool), 40, never, steps_max=3)
@@ -283,7 +283,7 @@ def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() 
 def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_added() -> None:
     trainer, task = trainer_of(model=lambda: torch.nn.Linear(6, 3))
     start = replica.initial(trainer.model, run=1)
-    trainer.load(start, Manner(batch_size=8, proximal=0.5))
+    trainer.load(start, StepConfig(batch_size=8, proximal=0.5))
     plain = task.model()
     replica.load(plain, start)
     optimizer = task.optimizer(plain.parameters())
@@ -302,7 +302,7 @@ def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_
 
 def test_importance_sampling_trains_half_of_what_it_looks_at_and_leaves_the_statistics_of_batches_alone() -> None:
     trainer, _ = trainer_of()
-    trainer.load(replica.initial(trainer.model, run=1), Manner(batch_size=8, chance=np.random.default_rng(0)))
+    trainer.load(replica.initial(trainer.model, run=1), StepConfig(batch_size=8, chance=np.random.default_rng(0)))
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
     report = trainer.steps(pool, sampler, 20, never)

@@ -12,7 +12,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.utils.data import TensorDataset
 
-from brokers.memory import MemoryBroker, MemoryHub
+from brokers.memory import InProcessBroker, MemoryBroker
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
@@ -39,8 +39,10 @@ torch.set_num_threads(1)  # networks this small only lose by more
 # --- a device ---------------------------------------------------------------------------------------------------------
 
 
-def emulated(speed_kflops: int = SPEED_KFLOPS, *, maths: bool = True) -> Device:
-    return Device(compute=VirtualCompute(speed_kflops, maths=maths), sensor=FixedSensor(memory_free_bytes=1 << 30))
+def emulated(speed_kflops: int = SPEED_KFLOPS, *, executes: bool = True) -> Device:
+    return Device(
+        compute=VirtualCompute(speed_kflops, executes=executes), sensor=FixedSensor(memory_free_bytes=1 << 30)
+    )
 
 
 def signers(*names: str) -> dict[DeviceId, Ed25519Signer]:
@@ -94,7 +96,7 @@ def network(seed: int, *layers: torch.nn.Module) -> torch.nn.Module:
 # --- the devices together ---------------------------------------------------------------------------------------------
 
 
-class WatchedHub(MemoryHub):
+class WatchedHub(InProcessBroker):
     """Remembers everything that anybody published, and who did."""
 
     def __init__(self) -> None:
@@ -136,7 +138,7 @@ class Cluster:
         task: TaskFunction,
         *,
         speed_kflops: int = SPEED_KFLOPS,
-        maths: bool = True,
+        executes: bool = True,
         members_min: int = 2,
         chance: random.Random | None = None,
         **train: Any,
@@ -146,7 +148,7 @@ class Cluster:
         self.nodes[name] = Node(
             config,
             task=task,
-            device=emulated(speed_kflops, maths=maths),
+            device=emulated(speed_kflops, executes=executes),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
             store=MemoryStore(),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brokers.memory import MemoryBroker, MemoryHub
+from brokers.memory import InProcessBroker, MemoryBroker
 from crowd.config.node_file import NodeConfig
 from crowd.node import Node, Progress
 from crowd.ports import Device
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.units import device_id
 from devices.sensors import FixedSensor
 from devices.torch_compute import TorchCompute
@@ -157,9 +157,9 @@ class Recorder(TorchDispatchMode):
 
 
 def test_no_operation_of_torch_runs_on_the_event_loop() -> None:
-    hub = MemoryHub()
+    hub = InProcessBroker()
     names = [device_id("ada"), device_id("ben")]
-    signers = throw_away_signers(names)
+    signers = ephemeral_signers(names)
     nodes = [
         Node(
             NodeConfig(name=name, cluster=CLUSTER, broker="memory://test"),

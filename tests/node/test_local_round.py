@@ -3,12 +3,12 @@
 import anyio
 import torch
 
-from crowd.actors.trainer.local_round import LocalRound, Shift
+from crowd.actors.trainer.local_round import LocalRound, RoundInputs
 from crowd.learning import replica
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import empty
 from crowd.learning.shards import LentSamples
-from crowd.learning.work import LocalTrainer, Manner, task_facts
+from crowd.learning.work import LocalTrainer, StepConfig, task_facts
 from crowd.planning.plan import Sampling
 from devices.emulated import VirtualCompute
 from tests.learning.nets import A, dataset, make_task
@@ -24,11 +24,11 @@ async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
     pool = TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
     task = make_task(model=lambda: torch.nn.Linear(1, 2), data=dataset(own), evaluation=None)
     model = task.model()
-    shift = Shift(
+    inputs = RoundInputs(
         local=LocalTrainer(task, model),
         state=replica.initial(model, run=1),
-        ahead=None,
-        manner=Manner(batch_size=2),
+        offset=None,
+        step_config=StepConfig(batch_size=2),
         sampling=Sampling.UNIFORM,
         pool=pool,
         sampler=EpochSampler(len(pool), seed=0, generation=1),
@@ -43,7 +43,7 @@ async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
         pieces.append(samples)
 
     done = anyio.Event()
-    steps = LocalRound(shift=shift, compute=VirtualCompute(1), number=1, timed=timed)
+    steps = LocalRound(inputs=inputs, compute=VirtualCompute(1), number=1, timed=timed)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(steps.run, done.set)
         for ranges in ((), (span(0, 4, 5),)):
@@ -57,4 +57,4 @@ async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
         steps.samples_arrived()
         await done.wait()
     assert pieces == [2, 2, 2]
-    assert (shift.sampler.epoch, shift.sampler.trained_in_epoch) == (1, 2)
+    assert (inputs.sampler.epoch, inputs.sampler.trained_in_epoch) == (1, 2)

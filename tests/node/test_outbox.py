@@ -1,14 +1,14 @@
 import anyio
 
-from crowd.actors.data_mover.connection import OUTBOX_MAX, URGENT_IN_A_ROW, Outbox, Outgoing
+from crowd.actors.data_mover.connection import OUTBOX_MAX, URGENT_IN_A_ROW, Outbox, OutboxItem
 from crowd.units import Address, Channel
 from tests.support.virtual import virtual_time
 
 TO_ALL = Address(channel=Channel.ALL)
 
 
-def outgoing(payload: bytes, says: object = None) -> Outgoing:
-    return Outgoing(address=TO_ALL, payload=payload, says=says)
+def outgoing(payload: bytes, says: object = None) -> OutboxItem:
+    return OutboxItem(address=TO_ALL, payload=payload, says=says)
 
 
 @virtual_time
@@ -58,7 +58,7 @@ async def test_of_too_much_bulk_the_oldest_is_dropped() -> None:
 @virtual_time
 async def test_whoever_waits_gets_what_comes() -> None:
     outbox = Outbox()
-    taken: list[Outgoing] = []
+    taken: list[OutboxItem] = []
 
     async def take() -> None:
         taken.append(await outbox.get())

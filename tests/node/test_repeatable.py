@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import structlog
 
-from crowd.actors.data_mover.connection import Link, Outgoing
+from crowd.actors.data_mover.connection import Connection, OutboxItem
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, device_id
 from tests.node.cluster import Cluster, WatchedHub, blobs, round_of
@@ -134,7 +134,7 @@ async def order_of_the_end() -> list[str]:
     async def untimed(size_bytes: int, elapsed_us: int) -> None: ...
 
     wire, address = Wire(), Address(channel=Channel.ALL, source=device_id("ada"))
-    link = Link(
+    link = Connection(
         wire,
         will=Will(address=address, payload=b""),
         subscriptions=lambda: (),
@@ -146,7 +146,7 @@ async def order_of_the_end() -> list[str]:
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(link.run)
-        link.outbox.put(Outgoing(address=address, payload=b"bulk"), bulk=True)
+        link.outbox.put(OutboxItem(address=address, payload=b"bulk"), bulk=True)
         await anyio.sleep(1)
         tasks.cancel_scope.cancel()
     return wire.cancelled

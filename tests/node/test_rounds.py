@@ -8,7 +8,7 @@ import pytest
 from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
 from crowd.agreement.ack import Progress
 from crowd.agreement.state import Active
-from crowd.planning.plan import DeltaForm, Member, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer
 from crowd.protocol.messages import MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId, Life
 
@@ -28,7 +28,7 @@ LATER_US = 3 * SECOND_US
 
 def merged(number: int) -> MergedSlice:
     key = SliceKey(generation=1, plan_digest=b"plan", round=number, index=0)
-    return MergedSlice(key=key, form=DeltaForm.FLOAT32, senders={ADA: 1})
+    return MergedSlice(key=key, form=Encoding.FLOAT32, senders={ADA: 1})
 
 
 def behind(rounds_heard: int) -> Rounds:
@@ -90,11 +90,11 @@ def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_pl
 
 def test_a_state_belongs_to_a_plan_once_the_start_of_that_has_come() -> None:
     rounds = Rounds(BEN)
-    assert rounds.course == (0, b"")
+    assert rounds.lineage == (0, b"")
     rounds.activate(ACTIVE, 0)
-    assert rounds.course == (0, b"")
+    assert rounds.lineage == (0, b"")
     rounds.fetched(START, 0)
-    assert rounds.course == (ACTIVE.generation, ACTIVE.plan_digest)
+    assert rounds.lineage == (ACTIVE.generation, ACTIVE.plan_digest)
 
 
 def test_who_asks_for_a_slice_that_its_owner_no_longer_keeps_fetches_the_state_once() -> None:

@@ -407,19 +407,19 @@ async def test_samples_that_no_plan_moves_stay_when_a_member_asks_for_them(share
 @virtual_time
 async def test_without_maths_a_run_takes_its_time_and_leaves_the_model_as_it_was() -> None:
     rounds_s: dict[bool, list[float]] = {}
-    for maths in (True, False):
+    for executes in (True, False):
         cluster = Cluster("ada", "ben")
         for name in ("ada", "ben"):
-            cluster.add(name, blobs(target_accuracy=1.0, epochs_max=5), maths=maths)
+            cluster.add(name, blobs(target_accuracy=1.0, epochs_max=5), executes=executes)
         began_s = anyio.current_time()
         await cluster.train()
         results = cluster.nodes["ada"].results.values()
         assert {result.samples_trained for result in results} == {1000}
-        assert all(any(point.evaluated for point in result.curve) is maths for result in results)
-        rounds_s[maths] = [point.elapsed_us / 1e6 for result in results for point in result.curve]
-        rounds_s[maths].append(anyio.current_time() - began_s)
+        assert all(any(point.evaluated for point in result.curve) is executes for result in results)
+        rounds_s[executes] = [point.elapsed_us / 1e6 for result in results for point in result.curve]
+        rounds_s[executes].append(anyio.current_time() - began_s)
         learned = cluster.nodes["ada"].model.state_dict()
         starts = [blobs()(name).model().state_dict() for name in ("ada", "ben")]
         untouched = any(all(torch.equal(start[key], learned[key]) for key in learned) for start in starts)
-        assert untouched is not maths
+        assert untouched is not executes
     assert rounds_s[True] == pytest.approx(rounds_s[False], rel=0.02)

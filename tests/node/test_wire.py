@@ -10,7 +10,7 @@ import cbor2
 import pytest
 from structlog.testing import capture_logs
 
-from crowd.planning.plan import DeltaForm
+from crowd.planning.plan import Encoding
 from crowd.ports import BrokerSession, Delivery
 from crowd.protocol.codec import ENVELOPE_BYTES_MAX, Sealer, encode
 from crowd.protocol.envelope import Envelope, Header
@@ -272,9 +272,9 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
     key = attrs.evolve(KEY, generation=now.generation, plan_digest=now.plan_digest, round=3)
     finished = attrs.evolve(now.progress, round=10**6, samples=10**9, digest=b"x" * 16, finished=True)
     cargoes = (
-        Contribution(key=key, form=DeltaForm.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
-        MergedSlice(key=key, form=DeltaForm.BLOCKWISE8, senders={MALLORY: 1}),
-        MergedSlice(key=KEY, form=DeltaForm.FLOAT16, senders={}),
+        Contribution(key=key, form=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
+        MergedSlice(key=key, form=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
+        MergedSlice(key=KEY, form=Encoding.FLOAT16, senders={}),
         State(progress=finished),
     )
     for number, cargo in enumerate(cargoes):

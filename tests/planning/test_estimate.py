@@ -20,9 +20,9 @@ from crowd.planning.plan import (
     GROUP_BATCHES,
     Assignment,
     Consistency,
-    DeltaForm,
-    Link,
+    Encoding,
     Mixing,
+    MixingEdge,
     Plan,
     Sampling,
     SliceOwner,
@@ -67,36 +67,36 @@ def test_the_owner_s_downlink_carries_every_other_trainer_s_contribution():
     # 25,600 elements: 25,600 bytes, 100 scales of 4 bytes, 512 of envelope = 26,512 bytes each.
     # Collect: 2 x 26,512 us and 2 messages; fan-out: 26,512 us and 1 message; 5 ms for each phase.
     members = cluster(device("a"), device("b"), device("c"))
-    assert sync_us(members, {A, B, C}, whole(A), DeltaForm.BLOCKWISE8) == 53_024 + 1_000 + 26_512 + 500 + 10_000
+    assert sync_us(members, {A, B, C}, whole(A), Encoding.BLOCKWISE8) == 53_024 + 1_000 + 26_512 + 500 + 10_000
 
 
 def test_four_bytes_an_element_as_float32():
     members = cluster(device("a"), device("b"))
-    assert sync_us(members, {A, B}, whole(A), DeltaForm.FLOAT32) == 2 * (102_400 + 512 + 500 + 5_000)
+    assert sync_us(members, {A, B}, whole(A), Encoding.FLOAT32) == 2 * (102_400 + 512 + 500 + 5_000)
 
 
 def test_slices_share_the_load_between_owners():
     # Half a state is 12,800 + 200 + 512 = 13,512 bytes. Each phase: one goes up, one comes down, 2 messages.
     halves = (SliceOwner(owner=A, start=0, stop=12_800), SliceOwner(owner=B, start=12_800, stop=25_600))
     members = cluster(device("a"), device("b"))
-    assert sync_us(members, {A, B}, halves, DeltaForm.BLOCKWISE8) == 2 * (13_512 + 1_000 + 5_000)
+    assert sync_us(members, {A, B}, halves, Encoding.BLOCKWISE8) == 2 * (13_512 + 1_000 + 5_000)
 
 
 def test_bytes_are_counted_on_every_link():
     # Two contributions up and down, the merged slice once up and to two others down.
     members = cluster(device("a"), device("b"), device("c"))
-    assert sync_cost(members, {A, B, C}, whole(A), DeltaForm.BLOCKWISE8).bytes_total == 7 * 26_512
+    assert sync_cost(members, {A, B, C}, whole(A), Encoding.BLOCKWISE8).bytes_total == 7 * 26_512
 
 
 def test_a_bystander_holds_nobody_up_but_bounds_the_round():
     members = cluster(device("a"), device("b", downlink_bytes_s=1_000))
-    cost = sync_cost(members, {A}, whole(A), DeltaForm.BLOCKWISE8)
+    cost = sync_cost(members, {A}, whole(A), Encoding.BLOCKWISE8)
     assert cost.critical_us == 26_512 + 500 + 5_000
     assert cost.bystander_us == 26_512_000 + 500
 
 
 def test_one_device_alone_has_nothing_to_send():
-    cost = sync_cost(cluster(device("a")), {A}, whole(A), DeltaForm.BLOCKWISE8)
+    cost = sync_cost(cluster(device("a")), {A}, whole(A), Encoding.BLOCKWISE8)
     assert (cost.critical_us, cost.bystander_us, cost.bytes_total) == (0, 0, 0)
 
 
@@ -139,7 +139,7 @@ def test_a_whole_plan_adds_up():
             Assignment(lender=B, trainer=A, counts=(60, 40)),
         ),
         slices=whole(A),
-        form=DeltaForm.BLOCKWISE8,
+        encoding=Encoding.BLOCKWISE8,
         samples_total=200,
     )
     cost = estimate(members, plan)
@@ -151,7 +151,7 @@ def test_a_whole_plan_adds_up():
     assert cost.bytes_total == 200_000 + cost.rounds * 2 * 26_512
 
 
-def at_home(**manner):
+def at_home(**step_config):
     """Two devices that train 100 samples of their own each in 300 ms; `a` merges."""
     return Plan(
         members=(),
@@ -161,9 +161,9 @@ def at_home(**manner):
             Assignment(lender=B, trainer=B, counts=(60, 40)),
         ),
         slices=whole(A),
-        form=DeltaForm.FLOAT32,
+        encoding=Encoding.FLOAT32,
         samples_total=200,
-        **manner,
+        **step_config,
     )
 
 
@@ -182,7 +182,7 @@ def test_what_trainers_keep_to_themselves_costs_no_more_than_its_messages():
 
 def test_every_exchange_of_gossip_waits_for_its_links_and_sends_both_ways():
     members = cluster(device("a"), device("b"))
-    mixing = Mixing(every_steps=1, exchanges=3, links=(Link(first=A, second=B, weight_ppm=500_000),))
+    mixing = Mixing(every_steps=1, exchanges=3, links=(MixingEdge(first=A, second=B, weight_ppm=500_000),))
     apart = estimate(members, at_home(consistency=Consistency.AT_END))
     gossip = estimate(members, at_home(consistency=Consistency.AT_END, mixing=mixing))
     sent_bytes = 4 * members.members[0].task.state_elements + MESSAGE_BYTES

@@ -9,9 +9,9 @@ from crowd.planning.plan import (
     Assignment,
     Consistency,
     Idle,
-    Link,
     Member,
     Mixing,
+    MixingEdge,
     Plan,
     Range,
     SliceOwner,
@@ -86,7 +86,7 @@ def test_a_bad_plan_is_found_out(plan, finding):
     assert finding in violations(plan, PROFILES)
 
 
-A_WITH_C = Link(first=A, second=C, weight_ppm=400_000)
+A_WITH_C = MixingEdge(first=A, second=C, weight_ppm=400_000)
 GOSSIP = {"consistency": Consistency.AT_END, "mixing": Mixing(every_steps=1, exchanges=3, links=(A_WITH_C,))}
 
 
@@ -109,7 +109,7 @@ def gossip(**changes: object) -> Mixing:
         (GOSSIP | {"mixing": gossip(exchanges=0)}, "parameters are never exchanged"),
         (GOSSIP | {"mixing": gossip(links=(attrs.evolve(A_WITH_C, first=B),))}, "b and c are no pair of trainers"),
         (
-            GOSSIP | {"mixing": gossip(links=(Link(first=C, second=A, weight_ppm=1),))},
+            GOSSIP | {"mixing": gossip(links=(MixingEdge(first=C, second=A, weight_ppm=1),))},
             "c and a are no pair of trainers",
         ),
         (
@@ -119,8 +119,8 @@ def gossip(**changes: object) -> Mixing:
         (GOSSIP | {"mixing": gossip(links=(A_WITH_C, A_WITH_C))}, "links are not in canonical order"),
     ],
 )
-def test_a_manner_that_does_not_go_together_is_found_out(manner, finding):
-    found = violations(attrs.evolve(PLAN, **manner), PROFILES)
+def test_a_manner_that_does_not_go_together_is_found_out(step_config, finding):
+    found = violations(attrs.evolve(PLAN, **step_config), PROFILES)
     assert any(text.startswith(finding) for text in found), found
 
 

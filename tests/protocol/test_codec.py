@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from crowd.agreement.ack import Ack, Progress
 from crowd.errors import MalformedMessage
-from crowd.planning.plan import DeltaForm
+from crowd.planning.plan import Encoding
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
 from crowd.ports import Signer
 from crowd.protocol.codec import ENVELOPE_BYTES_MAX, Opener, Reason, Refused, Sealer, decode, encode
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import (
     PROTOCOL_VERSION,
     AckMessage,
@@ -170,7 +170,7 @@ _KEY = SliceKey(generation=1, plan_digest=b"p" * 16, round=2, index=0)
 _BEAT = Beat(life=LIFE, view_digest=b"v" * 16, generation=7)
 _OFFER = Offer(
     transfer="a-1",
-    cargo=Contribution(key=_KEY, form=DeltaForm.FLOAT16, samples=3, counters=(-1,)),
+    cargo=Contribution(key=_KEY, form=Encoding.FLOAT16, samples=3, counters=(-1,)),
     size_bytes=3,
     chunk_bytes=9,
     digests=(b"d" * 16,),
@@ -312,7 +312,7 @@ PROFILE_ADDRESS = Address(channel=Channel.PROFILE, source=GATEWAY)
 class Pair:
     """The gateway seals, the camera opens."""
 
-    signers: dict[DeviceId, Signer] = attrs.field(factory=lambda: dict(throw_away_signers([GATEWAY, CAMERA])))
+    signers: dict[DeviceId, Signer] = attrs.field(factory=lambda: dict(ephemeral_signers([GATEWAY, CAMERA])))
     sealer: Sealer = attrs.field(init=False)
     opener: Opener = attrs.field(init=False)
 
@@ -437,7 +437,7 @@ def test_what_is_for_another_device_is_refused(pair: Pair) -> None:
 
 
 def test_nobody_but_a_member_gets_in_and_only_under_its_own_name(pair: Pair) -> None:
-    for signer in (throw_away_signers([GATEWAY])[GATEWAY], pair.signers[CAMERA]):
+    for signer in (ephemeral_signers([GATEWAY])[GATEWAY], pair.signers[CAMERA]):
         forger = Sealer("home", GATEWAY, LIFE, signer)
         assert pair.refuses(BEAT_ADDRESS, forger.seal(BEAT_ADDRESS, _BEAT)) is Reason.BAD_SIGNATURE
 

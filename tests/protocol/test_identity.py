@@ -14,11 +14,11 @@ from crowd.errors import BadConfig
 from crowd.protocol.identity import (
     Ed25519Signer,
     KeyedHashSigner,
+    ephemeral_signers,
     generate_key,
     public_line,
     read_key,
     read_members,
-    throw_away_signers,
     write_key,
 )
 from crowd.units import DeviceId, device_id
@@ -38,7 +38,7 @@ def keyed_hash_signers(devices: list[DeviceId]) -> dict[DeviceId, KeyedHashSigne
     return {device: KeyedHashSigner(device, devices, secret=b"of the cluster") for device in devices}
 
 
-both_kinds = pytest.mark.parametrize("make_signers", [throw_away_signers, keyed_hash_signers])
+both_kinds = pytest.mark.parametrize("make_signers", [ephemeral_signers, keyed_hash_signers])
 
 
 @both_kinds

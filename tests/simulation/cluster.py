@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import anyio
 import anyio.abc
 
-from brokers.simulated.network import Mishaps, Network
+from brokers.simulated.network import FaultRates, Network
 from crowd.actors.planner import Planner
 from crowd.agreement.state import State
 from crowd.ports import Delivery
@@ -138,9 +138,9 @@ class Cluster:
             case FaultKind.STALE_WILL:
                 network.stale_will(process.name)
             case FaultKind.WEATHER:
-                network.mishaps = fault.mishaps
+                network.fault_rates = fault.fault_rates
                 await anyio.sleep(fault.lasts_s)
-                network.mishaps = Mishaps()
+                network.fault_rates = FaultRates()
             case kind:
                 assert_never(kind)
 
@@ -156,7 +156,7 @@ class Cluster:
 
     def _heal(self) -> None:
         """From now on nothing goes wrong any more, and every device is on."""
-        self.network.mishaps = Mishaps()
+        self.network.fault_rates = FaultRates()
         for process in self.processes:
             process.thaw()
             self._mend(process)

@@ -12,7 +12,7 @@ import numpy as np
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import DeltaForm, Outer, OuterKind, Plan, SliceOwner
+from crowd.planning.plan import Encoding, Outer, OuterKind, Plan, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 from tests.simulation.checks import Findings
@@ -20,10 +20,10 @@ from tests.simulation.checks import Findings
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 LOST_BY_FORM = {
-    DeltaForm.FLOAT32: 1e-6,
-    DeltaForm.FLOAT16: 2e-3,
-    DeltaForm.BLOCKWISE8: 0.5 / 127 * 1.01,
-    DeltaForm.NOTHING: 1.0,
+    Encoding.FLOAT32: 1e-6,
+    Encoding.FLOAT16: 2e-3,
+    Encoding.BLOCKWISE8: 0.5 / 127 * 1.01,
+    Encoding.NONE: 1.0,
 }
 """How much of its largest element a decoded vector may be off by."""
 NOISE = 1e-5
@@ -41,7 +41,7 @@ class Sent(NamedTuple):
     data: bytes
 
 
-def expand(data: bytes, form: DeltaForm, elements: int) -> Vector:
+def expand(data: bytes, form: Encoding, elements: int) -> Vector:
     """(elements,) float64."""
     return decode(data, form, elements).numpy().astype(np.float64)
 

@@ -172,7 +172,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Rounds,
             "serves",
-            ("(arrived.generation, arrived.plan_digest) == course", "True"),
+            ("(arrived.generation, arrived.plan_digest) == lineage", "True"),
         ),
     ),
     "contributions to another plan are merged": (
@@ -198,7 +198,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "an owner merges without waiting for half": (_in(SliceMerge, "enough", ("2 * sum(", "10**9 * sum(")),),
     "an owner merges a slice anew when more has come": (
-        _in(Rounds, "_ready", (" or place in self._merging", "")),
+        _in(Rounds, "_ready", (" or slot in self._merging", "")),
         _in(Rounds, "_taking", (" or (number, key.index) in self._merging", "")),
     ),
     "all contributions weigh the same": (_in(SliceMerge, "merged", ("contribution.samples / total", "1 / len(came)")),),
@@ -211,7 +211,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             "_next_state",
             (
                 "_is_over(plan, streak, state.epochs_ppb + epochs_ppb)",
-                "2 * self._figures.samples_trained >= plan.epochs_max * plan.samples_total",
+                "2 * self._metrics.samples_trained >= plan.epochs_max * plan.samples_total",
             ),
         ),
     ),

@@ -8,7 +8,7 @@ import random
 
 import attrs
 
-from brokers.simulated.network import LinkSpec, Mishaps
+from brokers.simulated.network import FaultRates, LinkSpec
 from crowd.planning.profile import Share
 from crowd.units import MEBIBYTE
 
@@ -43,7 +43,7 @@ class Fault:
     lasts_s: float
     factor: float = 1.0
     """Of the speed."""
-    mishaps: Mishaps = attrs.field(factory=Mishaps)
+    fault_rates: FaultRates = attrs.field(factory=FaultRates)
     """Of the weather."""
 
 
@@ -80,9 +80,9 @@ class Scenario:
 
 
 WEATHERS = {
-    "mild": Mishaps(lost=0.01, duplicated=0.01, held_up=0.02),
-    "rough": Mishaps(lost=0.1, duplicated=0.1, held_up=0.1),
-    "savage": Mishaps(lost=0.3, duplicated=0.2, held_up=0.3, held_up_s_max=3.0),
+    "mild": FaultRates(lost=0.01, duplicated=0.01, held_up=0.02),
+    "rough": FaultRates(lost=0.1, duplicated=0.1, held_up=0.1),
+    "savage": FaultRates(lost=0.3, duplicated=0.2, held_up=0.3, held_up_s_max=3.0),
 }
 BASELINES = (
     "all_reduce",
@@ -159,5 +159,5 @@ def _fault(chance: random.Random, count: int) -> Fault:
         device=chance.randrange(count),
         lasts_s=chance.choice((0.3, 1.0, 3.0, 8.0, 20.0, 30.0)),
         factor=chance.choice((0.2, 0.5, 2.0, 4.0)) if kind is FaultKind.SPEED else 1.0,
-        mishaps=WEATHERS[chance.choice(tuple(WEATHERS))] if kind is FaultKind.WEATHER else Mishaps(),
+        fault_rates=WEATHERS[chance.choice(tuple(WEATHERS))] if kind is FaultKind.WEATHER else FaultRates(),
     )

@@ -28,7 +28,7 @@ from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.pool import EpochSampler
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import DeltaForm, Plan
+from crowd.planning.plan import Encoding, Plan
 from crowd.protocol.codec import Opened, Opener
 from crowd.protocol.messages import Contribution, MergedSlice
 from crowd.runtime import ActorRef
@@ -117,7 +117,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
             self.dropped = False
             self._said: dict[tuple[int, int], Vector] = {}
 
-        def contribute(self, delta: torch.Tensor, start: int, stop: int, form: DeltaForm) -> bytes:
+        def contribute(self, delta: torch.Tensor, start: int, stop: int, form: Encoding) -> bytes:
             data = super().contribute(delta, start, stop, form)
             self._said[start, stop] = expand(data, form, stop - start)
             assert self.contribution is not None
@@ -166,7 +166,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
             await super()._tell_merged(active, header, data)
 
         async def _contribute(self, generation: int, number: int) -> None:
-            active, shift = self._rounds.active, self._shift
+            active, shift = self._rounds.active, self._local_round
             if active is not None and shift is not None:
                 self._feedback.contribution = Contributing(
                     key=Round(active.generation, active.plan_digest, number),

@@ -80,7 +80,7 @@ class _Replay:
 
     def _make_node(self, lifetime: Lifetime) -> Node:
         _, first = lifetime.profiles[0]
-        compute = self._computes[lifetime.boot] = VirtualCompute(first.speed_kflops, maths=False)
+        compute = self._computes[lifetime.boot] = VirtualCompute(first.speed_kflops, executes=False)
         return Node(
             self._configs[lifetime.device],
             device=Device(compute=compute, sensor=FixedSensor(memory_free_bytes=first.memory_bytes)),
@@ -148,7 +148,7 @@ class _PlayedProfiler(Actor[ProfilerMessage]):
             await anyio.sleep_until(at_s)
             self._compute.speed_kflops = recorded.speed_kflops
             measured = {name: getattr(recorded, name) for name in MEASURED}
-            await self._planner.tell(inbox.OwnNews(profile=attrs.evolve(self._profile, **measured)))
+            await self._planner.tell(inbox.MeasuredProfile(profile=attrs.evolve(self._profile, **measured)))
 
     async def receive(self, message: ProfilerMessage) -> None:
         """What it would measure from is not needed."""

@@ -33,7 +33,7 @@ Timed = Callable[[int, int], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True)
-class Outgoing:
+class OutboxItem:
     address: Address
     payload: bytes | memoryview
     retain: bool = False
@@ -46,14 +46,14 @@ class Outbox:
     that waits is said twice."""
 
     def __init__(self) -> None:
-        self._urgent: OrderedDict[Hashable, Outgoing] = OrderedDict()
-        self._bulk: OrderedDict[Hashable, Outgoing] = OrderedDict()
+        self._urgent: OrderedDict[Hashable, OutboxItem] = OrderedDict()
+        self._bulk: OrderedDict[Hashable, OutboxItem] = OrderedDict()
         self._passed = 0
         """Urgent messages since bulk last left."""
         self._filled = anyio.Event()
         self.dropped = 0
 
-    def put(self, outgoing: Outgoing, *, bulk: bool) -> None:
+    def put(self, outgoing: OutboxItem, *, bulk: bool) -> None:
         queue = self._bulk if bulk else self._urgent
         queue[object() if outgoing.says is None else outgoing.says] = outgoing
         while len(self._bulk) > OUTBOX_MAX:
@@ -61,7 +61,7 @@ class Outbox:
             self.dropped += 1
         self._filled.set()
 
-    async def get(self) -> Outgoing:
+    async def get(self) -> OutboxItem:
         while not self._urgent and not self._bulk:
             self._filled = anyio.Event()
             await self._filled.wait()
@@ -69,7 +69,7 @@ class Outbox:
         self._passed = 0 if urgent is None else self._passed + 1
         return urgent or self._bulk.popitem(last=False)[1]
 
-    def next_urgent(self) -> Outgoing | None:
+    def next_urgent(self) -> OutboxItem | None:
         return self._urgent.popitem(last=False)[1] if self._urgent else None
 
     def clear_urgent(self) -> None:
@@ -77,7 +77,7 @@ class Outbox:
         self._urgent.clear()
 
 
-class Link:
+class Connection:
     """Keeps a session to the broker. `run` ends only by an error that reconnecting does not mend."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Link:
                 if len(outgoing.payload) >= BULK_BYTES_MIN:
                     await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
 
-    async def _publish(self, session: BrokerSession, outgoing: Outgoing) -> None:
+    async def _publish(self, session: BrokerSession, outgoing: OutboxItem) -> None:
         expiry_s = None if outgoing.retain else self.expiry_s
         await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
 

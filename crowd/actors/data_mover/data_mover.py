@@ -11,7 +11,7 @@ from typing import assert_never
 import structlog
 
 from crowd.actors import inbox
-from crowd.actors.data_mover.connection import Link, Outgoing
+from crowd.actors.data_mover.connection import Connection, OutboxItem
 from crowd.actors.data_mover.intake import Intake
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.trainer.rounds import KEPT_ROUNDS
@@ -93,7 +93,7 @@ class DataMover(Actor[DataMoverMessage]):
             planner=planner,
             hand_over=lambda message: self.ref.tell(message),
         )
-        self._link = Link(
+        self._connection = Connection(
             broker,
             will=Will(address=self._status, payload=b"offline"),
             subscriptions=self._subscriptions,
@@ -107,7 +107,7 @@ class DataMover(Actor[DataMoverMessage]):
     # --- life and connection ------------------------------------------------------------------------------------------
 
     async def started(self) -> None:
-        self.spawn(self._link.run)
+        self.spawn(self._connection.run)
 
     def _say_goodbye(self) -> None:
         """Bury this life, so that nobody has to probe, and leave nothing behind but the result."""
@@ -166,20 +166,20 @@ class DataMover(Actor[DataMoverMessage]):
                 self._publish(address, payload, retain=retain)
             case inbox.NewLife(life=life):
                 self._sealer.life = life
-            case inbox.Watch(devices=devices):
+            case inbox.WatchBeats(devices=devices):
                 self._intake.watched = devices
-                self._link.resubscribe()
+                self._connection.resubscribe()
             case inbox.PlanBegun(round_us=round_us):
                 self._plan = message
                 self._transfers.give_up_us = max(GIVE_UP_US, ROUNDS_OF_USE * round_us)
-                self._link.expiry_s = self._transfers.give_up_us // SECOND_US
+                self._connection.expiry_s = self._transfers.give_up_us // SECOND_US
             case inbox.SendCargo():
                 await self._send_cargo(message)
             case inbox.Forget(generation=generation):
                 await self._forget(generation)
             case inbox.Inbound(delivery=delivery):
                 await self._take_chunk(delivery)
-            case inbox.Word():
+            case inbox.TransferMessage():
                 await self._hear(message)
             case inbox.Linked(up=up):
                 await self._linked(up)
@@ -205,8 +205,8 @@ class DataMover(Actor[DataMoverMessage]):
         is_state = retain or address.channel is Channel.BEAT  # of which only the newest counts
         if address.channel is Channel.BEAT:
             self._intake.note_beat(self._sealer.sequence)
-        self._link.outbox.put(
-            Outgoing(
+        self._connection.outbox.put(
+            OutboxItem(
                 address=address,
                 payload=self._sealer.seal(address, message),
                 retain=retain,
@@ -216,7 +216,7 @@ class DataMover(Actor[DataMoverMessage]):
         )
 
     def _publish_plain(self, address: Address, payload: bytes) -> None:
-        self._link.outbox.put(Outgoing(address=address, payload=payload, retain=True, says=address), bulk=False)
+        self._connection.outbox.put(OutboxItem(address=address, payload=payload, retain=True, says=address), bulk=False)
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class DataMover(Actor[DataMoverMessage]):
             effects = self._transfers.on_chunk(now_us(), address.source, address.name, address.chunk, payload)
             await self._carry_out(effects)
 
-    async def _hear(self, word: inbox.Word) -> None:
+    async def _hear(self, word: inbox.TransferMessage) -> None:
         sender = word.sender
         match word.message:
             case messages.Offer() as offer:
@@ -341,7 +341,7 @@ class DataMover(Actor[DataMoverMessage]):
                     address = Address(
                         channel=Channel.BLOB, source=self._me, destination=destination, name=transfer, chunk=index
                     )
-                    self._link.outbox.put(Outgoing(address=address, payload=data, says=address), bulk=True)
+                    self._connection.outbox.put(OutboxItem(address=address, payload=data, says=address), bulk=True)
                 case SendWant(destination=destination, want=want):
                     self._publish(self._address(destination), want)
                 case SendDone(destination=destination, done=done):

@@ -96,7 +96,7 @@ class Intake:
                 | messages.Revoke() as message
             ):
                 to_all = address.channel is Channel.ALL
-                await self._hand_over(inbox.Word(sender=opened.sender, message=message, to_all=to_all))
+                await self._hand_over(inbox.TransferMessage(sender=opened.sender, message=message, to_all=to_all))
             case _:
                 self._tell_planner(_heard(opened, envelope))
 
@@ -138,5 +138,5 @@ class Intake:
             log.warning("messages_refused", counts=dict(self._refused), latest=text)
 
 
-def _heard(opened: Opened, envelope: bytes) -> inbox.Heard:
-    return inbox.Heard(sender=opened.sender, life=opened.life, message=opened.message, envelope=envelope)
+def _heard(opened: Opened, envelope: bytes) -> inbox.AgreementMessage:
+    return inbox.AgreementMessage(sender=opened.sender, life=opened.life, message=opened.message, envelope=envelope)

@@ -55,7 +55,7 @@ class Gossip:
         without, once it is `stopping`."""
         self._awaited = place
         self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
-        form = self._active.plan.form
+        form = self._active.plan.encoding
         data = await self._compute.run(lambda: encode(local.parameters(), form))
         header = Parameters(
             generation=self._active.generation,

@@ -12,7 +12,7 @@ from crowd.learning import replica
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
-from crowd.learning.work import LocalTrainer, Manner
+from crowd.learning.work import LocalTrainer, StepConfig
 from crowd.planning.estimate import training_flops
 from crowd.planning.plan import Sampling
 from crowd.planning.profile import TaskFacts
@@ -27,14 +27,14 @@ TimedPiece = Callable[[int, int, int], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Shift:
+class RoundInputs:
     """What the local steps of one round work with."""
 
     local: LocalTrainer
     state: ReplicaState
-    ahead: torch.Tensor | None
+    offset: torch.Tensor | None
     """(elements,): the local steps start so far from the state; `None`: in it."""
-    manner: Manner
+    step_config: StepConfig
     sampling: Sampling
     pool: TrainingPool
     sampler: EpochSampler
@@ -50,9 +50,9 @@ class Shift:
 
 @attrs.define(eq=False)
 class LocalRound:
-    """Runs one `Shift`; `stop` ends it between two steps, `ended` says when it has."""
+    """Runs one `RoundInputs`; `stop` ends it between two steps, `ended` says when it has."""
 
-    shift: Shift
+    inputs: RoundInputs
     compute: Compute
     number: int
     timed: TimedPiece
@@ -68,8 +68,8 @@ class LocalRound:
     def stop(self) -> None:
         self._stopping = True
         self.arrived.set()
-        if self.shift.gossip is not None:
-            self.shift.gossip.wake()
+        if self.inputs.gossip is not None:
+            self.inputs.gossip.wake()
 
     def samples_arrived(self) -> None:
         """Borrowed samples have come: the pool may show more."""
@@ -79,56 +79,56 @@ class LocalRound:
         """Evaluate and train; `done` is called if all was trained that should be."""
         try:
             await self._evaluate()
-            if self.shift.gossip is None:
-                await self._train(self.shift.samples)
+            if self.inputs.gossip is None:
+                await self._train(self.inputs.samples)
             else:
-                await self._train_and_mix(self.shift.gossip)
+                await self._train_and_mix(self.inputs.gossip)
         finally:
             self.ended.set()
         if not self._stopping:
             done()
 
     async def _evaluate(self) -> None:
-        shift, share = self.shift, self.shift.evaluation
+        inputs, share = self.inputs, self.inputs.evaluation
 
         def work() -> tuple[int, int]:
-            shift.local.load(replica.moved(shift.state, shift.ahead), shift.manner)
-            return shift.local.evaluate(share)
+            inputs.local.load(replica.moved(inputs.state, inputs.offset), inputs.step_config)
+            return inputs.local.evaluate(share)
 
         # a forward pass is a third of forward and backward
         self.correct, self.evaluated = await self.compute.run(
-            work, flops=len(share) * shift.facts.flops_per_sample // 3
+            work, flops=len(share) * inputs.facts.flops_per_sample // 3
         )
 
     async def _train_and_mix(self, gossip: Gossip) -> None:
         for exchange in range(gossip.mixing.exchanges):
             for _ in range(gossip.mixing.every_steps):
-                await self._train(self.shift.manner.batch_size, steps_max=1)
+                await self._train(self.inputs.step_config.batch_size, steps_max=1)
             if self._stopping:
                 return
-            await gossip.mix(self.shift.local, (self.number, exchange), lambda: self._stopping)
+            await gossip.mix(self.inputs.local, (self.number, exchange), lambda: self._stopping)
 
     async def _train(self, samples: int, *, steps_max: int | None = None) -> None:
         """So many samples, or steps, more; fewer if it is stopped."""
-        shift, trained, steps = self.shift, 0, 0
+        inputs, trained, steps = self.inputs, 0, 0
         while trained < samples and steps != steps_max and not self._stopping:
-            quota = min(shift.piece_samples, samples - trained)
-            if not shift.pool.ready:
+            quota = min(inputs.piece_samples, samples - trained)
+            if not inputs.pool.ready:
                 self.arrived = anyio.Event()  # before it is looked at what is here, so that no arrival is missed
-                shift.pool.refresh()
-                if not shift.pool.ready:
+                inputs.pool.refresh()
+                if not inputs.pool.ready:
                     await self.arrived.wait()
                     continue
             began = anyio.current_time()
             work = partial(
-                shift.local.steps, shift.pool, shift.sampler, quota, lambda: self._stopping, steps_max=steps_max
+                inputs.local.steps, inputs.pool, inputs.sampler, quota, lambda: self._stopping, steps_max=steps_max
             )
-            flops = training_flops(shift.facts, quota, shift.sampling)
+            flops = training_flops(inputs.facts, quota, inputs.sampling)
             report = await self.compute.run(work, flops=flops)
             trained += report.samples
             steps += report.steps
             self.samples += report.samples
             if report.samples:
                 elapsed_us = int((anyio.current_time() - began) * SECOND_US)
-                flops = training_flops(shift.facts, report.samples, shift.sampling)
+                flops = training_flops(inputs.facts, report.samples, inputs.sampling)
                 await self.timed(report.samples, flops, elapsed_us)

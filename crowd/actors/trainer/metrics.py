@@ -12,7 +12,7 @@ CURVE_POINTS_MAX = 2000
 
 
 @attrs.define(kw_only=True)
-class RunFigures:
+class RunMetrics:
     """Counts from the first plan with work on; times in microseconds of the node's clock."""
 
     began_us: int | None = None

@@ -58,7 +58,7 @@ class Merge:
 
 
 @attrs.frozen(kw_only=True)
-class Part:
+class MergedPart:
     """One merged slice as it was published."""
 
     header: MergedSlice
@@ -71,7 +71,7 @@ class Complete:
 
     generation: int
     round: int
-    parts: tuple[Part, ...]
+    parts: tuple[MergedPart, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -81,13 +81,13 @@ class AskForSlice:
 
 
 @attrs.frozen(kw_only=True)
-class Report:
+class ReportSilence:
     """What this device owes the round has not come for several deadlines."""
 
     device: DeviceId
 
 
-Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | Report
+Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | ReportSilence
 
 
 class Rounds:
@@ -107,7 +107,7 @@ class Rounds:
         self._merges: dict[tuple[int, int], SliceMerge] = {}
         self._merging: set[tuple[int, int]] = set()
         self._began_us: dict[int, int] = {}
-        self._parts: dict[int, dict[int, Part]] = {}
+        self._parts: dict[int, dict[int, MergedPart]] = {}
         self._asked_us: dict[int, int] = {}
         self._proposed = False
         self._waiting_us = 0
@@ -134,7 +134,7 @@ class Rounds:
         return self._frozen
 
     @property
-    def course(self) -> tuple[int, bytes]:
+    def lineage(self) -> tuple[int, bytes]:
         """Generation and digest of the plan to whose course the present state belongs; 0 and empty before its start has
         come."""
         if self._active is None or self._fetching:
@@ -145,8 +145,8 @@ class Rounds:
         """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
         rounds led, they led somewhere else."""
         active, told = self._active, arrived.progress
-        course = None if active is None else (active.generation, active.plan_digest)
-        is_of_course = (arrived.generation, arrived.plan_digest) == course
+        lineage = None if active is None else (active.generation, active.plan_digest)
+        is_of_course = (arrived.generation, arrived.plan_digest) == lineage
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
     def reset(self, progress: Progress) -> None:
@@ -198,8 +198,8 @@ class Rounds:
         active = self._active
         if active is None or self._frozen or not active.plan.has_work or self._progress.finished:
             return ()
-        self._merges = {place: merge for place, merge in self._merges.items() if place[0] >= self.in_hand}
-        self._merging = {place for place in self._merging if place[0] >= self.in_hand}
+        self._merges = {slot: merge for slot, merge in self._merges.items() if slot[0] >= self.in_hand}
+        self._merging = {slot for slot in self._merging if slot[0] >= self.in_hand}
         self._parts = {number: parts for number, parts in self._parts.items() if number >= self.in_hand}
         self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
         self._began_us[self.in_hand] = self._waiting_us = now_us
@@ -300,11 +300,11 @@ class Rounds:
         effects: list[Effect] = []
         overdue = now_us >= self._deadline_us()
         for index in self._own_slices():
-            place = (self.in_hand, index)
-            merge = self._merges.get(place)
-            if merge is None or place in self._merging or not (merge.complete or (overdue and merge.enough)):
+            slot = (self.in_hand, index)
+            merge = self._merges.get(slot)
+            if merge is None or slot in self._merging or not (merge.complete or (overdue and merge.enough)):
                 continue
-            self._merging.add(place)
+            self._merging.add(slot)
             effects.append(Merge(key=self._key(self.in_hand, index), merge=merge))
         return tuple(effects)
 
@@ -340,7 +340,7 @@ class Rounds:
             or not self._follows
         ):
             return ()
-        self._parts.setdefault(key.round, {}).setdefault(key.index, Part(header=header, data=data))
+        self._parts.setdefault(key.round, {}).setdefault(key.index, MergedPart(header=header, data=data))
         for number in [number for number in self._parts if number < max(self._parts) - ROUNDS_AHEAD_MAX]:
             del self._parts[number]
         return self._propose()
@@ -366,13 +366,13 @@ class Rounds:
             return (self._catch_up(tuple(sorted({span.owner for _, span in self._missing()}))),)
         effects = list(self._ready(now_us))
         began_us = self._began_us[self.in_hand]
-        effects.extend(Report(device=trainer) for trainer in self._stragglers(now_us))
+        effects.extend(ReportSilence(device=trainer) for trainer in self._stragglers(now_us))
         for index, span in self._missing():
             if self._ask_due_us(index) > now_us:
                 continue
             self._asked_us[index] = now_us
             if now_us - began_us >= DEADLINES_MAX * self._patience_us():
-                effects.append(Report(device=span.owner))
+                effects.append(ReportSilence(device=span.owner))
             else:
                 effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
         return tuple(effects)
@@ -425,7 +425,7 @@ class Rounds:
     def _missing(self) -> tuple[tuple[int, SliceOwner], ...]:
         """Slices of other owners that the round in hand still lacks."""
         assert self._active is not None
-        have: Mapping[int, Part] = self._parts.get(self.in_hand, {})
+        have: Mapping[int, MergedPart] = self._parts.get(self.in_hand, {})
         spans = enumerate(self._active.plan.slices)
         return tuple((index, span) for index, span in spans if index not in have and span.owner != self._me)
 

@@ -17,9 +17,19 @@ from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
-from crowd.actors.trainer.local_round import PIECE_US, LocalRound, Shift
-from crowd.actors.trainer.metrics import RunFigures
-from crowd.actors.trainer.rounds import AskForSlice, Begin, Complete, Effect, Fetch, Merge, Part, Report, Rounds
+from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
+from crowd.actors.trainer.metrics import RunMetrics
+from crowd.actors.trainer.rounds import (
+    AskForSlice,
+    Begin,
+    Complete,
+    Effect,
+    Fetch,
+    Merge,
+    MergedPart,
+    ReportSilence,
+    Rounds,
+)
 from crowd.agreement.ack import Progress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
@@ -34,8 +44,8 @@ from crowd.learning.samples import SampleSet, seeded
 from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, Manner, Work, starting_model
-from crowd.planning.plan import PPM, Consistency, DeltaForm, Plan, Sampling, SliceOwner
+from crowd.learning.work import LocalTrainer, StepConfig, Work, starting_model
+from crowd.planning.plan import PPM, Consistency, Encoding, Plan, Sampling, SliceOwner
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
@@ -84,7 +94,7 @@ class _Proposal:
     """A round that could be completed, if the agreement allows it."""
 
     state: ReplicaState
-    parts: tuple[Part, ...]
+    parts: tuple[MergedPart, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +155,7 @@ class Trainer(Actor[TrainerMessage]):
         self._pool: TrainingPool | None = None
         self._sampler: EpochSampler | None = None
         self._epochs_reported = 0
-        self._shift: LocalRound | None = None
+        self._local_round: LocalRound | None = None
         self._gossip: Gossip | None = None
         self._on_their_way: set[SliceKey] = set()
         """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
@@ -156,7 +166,7 @@ class Trainer(Actor[TrainerMessage]):
         self._wanted: _Wanted | None = None
         self._finished_elsewhere: _Wanted | None = None
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
-        self._figures = RunFigures()
+        self._metrics = RunMetrics()
 
     # --- messages and timers ------------------------------------------------------------------------------------------
 
@@ -171,7 +181,7 @@ class Trainer(Actor[TrainerMessage]):
         self._feedback = Feedback(self._facts.state_elements)
 
     def _local_trainer(self, model: torch.nn.Module) -> LocalTrainer:
-        return LocalTrainer(self._task, model, maths=self._compute.maths)
+        return LocalTrainer(self._task, model, executes=self._compute.executes)
 
     async def receive(self, message: TrainerMessage) -> None:
         match message:
@@ -187,8 +197,8 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.Frozen():
                 self._rounds.freeze()
                 self._wanted = None
-                if self._shift is not None:
-                    self._shift.stop()
+                if self._local_round is not None:
+                    self._local_round.stop()
             case inbox.Activated(active=active):
                 await self._activate(active)
             case inbox.Trained(generation=generation, round=number):
@@ -287,7 +297,7 @@ class Trainer(Actor[TrainerMessage]):
                     await self._propose(parts)
                 case AskForSlice(owner=owner, key=key):
                     await self._send_to(owner, messages.AskSlice(key=key))
-                case Report(device=device):
+                case ReportSilence(device=device):
                     log.warning("round_held_up", by=device, round=self._rounds.in_hand)
                     await self._planner.tell(inbox.OwnerSilent(device=device))
                 case _:
@@ -311,7 +321,7 @@ class Trainer(Actor[TrainerMessage]):
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
         await self._compute.run(self._feedback.drop)
-        self._figures = RunFigures()
+        self._metrics = RunMetrics()
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
         self._state = state
@@ -326,10 +336,10 @@ class Trainer(Actor[TrainerMessage]):
         self._on_their_way, self._evaluated, self._gossip = set(), 0, None
         self._wanted = None
         self._start = self._state if self._state.progress == active.start else None
-        self._figures.generations += 1
+        self._metrics.generations += 1
         await self._data_mover.tell(inbox.Forget(generation=active.generation))
         if active.plan.has_work:
-            self._figures.begin(now_us(), self._traffic())
+            self._metrics.begin(now_us(), self._traffic())
         self._borrowed, self._borrow_again_us, self._pool = {}, None, None
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
@@ -388,8 +398,8 @@ class Trainer(Actor[TrainerMessage]):
         if self._borrow_again_us is not None:
             missing = any(self._lent.missing(source, ranges) for source, ranges in self._borrowed.items())
             self._borrow_again_us = now_us() + BORROW_AGAIN_US if missing else None
-        if self._shift is not None:
-            self._shift.samples_arrived()
+        if self._local_round is not None:
+            self._local_round.samples_arrived()
 
     async def _give_back(self, lender: DeviceId) -> None:
         """The lender wants its samples deleted: not one step more with them."""
@@ -425,10 +435,10 @@ class Trainer(Actor[TrainerMessage]):
         self._proposal = None
 
     async def _stop_steps(self) -> None:
-        if self._shift is not None:
-            self._shift.stop()
-            await self._shift.ended.wait()
-            self._shift = None
+        if self._local_round is not None:
+            self._local_round.stop()
+            await self._local_round.ended.wait()
+            self._local_round = None
 
     def _begin_round(self, number: int) -> None:
         active = self._rounds.active
@@ -438,17 +448,17 @@ class Trainer(Actor[TrainerMessage]):
         part = plan.trainer(self._me)
         if part is None or self._pool is None or self._sampler is None or self._on_their_way:
             return
-        if self._shift is not None:
+        if self._local_round is not None:
             return  # an asynchronous plan: the local steps in hand are not cut short
         last = self._is_last(plan, self._state)
         batch = part.batch_size or self._facts.batch_size
         piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
-        self._shift = LocalRound(
-            Shift(
+        self._local_round = LocalRound(
+            RoundInputs(
                 local=self._local,
                 state=self._state,
-                ahead=self._ahead(plan),
-                manner=Manner(
+                offset=self._offset(plan),
+                step_config=StepConfig(
                     batch_size=batch,
                     proximal=plan.proximal_ppm / PPM,
                     chance=self._chance if plan.sampling is Sampling.IMPORTANCE else None,
@@ -467,9 +477,9 @@ class Trainer(Actor[TrainerMessage]):
             self._timed,
         )
         done = inbox.Trained(generation=active.generation, round=number)
-        self.spawn(self._shift.run, partial(self.ref.tell_nowait, done))
+        self.spawn(self._local_round.run, partial(self.ref.tell_nowait, done))
 
-    def _ahead(self, plan: Plan) -> torch.Tensor | None:
+    def _offset(self, plan: Plan) -> torch.Tensor | None:
         """How far this device's own parameters are from the common state, where it goes on from its own."""
         return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
 
@@ -477,11 +487,11 @@ class Trainer(Actor[TrainerMessage]):
         """Whether the round after `state` only brings together what trainers have kept to themselves."""
         return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
 
-    def _form(self, plan: Plan, state: ReplicaState) -> DeltaForm:
+    def _form(self, plan: Plan, state: ReplicaState) -> Encoding:
         """How deltas of the round after `state` travel."""
         if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
-            return plan.form
-        return DeltaForm.NOTHING
+            return plan.encoding
+        return Encoding.NONE
 
     def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
         """This device's share, or none of it if round `number` is not to be evaluated. In an asynchronous plan a device
@@ -496,32 +506,32 @@ class Trainer(Actor[TrainerMessage]):
         active = self._rounds.active
         if active is None or not active.plan.asynchronous or self._rounds.frozen or self._rounds.progress.finished:
             return
-        if self._shift is None and not self._on_their_way:
+        if self._local_round is None and not self._on_their_way:
             await self._carry_out(self._rounds.renew())
 
     async def _send_parameters(self, neighbour: DeviceId, header: messages.Parameters, data: bytes) -> None:
         await self._data_mover.tell(inbox.SendCargo(destination=neighbour, cargo=header, data=data))
 
     async def _timed(self, samples: int, flops: int, elapsed_us: int) -> None:
-        self._figures.samples_trained += samples
-        self._figures.busy_us += elapsed_us
+        self._metrics.samples_trained += samples
+        self._metrics.busy_us += elapsed_us
         self._speed_kflops = flops * 1000 // max(1, elapsed_us)
         await self._profiler.tell(inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us))
 
     async def _contribute(self, generation: int, number: int) -> None:
         """Send what was trained to the owners of the slices."""
-        active, shift, state = self._rounds.active, self._shift, self._state
-        if active is None or state is None or shift is None or self._rounds.frozen:
+        active, inputs, state = self._rounds.active, self._local_round, self._state
+        if active is None or state is None or inputs is None or self._rounds.frozen:
             return
         plan = active.plan
-        if generation != active.generation or number != shift.number:
+        if generation != active.generation or number != inputs.number:
             return
         if number != self._rounds.in_hand and not plan.asynchronous:
             return
         form = self._form(plan, state)
 
         def work() -> tuple[list[bytes], tuple[int, ...]]:
-            delta = shift.delta = self._local.delta()
+            delta = inputs.delta = self._local.delta()
             encoded = [self._feedback.contribute(delta, span.start, span.stop, form) for span in plan.slices]
             if plan.asynchronous:  # some round will take it; which one is all the same to the residual
                 self._feedback.commit(delta, {(span.start, span.stop): True for span in plan.slices})
@@ -533,15 +543,15 @@ class Trainer(Actor[TrainerMessage]):
             Contribution(
                 key=SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index),
                 form=form,
-                samples=shift.samples,
+                samples=inputs.samples,
                 counters=() if index else counters,
-                correct=0 if index else shift.correct,
-                evaluated=0 if index else shift.evaluated,
+                correct=0 if index else inputs.correct,
+                evaluated=0 if index else inputs.evaluated,
             )
             for index in range(len(plan.slices))
         ]
         if plan.asynchronous:
-            self._shift = None
+            self._local_round = None
             owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
             self._on_their_way = {header.key for header in headers} - owned
         for header, span, data in zip(headers, plan.slices, encoded, strict=True):
@@ -601,7 +611,7 @@ class Trainer(Actor[TrainerMessage]):
 
     # --- completing a round -------------------------------------------------------------------------------------------
 
-    async def _propose(self, parts: tuple[Part, ...]) -> None:
+    async def _propose(self, parts: tuple[MergedPart, ...]) -> None:
         """Work out the next state, and ask whether it may become the present one."""
         active, state = self._rounds.active, self._state
         assert active is not None
@@ -616,7 +626,7 @@ class Trainer(Actor[TrainerMessage]):
         self._proposal = _Proposal(state=proposed, parts=parts)
         await self._planner.tell(inbox.RoundReady(generation=active.generation, progress=proposed.progress))
 
-    def _next_state(self, state: ReplicaState, active: Active, parts: tuple[Part, ...]) -> ReplicaState:
+    def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
         plan, first = active.plan, parts[0].header
         deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
         samples = sum(first.senders.values())
@@ -641,7 +651,7 @@ class Trainer(Actor[TrainerMessage]):
         if proposal is None or active is None or state is None or proposal.state.progress != progress:
             return
         asynchronous = active.plan.asynchronous
-        shift = None if asynchronous else self._shift
+        inputs = None if asynchronous else self._local_round
         if asynchronous and not proposal.state.finished:
             self._proposal = None
         else:
@@ -654,8 +664,8 @@ class Trainer(Actor[TrainerMessage]):
 
         def work() -> dict[str, Any]:
             delta = None
-            if shift is not None and shift.samples:
-                delta = shift.delta if shift.delta is not None else self._local.delta()
+            if inputs is not None and inputs.samples:
+                delta = inputs.delta if inputs.delta is not None else self._local.delta()
             self._feedback.commit(delta, taken)
             return self._local.snapshot()
 
@@ -692,7 +702,7 @@ class Trainer(Actor[TrainerMessage]):
 
     def _observe_round(self, proposal: _Proposal) -> None:
         first = proposal.parts[0].header
-        point = self._figures.round_done(proposal.state.round, first, now_us(), self._traffic())
+        point = self._metrics.round_done(proposal.state.round, first, now_us(), self._traffic())
         log.info(
             "round_complete",
             round=point.round,
@@ -704,8 +714,8 @@ class Trainer(Actor[TrainerMessage]):
             RoundDone(
                 progress=proposal.state.progress,
                 point=point,
-                samples_trained=self._figures.samples_trained,
-                generations=self._figures.generations,
+                samples_trained=self._metrics.samples_trained,
+                generations=self._metrics.generations,
             )
         )
 
@@ -729,7 +739,7 @@ class Trainer(Actor[TrainerMessage]):
             state = self._start
         if state is not None:
             data = await self._compute.run(partial(replica.to_bytes, state))
-            generation, plan_digest = self._rounds.course
+            generation, plan_digest = self._rounds.lineage
             cargo = messages.State(progress=state.progress, generation=generation, plan_digest=plan_digest)
             await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
 
@@ -761,11 +771,11 @@ class Trainer(Actor[TrainerMessage]):
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
-    async def _finish(self, state: ReplicaState, ahead: torch.Tensor | None) -> None:
-        """The run ends with `state`; this device keeps it, or parameters of its own that are so far `ahead` of it."""
-        kept = await self._compute.run(partial(replica.moved, state, ahead))
-        self._figures.speed_kflops = self._speed_kflops
-        result = self._figures.result(state, kept, now_us(), self._traffic())
+    async def _finish(self, state: ReplicaState, offset: torch.Tensor | None) -> None:
+        """The run ends with `state`; this device keeps it, or parameters of its own that are so far `offset` of it."""
+        kept = await self._compute.run(partial(replica.moved, state, offset))
+        self._metrics.speed_kflops = self._speed_kflops
+        result = self._metrics.result(state, kept, now_us(), self._traffic())
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
         # in a worker thread, as it writes the model to a file
         await self._compute.run(partial(self._observe, RunFinished(state=kept, result=result)))
@@ -777,5 +787,5 @@ def _is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
     return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
 
 
-def _decoded(part: Part, span: SliceOwner) -> torch.Tensor:
+def _decoded(part: MergedPart, span: SliceOwner) -> torch.Tensor:
     return decode(part.data, part.header.form, span.stop - span.start)

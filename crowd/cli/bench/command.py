@@ -19,9 +19,9 @@ from crowd import plugins
 from crowd.bench.cells import Cell
 from crowd.bench.matrix import Matrix, compare
 from crowd.bench.report import tables
-from crowd.cli.bench.screen import Screen
-from crowd.cli.experiments import read_trial
-from crowd.cli.files import check_place, write_runs
+from crowd.cli.bench.screen import BenchScreen
+from crowd.cli.experiments import read_experiment
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.processes.bench_cell import command
 from crowd.cli.signals import unless_stopped
 from crowd.errors import BadConfig
@@ -86,7 +86,7 @@ def bench(
             cache=cache,
             spare=Path(spare),
         )
-        with Screen(console, len(cells)) as screen:
+        with BenchScreen(console, len(cells)) as screen:
             matrix = Matrix(cells, leaders=LEADERS, command=command, watch=screen, processes=_processors())
             code = anyio.run(unless_stopped, partial(_settle, matrix))
     _show(console, matrix)
@@ -142,10 +142,10 @@ def check_outputs(json: Path | None, html: Path | None) -> None:
     """Raise `BadConfig` for files that could never be written, and if there is no library for the page: better before
     the work than after it."""
     if json is not None:
-        check_place(json)
+        check_writable(json)
     if html is None:
         return
-    check_place(html)
+    check_writable(html)
     if json is not None and json.resolve() == html.resolve():
         raise BadConfig(f"--json and --html name the same file, {json}: name two")
     for name in ("jinja2", "matplotlib"):
@@ -206,12 +206,16 @@ def make_cells(
         names: dict[str, Path] = {}
         for file in files:
             for policy in policies:
-                trial = read_trial(file, task=task, policy=policy, seed=0, target_accuracy=None, rounds_max=None)
-                cells += [Cell.of(file, attrs.evolve(trial, seed=seed), cache=cache, spare=spare) for seed in seeds]
-            other = names.setdefault(trial.cluster.name, file)
+                experiment = read_experiment(
+                    file, task=task, policy=policy, seed=0, target_accuracy=None, rounds_max=None
+                )
+                cells += [
+                    Cell.of(file, attrs.evolve(experiment, seed=seed), cache=cache, spare=spare) for seed in seeds
+                ]
+            other = names.setdefault(experiment.cluster.name, file)
             if other != file:
                 raise BadConfig(
-                    f"{other} and {file} are both named {trial.cluster.name!r}: give each a name of its own"
+                    f"{other} and {file} are both named {experiment.cluster.name!r}: give each a name of its own"
                 )
     return cells
 

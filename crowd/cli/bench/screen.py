@@ -9,21 +9,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from crowd.bench.cells import Cell, Entry
-from crowd.bench.matrix import News, Watch
-from crowd.cli.live_view import Shown
+from crowd.bench.matrix import CellStatus, MatrixListener
+from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import verdict
 from crowd.formatting import seconds
 
 BAR_WIDTH = 40
 
 
-class Screen(Shown, Watch):
+class BenchScreen(LiveView, MatrixListener):
     """On a terminal a view that is drawn anew, else a line for each cell that was computed."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self._cells = cells
         self._found = self._done = self._failed = 0
-        self._running: dict[Cell, News | None] = {}
+        self._running: dict[Cell, CellStatus | None] = {}
         self._began_s = time.monotonic()
         super().__init__(
             console, Live(get_renderable=self._view, console=console, transient=True, refresh_per_second=4)
@@ -41,7 +41,7 @@ class Screen(Shown, Watch):
     def began(self, cell: Cell) -> None:
         self._running[cell] = None
 
-    def heard(self, cell: Cell, news: News) -> None:
+    def heard(self, cell: Cell, news: CellStatus) -> None:
         self._running[cell] = news
 
     def ended(self, cell: Cell, entry: Entry) -> None:
@@ -80,6 +80,6 @@ class Screen(Shown, Watch):
         return f", about {seconds((time.monotonic() - self._began_s) / computed * cells)} left"
 
 
-def _progress(news: News) -> str:
+def _progress(news: CellStatus) -> str:
     accuracy = "" if news.accuracy is None else f", {news.accuracy:.1%}"
     return f"round {news.round}{accuracy}, {seconds(news.elapsed_s)} simulated"

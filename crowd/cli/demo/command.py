@@ -10,11 +10,11 @@ import anyio
 import cyclopts
 from rich.console import Console
 
-from crowd.cli.demo.device import News
+from crowd.cli.demo.device import DeviceStatus
 from crowd.cli.demo.launch import run_here, run_processes
-from crowd.cli.demo.run import Race
-from crowd.cli.demo.screen import Screen, final_screen
-from crowd.cli.demo.setup import Contest
+from crowd.cli.demo.run import DemoRun
+from crowd.cli.demo.screen import DemoScreen, final_screen
+from crowd.cli.demo.setup import DemoSetup
 from crowd.cli.files import write_runs
 from crowd.cli.signals import unless_stopped
 from crowd.errors import BadConfig
@@ -45,54 +45,54 @@ def demo(
     json
         Write the figures of all runs to this file.
     """
-    contest = Contest.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
+    setup = DemoSetup.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
     if broker is not None and broker.startswith("memory:"):
         raise BadConfig(f"--broker {broker}: processes share no memory; give an MQTT broker, or leave --broker out")
     logs_to_stderr()
-    return anyio.run(unless_stopped, partial(_demo, contest, Console(), broker, full, json))
+    return anyio.run(unless_stopped, partial(_demo, setup, Console(), broker, full, json))
 
 
-async def _demo(contest: Contest, console: Console, broker: str | None, full: bool, json: Path | None) -> int:
-    races = await compare(contest, console, broker=broker, full=full)
-    console.print(final_screen(races), highlight=False)
+async def _demo(setup: DemoSetup, console: Console, broker: str | None, full: bool, json: Path | None) -> int:
+    runs = await compare(setup, console, broker=broker, full=full)
+    console.print(final_screen(runs), highlight=False)
     if json is not None:
-        write_runs(json, [race.record() for race in races])
-    return 0 if races[0].reached else 1
+        write_runs(json, [run.record() for run in runs])
+    return 0 if runs[0].reached else 1
 
 
 async def compare(
-    contest: Contest,
+    setup: DemoSetup,
     console: Console,
     *,
     broker: str | None = None,
     full: bool = False,
     policies: Sequence[str] = POLICIES,
-) -> list[Race]:
+) -> list[DemoRun]:
     """Run `policies` one after the other, the first to the target, and show it on `console`. Raises `RuntimeError` if
     the devices of one end with different models."""
-    races: list[Race] = []
-    with Screen(console) as screen:
+    runs: list[DemoRun] = []
+    with DemoScreen(console) as screen:
         for policy in policies:
-            race = Race(contest.for_policy(policy), policy)
-            races.append(race)
-            screen.begin(race)
-            limit_s = PATIENCE * races[0].elapsed_s if len(races) > 1 and not full else None
-            await _run(race, screen, broker, limit_s)
-            screen.end(race)
-            if race.reached and len(race.digests) > 1:
-                raise RuntimeError(f"{policy}: the devices ended with different models: {race.digests}")
-    return races
+            run = DemoRun(setup.for_policy(policy), policy)
+            runs.append(run)
+            screen.begin(run)
+            limit_s = PATIENCE * runs[0].elapsed_s if len(runs) > 1 and not full else None
+            await _run(run, screen, broker, limit_s)
+            screen.end(run)
+            if run.reached and len(run.digests) > 1:
+                raise RuntimeError(f"{policy}: the devices ended with different models: {run.digests}")
+    return runs
 
 
-async def _run(race: Race, screen: Screen, broker: str | None, limit_s: float | None) -> None:
-    def report(news: News) -> None:
-        if race.see(news):
-            screen.round_done(race)
-        if limit_s is not None and race.elapsed_s >= limit_s:
+async def _run(run: DemoRun, screen: DemoScreen, broker: str | None, limit_s: float | None) -> None:
+    def report(news: DeviceStatus) -> None:
+        if run.see(news):
+            screen.round_done(run)
+        if limit_s is not None and run.elapsed_s >= limit_s:
             tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
         if broker is None:
-            await run_here(race.contest, race.policy, report)
+            await run_here(run.setup, run.policy, report)
         else:
-            await run_processes(race.contest, race.policy, report, broker=broker)
+            await run_processes(run.setup, run.policy, report, broker=broker)

@@ -1,6 +1,6 @@
 """One emulated device of a demonstration: a slower processor and link, and what can be seen of it while it trains.
 
-Layout: `Part` (which device), `News` (what is seen), `play` (the device's part in one run).
+Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen), `play` (the device's part in one run).
 """
 
 import json
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from crowd.node import Node, Progress
     from crowd.planning.plan import Plan
 
-NEWS_EVERY_S = 0.25
+STATUS_EVERY_S = 0.25
 
 
 @attrs.frozen(kw_only=True)
-class Part:
+class EmulatedDevice:
     """What an emulated device can do; its link's rates are in its `NodeConfig`."""
 
     name: str
@@ -33,7 +33,7 @@ class Part:
 
 
 @attrs.frozen(kw_only=True)
-class News:
+class DeviceStatus:
     """A device as it is at one moment of a run."""
 
     device: str
@@ -67,12 +67,14 @@ class News:
         return json.dumps(attrs.asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> "News":
+    def from_json(cls, line: str) -> "DeviceStatus":
         """What `to_json` wrote in another process of this project."""
         return cls(**json.loads(line))
 
 
-async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *, signer: Signer | None = None) -> None:
+async def play(
+    config: NodeConfig, part: EmulatedDevice, report: Callable[[DeviceStatus], None], *, signer: Signer | None = None
+) -> None:
     """Take part in one run as `part`, and `report` what happens, often. Returns when the run is over for everybody."""
     from crowd.node import Node
 
@@ -91,7 +93,7 @@ async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *
         signer=signer,
         store=plugins.load("crowd.devices", "memory-store")(),
     )
-    watch = _Watch(node, compute, report, task.target_accuracy)
+    watch = _StatusReporter(node, compute, report, task.target_accuracy)
     async with node, anyio.create_task_group() as tasks:
         tasks.start_soon(watch.tick)
         async for progress in node.progress():
@@ -100,16 +102,16 @@ async def play(config: NodeConfig, part: Part, report: Callable[[News], None], *
         watch.finish()
 
 
-class _Watch:
+class _StatusReporter:
     """Keeps the latest news of one node."""
 
     def __init__(
-        self, node: "Node", compute: MeteredCompute, report: Callable[[News], None], target_accuracy: float
+        self, node: "Node", compute: MeteredCompute, report: Callable[[DeviceStatus], None], target_accuracy: float
     ) -> None:
         self._node = node
         self._compute = compute
         self._report = report
-        self._news = News(device=node.name, target_accuracy=target_accuracy)
+        self._news = DeviceStatus(device=node.name, target_accuracy=target_accuracy)
         self._began_s: float | None = None
         self._busy_before_s = 0.0
         self._bytes_before = (0, 0)
@@ -117,7 +119,7 @@ class _Watch:
     async def tick(self) -> None:
         while True:
             self._tell()
-            await anyio.sleep(NEWS_EVERY_S)
+            await anyio.sleep(STATUS_EVERY_S)
 
     def see(self, progress: "Progress") -> None:
         plan = progress.plan

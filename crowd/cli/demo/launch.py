@@ -9,62 +9,62 @@ from pathlib import Path
 import anyio
 
 from crowd import plugins
-from crowd.cli.demo.device import News, play
-from crowd.cli.demo.setup import Contest, DemoDevice
+from crowd.cli.demo.device import DeviceStatus, play
+from crowd.cli.demo.setup import DemoDevice, DemoSetup
 from crowd.errors import BadConfig, BrokerLost
 from crowd.experiment.node_files import write_files
 from crowd.experiment.subprocesses import GRACE_S, started
-from crowd.protocol.identity import throw_away_signers
+from crowd.protocol.identity import ephemeral_signers
 from crowd.units import Address, Channel, device_id
 
-Report = Callable[[News], None]
+OnStatus = Callable[[DeviceStatus], None]
 
 
-async def run_here(contest: Contest, policy: str, report: Report) -> None:
+async def run_here(setup: DemoSetup, policy: str, report: OnStatus) -> None:
     """All devices in this process, on a broker in memory."""
     import torch
 
     torch.set_num_threads(1)  # many devices share this machine: threads of each would only stand in each other's way
-    signers = throw_away_signers([device_id(device.name) for device in contest.devices])
+    signers = ephemeral_signers([device_id(device.name) for device in setup.devices])
     async with anyio.create_task_group() as tasks:
-        for device in contest.devices:
-            config = contest.config(device, policy=policy, broker=f"memory://{contest.cluster}")
+        for device in setup.devices:
+            config = setup.config(device, policy=policy, broker=f"memory://{setup.cluster}")
             signer = signers[device_id(device.name)]
             tasks.start_soon(partial(play, config, device.part, report, signer=signer))
 
 
-async def run_processes(contest: Contest, policy: str, report: Report, *, broker: str) -> None:
+async def run_processes(setup: DemoSetup, policy: str, report: OnStatus, *, broker: str) -> None:
     """Each device in a process of its own, with keys of its own. However this ends, so have the processes, and nothing
     is left on the broker."""
-    configs = [contest.config(device, policy=policy, broker=broker) for device in contest.devices]
+    configs = [setup.config(device, policy=policy, broker=broker) for device in setup.devices]
     with tempfile.TemporaryDirectory(prefix="crowd-demo-") as directory:
         files = write_files(Path(directory), configs)
         try:
             async with anyio.create_task_group() as tasks:
-                for device in contest.devices:
+                for device in setup.devices:
                     tasks.start_soon(_follow, device, files[device.name], report)
         finally:
             with anyio.move_on_after(GRACE_S, shield=True):
-                await _sweep(contest, broker)
+                await _sweep(setup, broker)
 
 
-async def _follow(device: DemoDevice, config: Path, report: Report) -> None:
+async def _follow(device: DemoDevice, config: Path, report: OnStatus) -> None:
     """One device's process, from its start to its end."""
     part = device.part
     arguments = [str(config), str(part.speed_kflops), str(part.memory_bytes)]
     command = [sys.executable, "-m", "crowd.cli.processes.demo_device", *arguments]
     async with started(command, name=device.name) as process:
         async for line in process.lines():
-            report(News.from_json(line))
+            report(DeviceStatus.from_json(line))
         await process.expect_success()
 
 
-async def _sweep(contest: Contest, broker: str) -> None:
+async def _sweep(setup: DemoSetup, broker: str) -> None:
     """Clear what the devices left retained; a broker that is gone has nothing to clear."""
-    for device in contest.devices:
+    for device in setup.devices:
         name = device_id(device.name)
         try:
-            async with plugins.broker_from_url(broker, cluster=contest.cluster, device=name).session() as session:
+            async with plugins.broker_from_url(broker, cluster=setup.cluster, device=name).session() as session:
                 for channel in (Channel.STATUS, Channel.INFO, Channel.PROFILE, Channel.ACK, Channel.RESULT):
                     await session.publish(Address(channel=channel, source=name), b"", retain=True)
         except (BadConfig, BrokerLost):

@@ -1,22 +1,22 @@
-"""One policy's run on the demonstration's devices as it is watched: `Race`."""
+"""One policy's run on the demonstration's devices as it is watched: `DemoRun`."""
 
 from typing import Any
 
-from crowd.cli.demo.device import News
-from crowd.cli.demo.setup import TASK, Contest
-from crowd.run_record import Figures, Point, cluster_curve, run_record
+from crowd.cli.demo.device import DeviceStatus
+from crowd.cli.demo.setup import TASK, DemoSetup
+from crowd.run_record import DeviceMetrics, Point, cluster_curve, run_record
 
 
-class Race:
+class DemoRun:
     """One policy's run, from the devices' news."""
 
-    def __init__(self, contest: Contest, policy: str) -> None:
-        self.contest = contest
+    def __init__(self, setup: DemoSetup, policy: str) -> None:
+        self.setup = setup
         self.policy = policy
-        self.latest = {device.name: News(device=device.name) for device in contest.devices}
-        self._points: dict[str, dict[int, Point]] = {device.name: {} for device in contest.devices}
+        self.latest = {device.name: DeviceStatus(device=device.name) for device in setup.devices}
+        self._points: dict[str, dict[int, Point]] = {device.name: {} for device in setup.devices}
 
-    def see(self, news: News) -> bool:
+    def see(self, news: DeviceStatus) -> bool:
         """Take the news; whether a round was completed that nobody had completed before."""
         before = self.rounds
         self.latest[news.device] = news
@@ -46,7 +46,7 @@ class Race:
 
     @property
     def accuracy(self) -> float | None:
-        return next((point.accuracy for point in reversed(cluster_curve(self.figures()))), None)
+        return next((point.accuracy for point in reversed(cluster_curve(self.metrics()))), None)
 
     @property
     def target_accuracy(self) -> float:
@@ -69,9 +69,9 @@ class Race:
     def digests(self) -> set[str | None]:
         return {news.digest for news in self.latest.values()}
 
-    def figures(self) -> dict[str, Figures]:
+    def metrics(self) -> dict[str, DeviceMetrics]:
         return {
-            name: Figures(
+            name: DeviceMetrics(
                 elapsed_s=news.elapsed_s,
                 busy_s=news.busy_s,
                 bytes_up=news.bytes_up,
@@ -87,11 +87,11 @@ class Race:
     def record(self) -> dict[str, Any]:
         """The run as the JSON of design section 8."""
         return run_record(
-            self.figures(),
+            self.metrics(),
             policy=self.policy,
             cluster="demo",
             task=TASK,
-            seed=self.contest.seed,
+            seed=self.setup.seed,
             target_accuracy=self.target_accuracy,
             reached=self.reached,
         )

@@ -1,6 +1,6 @@
 """What a demonstration shows: who does what while it runs, and the comparison at the end.
 
-Layout: `Screen` (a terminal's live view, or plain lines where there is no terminal), `devices_table`, `comparison`,
+Layout: `DemoScreen` (a terminal's live view, or plain lines where there is no terminal), `devices_table`, `comparison`,
 `final_screen`.
 """
 
@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from crowd.cli.demo.run import Race
-from crowd.cli.live_view import Shown
+from crowd.cli.demo.run import DemoRun
+from crowd.cli.live_view import LiveView
 from crowd.formatting import duration, size
 from crowd.units import SECOND_US
 
@@ -22,11 +22,11 @@ BAR_WIDTH = 12
 TITLES = {"crowd_learning": "crowd", "fedavg": "FedAvg", "ship_once": "ship once"}
 
 
-class Screen(Shown):
+class DemoScreen(LiveView):
     """Shows the races as they come. On a terminal a view that is drawn anew; else a line for every round."""
 
     def __init__(self, console: Console) -> None:
-        self._races: list[Race] = []
+        self._races: list[DemoRun] = []
         live = Live(
             console=console,
             get_renderable=self._draw,
@@ -35,21 +35,21 @@ class Screen(Shown):
         )
         super().__init__(console, live)
 
-    def begin(self, race: Race) -> None:
+    def begin(self, run: DemoRun) -> None:
         """From now on this race is shown."""
-        self._races.append(race)
+        self._races.append(run)
         if not self._console.is_terminal:
-            self._line(f"{TITLES[race.policy]}: the devices measure themselves")
+            self._line(f"{TITLES[run.policy]}: the devices measure themselves")
 
-    def round_done(self, race: Race) -> None:
+    def round_done(self, run: DemoRun) -> None:
         if not self._console.is_terminal:
-            accuracy = "-" if race.accuracy is None else f"{race.accuracy:.1%}"
-            spent = f"{_time(race.elapsed_s)}, {size(race.traffic_bytes)}"
-            self._line(f"{TITLES[race.policy]}: round {race.rounds}, {accuracy}, {spent}")
+            accuracy = "-" if run.accuracy is None else f"{run.accuracy:.1%}"
+            spent = f"{_time(run.elapsed_s)}, {size(run.traffic_bytes)}"
+            self._line(f"{TITLES[run.policy]}: round {run.rounds}, {accuracy}, {spent}")
 
-    def end(self, race: Race) -> None:
+    def end(self, run: DemoRun) -> None:
         """The race is over, or was stopped."""
-        verdict = _verdict(race)
+        verdict = _verdict(run)
         if self._console.is_terminal:
             self._console.print(verdict, highlight=False)
         else:
@@ -61,19 +61,19 @@ class Screen(Shown):
     def _draw(self) -> RenderableType:
         if not self._races:
             return Text("")
-        race = self._races[-1]
-        target = race.target_accuracy
-        accuracy = race.accuracy or 0.0
-        head = Text.assemble((TITLES[race.policy], "bold"), f"   {_time(race.elapsed_s)}   {size(race.traffic_bytes)}")
+        run = self._races[-1]
+        target = run.target_accuracy
+        accuracy = run.accuracy or 0.0
+        head = Text.assemble((TITLES[run.policy], "bold"), f"   {_time(run.elapsed_s)}   {size(run.traffic_bytes)}")
         progress = Table.grid(padding=(0, 1))
         progress.add_row(
-            f"round {race.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
+            f"round {run.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
             ProgressBar(total=1.0, completed=min(1.0, accuracy / target) if target else 0.0, width=40),
         )
-        return Group("", head, progress, devices_table(race), Text(race.why or "the devices measure themselves"))
+        return Group("", head, progress, devices_table(run), Text(run.why or "the devices measure themselves"))
 
 
-def devices_table(race: Race) -> Table:
+def devices_table(run: DemoRun) -> Table:
     """Who does what: samples of its own that a device trains, borrows and lends; its processor's time; its link."""
     table = Table()
     table.add_column("device", no_wrap=True)
@@ -83,9 +83,9 @@ def devices_table(race: Race) -> Table:
     table.add_column("busy")
     table.add_column("up", justify="right")
     table.add_column("down", justify="right")
-    fastest = max(device.speed_kflops for device in race.contest.devices)
-    for device in race.contest.devices:
-        news = race.latest[device.name]
+    fastest = max(device.speed_kflops for device in run.setup.devices)
+    for device in run.setup.devices:
+        news = run.latest[device.name]
         busy = min(1.0, news.busy_s / news.elapsed_s) if news.elapsed_s else 0.0
         table.add_row(
             device.name,
@@ -98,43 +98,43 @@ def devices_table(race: Race) -> Table:
     return table
 
 
-def comparison(races: Sequence[Race]) -> Table:
+def comparison(runs: Sequence[DemoRun]) -> Table:
     """All races against the first. One that was stopped has not reached the target: its time is a lower bound, and its
     bytes are no comparison."""
-    first = races[0]
-    table = Table(title=f"to {first.target_accuracy:.0%} accuracy on {len(first.contest.devices)} devices")
+    first = runs[0]
+    table = Table(title=f"to {first.target_accuracy:.0%} accuracy on {len(first.setup.devices)} devices")
     table.add_column("", no_wrap=True)
     for heading in ("time", "x crowd", "bytes", "x crowd", "rounds", "accuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for race in races:
-        more = "" if race.reached else "> "
+    for run in runs:
+        more = "" if run.reached else "> "
         table.add_row(
-            TITLES[race.policy],
-            more + _time(race.elapsed_s),
-            more + _ratio(race.elapsed_s, first.elapsed_s),
-            size(race.traffic_bytes) if race.reached else "-",
-            _ratio(race.traffic_bytes, first.traffic_bytes) if race.reached else "-",
-            str(race.rounds),
-            "-" if race.accuracy is None else f"{race.accuracy:.1%}",
+            TITLES[run.policy],
+            more + _time(run.elapsed_s),
+            more + _ratio(run.elapsed_s, first.elapsed_s),
+            size(run.traffic_bytes) if run.reached else "-",
+            _ratio(run.traffic_bytes, first.traffic_bytes) if run.reached else "-",
+            str(run.rounds),
+            "-" if run.accuracy is None else f"{run.accuracy:.1%}",
         )
     return table
 
 
-def final_screen(races: Sequence[Race]) -> RenderableType:
+def final_screen(runs: Sequence[DemoRun]) -> RenderableType:
     """Who did what in the first race, all races compared, and the models that they ended with."""
-    first = races[0]
+    first = runs[0]
     models = [
-        f"{TITLES[race.policy]}: the same model on all {len(race.latest)} devices: {', '.join(map(str, race.digests))}"
-        for race in races
-        if race.reached
+        f"{TITLES[run.policy]}: the same model on all {len(run.latest)} devices: {', '.join(map(str, run.digests))}"
+        for run in runs
+        if run.reached
     ]
-    return Group(devices_table(first), first.why, "", comparison(races), "", *models)
+    return Group(devices_table(first), first.why, "", comparison(runs), "", *models)
 
 
-def _verdict(race: Race) -> str:
-    if race.reached:
-        return f"{TITLES[race.policy]}: reached in {_time(race.elapsed_s)}, {size(race.traffic_bytes)}"
-    return f"{TITLES[race.policy]}: stopped after {_time(race.elapsed_s)}, target not reached"
+def _verdict(run: DemoRun) -> str:
+    if run.reached:
+        return f"{TITLES[run.policy]}: reached in {_time(run.elapsed_s)}, {size(run.traffic_bytes)}"
+    return f"{TITLES[run.policy]}: stopped after {_time(run.elapsed_s)}, target not reached"
 
 
 def _bar(fraction: float, label: str) -> RenderableType:

@@ -1,10 +1,10 @@
-"""What the demonstration trains and where: `DemoDevice`, the table of them, and `Contest`."""
+"""What the demonstration trains and where: `DemoDevice`, the table of them, and `DemoSetup`."""
 
 from pathlib import Path
 
 import attrs
 
-from crowd.cli.demo.device import Part
+from crowd.cli.demo.device import EmulatedDevice
 from crowd.config.data import DataConfig, PartitionKind
 from crowd.config.node_file import NodeConfig
 from crowd.errors import BadConfig
@@ -23,8 +23,8 @@ class DemoDevice:
     """Of its link, in each direction."""
 
     @property
-    def part(self) -> Part:
-        return Part(name=self.name, speed_kflops=self.speed_kflops, memory_bytes=MEMORY_BYTES)
+    def part(self) -> EmulatedDevice:
+        return EmulatedDevice(name=self.name, speed_kflops=self.speed_kflops, memory_bytes=MEMORY_BYTES)
 
 
 DEVICES = tuple(
@@ -45,7 +45,7 @@ about a hundredth of their size, so that one machine can play them all in real t
 
 
 @attrs.frozen(kw_only=True)
-class Contest:
+class DemoSetup:
     """What every policy is given alike."""
 
     devices: tuple[DemoDevice, ...]
@@ -53,13 +53,13 @@ class Contest:
     seed: int = 0
 
     @classmethod
-    def of(cls, count: int, *, cluster: str) -> "Contest":
+    def of(cls, count: int, *, cluster: str) -> "DemoSetup":
         """The first `count` of `DEVICES`, the fastest first. Raises `BadConfig`."""
         if not 2 <= count <= len(DEVICES):
             raise BadConfig(f"--devices: expected 2 to {len(DEVICES)}, found {count}")
         return cls(devices=tuple(sorted(DEVICES[:count], key=lambda device: -device.speed_kflops)), cluster=cluster)
 
-    def for_policy(self, policy: str) -> "Contest":
+    def for_policy(self, policy: str) -> "DemoSetup":
         """The same, in a cluster of its own, so that no run hears of another."""
         return attrs.evolve(self, cluster=f"{self.cluster}-{policy.replace('_', '-')}")
 

@@ -2,7 +2,7 @@
 
     python -m crowd.cli.processes.bench_cell ORDER
 
-with an `Order` as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place.
+with an `CellOrder` as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place.
 What a task of the user's own prints goes to standard error."""
 
 import json
@@ -16,17 +16,17 @@ import attrs
 
 from crowd import plugins
 from crowd.bench.cells import WORLD, Cell, Entry, key_of, make_entry, write_entry
-from crowd.bench.matrix import News
-from crowd.cli.experiments import read_trial
+from crowd.bench.matrix import CellStatus
+from crowd.cli.experiments import read_experiment
 from crowd.cli.main import DONE, innermost, report
 from crowd.errors import BadConfig, Rejected, TrainingDiverged
-from crowd.experiment.experiment import Report, Trial, World
+from crowd.experiment.experiment import Backend, Experiment, OnRound
 from crowd.logs import logs_to_stderr
 from crowd.run_record import Point
 
 
 @attrs.frozen(kw_only=True)
-class Order:
+class CellOrder:
     """What such a process is to do."""
 
     cluster: str
@@ -36,24 +36,29 @@ class Order:
     seed: int
     limit_s: float | None
     key: str
-    place: str
+    path: str
 
     @classmethod
-    def of(cls, cell: Cell, limit_s: float | None) -> "Order":
+    def of(cls, cell: Cell, limit_s: float | None) -> "CellOrder":
         return cls(
             cluster=str(cell.file),
-            task=cell.trial.task,
-            policy=cell.trial.policy,
-            seed=cell.trial.seed,
+            task=cell.experiment.task,
+            policy=cell.experiment.policy,
+            seed=cell.experiment.seed,
             limit_s=limit_s,
             key=cell.key,
-            place=str(cell.place),
+            path=str(cell.path),
         )
 
 
 def command(cell: Cell, limit_s: float | None) -> list[str]:
     """What starts the process that computes `cell`."""
-    return [sys.executable, "-m", "crowd.cli.processes.bench_cell", json.dumps(attrs.asdict(Order.of(cell, limit_s)))]
+    return [
+        sys.executable,
+        "-m",
+        "crowd.cli.processes.bench_cell",
+        json.dumps(attrs.asdict(CellOrder.of(cell, limit_s))),
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +67,7 @@ def main(arguments: list[str]) -> int:
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-            work(Order(**json.loads(arguments[0])), partial(_say, news))
+            work(CellOrder(**json.loads(arguments[0])), partial(_say, news))
     except Exception as error:
         code = report(error)
         cause = innermost(error)
@@ -72,10 +77,10 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
-def work(order: Order, say: Report) -> None:
+def work(order: CellOrder, say: OnRound) -> None:
     """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
     what it was when the comparison began."""
-    trial = read_trial(
+    experiment = read_experiment(
         Path(order.cluster),
         task=order.task,
         policy=order.policy,
@@ -83,16 +88,16 @@ def work(order: Order, say: Report) -> None:
         target_accuracy=None,
         rounds_max=None,
     )
-    limited = attrs.evolve(trial, seconds_max=order.limit_s)
+    limited = attrs.evolve(experiment, seconds_max=order.limit_s)
     entry = _train(limited, say)
-    if key_of(trial) != order.key:
+    if key_of(experiment) != order.key:
         raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
-    write_entry(Path(order.place), entry)
+    write_entry(Path(order.path), entry)
 
 
-def _train(trial: Trial, say: Report) -> Entry:
+def _train(experiment: Experiment, say: OnRound) -> Entry:
     """A training that diverges never meets the target: what is kept is how it went up to its last round."""
-    world: World = plugins.load("crowd.worlds", WORLD)()
+    backend: Backend = plugins.load("crowd.backends", WORLD)()
     rounds: list[Point] = []
 
     def report(point: Point) -> None:
@@ -100,17 +105,17 @@ def _train(trial: Trial, say: Report) -> Entry:
         say(point)
 
     try:
-        return make_entry(trial, world.run(trial, report))
+        return make_entry(experiment, backend.run(experiment, report))
     except Exception as error:
         if not isinstance(innermost(error), TrainingDiverged) or not rounds:
             raise
-    shorter = attrs.evolve(trial, seconds_max=rounds[-1].elapsed_s)
-    entry = make_entry(shorter, world.run(shorter, lambda point: None))
+    shorter = attrs.evolve(experiment, seconds_max=rounds[-1].elapsed_s)
+    entry = make_entry(shorter, backend.run(shorter, lambda point: None))
     return attrs.evolve(entry, run=entry.run | {"stopped_after_s": None, "diverged": True})
 
 
 def _say(news: TextIO, point: Point) -> None:
-    heard = News(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
+    heard = CellStatus(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
     print(heard.to_line(), file=news, flush=True)
 
 

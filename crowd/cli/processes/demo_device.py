@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from crowd.cli.demo.device import News, Part, play
+from crowd.cli.demo.device import DeviceStatus, EmulatedDevice, play
 from crowd.cli.main import BAD_INPUT, innermost
 from crowd.cli.signals import unless_stopped
 from crowd.config.node_file import NodeConfig, read_node_config
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     logs_to_stderr()
     try:
         config = read_node_config(Path(path))
-        part = Part(name=config.name, speed_kflops=int(speed_kflops), memory_bytes=int(memory_bytes))
+        part = EmulatedDevice(name=config.name, speed_kflops=int(speed_kflops), memory_bytes=int(memory_bytes))
         return_code = anyio.run(unless_stopped, partial(_work, config, part))
     except* Rejected as rejected:
         print(" ".join(str(innermost(rejected)).split()), file=sys.stderr)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     return return_code
 
 
-async def _work(config: NodeConfig, part: Part) -> int:
+async def _work(config: NodeConfig, part: EmulatedDevice) -> int:
     import torch
 
     torch.set_num_threads(1)
@@ -44,7 +44,7 @@ async def _work(config: NodeConfig, part: Part) -> int:
     return 0
 
 
-def _say(news: News) -> None:
+def _say(news: DeviceStatus) -> None:
     print(news.to_json(), flush=True)
 
 

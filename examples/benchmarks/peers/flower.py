@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd import plugins
-from crowd.cli.experiments import Screen, devices_table, exit_code, read_trial
-from crowd.cli.files import check_place, write_runs
+from crowd.cli.experiments import RunScreen, devices_table, exit_code, read_experiment
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.lab import pace
 from crowd.cli.main import INTERRUPTED, report
-from crowd.experiment.experiment import Fit, Outcome, World, record
+from crowd.experiment.experiment import Backend, ExperimentResult, ScaledExperiment, record
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    trial = read_trial(
+    experiment = read_experiment(
         arguments.cluster,
         task=arguments.task,
         policy=CROWD,
@@ -62,15 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
         rounds_max=arguments.rounds_max,
     )
     if arguments.json is not None:
-        check_place(arguments.json)
+        check_writable(arguments.json)
     console = Console()
     logs_to_stderr()
     flower = FlowerLab()
-    fit = flower.fit(trial)
+    fit = flower.fit(experiment)
     console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     runs = []
     if arguments.compare:
-        lab: World = plugins.load("crowd.worlds", "lab")()
+        lab: Backend = plugins.load("crowd.backends", "lab")()
         runs.append(_train(console, lab, fit, policy=CROWD)[0])
         if arguments.json is not None:
             write_runs(arguments.json, runs)  # whatever becomes of the other one
@@ -79,14 +79,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_runs(arguments.json, runs)
     console.print(comparison(runs))
-    return exit_code(fit.trial, outcome)
+    return exit_code(fit.experiment, outcome)
 
 
-def _train(console: Console, world: World, fit: Fit, *, policy: str) -> tuple[dict[str, Any], Outcome]:
+def _train(
+    console: Console, backend: Backend, fit: ScaledExperiment, *, policy: str
+) -> tuple[dict[str, Any], ExperimentResult]:
     """The record of one run; shows its rounds, and then its devices."""
-    with Screen(console, fit.trial) as screen:
-        outcome = world.run(fit.trial, screen.round_done)
-    run = record(attrs.evolve(fit.trial, policy=policy), outcome) | {"world": "lab", "slower": fit.slower}
+    with RunScreen(console, fit.experiment) as screen:
+        outcome = backend.run(fit.experiment, screen.round_done)
+    run = record(attrs.evolve(fit.experiment, policy=policy), outcome) | {"world": "lab", "slower": fit.slower}
     console.print(devices_table(run, outcome))
     return run, outcome
 

@@ -1,6 +1,6 @@
 """A lab whose devices run Flower.
 
-Layout: `FlowerLab` (a world, as `devices.lab.backend.Lab` is one), `FlowerCluster` (one run), `_Client` (one device),
+Layout: `FlowerLab` (a backend, as `devices.lab.backend.Lab` is one), `FlowerCluster` (one run), `_Client` (one device),
 `_Program` (a process of Flower's) and `lines_of` (a pipe for news).
 """
 
@@ -15,13 +15,13 @@ import attrs
 from anyio.abc import TaskGroup, TaskStatus
 
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Fit, Trial
-from crowd.experiment.subprocesses import Child, started
+from crowd.experiment.experiment import Experiment, ScaledExperiment
+from crowd.experiment.subprocesses import Subprocess, started
 from crowd.node import Progress
 from devices.cluster.cluster_run import make_task
 from devices.lab.backend import Lab
 from devices.lab.cgroups import Group
-from devices.lab.cluster_run import LabCourse, LabMember
+from devices.lab.cluster_run import LabDevice, LabRun
 from devices.lab.messages import Advanced, Computed, Go, Ready, Working, news_from_line, order_to_line
 from devices.lab.sandbox import Site
 from devices.lab.worker_process import ENVIRONMENT, start_worker
@@ -38,7 +38,7 @@ LAST_NEWS_S = 5.0
 """What was said before Flower's run ended has arrived by then."""
 
 
-class FlowerCluster(LabCourse):
+class FlowerCluster(LabRun):
     """A SuperLink in the broker's place and a SuperNode on each device, as Flower's deployment runtime has them: each
     message to a device is answered by a ClientApp that is a process of its own."""
 
@@ -82,13 +82,13 @@ class FlowerCluster(LabCourse):
                 raise run.ended()
 
     def _run_config(self, pipe: Path) -> str:
-        trial = self.trial
+        experiment = self.experiment
         values = {
             "file": f'"{self.files[self.members[0].name]}"',
             "devices": len(self.members),
-            "seed": trial.seed,
+            "seed": experiment.seed,
             "target-accuracy": self.members[0].target_accuracy,
-            "rounds-max": trial.rounds_max or 0,
+            "rounds-max": experiment.rounds_max or 0,
             "news": f'"{pipe}"',
         }
         return " ".join(f"{key}={value}" for key, value in values.items())
@@ -106,14 +106,14 @@ class FlowerCluster(LabCourse):
                     raise RuntimeError(f"the ServerApp says {news}")
 
 
-class _Client(LabMember):
+class _Client(LabDevice):
     """One device, with a SuperNode. Its processor is as slow as it should be while it trains. What Flower itself does
     is not slowed: in each round it starts a process, on which it waits 30 s at most, and that is no arithmetic by which
     the cluster file tells a device's speed."""
 
     def __init__(self, lab: FlowerCluster, index: int, *, one_kflops: int) -> None:
         super().__init__(lab, index, one_kflops=one_kflops)
-        self._own_samples = len(make_task(lab.trial, index).data)  # type: ignore[arg-type]  # map-style, so it has one
+        self._own_samples = len(make_task(lab.experiment, index).data)  # type: ignore[arg-type]  # map-style, so it has one
         self._training = False
         self._news = make_pipe(lab.site.directory / f"{self.name}.news")
         self._orders = make_pipe(lab.site.directory / f"{self.name}.orders")
@@ -178,12 +178,12 @@ class FlowerLab(Lab):
     """Flower's FedAvg on the devices of a cluster file, with the links and limits that `Lab` gives them. The policy of
     a trial is not asked. Raises `BadConfig` for what Flower's run cannot do, and if Flower is not installed."""
 
-    course = FlowerCluster
+    run = FlowerCluster
 
-    def fit(self, trial: Trial) -> Fit:
+    def fit(self, experiment: Experiment) -> ScaledExperiment:
         check_flower(PROGRAMS)
-        check_trial(trial)
-        return super().fit(trial)
+        check_trial(experiment)
+        return super().fit(experiment)
 
 
 def check_flower(programs: Path) -> None:
@@ -192,13 +192,15 @@ def check_flower(programs: Path) -> None:
         raise BadConfig(f"Flower is not installed in {programs.parent}: run 'make peers' first")
 
 
-def check_trial(trial: Trial) -> None:
+def check_trial(experiment: Experiment) -> None:
     """Raises `BadConfig` for a device that fails, and for a task that the server could not evaluate."""
-    for device in trial.cluster.devices:
+    for device in experiment.cluster.devices:
         if device.fails_at_s:
             raise BadConfig(f"device {device.name!r}: fails_at_s: Flower's FedAvg waits for all; leave it out here")
-    if make_task(trial, 0).evaluation is None:
-        raise BadConfig(f"task {trial.task!r} has no evaluation set in common, by which Flower's server could evaluate")
+    if make_task(experiment, 0).evaluation is None:
+        raise BadConfig(
+            f"task {experiment.task!r} has no evaluation set in common, by which Flower's server could evaluate"
+        )
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def check_trial(trial: Trial) -> None:
 class _Program:
     """A program of Flower's that is running, and the last of what it said."""
 
-    def __init__(self, process: Child, name: str) -> None:
+    def __init__(self, process: Subprocess, name: str) -> None:
         self._lines = process.lines()
         self._name = name
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -230,18 +232,18 @@ class _Program:
 
 
 @asynccontextmanager
-async def flower(site: Site, place: str, group: Group, *command: str) -> AsyncIterator[_Program]:
+async def flower(site: Site, host: str, group: Group, *command: str) -> AsyncIterator[_Program]:
     """Run a program of Flower's in that place and group, with a home of its own and no word to the outside."""
     environment = {
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "FLWR_HOME": str(site.directory / f"home-{place}-{command[0]}"),
+        "FLWR_HOME": str(site.directory / f"home-{host}-{command[0]}"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
     merged = ("sh", "-c", 'exec "$@" 2>&1', "sh", *command)
-    name = f"{command[0]} of {place}"
+    name = f"{command[0]} of {host}"
     async with started(
-        site.net.command(place, *merged), name=name, environment=ENVIRONMENT | environment, grace_s=0
+        site.net.command(host, *merged), name=name, environment=ENVIRONMENT | environment, grace_s=0
     ) as process:
         group.add(process.pid)
         yield _Program(process, name)

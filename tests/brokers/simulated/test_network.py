@@ -15,7 +15,7 @@ import pytest
 
 from brokers.accounting import Crossing, crossing
 from brokers.session_state import KEEPALIVE_S
-from brokers.simulated.network import LinkSpec, Mishaps, Network
+from brokers.simulated.network import FaultRates, LinkSpec, Network
 from brokers.topics import Topics
 from crowd.errors import BrokerLost
 from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
@@ -334,8 +334,8 @@ async def test_what_finds_the_queue_full_is_dropped_and_counted() -> None:
     assert network.dropped == {"overflow": 3}
 
 
-async def heard_by_ben(mishaps: Mishaps, sent: list[tuple[Address, bytes]]) -> tuple[list[bytes], Network]:
-    network = Network(seed=3, mishaps=mishaps)
+async def heard_by_ben(fault_rates: FaultRates, sent: list[tuple[Address, bytes]]) -> tuple[list[bytes], Network]:
+    network = Network(seed=3, fault_rates=fault_rates)
     heard: list[tuple[float, bytes]] = []
     async with join(network, ANNA).session() as a, join(network, BEN).session() as b:
         await b.subscribe(of(Channel.ALL), letter(None, BEN))
@@ -356,14 +356,14 @@ def by_turns(count: int) -> list[tuple[Address, bytes]]:
 
 @virtual_time
 async def test_messages_get_lost_as_often_as_told() -> None:
-    heard, network = await heard_by_ben(Mishaps(lost=0.3), by_turns(400))
+    heard, network = await heard_by_ben(FaultRates(lost=0.3), by_turns(400))
     assert len(heard) == 400 - network.dropped["lost"]
     assert 80 <= network.dropped["lost"] <= 160
 
 
 @virtual_time
 async def test_messages_are_duplicated_as_often_as_told() -> None:
-    heard, _ = await heard_by_ben(Mishaps(duplicated=0.3), by_turns(400))
+    heard, _ = await heard_by_ben(FaultRates(duplicated=0.3), by_turns(400))
     assert sorted(set(heard)) == sorted(payload for _, payload in by_turns(400))
     assert set(Counter(heard).values()) == {1, 2}
     assert 480 <= len(heard) <= 560
@@ -372,7 +372,7 @@ async def test_messages_are_duplicated_as_often_as_told() -> None:
 @virtual_time
 async def test_messages_that_are_held_up_are_overtaken_but_never_by_those_of_the_same_address() -> None:
     sent = by_turns(400)
-    heard, _ = await heard_by_ben(Mishaps(held_up=0.3, duplicated=0.1), sent)
+    heard, _ = await heard_by_ben(FaultRates(held_up=0.3, duplicated=0.1), sent)
     assert heard != sorted(heard)
     for parity in (0, 1):
         of_one_address = [payload for payload in heard if payload[1] % 2 == parity]
@@ -382,12 +382,12 @@ async def test_messages_that_are_held_up_are_overtaken_but_never_by_those_of_the
 
 @virtual_time
 async def test_mishaps_can_end() -> None:
-    network = Network(seed=0, mishaps=Mishaps(lost=1.0))
+    network = Network(seed=0, fault_rates=FaultRates(lost=1.0))
     anna, ben = join(network, ANNA), join(network, BEN)
     async with anna.session() as a, ben.session() as b:
         await b.subscribe(letter(None, BEN))
         await a.publish(letter(ANNA, BEN), b"lost")
-        network.mishaps = Mishaps()
+        network.fault_rates = FaultRates()
         await a.publish(letter(ANNA, BEN), b"safe")
         assert (await take(b)).payload == b"safe"
 
@@ -594,7 +594,7 @@ async def test_a_checker_sees_once_what_each_device_publishes_whatever_becomes_o
             seen.append((device, delivery.payload))
 
     seen: list[tuple[DeviceId, bytes]] = []
-    network = Watched(seed=0, mishaps=Mishaps(lost=1.0))
+    network = Watched(seed=0, fault_rates=FaultRates(lost=1.0))
     anna, ben, carl = join(network, ANNA), join(network, BEN), join(network, CARL)
     async with anna.session() as a, ben.session() as b, carl.session() as c:
         for session in (b, c):
@@ -656,7 +656,7 @@ async def test_messages_published_after_a_cancelled_one_still_arrive() -> None:
 
 async def trace(seed: int) -> list[str]:
     """Six devices that write to each other over bad links, with faults: what each of them heard, and when."""
-    network = Network(seed=seed, mishaps=Mishaps(lost=0.1, duplicated=0.1, held_up=0.3))
+    network = Network(seed=seed, fault_rates=FaultRates(lost=0.1, duplicated=0.1, held_up=0.3))
     names = [DeviceId(f"device-{n}") for n in range(6)]
     lines: list[str] = []
 

@@ -258,16 +258,16 @@ def test_a_changed_cluster_file_makes_a_process_give_up_instead_of_leaving_a_fal
     cluster: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from crowd.bench.cells import Cell
-    from crowd.cli.experiments import read_trial
+    from crowd.cli.experiments import read_experiment
     from crowd.cli.processes.bench_cell import command
 
-    asked = read_trial(cluster, task="digits", policy="fedavg", seed=0, target_accuracy=None, rounds_max=None)
+    asked = read_experiment(cluster, task="digits", policy="fedavg", seed=0, target_accuracy=None, rounds_max=None)
     cell = Cell.of(cluster, asked, cache=cache, spare=tmp_path)
     cluster.write_text(HOME.replace("train_gflops = 0.4", "train_gflops = 0.8"))
     done = subprocess.run(command(cell, 3.0), capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("the source or the cluster file has changed")
-    assert not cell.place.exists()
+    assert not cell.path.exists()
 
 
 def test_the_clusters_of_the_comparison_are_those_that_any_policy_can_train_as_a_whole() -> None:

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from crowd.bench.matrix import News
-from crowd.cli.bench.screen import Screen
+from crowd.bench.matrix import CellStatus
+from crowd.cli.bench.screen import BenchScreen
 from tests.bench.runs import cell, entry, run
 
 
@@ -14,11 +14,11 @@ def play(*, terminal: bool) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=160, color_system=None)
     cells = [cell(policy) for policy in ("fedavg", "diloco", "ship_once", "all_reduce")]
-    with Screen(console, len(cells)) as screen:
+    with BenchScreen(console, len(cells)) as screen:
         screen.found(cells[0])
         for each in cells[1:]:
             screen.began(each)
-        screen.heard(cells[1], News(round=4, elapsed_s=12.5, accuracy=0.42))
+        screen.heard(cells[1], CellStatus(round=4, elapsed_s=12.5, accuracy=0.42))
         screen.ended(cells[2], entry(run("ship_once", 8.0)))
         screen.failed(cells[3], "ValueError: [bold]no[/bold]")
         screen._live.refresh()

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from crowd.cli.demo.command import compare
-from crowd.cli.demo.device import News
+from crowd.cli.demo.device import DeviceStatus
 from crowd.cli.demo.launch import run_processes
-from crowd.cli.demo.run import Race
+from crowd.cli.demo.run import DemoRun
 from crowd.cli.demo.screen import comparison, final_screen
-from crowd.cli.demo.setup import DEVICES, Contest, DemoDevice
+from crowd.cli.demo.setup import DEVICES, DemoDevice, DemoSetup
 from crowd.cli.main import main
 from crowd.errors import BadConfig
 from tests.support.mosquitto import Mosquitto
@@ -27,15 +27,15 @@ FAST = (
 )
 
 
-def contest(name: str) -> Contest:
-    return Contest(devices=FAST, cluster=name)
+def setup(name: str) -> DemoSetup:
+    return DemoSetup(devices=FAST, cluster=name)
 
 
-def race(policy: str, *, elapsed_s: float, reached: bool, traffic_bytes: int = 1_000) -> Race:
-    finished = Race(contest("home"), policy)
+def run(policy: str, *, elapsed_s: float, reached: bool, traffic_bytes: int = 1_000) -> DemoRun:
+    finished = DemoRun(setup("home"), policy)
     for device in FAST:
         finished.see(
-            News(
+            DeviceStatus(
                 device=device.name,
                 elapsed_s=elapsed_s,
                 bytes_up=traffic_bytes,
@@ -50,16 +50,16 @@ def race(policy: str, *, elapsed_s: float, reached: bool, traffic_bytes: int = 1
     return finished
 
 
-def cells(races: list[Race]) -> list[list[str]]:
+def cells(runs: list[DemoRun]) -> list[list[str]]:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(comparison(races))
+    console.print(comparison(runs))
     lines = [line for line in console.export_text().splitlines() if line.startswith("│")]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
 
 
 def test_the_demo_s_devices_differ_25_fold_however_many_take_part() -> None:
     for count in range(2, len(DEVICES) + 1):
-        devices = Contest.of(count, cluster="home").devices
+        devices = DemoSetup.of(count, cluster="home").devices
         assert len({device.name for device in devices}) == count
         assert devices[0].speed_kflops == 25 * devices[-1].speed_kflops
 
@@ -78,9 +78,9 @@ def test_processes_need_more_than_a_broker_in_memory(capsys: pytest.CaptureFixtu
 def test_a_policy_that_was_stopped_is_a_lower_bound_and_its_bytes_no_comparison() -> None:
     rows = cells(
         [
-            race("crowd_learning", elapsed_s=2.0, reached=True),
-            race("ship_once", elapsed_s=3.0, reached=True, traffic_bytes=4_000),
-            race("fedavg", elapsed_s=16.0, reached=False),
+            run("crowd_learning", elapsed_s=2.0, reached=True),
+            run("ship_once", elapsed_s=3.0, reached=True, traffic_bytes=4_000),
+            run("fedavg", elapsed_s=16.0, reached=False),
         ]
     )
     assert rows == [
@@ -91,18 +91,18 @@ def test_a_policy_that_was_stopped_is_a_lower_bound_and_its_bytes_no_comparison(
 
 
 def test_news_survive_the_way_from_another_process() -> None:
-    news = News(device="a", round=3, accuracy=0.5, why="2 train", samples_trained=7, digest="ab")
-    assert News.from_json(news.to_json()) == news
+    news = DeviceStatus(device="a", round=3, accuracy=0.5, why="2 train", samples_trained=7, digest="ab")
+    assert DeviceStatus.from_json(news.to_json()) == news
 
 
 def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    races = anyio.run(lambda: compare(contest("plain"), Console(width=120), policies=("crowd_learning", "ship_once")))
-    Console(width=120).print(final_screen(races))
+    runs = anyio.run(lambda: compare(setup("plain"), Console(width=120), policies=("crowd_learning", "ship_once")))
+    Console(width=120).print(final_screen(runs))
     output = capsys.readouterr().out
     assert "\x1b" not in output
     assert "crowd: round 1, " in output
     assert "crowd: the same model on all 2 devices: " in output
-    runs = [race.record() for race in races]
+    runs = [run.record() for run in runs]
     assert [(run["policy"], run["reached"], run["task"]) for run in runs] == [
         ("crowd_learning", True, "digits"),
         ("ship_once", True, "digits"),
@@ -117,13 +117,13 @@ def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFi
 
 def test_processes_on_a_broker_end_with_one_model_and_leave_nothing_on_it() -> None:
     with Mosquitto() as broker:
-        place = contest("processes")
-        (race,) = anyio.run(
+        place = setup("processes")
+        (run,) = anyio.run(
             lambda: compare(place, Console(file=io.StringIO()), broker=broker.url, policies=("crowd_learning",))
         )
-        assert race.reached
-        assert all(re.fullmatch("[0-9a-f]{32}", str(digest)) for digest in race.digests)
-        assert len(race.digests) == 1
+        assert run.reached
+        assert all(re.fullmatch("[0-9a-f]{32}", str(digest)) for digest in run.digests)
+        assert len(run.digests) == 1
         assert retained(broker) == b""
 
 
@@ -134,7 +134,7 @@ def retained(broker: Mosquitto) -> bytes:
 
 def test_a_process_that_cannot_work_is_named_and_the_others_end() -> None:
     async def run() -> None:
-        await run_processes(contest("nowhere"), "crowd_learning", lambda news: None, broker="mqtt://127.0.0.1:1")
+        await run_processes(setup("nowhere"), "crowd_learning", lambda news: None, broker="mqtt://127.0.0.1:1")
 
     with pytest.raises(ExceptionGroup) as caught:
         anyio.run(run)

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Trial
+from crowd.experiment.experiment import Experiment
 from crowd.experiment.metering import Span
-from crowd.experiment.plan_summary import Planned
+from crowd.experiment.plan_summary import PlanSummary
 from crowd.ports import Traffic
 from crowd.run_record import Point
 from crowd.units import device_id
@@ -52,9 +52,9 @@ def device(name: str, **changes: Any) -> DeviceConfig:
     return DeviceConfig(name=name, **(common | changes))
 
 
-def trial(*devices: DeviceConfig, **values: Any) -> Trial:
+def experiment(*devices: DeviceConfig, **values: Any) -> Experiment:
     kinds = {device_id(device.name): device.resolve({}) for device in devices}
-    return Trial(
+    return Experiment(
         cluster=ClusterConfig(name="two", devices=devices),
         kinds=kinds,
         **({"task": "digits", "policy": "fedavg", "seed": 0, "rounds_max": 2} | values),
@@ -85,7 +85,7 @@ def test_a_device_too_slow_for_linux_is_bad_input() -> None:
 
 
 def test_a_lab_s_cluster_is_that_of_the_file_without_latency() -> None:
-    asked = trial(device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,)))
+    asked = experiment(device("fast", train_gflops=8.0, speed_schedule=((10.0, 0.2),), fails_at_s=(20.0,)))
     fitting = without_latency(asked)
     (of,), kind = fitting.cluster.devices, fitting.kinds[device_id("fast")]
     assert kind == attrs.evolve(asked.kinds[device_id("fast")], latency_ms=0.0)
@@ -110,7 +110,7 @@ def test_a_simulation_beside_a_lab_charges_messages_as_they_are_here() -> None:
 
 def test_links_that_lose_packets_are_no_lab_s_business() -> None:
     with pytest.raises(BadConfig, match="device 'b': loss: the lab loses no packets"):
-        Lab().fit(trial(device("a"), device("b", loss=0.1)))
+        Lab().scale(experiment(device("a"), device("b", loss=0.1)))
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -163,7 +163,9 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
         samples_trained=7,
         generations=1,
     )
-    planned = Planned(why="so", form="float32", round_us=7, samples=(("a", 1), ("b", 2)), slices=(("a", 3),), moved=0)
+    planned = PlanSummary(
+        why="so", encoding="float32", round_us=7, samples=(("a", 1), ("b", 2)), slices=(("a", 3),), moved=0
+    )
     computed = Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))
     for news in (advanced, computed, Working(plan=planned), Working(plan=None), Told(speed_kflops=5)):
         assert news_from_line(news_to_line(news)) == news
@@ -177,7 +179,7 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
 def test_without_root_the_lab_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(BadConfig, match="the lab needs root"):
-        Lab().fit(trial(device("a"), device("b")))
+        Lab().scale(experiment(device("a"), device("b")))
 
 
 def test_elsewhere_than_on_linux_the_lab_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +209,7 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
     reported: list[Point] = []
     radio = device("radio", half_duplex=True, speed_schedule=((3.0, 0.8),), fails_at_s=(0.5,), returns_at_s=(1.0,))
     with capture_logs() as logs:
-        outcome = Lab().run(trial(device("host", broker=True), radio), reported.append)
+        outcome = Lab().run(experiment(device("host", broker=True), radio), reported.append)
     assert [entry["event"] for entry in logs if entry.get("device") == "radio"] == ["device_failed", "device_returned"]
     assert [point.round for point in reported] == [1, 2]
     host, other = outcome.devices["host"], outcome.devices["radio"]
@@ -223,12 +225,12 @@ def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike()
 def test_nodes_of_a_cluster_that_is_slowed_know_nothing_of_it() -> None:
     """Twice as fast as two processors: nodes that told real time would find half of their speed, or less."""
     lab = Lab()
-    core = anyio.run(measure, trial(device("a")), 2)
+    core = anyio.run(measure, experiment(device("a")), 2)
     fast = [device(name, train_gflops=2 * core.kflops / 1e6) for name in ("a", "b")]
-    fit = lab.fit(trial(*fast))
-    assert fit.slower > 2
-    assert fit.trial.core_kflops == pytest.approx(core.stated_kflops, rel=0.5)
-    outcome = lab.run(fit.trial, lambda point: None)
+    scale = lab.scale(experiment(*fast))
+    assert scale.slower > 2
+    assert scale.experiment.core_kflops == pytest.approx(core.stated_kflops, rel=0.5)
+    outcome = lab.run(scale.experiment, lambda point: None)
     assert outcome.told_kflops is not None
     for device_ in fast:
         assert outcome.told_kflops[device_.name][0] > 0.6 * device_.train_gflops * 1e6

@@ -15,7 +15,7 @@ from crowd import plugins
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.config.data import PartitionConfig
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Outcome, Trial, part_of, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, part_of, record
 from crowd.learning.task import Task
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
@@ -29,7 +29,7 @@ NAMES = ("fast", "middle", "slow")
 SPEEDS_GFLOPS = {"fast": 0.4, "middle": 0.2, "slow": 0.1}
 STATE_BYTES = 4 * 99_530
 """Of `digits`."""
-COSTS = ("MESSAGE_S", "MESSAGE_BYTE_S", "ERRAND_S")
+COSTS = ("MESSAGE_S", "MESSAGE_BYTE_S", "OVERHEAD_S")
 """What a simulated node does beside its training."""
 
 
@@ -42,30 +42,30 @@ def devices(**changes: dict[str, Any]) -> tuple[DeviceConfig, ...]:
     )
 
 
-def trial(
+def experiment(
     *of: DeviceConfig, task: str = "digits", policy: str = "fedavg", rounds_max: int | None = 3, **values: Any
-) -> Trial:
+) -> Experiment:
     cluster = ClusterConfig(name="home", data=PartitionConfig(), devices=of or devices())
     kinds = {device_id(device.name): device.resolve({}) for device in cluster.devices}
-    return Trial(
+    return Experiment(
         **({"cluster": cluster, "kinds": kinds, "task": task, "policy": policy, "seed": 1} | values),
         rounds_max=rounds_max,
     )
 
 
-def run(*of: DeviceConfig, **values: Any) -> Outcome:
-    return Simulation().run(trial(*of, **values), lambda point: None)
+def run(*of: DeviceConfig, **values: Any) -> ExperimentResult:
+    return Simulation().run(experiment(*of, **values), lambda point: None)
 
 
-def end_s(outcome: Outcome) -> float:
-    return max(figures.elapsed_s for figures in outcome.devices.values())
+def end_s(outcome: ExperimentResult) -> float:
+    return max(metrics.elapsed_s for metrics in outcome.devices.values())
 
 
-def traffic_bytes(outcome: Outcome) -> int:
-    return sum(figures.bytes_up + figures.bytes_down for figures in outcome.devices.values())
+def traffic_bytes(outcome: ExperimentResult) -> int:
+    return sum(metrics.bytes_up + metrics.bytes_down for metrics in outcome.devices.values())
 
 
-def digests(outcome: Outcome) -> list[str | None]:
+def digests(outcome: ExperimentResult) -> list[str | None]:
     return [outcome.devices[name].digest for name in NAMES]
 
 
@@ -118,7 +118,7 @@ def test_what_torch_did_before_and_does_afterwards_is_its_own_affair() -> None:
 
 def test_a_run_ends_when_the_target_is_reached_with_one_model_on_all_devices() -> None:
     outcome = run(policy="crowd_learning", target_accuracy=0.8, rounds_max=None)
-    run_record = record(trial(policy="crowd_learning", target_accuracy=0.8, rounds_max=None), outcome)
+    run_record = record(experiment(policy="crowd_learning", target_accuracy=0.8, rounds_max=None), outcome)
     assert outcome.reached
     assert outcome.target_accuracy == 0.8
     assert run_record["final_accuracy"] >= 0.8
@@ -130,14 +130,14 @@ def test_a_run_ends_when_the_target_is_reached_with_one_model_on_all_devices() -
 
 def test_a_run_that_is_stopped_tells_of_the_rounds_that_were_asked_for() -> None:
     reported: list[Point] = []
-    outcome = Simulation().run(trial(rounds_max=2, target_accuracy=1.0), reported.append)
+    outcome = Simulation().run(experiment(rounds_max=2, target_accuracy=1.0), reported.append)
     assert not outcome.reached
     assert [point.round for point in reported] == [1, 2]
-    for figures in outcome.devices.values():
-        assert [point.round for point in figures.curve] == [1, 2]
-        assert figures.curve[-1].elapsed_s == figures.elapsed_s > figures.busy_s > 0
-        assert figures.samples_trained == 2 * 479, "with FedAvg a round is an epoch"
-        assert figures.generations == 1
+    for metrics in outcome.devices.values():
+        assert [point.round for point in metrics.curve] == [1, 2]
+        assert metrics.curve[-1].elapsed_s == metrics.elapsed_s > metrics.busy_s > 0
+        assert metrics.samples_trained == 2 * 479, "with FedAvg a round is an epoch"
+        assert metrics.generations == 1
     assert len(set(digests(outcome))) == 1
     assert None not in digests(outcome)
 
@@ -147,10 +147,10 @@ def test_a_run_that_is_given_so_many_seconds_ends_with_them_and_is_no_different_
     limit_s = round(end_s(whole) * 0.7, 3)
     stopped = run(rounds_max=4, seconds_max=limit_s)
     assert not stopped.reached
-    assert [figures.elapsed_s for figures in stopped.devices.values()] == pytest.approx([limit_s] * 3)
-    for name, figures in stopped.devices.items():
-        assert 0 < len(figures.curve) < 4
-        assert figures.curve == whole.devices[name].curve[: len(figures.curve)]
+    assert [metrics.elapsed_s for metrics in stopped.devices.values()] == pytest.approx([limit_s] * 3)
+    for name, metrics in stopped.devices.items():
+        assert 0 < len(metrics.curve) < 4
+        assert metrics.curve == whole.devices[name].curve[: len(metrics.curve)]
 
 
 def test_a_run_that_ends_before_its_seconds_are_over_is_no_different() -> None:
@@ -159,9 +159,9 @@ def test_a_run_that_ends_before_its_seconds_are_over_is_no_different() -> None:
 
 def test_links_were_busy_as_long_as_their_bytes_take() -> None:
     outcome = run(rounds_max=2)
-    for name, figures in outcome.devices.items():
+    for name, metrics in outcome.devices.items():
         transfers = outcome.transfers[name]
-        for spans, size_bytes in ((transfers.up, figures.bytes_up), (transfers.down, figures.bytes_down)):
+        for spans, size_bytes in ((transfers.up, metrics.bytes_up), (transfers.down, metrics.bytes_down)):
             busy_s = sum(max(0.0, ends_s - max(begins_s, 0.0)) for begins_s, ends_s in spans)
             assert busy_s * 20e6 / 8 == pytest.approx(size_bytes, rel=0.1), "all but what acknowledges the other way"
             assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
@@ -169,7 +169,7 @@ def test_links_were_busy_as_long_as_their_bytes_take() -> None:
 
 def test_a_task_of_ones_own_brings_its_own_data() -> None:
     outcome = run(task=SMALL, rounds_max=1)
-    assert [figures.samples_trained for figures in outcome.devices.values()] == [200, 200, 200]
+    assert [metrics.samples_trained for metrics in outcome.devices.values()] == [200, 200, 200]
 
 
 def test_a_cluster_without_samples_is_bad_input() -> None:
@@ -187,7 +187,7 @@ def test_a_device_that_fails_for_good_holds_nobody_up() -> None:
     assert fast == middle
     assert fast is not None
     assert slow is None
-    assert [len(figures.curve) for figures in outcome.devices.values()][:2] == [6, 6]
+    assert [len(metrics.curve) for metrics in outcome.devices.values()][:2] == [6, 6]
     assert outcome.devices["slow"].elapsed_s < 4.0 < end_s(outcome)
 
 
@@ -203,7 +203,7 @@ def test_a_device_that_returns_takes_part_again_and_its_figures_add_up() -> None
 
 
 def test_with_the_broker_s_device_the_broker_fails_and_all_go_on_when_it_is_back() -> None:
-    def fails(host: str) -> Outcome:
+    def fails(host: str) -> ExperimentResult:
         middle = {"fails_at_s": (5.0,), "returns_at_s": (125.0,)}
         return run(*devices(middle=middle | {"broker": host == "middle"}), rounds_max=8)
 
@@ -319,7 +319,7 @@ def test_links_that_are_busy_for_minutes_make_nobody_think_that_another_is_dead(
     with capture_logs() as logs:
         outcome = run(*slow, rounds_max=2)
     assert not [log for log in logs if log["event"] in ("device_buried", "transfer_failed")]
-    assert len({figures.digest for figures in outcome.devices.values()} - {None}) == 1
+    assert len({metrics.digest for metrics in outcome.devices.values()} - {None}) == 1
     state_bytes = 4 * 99_530
     # in each round a device sends its contributions and its slice, and hears as many contributions and all slices
     assert traffic_bytes(outcome) < 1.5 * 2 * count * 3 * state_bytes
@@ -343,7 +343,7 @@ def test_lost_packets_are_sent_again_and_counted() -> None:
 def test_samples_leave_a_device_only_if_it_shares_them(
     share: Share, leaves: bool, said: list[tuple[DeviceId, Delivery]]
 ) -> None:
-    mine = trial(*devices(slow={"share": share}), policy="crowd_learning", rounds_max=1)
+    mine = experiment(*devices(slow={"share": share}), policy="crowd_learning", rounds_max=1)
     Simulation().run(mine, lambda point: None)
     samples = plugins.make_task("digits", "slow", part_of(mine.cluster, 2, "digits")).data
     images = [samples[index][0].numpy().tobytes() for index in range(len(samples))]  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 import pytest
 
 from crowd.planning.estimate import memory_needed_bytes
-from crowd.planning.plan import Consistency, DeltaForm, Outer, OuterKind, Sampling, SliceOwner
+from crowd.planning.plan import Consistency, Encoding, Outer, OuterKind, Sampling, SliceOwner
 from crowd.planning.policy import decide
 from crowd.planning.profile import Share
 from tests.agreement.strategies import POLICIES
@@ -25,7 +25,7 @@ def test_in_fedavg_everybody_trains_one_epoch_of_its_own_and_nothing_moves():
         ("b", "b", (10, 10)),
     ]
     assert [trainer.round_samples for trainer in plan.trainers] == [8, 20]
-    assert (plan.form, plan.outer) == (DeltaForm.FLOAT32, Outer())
+    assert (plan.encoding, plan.outer) == (Encoding.FLOAT32, Outer())
 
 
 def test_in_fedavg_the_fastest_link_averages_even_if_it_does_not_train():
@@ -42,7 +42,7 @@ def test_ship_once_moves_all_to_the_fastest_device():
     ]
     assert plan.trainers[0].round_samples == 40
     assert plan.trainers[0].evaluation == (0, TASK.evaluation_samples)
-    assert plan.form is DeltaForm.FLOAT32
+    assert plan.encoding is Encoding.FLOAT32
 
 
 def test_ship_once_passes_over_a_fast_device_without_the_memory():
@@ -72,7 +72,7 @@ def test_all_who_train_merge_a_slice_each_and_no_sample_moves(policy):
     sizes = [part.stop - part.start for part in plan.slices]
     assert max(sizes) - min(sizes) <= 256
     assert all(assignment.lender == assignment.trainer for assignment in plan.assignments)
-    assert plan.form is DeltaForm.FLOAT32
+    assert plan.encoding is Encoding.FLOAT32
 
 
 @pytest.mark.parametrize("policy", ["all_reduce", "all_reduce_balanced", "diloco"])

@@ -4,7 +4,7 @@ import attrs
 from hypothesis import given, settings
 
 from crowd.planning.estimate import estimate, memory_needed_bytes
-from crowd.planning.plan import Consistency, DeltaForm, Plan
+from crowd.planning.plan import Consistency, Encoding, Plan
 from crowd.planning.policy import Cluster, decide
 from crowd.planning.profile import Prefer, Profile, Share
 from tests.agreement.strategies import POLICIES, clusters
@@ -145,7 +145,7 @@ def test_evaluation_is_shared_in_proportion_to_speed():
 
 
 def test_deltas_travel_in_eight_bits():
-    assert plan_for(device("a", 500, (500, 500)), device("b", 500, (500, 500))).form is DeltaForm.BLOCKWISE8
+    assert plan_for(device("a", 500, (500, 500)), device("b", 500, (500, 500))).encoding is Encoding.BLOCKWISE8
 
 
 def test_the_planned_round_is_the_estimated_one():

@@ -60,7 +60,7 @@ class Faults:
     """From here on only delay, and so reordering, remains."""
 
 
-class World:
+class TransferWorld:
     """The sender, its receivers, and a carrier with faults, under virtual time."""
 
     def __init__(self, seed: int, receivers: int, faults: Faults) -> None:
@@ -230,7 +230,7 @@ _faults = st.builds(
 def test_under_any_faults_each_receiver_gets_its_bytes_once_and_the_sender_knows(
     seed: int, faults: Faults, plan: list[tuple[int, int]]
 ) -> None:
-    world = World(seed, 4, faults)
+    world = TransferWorld(seed, 4, faults)
     expected: dict[DeviceId, dict[str, bytes]] = {device: {} for device in world.devices}
     for number, (chunks, receiver) in enumerate(plan):
         data = _bytes(seed + number, chunks)
@@ -248,7 +248,7 @@ def test_under_any_faults_each_receiver_gets_its_bytes_once_and_the_sender_knows
 def test_under_any_faults_a_fan_out_reaches_all_once_the_missing_are_offered_it_again(
     seed: int, faults: Faults, chunks: int, receivers: int
 ) -> None:
-    world = World(seed, receivers, faults)
+    world = TransferWorld(seed, receivers, faults)
     data = _bytes(seed, chunks)
     name = world.send(None, data)
 
@@ -262,7 +262,7 @@ def test_under_any_faults_a_fan_out_reaches_all_once_the_missing_are_offered_it_
     _check_received(world, {SENDER: {}} | {device: {name: data} for device in world.devices[1:]})
 
 
-def _check_received(world: World, expected: dict[DeviceId, dict[str, bytes]]) -> None:
+def _check_received(world: TransferWorld, expected: dict[DeviceId, dict[str, bytes]]) -> None:
     for device in world.devices:
         received = world.received[device]
         assert {effect.offer.transfer: effect.data for effect in received} == expected[device]
@@ -276,7 +276,7 @@ _calm = st.builds(Faults, delay_us_max=st.sampled_from([1, 50_000, 400_000]))
 @given(st.integers(0, 1 << 32), _calm, _chunk_counts)
 @settings(max_examples=100, deadline=None)
 def test_without_faults_no_chunk_is_sent_twice_and_wants_are_few(seed: int, faults: Faults, chunks: int) -> None:
-    world = World(seed, 1, faults)
+    world = TransferWorld(seed, 1, faults)
     world.send(world.devices[1], _bytes(seed, chunks))
     world.run()
     assert sum(world.chunk_sends.values()) == len(world.chunk_sends) == (chunks if chunks > 1 else 0)
@@ -290,7 +290,7 @@ def test_without_faults_no_chunk_is_sent_twice_and_wants_are_few(seed: int, faul
 def test_without_faults_a_fan_out_is_published_once_and_nobody_answers(
     seed: int, faults: Faults, chunks: int, receivers: int
 ) -> None:
-    world = World(seed, receivers, faults)
+    world = TransferWorld(seed, receivers, faults)
     world.send(None, _bytes(seed, chunks))
     world.run()
     assert set(world.chunk_sends.values()) <= {1}

@@ -13,8 +13,8 @@ from flwr.app import Context, Message, RecordDict, UserConfig
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from crowd.cli.experiments import read_trial
-from crowd.experiment.experiment import Trial
+from crowd.cli.experiments import read_experiment
+from crowd.experiment.experiment import Experiment
 from crowd.experiment.node_files import write_files
 from devices.cluster.cluster_run import make_task, node_config
 from devices.lab.messages import Advanced, news_from_line
@@ -35,18 +35,18 @@ class _HereGrid:
         return [client.app(message, self._contexts[message.metadata.dst_node_id]) for message in messages]
 
 
-def rounds(trial: Trial, *, keep: bool) -> list[Advanced]:
+def rounds(experiment: Experiment, *, keep: bool) -> list[Advanced]:
     """All rounds of one run to the task's own target."""
-    names = [device.name for device in trial.cluster.devices]
+    names = [device.name for device in experiment.cluster.devices]
     with tempfile.TemporaryDirectory() as directory:
-        configs = [node_config(trial, index, broker="mqtt://nowhere") for index in range(len(names))]
+        configs = [node_config(experiment, index, broker="mqtt://nowhere") for index in range(len(names))]
         files = write_files(Path(directory), configs)
         news = Path(directory) / "news"
         config: UserConfig = {
             "file": str(files[names[0]]),
             "devices": len(names),
-            "seed": trial.seed,
-            "target-accuracy": make_task(trial, 0).target_accuracy,
+            "seed": experiment.seed,
+            "target-accuracy": make_task(experiment, 0).target_accuracy,
             "rounds-max": 0,
             KEEP: keep,
             NEWS: str(news),
@@ -62,8 +62,8 @@ def _context(config: UserConfig, file: str) -> Context:
     return Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config=config)
 
 
-def _trial(cluster: Path, task: str, seed: int) -> Trial:
-    return read_trial(cluster, task=task, policy="fedavg", seed=seed, target_accuracy=None, rounds_max=None)
+def _trial(cluster: Path, task: str, seed: int) -> Experiment:
+    return read_experiment(cluster, task=task, policy="fedavg", seed=seed, target_accuracy=None, rounds_max=None)
 
 
 def main(cluster: str, task: str, *seeds: str) -> None:
