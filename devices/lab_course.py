@@ -6,10 +6,9 @@ Layout: `LabCourse` (all devices, and when they are switched on), `LabMember` (o
 
 import abc
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import anyio
 import attrs
@@ -23,6 +22,7 @@ from crowd.provision import write_files
 from crowd.trial import Fit, Outcome, Report, Trial
 from crowd.units import device_id
 from devices.account import Account
+from devices.cgroups import Hierarchies
 from devices.course import Course, Member, node_config
 from devices.lab_process import expect, worker_command
 from devices.lab_site import Site
@@ -78,7 +78,7 @@ class LabCourse(Course):
         self.on_s = 0.0
 
     @classmethod
-    async def run(cls, fit: Fit, report: Report, one_kflops: int, hierarchies: Mapping[str, Path]) -> Outcome | None:
+    async def run(cls, fit: Fit, report: Report, one_kflops: int, hierarchies: Hierarchies) -> Outcome | None:
         """Train to the end; `one_kflops` is what an unlimited processor here trains in real time. `None` if this
         process was told to end, by SIGINT or SIGTERM."""
         trial = fit.trial
