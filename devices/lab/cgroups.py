@@ -1,12 +1,22 @@
-"""Limits on the processor time and memory of processes: control groups, version 1 (kernel documentation,
-`admin-guide/cgroup-v1/memory.rst` and `scheduler/sched-bwc.rst`).
+"""Limits on the processor time and memory of processes: control groups of version 2 (kernel documentation,
+`admin-guide/cgroup-v2.rst`, whose sections are named below) or of version 1 (`admin-guide/cgroup-v1/memory.rst` and
+`scheduler/sched-bwc.rst`), whichever of them a machine has its controllers in.
 
-Layout: `find_hierarchies` (where they are), `Group` (some processes under common limits), `groups` and `remove_group`
-(what is left of a name).
+Layout: `find_hierarchies` (where they are: `Hierarchies`), `make_group` (a `Group`: some processes under common
+limits, as `GroupV1` or `GroupV2`), `groups`, `processes` and `remove_group` (what is left of a name).
+
+A lab has a group of its own directly under the root of the mount, with its devices' groups within, in both versions. In
+version 2 a group that holds processes cannot give limits to groups within, unless it is the root of all ("No Internal
+Process Constraint"): the caller's own group holds the caller at least, the root need not be empty, and systemd leaves
+alone there what it has not made.
 """
 
-from collections.abc import Iterable, Mapping
+import abc
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
+
+import attrs
 
 from crowd.errors import BadConfig
 
@@ -15,64 +25,158 @@ PERIOD_US = 10_000
 """Short beside a piece of training, so that its pace is even."""
 PERIOD_US_MAX = 1_000_000
 SHARES_MAX = 262_144
+WEIGHT_MAX = 10_000
+"""Version 2 takes no more ("Weights"). To the kernel a weight of 100 is what 1,024 shares are, so this is 102,400."""
 QUOTA_US_MIN = 1_000
 """The kernel takes no less; a smaller share has a longer period."""
 
 
-def find_hierarchies(mounts: Iterable[str]) -> Mapping[str, Path]:
-    """Where each of `CONTROLLERS` is, by the lines of `/proc/mounts`. Raises `BadConfig` if one is nowhere."""
-    places: dict[str, Path] = {}
-    unified = False
+@attrs.frozen(kw_only=True)
+class Hierarchies:
+    """Where each of `CONTROLLERS` is mounted; in version 2 that is one place."""
+
+    version: Literal[1, 2]
+    cpu: Path
+    memory: Path
+
+    @property
+    def roots(self) -> frozenset[Path]:
+        return frozenset((self.cpu, self.memory))
+
+
+def find_hierarchies(mounts: Iterable[str]) -> Hierarchies:
+    """Those of version 1 if both controllers are mounted there, else those of version 2, by the lines of `/proc/mounts`
+    and what `cgroup.controllers` says ("Mounting", "Controlling Controllers"): no controller is in both. Raises
+    `BadConfig` if neither has the two."""
+    old: dict[str, Path] = {}
+    unified: list[Path] = []
     for line in mounts:
         _, place, kind, options, *_ = line.split()
-        unified = unified or kind == "cgroup2"
         if kind == "cgroup":
-            places |= {name: Path(place) for name in CONTROLLERS if name in options.split(",")}
-    missing = [name for name in CONTROLLERS if name not in places]
-    if missing:
-        found = "only version 2 is mounted" if unified and not places else "not mounted"
-        raise BadConfig(
-            f"the lab needs the control groups of version 1 for {' and '.join(missing)}: {found}; "
-            "where systemd knows it, start Linux with systemd.unified_cgroup_hierarchy=0"
-        )
-    return places
+            old |= {name: Path(place) for name in CONTROLLERS if name in options.split(",")}
+        elif kind == "cgroup2":
+            unified.append(Path(place))
+    if old.keys() >= set(CONTROLLERS):
+        return Hierarchies(version=1, **old)
+    for root in unified:
+        if _controllers(root) >= set(CONTROLLERS):
+            return Hierarchies(version=2, cpu=root, memory=root)
+    raise BadConfig(_lack(old, unified))
 
 
-class Group:
-    """Processes that share one limit of processor time and one of memory; none until they are set. The group is made
-    with this object, and goes with `remove_group`."""
+def _controllers(root: Path) -> set[str]:
+    """None if another mount hides this one."""
+    file = root / "cgroup.controllers"
+    return set(file.read_text().split()) if file.is_file() else set()
 
-    def __init__(self, hierarchies: Mapping[str, Path], name: str) -> None:
-        """`name` may be a path, below a group that is there."""
-        self._places = {controller: place / name for controller, place in hierarchies.items()}
-        for place in self._places.values():
-            place.mkdir()
+
+def _lack(old: dict[str, Path], unified: list[Path]) -> str:
+    found = [f"{name} of version 1 in {place}" for name, place in old.items()]
+    for root in unified:
+        names = [name for name in CONTROLLERS if name in _controllers(root)]
+        found.append(f"{' and '.join(names) or 'neither'} of version 2 in {root}")
+    mend = (
+        "do not disable one where Linux is started (a Raspberry Pi wants cgroup_enable=memory in "
+        "/boot/firmware/cmdline.txt), nor mount one in version 1 without the other"
+        if found
+        else "mount them with 'mount -t cgroup2 cgroup2 /sys/fs/cgroup'"
+    )
+    return f"the lab needs the control groups cpu and memory in one version, found {', '.join(found) or 'none'}; {mend}"
+
+
+class Group(abc.ABC):
+    """Processes that share one limit of processor time and one of memory; none until they are set. A group has either
+    processes or groups within. It goes with `remove_group`."""
+
+    def __init__(self, *, cpu: Path, memory: Path) -> None:
+        """Its directories, which are there: `make_group` makes them."""
+        self._cpu = cpu
+        self._memory = memory
 
     def add(self, pid: int) -> None:
-        for place in self._places.values():
+        """Raises `OSError` if there is no such process; in version 2 also if groups with limits are within."""
+        for place in {self._cpu, self._memory}:
             (place / "cgroup.procs").write_text(str(pid))
 
+    @abc.abstractmethod
     def take_precedence(self) -> None:
         """They and the groups within get what their limits allow before whatever else runs on this machine."""
-        (self._places["cpu"] / "cpu.shares").write_text(str(SHARES_MAX))
 
+    @abc.abstractmethod
     def free_cpu(self) -> None:
         """Set no limit to their time."""
-        (self._places["cpu"] / "cpu.cfs_quota_us").write_text("-1")
 
+    @abc.abstractmethod
     def limit_cpu(self, cores: float) -> None:
-        """Give them together as much time as `cores` processors have, which may be a fraction of one."""
-        period_us, quota_us = bandwidth(cores)
-        cpu = self._places["cpu"]
-        self.free_cpu()  # as the kernel refuses a pair that is out of range for a moment
-        (cpu / "cpu.cfs_period_us").write_text(str(period_us))
-        (cpu / "cpu.cfs_quota_us").write_text(str(quota_us))
+        """Give them together as much time as `cores` processors have, which may be a fraction of one. Raises
+        `ValueError` for less than the kernel can give."""
 
+    @abc.abstractmethod
     def limit_memory(self, *, more_bytes: int) -> None:
         """Let them use so much more than they do now; past it the kernel ends one of them."""
-        memory = self._places["memory"]
-        used_bytes = int((memory / "memory.usage_in_bytes").read_text())
-        (memory / "memory.limit_in_bytes").write_text(str(used_bytes + more_bytes))
+
+
+class GroupV1(Group):
+    """The kernel may first move to swap what is past a limit of memory, if this machine has any."""
+
+    def take_precedence(self) -> None:
+        (self._cpu / "cpu.shares").write_text(str(SHARES_MAX))
+
+    def free_cpu(self) -> None:
+        (self._cpu / "cpu.cfs_quota_us").write_text("-1")
+
+    def limit_cpu(self, cores: float) -> None:
+        period_us, quota_us = bandwidth(cores)
+        self.free_cpu()  # as the kernel refuses a pair that is out of range for a moment
+        (self._cpu / "cpu.cfs_period_us").write_text(str(period_us))
+        (self._cpu / "cpu.cfs_quota_us").write_text(str(quota_us))
+
+    def limit_memory(self, *, more_bytes: int) -> None:
+        used_bytes = int((self._memory / "memory.usage_in_bytes").read_text())
+        (self._memory / "memory.limit_in_bytes").write_text(str(used_bytes + more_bytes))
+
+
+class GroupV2(Group):
+    """By "CPU Interface Files" and "Memory Interface Files". What is limited is never in swap."""
+
+    def take_precedence(self) -> None:
+        (self._cpu / "cpu.weight").write_text(str(WEIGHT_MAX))
+
+    def free_cpu(self) -> None:
+        (self._cpu / "cpu.max").write_text("max")
+
+    def limit_cpu(self, cores: float) -> None:
+        period_us, quota_us = bandwidth(cores)
+        (self._cpu / "cpu.max").write_text(f"{quota_us} {period_us}")
+
+    def limit_memory(self, *, more_bytes: int) -> None:
+        swap = self._memory / "memory.swap.max"
+        if swap.exists():  # not in a kernel without swap
+            swap.write_text("0")
+        used_bytes = int((self._memory / "memory.current").read_text())
+        (self._memory / "memory.max").write_text(str(used_bytes + more_bytes))
+
+
+def make_group(hierarchies: Hierarchies, name: str) -> Group:
+    """A new group; `name` may be a path, below a group that is there and holds no processes. Raises `BadConfig` if the
+    machine lets no group have limits there, and `OSError` if it cannot be made."""
+    if hierarchies.version == 2:
+        _pass_controllers_down((hierarchies.cpu / name).parent)
+    for root in hierarchies.roots:
+        (root / name).mkdir()
+    kind = GroupV2 if hierarchies.version == 2 else GroupV1
+    return kind(cpu=hierarchies.cpu / name, memory=hierarchies.memory / name)
+
+
+def _pass_controllers_down(parent: Path) -> None:
+    """Let the groups directly within have limits ("Top-down Constraint"); no change where they may already."""
+    try:
+        (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+    except OSError as error:
+        raise BadConfig(
+            f"the lab cannot limit processes in {parent}: {error.strerror}; run it outside of a container, or in one "
+            "that is started with --privileged and --cgroupns=host"
+        ) from error
 
 
 def bandwidth(cores: float) -> tuple[int, int]:
@@ -84,20 +188,20 @@ def bandwidth(cores: float) -> tuple[int, int]:
     return period_us, max(QUOTA_US_MIN, round(cores * period_us))
 
 
-def groups(hierarchies: Mapping[str, Path], *, prefix: str) -> set[str]:
+def groups(hierarchies: Hierarchies, *, prefix: str) -> set[str]:
     """The names, of one part, of the groups that begin with `prefix`."""
-    return {place.name for root in hierarchies.values() for place in root.glob(f"{prefix}*")}
+    return {place.name for root in hierarchies.roots for place in root.glob(f"{prefix}*")}
 
 
-def processes(hierarchies: Mapping[str, Path], name: str) -> set[int]:
+def processes(hierarchies: Hierarchies, name: str) -> set[int]:
     """All that are in a group of that name or in one within it."""
-    files = [file for root in hierarchies.values() for file in (root / name).rglob("cgroup.procs")]
+    files = [file for root in hierarchies.roots for file in (root / name).rglob("cgroup.procs")]
     return {int(pid) for file in files for pid in file.read_text().split()}
 
 
-def remove_group(hierarchies: Mapping[str, Path], name: str) -> None:
+def remove_group(hierarchies: Hierarchies, name: str) -> None:
     """Remove the group and those within it. Raises `OSError` while processes are in them."""
-    for root in hierarchies.values():
+    for root in hierarchies.roots:
         place = root / name
         if place.is_dir():
             inner = sorted((path for path in place.rglob("*") if path.is_dir()), reverse=True)

@@ -6,10 +6,9 @@ Layout: `LabRun` (all devices, and when they are switched on), `LabDevice` (one 
 
 import abc
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import anyio
 import attrs
@@ -24,6 +23,7 @@ from crowd.ports import Traffic
 from crowd.units import device_id
 from devices.cluster.cluster_run import ClusterDevice, ClusterRun, node_config
 from devices.cluster.device_metrics import DeviceRecorder
+from devices.lab.cgroups import Hierarchies
 from devices.lab.messages import Measure, Measured, Ready, order_to_line
 from devices.lab.netns import Counters, Shape
 from devices.lab.sandbox import Site
@@ -79,7 +79,7 @@ class LabRun(ClusterRun):
 
     @classmethod
     async def run(
-        cls, scale: ScaledExperiment, report: OnRound, one_kflops: int, hierarchies: Mapping[str, Path]
+        cls, scale: ScaledExperiment, report: OnRound, one_kflops: int, hierarchies: Hierarchies
     ) -> ExperimentResult | None:
         """Train to the end; `one_kflops` is what an unlimited processor here trains in real time. `None` if this
         process was told to end, by SIGINT or SIGTERM."""

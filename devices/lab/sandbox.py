@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +18,7 @@ import structlog
 
 from crowd.errors import BadConfig
 from devices.lab import cgroups, netns
-from devices.lab.cgroups import Group
+from devices.lab.cgroups import Group, Hierarchies, make_group
 from devices.lab.netns import Net
 from devices.lab.programs import find_program
 
@@ -30,7 +29,7 @@ GONE_S_MAX = 10.0
 _log = structlog.get_logger(__name__)
 
 
-def check_machine() -> Mapping[str, Path]:
+def check_machine() -> Hierarchies:
     """Where the control groups are. Raises `BadConfig`, in one line, on a machine that cannot be a lab."""
     if sys.platform != "linux":
         raise BadConfig(f"the lab needs Linux, found {sys.platform}; 'crowd sim' works everywhere")
@@ -44,14 +43,14 @@ def check_machine() -> Mapping[str, Path]:
 class Site:
     """A network, control groups and a directory of this process, gone when the context is left."""
 
-    def __init__(self, hierarchies: Mapping[str, Path]) -> None:
+    def __init__(self, hierarchies: Hierarchies) -> None:
         self._hierarchies = hierarchies
         self._name = owner_name(os.getpid())
 
     def __enter__(self) -> Self:
         try:
             self.net = Net(self._name)
-            Group(self._hierarchies, self._name).take_precedence()
+            make_group(self._hierarchies, self._name).take_precedence()
             self.directory = Path(tempfile.mkdtemp(prefix=f"{self._name}-"))
         except BaseException:
             self._remove()
@@ -65,7 +64,7 @@ class Site:
 
     def group(self, host: str) -> Group:
         """A new control group for what runs in that place."""
-        return Group(self._hierarchies, f"{self._name}/{host}")
+        return make_group(self._hierarchies, f"{self._name}/{host}")
 
     def _remove(self) -> None:
         _remove(self._hierarchies, self._name)
@@ -76,7 +75,7 @@ def owner_name(pid: int) -> str:
     return f"{PREFIX}{pid}-{_started(pid)}"
 
 
-def remove_leftovers(hierarchies: Mapping[str, Path]) -> None:
+def remove_leftovers(hierarchies: Hierarchies) -> None:
     """End and remove all that labs have left behind which died before they could."""
     for name in sorted(_owners(hierarchies)):
         pid = int(name.removeprefix(PREFIX).partition("-")[0])
@@ -85,14 +84,14 @@ def remove_leftovers(hierarchies: Mapping[str, Path]) -> None:
             _remove(hierarchies, name)
 
 
-def _owners(hierarchies: Mapping[str, Path]) -> set[str]:
+def _owners(hierarchies: Hierarchies) -> set[str]:
     names = netns.namespaces(prefix=PREFIX) | cgroups.groups(hierarchies, prefix=PREFIX)
     names |= {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
     parts = (name.removeprefix(PREFIX).split("-") for name in names)
     return {f"{PREFIX}{pid}-{started}" for pid, started, *_ in parts if pid.isdigit() and started.isdigit()}
 
 
-def _remove(hierarchies: Mapping[str, Path], name: str) -> None:
+def _remove(hierarchies: Hierarchies, name: str) -> None:
     hosts = netns.namespaces(prefix=f"{name}-")
     until_s = time.monotonic() + GONE_S_MAX
     while pids := cgroups.processes(hierarchies, name).union(*(netns.processes(host) for host in hosts)):

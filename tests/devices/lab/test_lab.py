@@ -22,7 +22,6 @@ from crowd.run_record import Point
 from crowd.units import device_id
 from devices.lab import cgroups, netns, sandbox
 from devices.lab.backend import ENVELOPE_S, Core, Lab, measure, slower_by, warn_if_busy, without_latency
-from devices.lab.cgroups import bandwidth, find_hierarchies
 from devices.lab.messages import (
     Advanced,
     Computed,
@@ -39,12 +38,6 @@ from devices.lab.netns import Shape, parse_counters
 from devices.lab.programs import find_program
 
 pytestmark = pytest.mark.alone
-
-V1 = [
-    "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0",
-    "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0",
-]
-V2 = ["cgroup2 /sys/fs/cgroup cgroup2 rw 0 0"]
 
 
 def device(name: str, **changes: Any) -> DeviceConfig:
@@ -114,28 +107,6 @@ def test_links_that_lose_packets_are_no_lab_s_business() -> None:
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cores", [1.0, 0.9, 0.25, 0.1, 0.05, 0.013, 0.001])
-def test_a_share_of_a_processor_is_a_quota_of_a_period_that_the_kernel_takes(cores: float) -> None:
-    period_us, quota_us = bandwidth(cores)
-    assert quota_us >= 1_000
-    assert 10_000 <= period_us <= 1_000_000
-    assert quota_us / period_us == pytest.approx(cores, rel=0.01)
-
-
-def test_control_groups_are_found_wherever_they_are_mounted() -> None:
-    found = find_hierarchies([*V2, *V1])
-    assert found == {"cpu": Path("/sys/fs/cgroup/cpu,cpuacct"), "memory": Path("/sys/fs/cgroup/memory")}
-
-
-@pytest.mark.parametrize(
-    ("mounts", "expected"),
-    [(V2, "for cpu and memory: only version 2 is mounted"), (V1[:1], "for memory: not mounted"), ([], "not mounted")],
-)
-def test_control_groups_that_are_not_there_are_named(mounts: list[str], expected: str) -> None:
-    with pytest.raises(BadConfig, match=expected):
-        find_hierarchies(mounts)
 
 
 def test_a_half_duplex_link_has_one_rate() -> None:
