@@ -1,10 +1,12 @@
-"""The cells of the comparison: `Cell` (one training), its key, and `Entry` (what came of it) in a file of the cache."""
+"""The cells of the comparison: `Cell` (one training), `Provenance` (what decides what comes of it, and so its key), and
+`Entry` (what came of it) in a file of the cache."""
 
+import enum
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +53,37 @@ class Cell:
         return f"{trial.cluster.name}, {trial.task}, {trial.policy}, seed {trial.seed}"
 
 
+_text = attrs.validators.instance_of(str)
+
+
+def _tuple(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(words)
+
+
+@attrs.frozen(kw_only=True)
+class Provenance:
+    """All that decides what a trial comes to, but how much time it is given."""
+
+    asked: str = attrs.field(validator=_text)
+    """A digest of the trial: of plain values and the names of the fields that they are in, wherever its classes are and
+    whatever they are called."""
+    source: str = attrs.field(validator=_text)
+    """A digest of the engine, of the policy and of the task, and of the task's data where they come with it."""
+    versions: Mapping[str, str] = attrs.field(validator=attrs.validators.deep_mapping(_text, _text))
+    """Of what does the arithmetic and counts the bytes."""
+    processor: tuple[str, ...] = attrs.field(converter=_tuple, validator=attrs.validators.deep_iterable(_text))
+    """Its kind."""
+
+    @property
+    def key(self) -> str:
+        """The name under which what comes of the trial is kept."""
+        return _digest(attrs.asdict(self))
+
+    def differs_in_source_alone(self, other: "Provenance") -> bool:
+        """Or not at all."""
+        return attrs.evolve(self, source=other.source) == other
+
+
 @attrs.frozen(kw_only=True)
 class Entry:
     """What came of a cell."""
@@ -60,6 +93,7 @@ class Entry:
     `diverged` it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
     """Of each device, in the order of the cluster file."""
+    provenance: Provenance
 
     @property
     def seconds_to_target(self) -> float | None:
@@ -72,11 +106,18 @@ class Entry:
         stopped_after_s: float | None = self.run["stopped_after_s"]
         return stopped_after_s is None or (limit_s is not None and limit_s <= stopped_after_s)
 
+    def to_json(self) -> str:
+        """What its file holds."""
+        return json.dumps(attrs.asdict(self), allow_nan=False)
+
 
 def key_of(trial: Trial) -> str:
-    """A digest of all that decides what a trial comes to, but how much time it is given: what is asked, the source of
-    the engine, of the policy and of the task, the task's data where they come with it, the versions of what does the
-    arithmetic and counts the bytes, and the kind of processor."""
+    """The name under which what comes of `trial` in the present code, here, is kept."""
+    return provenance_of(trial).key
+
+
+def provenance_of(trial: Trial) -> Provenance:
+    """Of `trial` in the present code, here."""
     own_task = ":" in trial.task
     task_module = trial.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", trial.task)
     roots = (
@@ -84,13 +125,23 @@ def key_of(trial: Trial) -> str:
         plugins.module_of("crowd.policies", trial.policy),
         task_module,
     )
-    decides = {
-        "asked": attrs.asdict(attrs.evolve(trial, seconds_max=None)),
-        "source": source_digest(roots, data=() if own_task else data_beside(task_module)),
-        "versions": [*map(version, ("torch", "numpy", "anyio", "cbor2")), *sys.version_info[:2]],
-        "processor": processor(),
-    }
-    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    return Provenance(
+        asked=_digest(attrs.asdict(attrs.evolve(trial, seconds_max=None), value_serializer=_plain)),
+        source=source_digest(roots, data=() if own_task else data_beside(task_module)),
+        versions={
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+            **{name: version(name) for name in ("torch", "numpy", "anyio", "cbor2")},
+        },
+        processor=processor(),
+    )
+
+
+def _plain(_owner: object, _field: object, value: object) -> object:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _digest(values: object) -> str:
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def make_entry(trial: Trial, outcome: Outcome) -> Entry:
@@ -104,6 +155,7 @@ def make_entry(trial: Trial, outcome: Outcome) -> Entry:
             name: activity(outcome.labours[name], outcome.transfers.get(name), end_s=run["seconds_total"])
             for name in outcome.devices
         },
+        provenance=provenance_of(trial),
     )
 
 
@@ -112,16 +164,16 @@ def read_entry(place: Path) -> Entry | None:
     try:
         values = json.loads(place.read_text(encoding="utf-8"))
         devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
-        run = values["run"]
+        run, provenance = values["run"], Provenance(**values["provenance"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return Entry(run=run, activity=devices) if is_run(run) else None
+    return Entry(run=run, activity=devices, provenance=provenance) if is_run(run) else None
 
 
 def write_entry(place: Path, entry: Entry) -> None:
     """Keep `entry` there: whoever reads finds what was there before or all of this. Raises `OSError`."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(attrs.asdict(entry), allow_nan=False)
+    text = entry.to_json()
     with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as file:
         try:
             file.write(text)

@@ -12,7 +12,7 @@ from typing import TextIO
 import attrs
 
 from crowd import plugins
-from crowd.bench.cells import WORLD, Cell, Entry, key_of, make_entry, write_entry
+from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
 from crowd.bench.matrix import News
 from crowd.cli.main import DONE, innermost, report
 from crowd.cli.output import logs_to_stderr
@@ -82,7 +82,7 @@ def work(order: Order, say: Report) -> None:
     )
     limited = attrs.evolve(trial, seconds_max=order.limit_s)
     entry = _train(limited, say)
-    if key_of(trial) != order.key:
+    if entry.provenance.key != order.key:
         raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
     write_entry(Path(order.place), entry)
 
