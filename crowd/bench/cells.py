@@ -17,7 +17,7 @@ from crowd.bench.activity import Activity, activity
 from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
-from crowd.experiment.experiment import Experiment, ExperimentResult, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, backends, record
 
 WORLD = "simulation"
 
@@ -80,10 +80,10 @@ def key_of(experiment: Experiment) -> str:
     the engine, of the policy and of the task, the task's data where they come with it, the versions of what does the
     arithmetic and counts the bytes, and the kind of processor."""
     own_task = ":" in experiment.task
-    task_module = experiment.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", experiment.task)
+    task_module = experiment.task.partition(":")[0] if own_task else plugins.tasks.module_of(experiment.task)
     roots = (
-        plugins.module_of("crowd.backends", WORLD),
-        plugins.module_of("crowd.policies", experiment.policy),
+        backends.module_of(WORLD),
+        plugins.policies.module_of(experiment.policy),
         task_module,
     )
     decides = {

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from crowd import plugins
+from crowd.experiment.experiment import backends
 
 
 def source_digest(roots: Iterable[str], *, data: Iterable[Path] = ()) -> str:
@@ -43,7 +44,7 @@ def data_beside(module: str) -> tuple[Path, ...]:
 
 
 def _plug_in_packages() -> set[str]:
-    modules = {plugins.module_of(group, name) for group in plugins.GROUPS for name in plugins.names(group)}
+    modules = {group.module_of(name) for group in (*plugins.GROUPS, backends) for name in group.names()}
     return {"crowd"} | {module.partition(".")[0] for module in modules}
 
 
