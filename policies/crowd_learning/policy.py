@@ -110,7 +110,7 @@ class _Search:
         """What may be varied in this cluster, and over what."""
         devices, sharing = len(self._tables.by_speed), len(self._tables.sharing)
         yield "borrowers", tuple(range(1, devices + 1))
-        yield "homebound", tuple(range(sharing + 1))
+        yield "non_lending", tuple(range(sharing + 1))
         yield "poor_links_out", tuple(range(devices))
         yield "stragglers_out", tuple(range(self._staying + 1))
         yield "pace", tuple(Pace)
