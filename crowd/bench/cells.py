@@ -91,8 +91,8 @@ class Entry:
     """What came of a cell."""
 
     run: dict[str, Any]
-    """As in the JSON of design section 8; `stopped_after_s` is the limit of time that ended it, else `None`. With
-    `diverged` it ends with the last round before the loss was no longer a number."""
+    """As JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With `diverged`
+    it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
     """Of each device, in the order of the cluster file."""
     provenance: Provenance

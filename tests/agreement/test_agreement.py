@@ -1,4 +1,4 @@
-"""The promises of design section 4, under everything that a network and its devices may do."""
+"""The rules of docs/protocol.md#agreement, under everything that a network and its devices may do."""
 
 import attrs
 import pytest
