@@ -1,16 +1,16 @@
 """The simulation is worth its proofs only if it does what real devices do: one run of real `crowd node` processes over
 a real Mosquitto is recorded, and simulated once more with what the devices had measured of themselves.
 
-What is compared: for every process (a boot ID, the same in both worlds) the plans that it acked, by their
-digests, so to the last bit: members with their lives, trainers, evaluation shares, assignments, idle samples, slices,
-form, planned round time and reasons. The plans that a process held to for at least `HELD_S` in one world must be among
-those that it acked in the other, in the same order, and this both ways. The last plan, on which all had agreed when
-the recording ended, counts as held to.
+What is compared: for every process (a boot ID, the same in both worlds) the plans that it acked, by their digests, so
+to the last bit: members with their lives, trainers, evaluation shares, assignments, idle samples, slices, form, planned
+round time and reasons. The plans that a process held to for at least `HELD_S` in one world must be among those that it
+acked in the other, in the same order, and this both ways. The last plan, on which all had agreed when the recording
+ended, counts as held to.
 
-What is not, and why. Generations may skip and views count revisions that planning does not read, so an ack that
-repeats the plan before it is no other plan. A plan that held for a shorter time may be missing in the other world:
-there the next change still fell into the debounce time, or a round ended a moment later. How many rounds there are differs,
-as real devices share this machine's processor; no plan depends on it.
+What is not, and why. Generations may skip and views count revisions that planning does not read, so an ack that repeats
+the plan before it is no other plan. A plan that held for a shorter time may be missing in the other world: there the
+next change still fell into the debounce time, or a round ended a moment later. How many rounds there are differs, as
+real devices share this machine's processor; no plan depends on it.
 """
 
 import math

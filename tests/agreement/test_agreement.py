@@ -1,4 +1,4 @@
-"""What the agreement promises (docs/protocol.md), under everything that a network and its devices may do."""
+"""The rules of docs/protocol.md#agreement, under everything that a network and its devices may do."""
 
 import attrs
 import pytest

@@ -1,5 +1,5 @@
-"""Holes that cost nobody a sample, only time: earlier drafts had them (docs/protocol.md), and put back they
-are caught by the tests that were written for them. Holes that break a promise are in `tests.simulation.mutants`.
+"""Holes that cost nobody a sample, only time: earlier drafts had them, and put back they are caught by the
+tests that were written for them. Holes that break a promise are in `tests.simulation.mutants`.
 """
 
 import pytest

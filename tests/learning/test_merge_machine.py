@@ -385,7 +385,7 @@ class Cluster(RuleBasedStateMachine):
     def _elements(self, sent: Sent) -> int:
         """How long the slice is that was sent, whatever its key says."""
         size_bytes = len(sent.data)
-        match sent.header.encoding:
+        match sent.header.form:
             case Encoding.FLOAT32:
                 return size_bytes // 4
             case Encoding.FLOAT16:

@@ -1,5 +1,5 @@
-"""The bookkeeping of rounds on one device (design, section 5): who has contributed, when an owner merges, when a round
-is complete. Pure: no I/O, no clock; times are integer microseconds.
+"""The bookkeeping of rounds on one device (docs/protocol.md#rounds): who has contributed, when an owner merges, when a
+round is complete. Pure: no I/O, no clock; times are integer microseconds.
 
 The trainer actor feeds `Rounds` with what happens and carries out the effects that come back. `Rounds` never completes
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.

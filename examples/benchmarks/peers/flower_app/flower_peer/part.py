@@ -8,7 +8,7 @@ from typing import Any
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.learning.task import Task
-from devices.lab.messages import Go, News, Ready, news_to_line, order_from_line
+from devices.lab.messages import Go, Ready, WorkerReport, news_to_line, order_from_line
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 SAMPLES = "num-examples"
@@ -40,7 +40,7 @@ def await_orders(config: Mapping[str, Any]) -> None:
             assert order_from_line(pipe.readline()) == Go()
 
 
-def say(config: Mapping[str, Any], news: News) -> None:
+def say(config: Mapping[str, Any], news: WorkerReport) -> None:
     """Into the pipe that `config` names, to the one who started the run. A line is short enough to be written at
     once."""
     with Path(config[NEWS]).open("a", encoding="utf-8") as pipe:
