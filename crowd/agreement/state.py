@@ -96,15 +96,15 @@ class OwnAck:
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """When a message was last sent, and how often before: retries back off exponentially, since a message without
-    effect may be waiting for a slow link, and would only wait longer behind its repetitions."""
+    """The sendings of one message so far. Retries back off exponentially: a message without effect may be waiting for a
+    slow link, and would only wait longer behind its repetitions."""
 
     sent_us: int
     repeats: int = 0
     """How often the message had been sent in a row before."""
 
     def due_us(self, timing: Timing, rtt_us: int) -> int:
-        """When to send the message again, where a round trip takes `rtt_us`: no answer comes earlier."""
+        """The time to send the message again, where a round trip takes `rtt_us`: no answer comes earlier."""
         return self.sent_us + self._pause_us(timing, rtt_us)
 
     def sent_again(self, timing: Timing, rtt_us: int, now_us: int) -> "Retry":
@@ -194,7 +194,7 @@ class FailureDetector:
 
 @attrs.frozen(kw_only=True)
 class Retries:
-    """When each message that may have to be repeated was last sent."""
+    """The last sending of each message that may have to be repeated."""
 
     published_us: int | None = None
     """When the own ack was last published."""
@@ -282,7 +282,7 @@ class State:
 
     @property
     def missing_due_us(self) -> int:
-        """When to ask for acks that are still missing, since they may have been lost. Only with an own ack given."""
+        """The time to ask for acks that are still missing and may have been lost. Only with an own ack given."""
         own_ack, missing, rtt_us = self.acks.own_ack, self.retries.missing, self.detector.rtt_us
         assert own_ack is not None
         if missing is None:

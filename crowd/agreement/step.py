@@ -141,7 +141,7 @@ def _ask_for_unknown_view(turn: Turn) -> None:
 
 
 def next_deadline_us(state: State) -> int | None:
-    """When something will be due without any event; `None` while disconnected."""
+    """The time at which something will be due without any event, for the next `Tick`; `None` while disconnected."""
     if not state.own.connected:
         return None
     due = [state.own.beat_due_us]
@@ -162,7 +162,7 @@ def next_deadline_us(state: State) -> int | None:
 
 
 def _suspicions_us(state: State) -> Iterator[int]:
-    """When probes are overdue, and when the watched devices become suspect."""
+    """The times at which probes are overdue, and watched devices become suspect."""
     detector, silence_us = state.detector, state.silence_us
     yield from detector.probes_us.values()
     for device in state.watched:
@@ -171,7 +171,7 @@ def _suspicions_us(state: State) -> Iterator[int]:
 
 
 def _ack_timeouts_us(state: State) -> Iterator[int]:
-    """When to ask for missing acks, and when to wait for them no longer."""
+    """The times to ask for missing acks, and to wait for them no longer."""
     own_ack = state.acks.own_ack
     if own_ack is not None and predicates.is_waiting(state):
         yield state.missing_due_us
