@@ -1,7 +1,8 @@
 """How a delta is written on the wire, and error feedback: what an encoding loses is added to the next delta.
 
 Encoding is lossy except for `FLOAT32`; decoding is bitwise the same on every processor (conversions are exact, and
-`BLOCKWISE8` is one float32 multiplication per element).
+`BLOCKWISE8` is one float32 multiplication per element). Statistics, which are few and of any size, travel as float32
+behind the encoded parameters, whatever the encoding: so none erases another.
 """
 
 from typing import assert_never
@@ -23,8 +24,10 @@ _PIECE_BLOCKS = 512
 """Blocks that are encoded at a time, so that the intermediate values stay in the cache."""
 
 
-def encoded_bytes(elements: int, encoding: Encoding) -> int:
-    """Size of an encoded delta of so many elements."""
+def encoded_bytes(elements: int, encoding: Encoding, *, statistics: int = 0) -> int:
+    """Size of an encoded delta of so many elements, of which the last `statistics` are statistics."""
+    if statistics and encoding is not Encoding.NONE:
+        return encoded_bytes(elements - statistics, encoding) + 4 * statistics
     match encoding:
         case Encoding.FLOAT32:
             return 4 * elements
@@ -38,8 +41,8 @@ def encoded_bytes(elements: int, encoding: Encoding) -> int:
             assert_never(encoding)
 
 
-def encode(vector: Tensor, encoding: Encoding) -> bytes:
-    """`vector` (elements,) float32, finite, in `encoding`, little-endian.
+def encode(vector: Tensor, encoding: Encoding, *, statistics: int = 0) -> bytes:
+    """`vector` (elements,) float32, finite, in `encoding`, little-endian; its last `statistics` elements as float32.
 
     `FLOAT16` is clamped to its finite range. `BLOCKWISE8` is the scales of all blocks of 256 as float32 (the largest
     magnitude of the block / 127), then one int8 per element, rounded half to even. Raises `TrainingDiverged` if an
@@ -47,6 +50,9 @@ def encode(vector: Tensor, encoding: Encoding) -> bytes:
     """
     if not is_finite(vector):
         raise TrainingDiverged("the delta of a round is no longer finite: lower the learning rate")
+    if statistics and encoding is not Encoding.NONE:
+        border = vector.numel() - statistics
+        return encode(vector[:border], encoding) + encode(vector[border:], Encoding.FLOAT32)
     match encoding:
         case Encoding.FLOAT32:
             return vector.numpy().astype("<f4", copy=False).tobytes()
@@ -81,15 +87,18 @@ def _encode_blockwise8(vector: Tensor) -> bytes:
     return b"".join((scales.numpy().astype("<f4", copy=False).tobytes(), codes[:elements].numpy().tobytes()))
 
 
-def decode(data: bytes, encoding: Encoding, elements: int) -> Tensor:
-    """The vector (elements,) float32 that `data` stands for; its own memory.
+def decode(data: bytes, encoding: Encoding, elements: int, *, statistics: int = 0) -> Tensor:
+    """The vector (elements,) float32 that `data` stands for, the last `statistics` of them as float32; its own memory.
 
     Raises `MalformedMessage` for a wrong length, and for a scale or value that is not finite.
     """
-    if len(data) != encoded_bytes(elements, encoding):
-        raise MalformedMessage(
-            f"{elements} elements in {encoding.value} take {encoded_bytes(elements, encoding)} bytes, not {len(data)}"
-        )
+    size_bytes = encoded_bytes(elements, encoding, statistics=statistics)
+    if len(data) != size_bytes:
+        raise MalformedMessage(f"{elements} elements in {encoding.value} take {size_bytes} bytes, not {len(data)}")
+    if statistics and encoding is not Encoding.NONE:
+        border = size_bytes - 4 * statistics
+        exact = decode(data[border:], Encoding.FLOAT32, statistics)
+        return torch.cat([decode(data[:border], encoding, elements - statistics), exact])
     match encoding:
         case Encoding.FLOAT32:
             vector = torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32))
@@ -122,9 +131,10 @@ def _decode_blockwise8(data: bytes, elements: int) -> Tensor:
     return torch.from_numpy(vector)
 
 
-def with_feedback(delta: Tensor, residual: Tensor, encoding: Encoding) -> tuple[bytes, Tensor]:
-    """Encode `delta + residual`; returns the bytes and the new residual, what they failed to say. Neither argument is
-    written into. All (elements,) float32; raises `TrainingDiverged` like `encode`."""
+def with_feedback(delta: Tensor, residual: Tensor, encoding: Encoding, *, statistics: int = 0) -> tuple[bytes, Tensor]:
+    """Encode `delta + residual`, whose last `statistics` elements are statistics; returns the bytes and the new
+    residual, what they failed to say. Neither argument is written into. All (elements,) float32; raises
+    `TrainingDiverged` like `encode`."""
     total = delta + residual
-    data = encode(total, encoding)
-    return data, total - decode(data, encoding, total.numel())
+    data = encode(total, encoding, statistics=statistics)
+    return data, total - decode(data, encoding, total.numel(), statistics=statistics)

@@ -2,19 +2,22 @@
 and what an owner did not take, is added to the next round's delta.
 
 A residual is committed slice by slice when a round completes, and only then; an abandoned round leaves no trace.
+Statistics have none: what an owner did not take of them is out of date by the next round.
 """
 
 import torch
 
 from crowd.learning.encoding import with_feedback
+from crowd.learning.replica import Layout
 from crowd.planning.plan import Encoding
 
 
 class Feedback:
     """The residual of one device, as long as the flat state vector."""
 
-    def __init__(self, elements: int) -> None:
-        self._residual = torch.zeros(elements)
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._residual = torch.zeros(layout.elements)
         self._sent: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
@@ -25,13 +28,15 @@ class Feedback:
     def contribute(self, delta: torch.Tensor, start: int, stop: int, encoding: Encoding) -> bytes:
         """Encode `delta[start:stop]` with what is left from earlier rounds."""
         residual = self._residual[start:stop]  # (stop - start,)
-        data, left = with_feedback(delta[start:stop], residual, encoding)
+        statistics = self._layout.statistics_in(start, stop)
+        data, left = with_feedback(delta[start:stop], residual, encoding, statistics=statistics)
         self._sent[start, stop] = (delta[start:stop] + residual, left)
         return data
 
-    def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool]) -> None:
+    def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool], *, apart: bool = False) -> None:
         """The round is complete. `taken` says of each slice whether its owner named this device; `delta` is what was
-        trained, sent or not (`None`: nothing)."""
+        trained, sent or not (`None`: nothing). `apart`: this device goes on from parameters and statistics of its own,
+        which the residual is."""
         residual = self._residual.clone()
         for (start, stop), named in taken.items():
             if (start, stop) in self._sent:
@@ -39,6 +44,8 @@ class Feedback:
                 residual[start:stop] = left if named else carried
             elif delta is not None:
                 residual[start:stop] = delta[start:stop] + self._residual[start:stop]
+        if not apart:
+            residual[self._layout.parameters :] = 0.0
         self._residual = residual
         self._sent = {}
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from crowd.learning.replica import Layout
 from crowd.learning.samples import SampleFormat, SampleSet
 from crowd.learning.task import Task
 from crowd.planning.canonical import digest
@@ -12,8 +13,11 @@ _IMPLEMENTATION = frozenset({"params", "foreach", "fused", "capturable", "differ
 """Settings of an optimiser that choose how, not what, it computes: devices may differ in them."""
 
 
-def fingerprint(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> bytes:
-    """Digest of what replicas must have in common: task name; names, shapes and dtypes of the state; sample format;
+def fingerprint(
+    task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout
+) -> bytes:
+    """Digest of what replicas must have in common: task name; names, shapes and dtypes of the network's tensors, and
+    which of them training changes; sample format;
     loss; optimiser class and settings; batch, target, epochs; content of the common evaluation set. Not of initial
     parameters or of a device's own data."""
     optimizer = task.optimizer(model.parameters())
@@ -22,6 +26,7 @@ def fingerprint(task: Task, model: torch.nn.Module, form: SampleFormat, evaluati
         [
             task.name,
             sorted([name, list(tensor.shape), str(tensor.dtype)] for name, tensor in state),
+            sorted([*layout.statistics, *layout.counters]),
             form,
             loss_name(task.loss),
             type(optimizer).__name__,

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, assert_never
 
 import attrs
@@ -19,6 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
@@ -29,14 +30,72 @@ _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096
 
 
+@attrs.frozen(kw_only=True)
+class Layout:
+    """Where a network's tensors are in the flat state vector: all parameters, then the statistics, in the network's
+    order. Statistics are the floating-point buffers that training changes, such as the running mean and variance of
+    batch normalisation. Buffers that training does not change are constants, and no part of the state."""
+
+    parameters: int
+    """Elements of all parameters: the statistics begin there."""
+    elements: int
+    """Length of the vector."""
+    statistics: tuple[str, ...] = ()
+    """Names of the floating-point buffers in the vector."""
+    counters: tuple[str, ...] = ()
+    """Names of the integer buffers that training changes."""
+    variances: tuple[tuple[int, int], ...] = ()
+    """Elements `[start, stop)` of the vector that are never negative."""
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, changed: Collection[str]) -> "Layout":
+        """The layout of a network whose training changes the buffers called `changed`. Those of batch and instance
+        normalisation need not be named."""
+        known = {
+            f"{path}.{name}" if path else name
+            for path, module in model.named_modules()
+            if isinstance(module, _NormBase)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+        parameters = position = sum(parameter.numel() for parameter in model.parameters())
+        statistics, counters, variances = [], [], []
+        for name, buffer in model.named_buffers():
+            if name not in known and name not in changed:
+                continue
+            if not buffer.is_floating_point():
+                counters.append(name)
+                continue
+            statistics.append(name)
+            if name in known and name.rpartition(".")[2] == "running_var":
+                variances.append((position, position + buffer.numel()))
+            position += buffer.numel()
+        return cls(
+            parameters=parameters,
+            elements=position,
+            statistics=tuple(statistics),
+            counters=tuple(counters),
+            variances=tuple(variances),
+        )
+
+    @classmethod
+    def plain(cls, elements: int) -> "Layout":
+        """The layout of so many elements that are all parameters."""
+        return cls(parameters=elements, elements=elements)
+
+    def statistics_in(self, start: int, stop: int) -> int:
+        """How many of the elements `[start, stop)` are statistics; they are the last ones."""
+        return max(0, stop - max(start, self.parameters))
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ReplicaState:
     """One state of a run. Immutable: nobody writes into its tensors, so snapshots share them."""
 
+    layout: Layout = attrs.field(repr=False)
     vector: Tensor = attrs.field(repr=False)
-    """(elements,) float32, contiguous, on the CPU: parameters, then floating-point buffers, in the model's order."""
+    """(elements,) float32, contiguous, on the CPU, as `layout` says."""
     counters: tuple[int, ...] = ()
-    """All integer buffers, flattened (boolean buffers are constant masks and no part of the state)."""
+    """All integer buffers that training changes, flattened."""
     momentum: Tensor | None = attrs.field(default=None, repr=False)
     """(elements,) float32: the outer optimiser's; `None` until it has one."""
     run: int = 0
@@ -72,28 +131,30 @@ class ReplicaState:
 # --- between a model and its state ------------------------------------------------------------------------------------
 
 
-def _floating(model: torch.nn.Module) -> Iterator[Tensor]:
+def _floating(model: torch.nn.Module, layout: Layout) -> Iterator[Tensor]:
     yield from model.parameters()
-    yield from (buffer for buffer in model.buffers() if buffer.is_floating_point())
+    if layout.statistics:
+        buffers = dict(model.named_buffers())
+        yield from (buffers[name] for name in layout.statistics)
 
 
-def _integer(model: torch.nn.Module) -> Iterator[Tensor]:
-    for buffer in model.buffers():
-        if not buffer.is_floating_point() and buffer.dtype != torch.bool:
-            yield buffer
+def _counters(model: torch.nn.Module, layout: Layout) -> Iterator[Tensor]:
+    if layout.counters:
+        buffers = dict(model.named_buffers())
+        yield from (buffers[name] for name in layout.counters)
 
 
-def from_model(model: torch.nn.Module) -> tuple[Tensor, tuple[int, ...]]:
+def from_model(model: torch.nn.Module, layout: Layout) -> tuple[Tensor, tuple[int, ...]]:
     """A copy of the model's state as `(vector, counters)`; the model must have passed `work.check_model`."""
-    vector = torch.cat([tensor.detach().reshape(-1) for tensor in _floating(model)])
-    counters = tuple(int(value) for buffer in _integer(model) for value in buffer.reshape(-1).tolist())
+    vector = torch.cat([tensor.detach().reshape(-1) for tensor in _floating(model, layout)])
+    counters = tuple(int(value) for buffer in _counters(model, layout) for value in buffer.reshape(-1).tolist())
     return vector, counters
 
 
-def initial(model: torch.nn.Module, run: int) -> ReplicaState:
+def initial(model: torch.nn.Module, run: int, layout: Layout) -> ReplicaState:
     """Round 0 of `run`, with the model as it is."""
-    vector, counters = from_model(model)
-    return ReplicaState(vector=vector, counters=counters, run=run)
+    vector, counters = from_model(model, layout)
+    return ReplicaState(layout=layout, vector=vector, counters=counters, run=run)
 
 
 def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
@@ -105,18 +166,18 @@ def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
 def load(model: torch.nn.Module, state: ReplicaState) -> None:
     """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of
     the state's kind: as many elements and counters."""
-    load_vector(model, state.vector)
+    load_vector(model, state.vector, state.layout)
     start = 0
-    for buffer in _integer(model):
+    for buffer in _counters(model, state.layout):
         buffer.copy_(torch.tensor(state.counters[start : start + buffer.numel()]).view(buffer.shape))
         start += buffer.numel()
 
 
 @torch.no_grad()
-def load_vector(model: torch.nn.Module, vector: Tensor) -> None:
-    """Copy parameters and floating-point buffers (elements,) alone into the model."""
+def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout) -> None:
+    """Copy parameters and statistics (elements,) alone into the model."""
     start = 0
-    for tensor in _floating(model):
+    for tensor in _floating(model, layout):
         tensor.copy_(vector[start : start + tensor.numel()].view(tensor.shape))
         start += tensor.numel()
 
@@ -145,7 +206,7 @@ def apply(
     finished: bool,
 ) -> ReplicaState:
     """The state after one more round, in which `samples` were trained, `epochs_ppb` of an epoch, and the merged delta
-    is `mean_delta`.
+    is `mean_delta`. The outer optimiser moves the parameters; statistics are no parameters, and take the plain mean.
 
     `counters` are the largest over the senders; the state's own are never lowered. Bitwise the same on every processor.
     Raises `MalformedMessage` if lengths differ from the state's, `TrainingDiverged` if the new state is not finite.
@@ -168,9 +229,17 @@ def apply(
         case _:
             assert_never(outer.kind)
     vector = state.vector + rate * step
+    layout = state.layout
+    if layout.parameters < layout.elements:
+        vector[layout.parameters :] = state.vector[layout.parameters :] + mean_delta[layout.parameters :]
+        if momentum is not None:
+            momentum[layout.parameters :] = 0.0
+        for start, stop in layout.variances:  # where contributions were weighted or late, the sum may round below 0
+            vector[start:stop].clamp_(min=0.0)
     if not is_finite(vector) or not (momentum is None or is_finite(momentum)):
         raise TrainingDiverged(f"the merged state is no longer finite after round {state.round + 1}: lower the rate")
     return ReplicaState(
+        layout=layout,
         vector=vector,
         counters=tuple(map(max, state.counters, counters)),
         momentum=momentum,
@@ -206,9 +275,11 @@ def to_bytes(state: ReplicaState) -> bytes:
     return safetensors.torch.save(tensors, metadata={"state": described})
 
 
-def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
-    """What `to_bytes` wrote. Raises `MalformedMessage` for anything else: another size, shape or dtype, a value that is
-    not finite, missing metadata, or content that does not match the digest in the metadata."""
+def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState:
+    """What `to_bytes` wrote of a state of that `layout` with so many counters. Raises `MalformedMessage` for anything
+    else: another size, shape or dtype, a value that is not finite, missing metadata, or content that does not match the
+    digest in the metadata."""
+    elements = layout.elements
     size_bytes_max = _HEADER_BYTES_MAX + 8 * elements + 8 * counters_count
     if len(data) > size_bytes_max:
         raise MalformedMessage(f"a state of {elements} elements has at most {size_bytes_max} bytes, not {len(data)}")
@@ -226,6 +297,7 @@ def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
         raise MalformedMessage(f"a state has a vector and counters, not {sorted(tensors)}")
     momentum = tensors.get("momentum")
     state = ReplicaState(
+        layout=layout,
         vector=_vector(tensors["vector"], elements),
         counters=tuple(int(value) for value in _raw(tensors["counters"], "I64", "<i8", counters_count)),
         momentum=None if momentum is None else _vector(momentum, elements),

@@ -4,10 +4,9 @@ import statistics
 from functools import partial
 
 import anyio
-import torch
 
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.samples import SampleSet, empty
+from crowd.learning.samples import repeated
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, Work
@@ -26,7 +25,7 @@ CLOCK_S = 1e-9
 
 async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     """Sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the fastest and
-    the slowest do not count. Trains zeros of the task's shape, so a device without data can do it too."""
+    the slowest do not count. Trains a throw-away network on the samples that it was tried on."""
     facts = work.facts
     local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.executes))
 
@@ -49,12 +48,9 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
 
 
 def _throw_away(task: Task, work: Work, executes: bool) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
-    form, count = work.store.format, work.facts.batch_size * STEPS
-    none = empty(form)
-    zeros = SampleSet(
-        torch.zeros((count, *form.input_shape), dtype=none.inputs.dtype),
-        torch.zeros((count, *form.label_shape), dtype=none.labels.dtype),
-    )
-    store = SampleStore(zeros, device=DeviceId("measuring"), data_epoch=0)
-    pool = TrainingPool(store, LentSamples(store), (Range(label=0, start=0, stop=count),), {})
-    return LocalTrainer(task, task.model(), executes=executes), pool, EpochSampler(count, seed=0, generation=0)
+    count = work.facts.batch_size * STEPS
+    store = SampleStore(repeated(work.trial, count), device=DeviceId("measuring"), data_epoch=0)
+    ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
+    pool = TrainingPool(store, LentSamples(store), ranges, {})
+    local = LocalTrainer(task, task.model(), work.layout, executes=executes)
+    return local, pool, EpochSampler(count, seed=0, generation=0)

@@ -19,7 +19,8 @@ from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise, seeded
+from crowd.learning.replica import Layout
+from crowd.learning.samples import SampleSet, holdout, materialise, plausible, repeated, seeded
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.planning.plan import GROUP_BATCHES
@@ -35,6 +36,9 @@ class Work:
     """This device's own training samples."""
     evaluation: SampleSet
     """The common evaluation set; without one, what this device held out of its own."""
+    trial: SampleSet
+    """Samples to try the network on: this device's own, where it has any; they may be fewer than a batch."""
+    layout: Layout
     facts: TaskFacts
 
 
@@ -48,10 +52,23 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
     for what, samples in (("data", own), ("evaluation", evaluation)):
         if len(samples):
             check_model(task, model, samples, what)
+    trial = next((samples for samples in (own, evaluation) if len(samples)), plausible(own.format, task.batch_size))
+    changed, flops_per_sample = _tried(task, model, trial)
+    layout = Layout.of(model, changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
         evaluation=evaluation,
-        facts=task_facts(task, model, own.format, common),
+        trial=trial,
+        layout=layout,
+        facts=TaskFacts(
+            fingerprint=fingerprint(task, model, own.format, common, layout),
+            state_elements=layout.elements,
+            flops_per_sample=flops_per_sample,
+            sample_bytes=own.format.sample_bytes,
+            batch_size=task.batch_size,
+            evaluation_samples=0 if common is None else len(common),
+            epochs_max=task.epochs_max,
+        ),
     )
 
 
@@ -84,8 +101,11 @@ def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: st
     _forward_and_backward(task, model, samples.inputs[rows], samples.labels[rows], what)
 
 
-def _forward_and_backward(task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str) -> None:
-    """On a copy of the model; `BadConfig` names the layer that fails."""
+def _forward_and_backward(
+    task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str
+) -> torch.nn.Module:
+    """Train on these samples as far as the gradient, on a copy of the model, which is returned; `BadConfig` names the
+    layer that fails."""
     tried = copy.deepcopy(model).train()
     if len(inputs) == 1:
         _rest_batch_norm(tried)
@@ -108,33 +128,26 @@ def _forward_and_backward(task: Task, model: torch.nn.Module, inputs: Tensor, la
             f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
             f"{tuple(labels.shape)} and {labels.dtype}: {_first_line(error)}"
         ) from error
+    return tried
 
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def task_facts(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> TaskFacts:
-    """What planning needs to know; equal on all devices of one fingerprint, whatever data they hold. `evaluation` is
-    the common set, if there is one."""
-    return TaskFacts(
-        fingerprint=fingerprint(task, model, form, evaluation),
-        state_elements=replica.from_model(model)[0].numel(),
-        flops_per_sample=_flops_per_sample(task, model, form),
-        sample_bytes=form.sample_bytes,
-        batch_size=task.batch_size,
-        evaluation_samples=0 if evaluation is None else len(evaluation),
-        epochs_max=task.epochs_max,
-    )
-
-
-def _flops_per_sample(task: Task, model: torch.nn.Module, form: SampleFormat) -> int:
-    """Counted on one whole batch of zeros, so that it does not depend on how many samples are here; at least 1."""
-    none = empty(form)
-    inputs, labels = (tensor.new_zeros(task.batch_size, *tensor.shape[1:]) for tensor in (none.inputs, none.labels))
+def _tried(task: Task, model: torch.nn.Module, trial: SampleSet) -> tuple[frozenset[str], int]:
+    """What one whole batch shows, however many samples are here: the names of the buffers that training changes, and
+    the FLOP of a forward and backward pass of one sample, at least 1."""
+    batch = repeated(trial, task.batch_size)
     with FlopCounterMode(display=False) as counter:
-        _forward_and_backward(task, model, inputs, labels, "samples")
-    return max(1, int(counter.get_total_flops()) // task.batch_size)
+        trained = _forward_and_backward(task, model, batch.inputs, batch.labels, "samples")
+    after = dict(trained.named_buffers())
+    changed = (name for name, buffer in model.named_buffers() if not _is_same(buffer, after[name]))
+    return frozenset(changed), max(1, int(counter.get_total_flops()) // task.batch_size)
+
+
+def _is_same(before: Tensor, after: Tensor) -> bool:
+    return before.shape == after.shape and bool(((before == after) | (before.isnan() & after.isnan())).all())
 
 
 def _rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -175,14 +188,15 @@ class LocalTrainer:
     """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure. Without
     `executes` (see `Compute`) it deals out samples and trains none."""
 
-    def __init__(self, task: Task, model: torch.nn.Module, *, executes: bool = True) -> None:
+    def __init__(self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True) -> None:
         self._task = task
+        self._layout = layout
         self.executes = executes
         self.model = model
         self._optimizer = task.optimizer(model.parameters())
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._manner = StepConfig(batch_size=task.batch_size)
-        self._start, _ = replica.from_model(model)
+        self._start, _ = replica.from_model(model, layout)
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
         """Start from this state, and step in this manner (`None`: plainly, in the task's batches); the optimiser's own
@@ -270,11 +284,11 @@ class LocalTrainer:
 
     def delta(self) -> Tensor:
         """What was trained since `load`: (elements,) float32, its own memory."""
-        return replica.from_model(self.model)[0].sub_(self._start)
+        return replica.from_model(self.model, self._layout)[0].sub_(self._start)
 
     def parameters(self) -> Tensor:
-        """As they are now, floating-point buffers included: (elements,) float32, its own memory."""
-        return replica.from_model(self.model)[0]
+        """As they are now, statistics included: (elements,) float32, its own memory."""
+        return replica.from_model(self.model, self._layout)[0]
 
     def mix(self, others: Iterable[tuple[Tensor, float]]) -> None:
         """Take in the parameters (elements,) of others, each with its weight; the own ones keep the rest of 1."""
@@ -283,11 +297,11 @@ class LocalTrainer:
         for theirs, weight in others:
             mixed += weight * theirs
             rest -= weight
-        replica.load_vector(self.model, mixed.add_(rest * own))
+        replica.load_vector(self.model, mixed.add_(rest * own), self._layout)
 
     def counters(self) -> tuple[int, ...]:
         """The model's integer buffers as they are now."""
-        return replica.from_model(self.model)[1]
+        return replica.from_model(self.model, self._layout)[1]
 
     def snapshot(self) -> dict[str, Any]:
         """A deep copy of the optimiser's state."""

@@ -23,7 +23,9 @@ def numbers(seed: int) -> np.ndarray:
 
 
 def rounds(outer: Outer) -> str:
-    state = replica.ReplicaState(vector=torch.from_numpy(numbers(0)), counters=(3,))
+    state = replica.ReplicaState(
+        layout=replica.Layout.plain(ELEMENTS), vector=torch.from_numpy(numbers(0)), counters=(3,)
+    )
     for number in range(1, 4):
         merged = torch.from_numpy(numbers(number))
         state = replica.apply(

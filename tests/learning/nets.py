@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
+from crowd.learning.replica import Layout
 from crowd.learning.samples import SampleSet
 from crowd.learning.task import Task
 from crowd.units import DeviceId, Life
@@ -18,6 +19,11 @@ def normalised() -> torch.nn.Module:
     """With batch normalisation: floating-point and integer buffers."""
     layers = [torch.nn.Linear(FEATURES, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, CLASSES)]
     return torch.nn.Sequential(*layers)
+
+
+def layout_of(model: torch.nn.Module) -> Layout:
+    """Of a network whose only buffers are those of batch normalisation."""
+    return Layout.of(model, ())
 
 
 def linear() -> torch.nn.Module:

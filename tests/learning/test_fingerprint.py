@@ -7,12 +7,13 @@ import torch
 
 from crowd.learning.fingerprint import fingerprint, loss_name
 from crowd.learning.samples import SampleSet
-from tests.learning.nets import linear, make_task, separable
+from tests.learning.nets import layout_of, linear, make_task, separable
 
 
 def of(evaluation: SampleSet | None = None, form: SampleSet | None = None, **changes: Any) -> bytes:
     task = make_task(**changes)
-    return fingerprint(task, task.model(), (form or separable(1)).format, evaluation)
+    model = task.model()
+    return fingerprint(task, model, (form or separable(1)).format, evaluation, layout_of(model))
 
 
 def test_devices_with_other_data_and_other_initial_parameters_share_a_fingerprint() -> None:
@@ -61,6 +62,6 @@ def test_a_task_is_not_changed_by_taking_its_fingerprint() -> None:
     task = make_task()
     model = task.model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fingerprint(task, model, separable(1).format, None)
+    fingerprint(task, model, separable(1).format, None, layout_of(model))
     assert attrs.asdict(task, recurse=False).keys() == attrs.asdict(make_task(), recurse=False).keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -11,10 +11,10 @@ import torch
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning import replica
-from crowd.learning.replica import ReplicaState
+from crowd.learning.replica import Layout, ReplicaState
 from crowd.planning.plan import Outer, OuterKind
 from tests.learning import golden
-from tests.learning.nets import linear, normalised
+from tests.learning.nets import layout_of, linear, normalised
 
 GOLDEN = {
     "plain": "cbc5f02140aaffff8095754a1d664b65",
@@ -32,7 +32,12 @@ NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000
 
 
 def state_of(model: torch.nn.Module) -> ReplicaState:
-    return replica.initial(model, run=1)
+    return replica.initial(model, 1, layout_of(model))
+
+
+def plain_state(vector: torch.Tensor) -> ReplicaState:
+    """All of it parameters."""
+    return ReplicaState(layout=Layout.plain(vector.numel()), vector=vector)
 
 
 def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer = PLAIN) -> ReplicaState:
@@ -56,7 +61,7 @@ def test_states_and_decoded_deltas_are_bitwise_the_same_under_every_processor_ca
 
 def test_a_plain_round_adds_the_scaled_delta_with_two_roundings() -> None:
     theta, delta = golden.numbers(0), golden.numbers(1)
-    state = ReplicaState(vector=torch.from_numpy(theta))
+    state = plain_state(torch.from_numpy(theta))
     after = next_state(state, torch.from_numpy(delta), Outer(rate_ppm=700_000))
     expected = theta + (np.float32(0.7) * delta).astype(np.float32)
     assert np.array_equal(after.vector.numpy(), expected)
@@ -65,7 +70,7 @@ def test_a_plain_round_adds_the_scaled_delta_with_two_roundings() -> None:
 
 def test_a_nesterov_round_keeps_momentum_and_looks_ahead() -> None:
     theta, first, second = (golden.numbers(seed) for seed in range(3))
-    state = ReplicaState(vector=torch.from_numpy(theta))
+    state = plain_state(torch.from_numpy(theta))
     for delta in (first, second):
         state = next_state(state, torch.from_numpy(delta), NESTEROV)
     rate, decay = np.float32(0.7), np.float32(0.9)
@@ -112,7 +117,7 @@ def test_a_merged_delta_of_another_length_is_refused(elements: int | None, count
 
 
 def test_a_state_that_overflows_is_reported_as_divergence() -> None:
-    state = ReplicaState(vector=torch.full((3,), 3e38))
+    state = plain_state(torch.full((3,), 3e38))
     with pytest.raises(TrainingDiverged, match="round 1"):
         next_state(state, torch.full((3,), 3e38))
 
@@ -168,7 +173,14 @@ def test_the_exported_file_loads_into_a_fresh_model_and_leaves_the_given_one_alo
 # --- digests and bytes ------------------------------------------------------------------------------------------------
 
 STATE = ReplicaState(
-    vector=torch.arange(5.0), counters=(2, -3), momentum=torch.ones(5), run=1, round=2, samples=30, streak=1
+    layout=Layout.plain(5),
+    vector=torch.arange(5.0),
+    counters=(2, -3),
+    momentum=torch.ones(5),
+    run=1,
+    round=2,
+    samples=30,
+    streak=1,
 )
 
 
@@ -195,7 +207,7 @@ def test_the_digest_covers_every_part_of_a_state(changes: dict[str, object]) -> 
 @pytest.mark.parametrize("state", [STATE, attrs.evolve(STATE, momentum=None, counters=(), finished=True)])
 def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
     data = replica.to_bytes(state)
-    back = replica.from_bytes(data, 5, len(state.counters))
+    back = replica.from_bytes(data, STATE.layout, len(state.counters))
     assert back.digest == state.digest
     assert back.progress == state.progress
     assert (back.counters, back.streak, back.momentum is None) == (state.counters, 1, state.momentum is None)
@@ -220,7 +232,7 @@ def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -
 
 
 def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
-    assert replica.from_bytes(written(), 5, 2).digest == STATE.digest
+    assert replica.from_bytes(written(), STATE.layout, 2).digest == STATE.digest
 
 
 @pytest.mark.parametrize(
@@ -256,7 +268,7 @@ def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
 )
 def test_anything_but_the_bytes_of_a_state_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        replica.from_bytes(data, 5, 2)
+        replica.from_bytes(data, STATE.layout, 2)
 
 
 def test_a_model_without_buffers_has_no_counters() -> None:

@@ -14,7 +14,7 @@ from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig, Work, prepare, starting_model
 from crowd.planning.plan import Outer, Range
-from tests.learning.nets import A, B, dataset, linear, make_task, normalised, separable
+from tests.learning.nets import A, B, dataset, layout_of, linear, make_task, normalised, separable
 
 
 def prepared(**changes: Any) -> Work:
@@ -138,15 +138,16 @@ def test_checking_a_model_leaves_it_as_it_was() -> None:
 def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> None:
     task = make_task(model=linear)
     torch.manual_seed(1)
+    layout = layout_of(task.model())
     before = torch.random.get_rng_state()
     one = starting_model(task, seed=7, run=2)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(99)
     vectors = {
-        (seed, run): replica.initial(starting_model(task, seed=seed, run=run), run).vector
+        (seed, run): replica.initial(starting_model(task, seed=seed, run=run), run, layout).vector
         for seed, run in ((7, 2), (8, 2), (7, 3))
     }
-    assert torch.equal(replica.initial(one, 2).vector, vectors[7, 2])
+    assert torch.equal(replica.initial(one, 2, layout).vector, vectors[7, 2])
     assert not torch.equal(vectors[7, 2], vectors[8, 2])
     assert not torch.equal(vectors[7, 2], vectors[7, 3])
 
@@ -157,7 +158,8 @@ def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> N
 def trainer_of(model: Callable[[], torch.nn.Module] = normalised, **changes: Any) -> tuple[LocalTrainer, Task]:
     torch.manual_seed(0)
     task = make_task(model=model, **changes)
-    return LocalTrainer(task, task.model()), task
+    network = task.model()
+    return LocalTrainer(task, network, layout_of(network)), task
 
 
 def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
@@ -186,7 +188,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
 
 def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_evaluated() -> None:
     trainer, task = trainer_of()
-    idle = LocalTrainer(task, trainer.model, executes=False)
+    idle = LocalTrainer(task, trainer.model, layout_of(trainer.model), executes=False)
     pool = pool_of(separable(20))
     sampler, expected = sampler_of(pool), sampler_of(pool)
     report = idle.steps(pool, sampler, 28, never)
@@ -244,12 +246,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_a_clear_line() -> None
 
 def test_the_delta_is_what_training_changed_and_leads_from_the_start_to_the_end() -> None:
     trainer, _ = trainer_of()
-    start = replica.initial(trainer.model, run=1)
+    start = replica.initial(trainer.model, 1, layout_of(trainer.model))
     pool = pool_of(separable(40))
     trainer.steps(pool, sampler_of(pool), 16, never)
     delta = trainer.delta()
-    assert torch.allclose(start.vector + delta, replica.from_model(trainer.model)[0])
-    assert start.digest == replica.ReplicaState(vector=start.vector, counters=start.counters, run=1).digest
+    assert torch.allclose(start.vector + delta, replica.from_model(trainer.model, start.layout)[0])
+    assert (
+        start.digest
+        == replica.ReplicaState(layout=start.layout, vector=start.vector, counters=start.counters, run=1).digest
+    )
     trainer.load(start)
     assert not trainer.delta().any()
 
@@ -259,7 +264,11 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
     trainer.steps(pool, sampler, 16, never)  # so that there is momentum to restore
-    start, inner, dealt = replica.initial(trainer.model, run=1), trainer.snapshot(), sampler.snapshot()
+    start, inner, dealt = (
+        replica.initial(trainer.model, 1, layout_of(trainer.model)),
+        trainer.snapshot(),
+        sampler.snapshot(),
+    )
     trainer.load(start)
     deltas = []
     for _ in range(3):
@@ -273,7 +282,7 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
 
 def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() -> None:
     trainer, _ = trainer_of()
-    trainer.load(replica.initial(trainer.model, run=1), StepConfig(batch_size=5))
+    trainer.load(replica.initial(trainer.model, 1, layout_of(trainer.model)), StepConfig(batch_size=5))
     pool = pool_of(separable(40))
     assert trainer.steps(pool, sampler_of(pool), 19, never).steps == 4
     report = trainer.steps(pool, sampler_of(pool), 40, never, steps_max=3)
@@ -282,7 +291,7 @@ def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() 
 
 def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_added() -> None:
     trainer, task = trainer_of(model=lambda: torch.nn.Linear(6, 3))
-    start = replica.initial(trainer.model, run=1)
+    start = replica.initial(trainer.model, 1, layout_of(trainer.model))
     trainer.load(start, StepConfig(batch_size=8, proximal=0.5))
     plain = task.model()
     replica.load(plain, start)
@@ -296,13 +305,16 @@ def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_
         (task.loss(plain(inputs), labels) + 0.5 / 2 * (here - start.vector).square().sum()).backward()
         optimizer.step()
     trainer.steps(pool, sampler_of(pool), 24, never)
-    torch.testing.assert_close(trainer.parameters(), replica.from_model(plain)[0])
+    torch.testing.assert_close(trainer.parameters(), replica.from_model(plain, start.layout)[0])
     assert not torch.equal(trainer.parameters(), start.vector)
 
 
 def test_importance_sampling_trains_half_of_what_it_looks_at_and_leaves_the_statistics_of_batches_alone() -> None:
     trainer, _ = trainer_of()
-    trainer.load(replica.initial(trainer.model, run=1), StepConfig(batch_size=8, chance=np.random.default_rng(0)))
+    trainer.load(
+        replica.initial(trainer.model, 1, layout_of(trainer.model)),
+        StepConfig(batch_size=8, chance=np.random.default_rng(0)),
+    )
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
     report = trainer.steps(pool, sampler, 20, never)
@@ -321,8 +333,8 @@ def test_mixed_parameters_are_the_weighted_mean_with_the_rest_of_the_weight_for_
 def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
     torch.manual_seed(0)
     task = make_task()
-    start = replica.initial(task.model(), run=1)
-    trainers = {device: LocalTrainer(task, task.model()) for device in (A, B)}
+    start = replica.initial(task.model(), 1, layout_of(task.model()))
+    trainers = {device: LocalTrainer(task, task.model(), start.layout) for device in (A, B)}
     pools = {A: pool_of(separable(60, seed=2)), B: pool_of(separable(30, seed=3))}
     samplers = {device: sampler_of(pool) for device, pool in pools.items()}
     states = dict.fromkeys(trainers, start)

@@ -8,7 +8,7 @@ from crowd.learning import replica
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import empty
 from crowd.learning.shards import LentSamples
-from crowd.learning.work import LocalTrainer, StepConfig, task_facts
+from crowd.learning.work import LocalTrainer, StepConfig, prepare
 from crowd.planning.plan import Sampling
 from devices.emulated import VirtualCompute
 from tests.learning.nets import A, dataset, make_task
@@ -23,16 +23,16 @@ async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
     lent = LentSamples(store)
     pool = TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
     task = make_task(model=lambda: torch.nn.Linear(1, 2), data=dataset(own), evaluation=None)
-    model = task.model()
+    model, work = task.model(), prepare(task, device=A, data_epoch=0)
     inputs = RoundInputs(
-        local=LocalTrainer(task, model),
-        state=replica.initial(model, run=1),
+        local=LocalTrainer(task, model, work.layout),
+        state=replica.initial(model, 1, work.layout),
         offset=None,
         step_config=StepConfig(batch_size=2),
         sampling=Sampling.UNIFORM,
         pool=pool,
         sampler=EpochSampler(len(pool), seed=0, generation=1),
-        facts=task_facts(task, model, own.format, None),
+        facts=work.facts,
         evaluation=empty(own.format),
         samples=6,
         piece_samples=2,

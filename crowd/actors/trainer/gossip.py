@@ -10,6 +10,7 @@ import torch
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode, encode
+from crowd.learning.replica import Layout
 from crowd.learning.work import LocalTrainer
 from crowd.planning.plan import PPM, Mixing
 from crowd.ports import Compute
@@ -24,8 +25,12 @@ Send = Callable[[DeviceId, Parameters, bytes], Awaitable[None]]
 class Gossip:
     """One trainer's exchanges in one generation. A neighbour is at most one exchange ahead: it waits as well."""
 
-    def __init__(self, me: DeviceId, mixing: Mixing, active: Active, compute: Compute, send: Send) -> None:
+    def __init__(
+        self, me: DeviceId, mixing: Mixing, active: Active, layout: Layout, compute: Compute, send: Send
+    ) -> None:
         self.mixing = mixing
+        self._layout = layout
+        self._statistics = layout.statistics_in(0, layout.elements)
         self._neighbours: Mapping[DeviceId, int] = mixing.neighbours(me)
         self._active = active
         self._compute = compute
@@ -34,7 +39,7 @@ class Gossip:
         self._news = anyio.Event()
         self._awaited = (active.start.round + 1, 0)
 
-    async def take(self, sender: DeviceId, header: Parameters, data: bytes, elements: int) -> None:
+    async def take(self, sender: DeviceId, header: Parameters, data: bytes) -> None:
         """A neighbour's parameters have come; those of anybody else, or for another exchange than this and the next,
         are ignored."""
         if (header.generation, header.plan_digest) != (self._active.generation, self._active.plan_digest):
@@ -43,7 +48,9 @@ class Gossip:
         if sender not in self._neighbours or not self._awaited <= place <= self._after(self._awaited):
             return
         try:
-            vector = await self._compute.run(partial(decode, data, header.form, elements))
+            vector = await self._compute.run(
+                partial(decode, data, header.form, self._layout.elements, statistics=self._statistics)
+            )
         except MalformedMessage as error:
             log.warning("parameters_refused", sender=sender, error=str(error))
             return
@@ -56,7 +63,7 @@ class Gossip:
         self._awaited = place
         self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
         form = self._active.plan.encoding
-        data = await self._compute.run(lambda: encode(local.parameters(), form))
+        data = await self._compute.run(lambda: encode(local.parameters(), form, statistics=self._statistics))
         header = Parameters(
             generation=self._active.generation,
             plan_digest=self._active.plan_digest,

@@ -178,10 +178,10 @@ class Trainer(Actor[TrainerMessage]):
         self._local = self._local_trainer(self._task.model())
         self._inner = self._local.snapshot()
         """The optimiser's state at the last complete round."""
-        self._feedback = Feedback(self._facts.state_elements)
+        self._feedback = Feedback(self._work.layout)
 
     def _local_trainer(self, model: torch.nn.Module) -> LocalTrainer:
-        return LocalTrainer(self._task, model, executes=self._compute.executes)
+        return LocalTrainer(self._task, model, self._work.layout, executes=self._compute.executes)
 
     async def receive(self, message: TrainerMessage) -> None:
         match message:
@@ -223,7 +223,7 @@ class Trainer(Actor[TrainerMessage]):
                 if self._rounds.is_ahead(header.generation):
                     self._early.append(message)
                 elif self._gossip is not None:
-                    await self._gossip.take(sender, header, data, self._facts.state_elements)
+                    await self._gossip.take(sender, header, data)
             case inbox.ContributionEnded(key=key):
                 self._on_their_way.discard(key)
                 await self._go_on()
@@ -314,7 +314,7 @@ class Trainer(Actor[TrainerMessage]):
 
         def work() -> tuple[ReplicaState, LocalTrainer]:
             model = starting_model(self._task, seed=self._seed, run=run)
-            state = replica.initial(model, run)
+            state = replica.initial(model, run, self._work.layout)
             _ = state.digest  # computed here, away from the event loop
             return state, self._local_trainer(model)
 
@@ -362,7 +362,9 @@ class Trainer(Actor[TrainerMessage]):
         self._epochs_reported = 0
         self._chance = seeded("importance", plan.seed, active.generation, self._me)
         if plan.mixing is not None:
-            self._gossip = Gossip(self._me, plan.mixing, active, self._compute, self._send_parameters)
+            self._gossip = Gossip(
+                self._me, plan.mixing, active, self._work.layout, self._compute, self._send_parameters
+            )
         part, share = plan.trainer(self._me), self._work.evaluation
         if part is not None and self._facts.evaluation_samples:
             start, stop = part.evaluation
@@ -569,12 +571,17 @@ class Trainer(Actor[TrainerMessage]):
             return
         span = active.plan.slices[header.key.index]
         try:
-            delta = await self._compute.run(partial(decode, arrived.data, header.form, span.stop - span.start))
+            delta = await self._compute.run(partial(self._decoded, arrived.data, header.form, span))
             effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
         except MalformedMessage as error:
             log.warning("contribution_refused", sender=arrived.sender, error=str(error))
             return
         await self._carry_out(effects)
+
+    def _decoded(self, data: bytes, encoding: Encoding, span: SliceOwner) -> torch.Tensor:
+        """The delta of a slice, (stop - start,) float32. Raises `MalformedMessage`."""
+        statistics = self._work.layout.statistics_in(span.start, span.stop)
+        return decode(data, encoding, span.stop - span.start, statistics=statistics)
 
     async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
         """Average, encode with what earlier encodings lost, and tell once, for everybody to apply."""
@@ -587,7 +594,8 @@ class Trainer(Actor[TrainerMessage]):
         def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
             merged = merge.merged()
             residual = self._merged_residuals.get(key.index, torch.zeros(span.stop - span.start))
-            data, left = with_feedback(merged.mean, residual, form)
+            statistics = self._work.layout.statistics_in(span.start, span.stop)
+            data, left = with_feedback(merged.mean, residual, form, statistics=statistics)
             header = MergedSlice(
                 key=key,
                 form=form,
@@ -628,7 +636,9 @@ class Trainer(Actor[TrainerMessage]):
 
     def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
         plan, first = active.plan, parts[0].header
-        deltas = [_decoded(part, span) for part, span in zip(parts, plan.slices, strict=True)]
+        deltas = [
+            self._decoded(part.data, part.header.form, span) for part, span in zip(parts, plan.slices, strict=True)
+        ]
         samples = sum(first.senders.values())
         streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
         epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
@@ -657,6 +667,7 @@ class Trainer(Actor[TrainerMessage]):
         else:
             await self._halt()
         self._wanted = None
+        form = self._form(active.plan, state)
         taken = {
             (span.start, span.stop): self._me in part.header.senders
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
@@ -666,7 +677,7 @@ class Trainer(Actor[TrainerMessage]):
             delta = None
             if inputs is not None and inputs.samples:
                 delta = inputs.delta if inputs.delta is not None else self._local.delta()
-            self._feedback.commit(delta, taken)
+            self._feedback.commit(delta, taken, apart=form is Encoding.NONE)
             return self._local.snapshot()
 
         if not asynchronous:
@@ -749,9 +760,7 @@ class Trainer(Actor[TrainerMessage]):
             return
         counters = len(self._state.counters)
         try:
-            state = await self._compute.run(
-                partial(replica.from_bytes, arrived.data, self._facts.state_elements, counters)
-            )
+            state = await self._compute.run(partial(replica.from_bytes, arrived.data, self._work.layout, counters))
         except MalformedMessage as error:
             log.warning("state_refused", sender=arrived.sender, error=str(error))
             return
@@ -785,7 +794,3 @@ class Trainer(Actor[TrainerMessage]):
 def _is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
     """Whether a run has met its target, or spent its epochs."""
     return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
-
-
-def _decoded(part: MergedPart, span: SliceOwner) -> torch.Tensor:
-    return decode(part.data, part.header.form, span.stop - span.start)

@@ -13,7 +13,7 @@ from crowd.learning.work import LocalTrainer
 from crowd.planning.plan import PPM, Mixing
 from crowd.units import DeviceId
 from policies.baselines.topology import metropolis, random_regular, ring
-from tests.learning.nets import make_task
+from tests.learning.nets import layout_of, make_task
 
 
 def names(count: int) -> list[DeviceId]:
@@ -55,7 +55,8 @@ def trainers(task: Task, count: int) -> list[LocalTrainer]:
     made = []
     for seed in range(count):
         torch.manual_seed(seed)
-        made.append(LocalTrainer(task, task.model()))
+        model = task.model()
+        made.append(LocalTrainer(task, model, layout_of(model)))
     return made
 
 
