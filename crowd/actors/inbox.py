@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.profile import Profile
 from crowd.ports import Delivery
@@ -90,14 +90,14 @@ class RoundReady:
     """May this round be completed?"""
 
     generation: int
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
 class StateReached:
     """The trainer holds this state now, by fetching or by starting a run."""
 
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +151,7 @@ class Activated:
 
 @attrs.frozen(kw_only=True)
 class RoundAccepted:
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -168,7 +168,7 @@ class SliceNotHere:
 class FinishedElsewhere:
     """These devices hold the final state of the run, which this device has not reached."""
 
-    progress: Progress
+    progress: StateProgress
     holders: tuple[DeviceId, ...]
 
 

@@ -1,4 +1,4 @@
-"""What devices promise each other: `Progress` (how far a run is) and `Ack` (the promise to follow one plan)."""
+"""What devices promise each other: `StateProgress` (how far a run is) and `Ack` (the promise to follow one plan)."""
 
 import attrs
 
@@ -6,7 +6,7 @@ from crowd.units import DeviceId, Life
 
 
 @attrs.frozen(kw_only=True, order=True)
-class Progress:
+class StateProgress:
     """How far a device's replicated state has come. Compares: the greater is where a generation starts."""
 
     run: int = 0
@@ -30,4 +30,4 @@ class Ack:
     generation: int
     view_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
     plan_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
-    progress: Progress
+    progress: StateProgress

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, assert_never
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.events import (
     AckHeard,
     Activate,
@@ -150,7 +150,7 @@ def _take_in(turn: _Turn, event: Event) -> bool:
     return False
 
 
-def _reach(turn: _Turn, progress: Progress) -> None:
+def _reach(turn: _Turn, progress: StateProgress) -> None:
     finished_us = turn.state.now_us if progress.finished else None
     turn.set(progress=progress, finished_us=finished_us)
 

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile
@@ -92,7 +92,7 @@ class OwnerSilent:
 class StateReached:
     """The state was initialised or fetched."""
 
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +100,7 @@ class RoundReady:
     """All merged slices of the next round are here: may it be completed? Answered by `RoundAccepted` or not at all."""
 
     generation: int
-    progress: Progress
+    progress: StateProgress
 
 
 Event: TypeAlias = (
@@ -183,7 +183,7 @@ class Activate:
 
 @attrs.frozen(kw_only=True)
 class RoundAccepted:
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.view import View
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
@@ -67,7 +67,7 @@ class Active:
     view_digest: bytes
     plan_digest: bytes
     plan: Plan
-    start: Progress
+    start: StateProgress
     holders: tuple[DeviceId, ...]
     """Who acknowledged with the state that is the start."""
 
@@ -124,7 +124,7 @@ class State:
 
     own: Profile
     """As last published, or to be published on connection."""
-    progress: Progress = attrs.field(factory=Progress)
+    progress: StateProgress = attrs.field(factory=StateProgress)
     finished_us: int | None = None
     """When this device reached the end of the run."""
     timing: Timing = attrs.field(factory=Timing)

@@ -76,7 +76,7 @@ class Comparison:
         """What there is in place of runs of `policy`."""
         return self._missing.get((scenario, policy), NONE)
 
-    def places_of(self, task: str) -> tuple[Scenario, ...]:
+    def scenarios_of(self, task: str) -> tuple[Scenario, ...]:
         return tuple(scenario for scenario in self.scenarios if scenario.task == task)
 
     @functools.cached_property
@@ -202,7 +202,7 @@ def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
     """One of policies and clusters for each task, or several where `console` is too narrow for all clusters; and the
     regrets."""
     for task in comparison.tasks:
-        yield from _task_tables(comparison, comparison.places_of(task), console)
+        yield from _task_tables(comparison, comparison.scenarios_of(task), console)
     if comparison.regrets:
         yield _regret_table(comparison)
 
@@ -288,7 +288,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _task_markdown(comparison: Comparison, task: str) -> str:
-    scenarios = comparison.places_of(task)
+    scenarios = comparison.scenarios_of(task)
     rows = [[f"**{task}**", *(scenario.cluster for scenario in scenarios)]]
     rows += [
         [f"`{policy}`", *(_markdown_cell(comparison, scenario, policy) for scenario in scenarios)]

@@ -14,6 +14,7 @@ from crowd.config.data import DataConfig
 from crowd.experiment.balance import ComputeTrace, balance_efficiency
 from crowd.experiment.metering import LinkBusy
 from crowd.experiment.plan_summary import PlanSummary
+from crowd.plugins import Group, subclass_of
 from crowd.run_record import DeviceMetrics, Point, run_record
 from crowd.units import DeviceId
 
@@ -92,6 +93,9 @@ class Backend(abc.ABC):
     def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
         """Train to the end. Raises `BadConfig` for a task, a policy or a cluster that cannot work; `KeyboardInterrupt`
         passes through when all that was started has ended."""
+
+
+backends: Group[type[Backend]] = Group("crowd.backends", "backend", "subclass of Backend", subclass_of(Backend))
 
 
 def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:

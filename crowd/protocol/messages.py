@@ -7,7 +7,7 @@ name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Re
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
@@ -44,7 +44,7 @@ class CurvePoint:
 class ResultMessage:
     """How a device's run ended. Times in microseconds since the run's first plan with work was activated here."""
 
-    progress: Progress
+    progress: StateProgress
     reached: bool
     elapsed_us: int
     busy_us: int
@@ -180,7 +180,7 @@ class Samples:
 class State:
     """A whole replicated state, as safetensors."""
 
-    progress: Progress
+    progress: StateProgress
     generation: int = 0
     plan_digest: bytes = b""
     """The plan under which it was reached, or which starts from it; 0 and empty where that is not known."""

@@ -178,7 +178,7 @@ class _Worker:
             self._config,
             task=lambda name: self._task,
             device=attrs.evolve(self._device, compute=self._compute),
-            broker=plugins.load("crowd.brokers", "mqtt")(
+            broker=plugins.broker_from_url(
                 self._config.broker,
                 cluster=self._config.cluster,
                 device=device_id(self._config.name),

@@ -19,7 +19,7 @@ import torch
 from crowd.actors.trainer import rounds as rounds_module
 from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportSilence, Rounds
 from crowd.agreement import agreement, events
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active, Decision, State
 from crowd.agreement.view import View
 from crowd.learning.encoding import decode
@@ -128,7 +128,7 @@ class Checks:
                 raise Violation(f"S1: {device} and {other} start generation {active.generation} from different states")
         peers[device, life] = active
 
-    def completed(self, device: DeviceId, active: Active, progress: Progress) -> None:
+    def completed(self, device: DeviceId, active: Active, progress: StateProgress) -> None:
         key = (active.generation, active.plan_digest, progress.round)
         if self.states.setdefault(key, progress.digest) != progress.digest:
             raise Violation(f"{device} has another state than its peers after round {progress.round}")
@@ -180,12 +180,12 @@ class Device:
         self.made = 0
         self.feedback = Feedback(elements)
         self.rounds = Rounds(self.name)
-        self.snapshots: dict[bytes, tuple[Progress, torch.Tensor]] = {}
+        self.snapshots: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self.local: torch.Tensor | None = None
-        self.wanted: Progress | None = None
+        self.wanted: StateProgress | None = None
         self.early: list[tuple[int, Callable[[], None]]] = []
-        progress = Progress(run=1, digest=self.digest(self.vector, 0))
+        progress = StateProgress(run=1, digest=self.digest(self.vector, 0))
         self.snapshots[progress.digest] = (progress, self.vector)
         self.rounds.reset(progress)
         self.state = State(own=profile, progress=progress)
@@ -381,7 +381,7 @@ class Device:
         vector = self.vector + torch.cat([decode(part.data, ENCODING, len(part.data) // 4) for part in parts])
         number = self.rounds.in_hand
         samples = self.rounds.progress.samples + sum(parts[0].header.senders.values())
-        progress = Progress(
+        progress = StateProgress(
             run=1,
             samples=samples,
             round=number,
@@ -391,7 +391,7 @@ class Device:
         self.pending = (progress, vector, parts)
         self.step(events.RoundReady(generation=self.generation, progress=progress))
 
-    def commit(self, progress: Progress) -> None:
+    def commit(self, progress: StateProgress) -> None:
         active = self.rounds.active
         assert active is not None
         expected, vector, parts = self.pending
@@ -412,7 +412,7 @@ class Device:
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
+    def fetch(self, progress: StateProgress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
         generation = self.generation
         self.wanted = progress
         holder = self.model.named(holders[attempt % len(holders)])
@@ -424,11 +424,11 @@ class Device:
 
         self.later(2 * SECOND_US, again)
 
-    def give_state(self, asker: "Device", generation: int, progress: Progress) -> None:
+    def give_state(self, asker: "Device", generation: int, progress: StateProgress) -> None:
         kept, vector = self.snapshots.get(progress.digest, (self.rounds.progress, self.vector))
         self.model.send_bulk(self, asker, lambda a: a.take_state(generation, kept, vector), once=True)
 
-    def take_state(self, generation: int, progress: Progress, vector: torch.Tensor) -> None:
+    def take_state(self, generation: int, progress: StateProgress, vector: torch.Tensor) -> None:
         wanted = self.wanted
         if wanted is None or self.generation != generation or not (progress == wanted or progress > wanted):
             return

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from crowd.agreement import events
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.agreement import next_deadline_us, step
 from crowd.agreement.state import Decision, State
 from crowd.agreement.view import View
@@ -158,7 +158,10 @@ def decision_of(view: View) -> Decision:
 
 def connected(name: str = "a", **changes: object) -> State:
     state, _ = step(
-        State(own=make_profile(name, **changes), progress=Progress(run=1)), events.Connected(), decision_of, now_us=0
+        State(own=make_profile(name, **changes), progress=StateProgress(run=1)),
+        events.Connected(),
+        decision_of,
+        now_us=0,
     )
     return state
 
@@ -195,7 +198,7 @@ def test_a_single_device_agrees_with_itself() -> None:
     state = after(state, events.Tick(), 2 * SECOND_US)
     assert state.active is not None
     assert state.active.generation == 1
-    assert state.active.start == Progress(run=1)
+    assert state.active.start == StateProgress(run=1)
 
 
 def test_without_an_echo_of_its_own_heartbeat_a_device_activates_nothing() -> None:
@@ -408,7 +411,7 @@ def test_what_has_no_effect_is_said_again_less_and_less_often(by: str) -> None:
         generation=1,
         view_digest=b"",
         plan_digest=b"",
-        progress=Progress(run=1),
+        progress=StateProgress(run=1),
     )
     beat = events.BeatHeard(device=profile.device, life=profile.life, view_digest=b"", generation=1)
     heard = events.AckHeard(ack=ack) if by == "ack" else beat
@@ -453,7 +456,7 @@ def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
     state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.promise is not None
     assert state.promise.ack.generation == 1
-    ready = events.RoundReady(generation=1, progress=Progress(run=1, samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=StateProgress(run=1, samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
     assert events.RoundAccepted(progress=ready.progress) in effects
     assert state.promise is not None
@@ -482,10 +485,10 @@ def test_a_frozen_round_cannot_be_completed() -> None:
     state = after(state, events.OwnProfile(profile=tightened), 3 * SECOND_US)
     state = after(state, events.Tick(), 4 * SECOND_US)
     assert state.frozen
-    ready = events.RoundReady(generation=1, progress=Progress(run=1, samples=1, round=1))
+    ready = events.RoundReady(generation=1, progress=StateProgress(run=1, samples=1, round=1))
     state, effects = step(state, ready, decision_of, now_us=5 * SECOND_US)
     assert not any(isinstance(effect, events.RoundAccepted) for effect in effects)
-    assert state.progress == Progress(run=1)
+    assert state.progress == StateProgress(run=1)
 
 
 def test_a_device_that_computes_another_plan_from_the_same_view_steps_back() -> None:
@@ -538,5 +541,5 @@ def test_nothing_is_promised_before_the_state_of_the_run_is_there() -> None:
     state = after(State(own=make_profile("a")), events.Connected(), 0)
     state = after(state, events.Tick(), 5 * SECOND_US)
     assert state.promise is None
-    state = after(state, events.StateReached(progress=Progress(run=1)), 5 * SECOND_US)
+    state = after(state, events.StateReached(progress=StateProgress(run=1)), 5 * SECOND_US)
     assert state.promise is not None

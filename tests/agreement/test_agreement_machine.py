@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from crowd.agreement import events
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.agreement import next_deadline_us, step
 from crowd.agreement.state import Active, Decision, State
 from crowd.agreement.view import View
@@ -101,7 +101,7 @@ class Agreement(RuleBasedStateMachine):
         self.boots += 1
         boot = random + b"%d" % self.boots
         profile = make_profile(name, life=Life(incarnation=1, boot=boot), task=task_facts(evaluation_samples=0))
-        return State(own=profile, progress=Progress(run=1, digest=boot))
+        return State(own=profile, progress=StateProgress(run=1, digest=boot))
 
     # --- the fate of messages -----------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Agreement(RuleBasedStateMachine):
         number = done.round + 1
         made_of = f"{active.generation} {active.plan_digest.hex()} {done}".encode()
         samples = done.samples + len(active.plan.trainers)
-        progress = Progress(run=1, samples=samples, round=number, digest=hashlib.blake2b(made_of).digest())
+        progress = StateProgress(run=1, samples=samples, round=number, digest=hashlib.blake2b(made_of).digest())
         device.from_trainer = events.RoundReady(generation=active.generation, progress=progress)
 
     def _fetch(self, device: Device) -> None:

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from crowd.agreement import events
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.agreement import note_beat, step
 from crowd.agreement.state import WATCHED, Decision, Promise, State
 from crowd.agreement.view import View
@@ -24,7 +24,7 @@ def decide(view: View) -> Decision:
 
 def connected(name: DeviceId) -> State:
     """A device that knows all others, and hears itself."""
-    state = State(own=make_profile(name), progress=Progress(run=1))
+    state = State(own=make_profile(name), progress=StateProgress(run=1))
     others = tuple(make_profile(other) for other in NAMES if other != name)
     echo = events.BeatHeard(device=name, life=state.own.life, view_digest=b"", generation=0)
     for event in (events.Connected(), events.Learned(profiles=others), echo):
@@ -59,7 +59,7 @@ def test_nobody_is_asked_about_the_view_that_this_device_has_promised_to_follow_
         generation=1,
         view_digest=state.view.digest,
         plan_digest=b"",
-        progress=Progress(run=1),
+        progress=StateProgress(run=1),
     )
     newer = make_profile(NAMES[2], life=Life(incarnation=9, boot=b"x"))
     asked = []
@@ -96,7 +96,7 @@ def test_a_heartbeat_that_says_nothing_new_says_only_that_its_sender_lives(
         generation=1,
         view_digest=state.view.digest,
         plan_digest=b"",
-        progress=Progress(run=1),
+        progress=StateProgress(run=1),
     )
     state = attrs.evolve(state, **{"promise": _promise(mine), "generation_known": 1, **of_state})
     beat = events.BeatHeard(device=NAMES[1], life=life, view_digest=state.view.digest, generation=1)

@@ -11,7 +11,7 @@ from crowd.agreement import agreement
 from crowd.agreement.state import State
 from tests.agreement import test_agreement
 from tests.learning import test_merge
-from tests.support.mutation import rewritten
+from tests.support.mutation import replace, rewritten
 
 
 def test_waiting_for_ever_for_a_member_that_never_acks_is_caught() -> None:
@@ -26,6 +26,6 @@ def test_a_cut_off_device_that_buries_everyone_is_caught() -> None:
 
 def test_a_deadline_that_shuts_out_a_slightly_slower_device_for_ever_is_caught() -> None:
     # with regular arrivals the median absolute deviation is nothing, and the median alone would be the deadline
-    hole = rewritten(Deadlines, "deadline_us", ("max(mad_us, median_us // 4)", "mad_us"))
+    hole = rewritten(Deadlines, "deadline_us", replace("max(mad_us, median_us // 4)", "mad_us"))
     with hole, pytest.raises((AssertionError, ExceptionGroup)):
         test_merge.test_a_regular_device_within_half_of_the_median_is_never_shut_out_for_ever()

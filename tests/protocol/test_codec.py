@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.errors import MalformedMessage
 from crowd.planning.plan import Encoding
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
@@ -446,7 +446,7 @@ def test_a_member_speaks_for_itself_alone(pair: Pair) -> None:
     data = pair.sealer.seal(PROFILE_ADDRESS, ProfileMessage(profile=_profile(CAMERA)))
     assert pair.refuses(PROFILE_ADDRESS, data) is Reason.MALFORMED
     address = Address(channel=Channel.ACK, source=GATEWAY)
-    ack = Ack(device=CAMERA, life=LIFE, generation=1, view_digest=b"v", plan_digest=b"p", progress=Progress())
+    ack = Ack(device=CAMERA, life=LIFE, generation=1, view_digest=b"v", plan_digest=b"p", progress=StateProgress())
     assert pair.refuses(address, pair.sealer.seal(address, AckMessage(ack=ack))) is Reason.MALFORMED
 
 

@@ -92,7 +92,7 @@ class Bounds:
         for kind, actor in actors.items():
             kept[f"the mailbox of its {kind.__name__}"] = (len(actor.ref._mailbox._messages), MAILBOX_MAX)
         if (mover := actors.get(DataMover)) is not None:
-            kept["its urgent messages"] = (len(mover._link.outbox._urgent), URGENT_MAX)
+            kept["its urgent messages"] = (len(mover._connection.outbox._urgent), URGENT_MAX)
         if (planner := actors.get(Planner)) is not None and planner._state is not None:
             state = planner._state
             kept["its plans"] = (len(planner._memo), planning_actor.MEMO_MAX)

@@ -13,7 +13,7 @@ import attrs
 from crowd import plugins
 from crowd.config.node_file import NodeConfig
 from crowd.experiment.metering import MeteredCompute
-from crowd.ports import Broker, Device, Signer
+from crowd.ports import Device, Signer
 from crowd.units import SECOND_US, device_id
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ async def play(
     from crowd.node import Node
 
     task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
-    device: Device = plugins.load("crowd.devices", "emulated")(part.speed_kflops, part.memory_bytes)
+    device = plugins.devices.load("emulated")(part.speed_kflops, part.memory_bytes)
     compute = MeteredCompute(device.compute)
     inner = plugins.broker_from_url(config.broker, cluster=config.cluster, device=device_id(config.name))
-    link: Broker = plugins.load("crowd.devices", "link")(
+    link = plugins.links.load("throttled")(
         inner, uplink_bytes_s=config.uplink_bytes_s, downlink_bytes_s=config.downlink_bytes_s
     )
     node = Node(
@@ -91,7 +91,7 @@ async def play(
         device=Device(compute=compute, sensor=device.sensor),
         broker=link,
         signer=signer,
-        store=plugins.load("crowd.devices", "memory-store")(),
+        store=plugins.stores.load("memory")(),
     )
     watch = _StatusReporter(node, compute, report, task.target_accuracy)
     async with node, anyio.create_task_group() as tasks:

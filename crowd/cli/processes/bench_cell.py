@@ -14,13 +14,12 @@ from typing import TextIO
 
 import attrs
 
-from crowd import plugins
 from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
 from crowd.bench.matrix import CellStatus
 from crowd.cli.experiments import read_experiment
 from crowd.cli.main import DONE, innermost, report
 from crowd.errors import BadConfig, Rejected, TrainingDiverged
-from crowd.experiment.experiment import Backend, Experiment, OnRound
+from crowd.experiment.experiment import Experiment, OnRound, backends
 from crowd.logs import logs_to_stderr
 from crowd.run_record import Point
 
@@ -97,7 +96,7 @@ def work(order: CellOrder, say: OnRound) -> None:
 
 def _train(experiment: Experiment, say: OnRound) -> Entry:
     """A training that diverges never meets the target: what is kept is how it went up to its last round."""
-    backend: Backend = plugins.load("crowd.backends", WORLD)()
+    backend = backends.load(WORLD)()
     rounds: list[Point] = []
 
     def report(point: Point) -> None:
