@@ -60,8 +60,8 @@ class AgreementMessage:
     life: Life
     message: Message
     envelope: bytes = attrs.field(repr=_size)
-    lag_us: int = 0
-    """Of an own heartbeat that came back: how long it was under way."""
+    rtt_us: int = 0
+    """Round-trip time through the broker, if the message is an own heartbeat."""
 
 
 @attrs.frozen(kw_only=True)
@@ -141,7 +141,7 @@ class BeginRun:
 
 @attrs.frozen(kw_only=True)
 class Frozen:
-    """A later generation is promised."""
+    """A plan of a later generation is acked."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,6 +1,6 @@
 """Everything that devices say to each other; `Message` is the tagged union that the codec reads and writes.
 
-Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Burials`,
+Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
 `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
 name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
@@ -70,7 +70,9 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
-class Burials:
+class Evictions:
+    """Lives that are evicted, of devices that left or that others found silent."""
+
     lives: dict[DeviceId, Life]
 
 
@@ -261,7 +263,7 @@ Message = (
     | AckMessage
     | ResultMessage
     | Beat
-    | Burials
+    | Evictions
     | ViewRequest
     | ViewReply
     | Probe

@@ -177,9 +177,9 @@ class Departures:
         now_s = state.now_us / SECOND_US
         if reason == "it did not answer":
             asked_s = self._probed_s.get((device, departed))
-            if asked_s is None or now_s - asked_s < state.timing.probe_us / SECOND_US - 0.01:
+            if asked_s is None or now_s - asked_s < state.timing.probe_timeout_us / SECOND_US - 0.01:
                 self._findings.add(f"{device} buried {departed} without asking, or without waiting for the answer")
-        if not state.connected or cut_for_s > 1.2 * state.silence_us / SECOND_US:
+        if not state.own.connected or cut_for_s > 1.2 * state.silence_us / SECOND_US:
             self._findings.add(f"{device} buried {departed}, though it is cut off itself")
 
 

@@ -17,8 +17,9 @@ from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import Planner
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.trainer import Trainer
-from crowd.agreement import agreement
+from crowd.agreement import acks, failure_detector, step
 from crowd.agreement.state import State
+from crowd.agreement.turn import Turn
 from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
@@ -48,55 +49,55 @@ _NOTHING_IS_OVER = _in(
 )
 
 MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
-    # --- promises -----------------------------------------------------------------------------------------------------
+    # --- acks ---------------------------------------------------------------------------------------------------------
     "an ack does not freeze the old generation": (
-        _in(State, "frozen", replace("self.promise.ack.generation > self.active.generation", "False")),
+        _in(State, "frozen", replace("own_ack.ack.generation > active.generation", "False")),
         _NEVER_FROZEN,
     ),
-    "a round is completed after a promise": (
-        _in(agreement, "_take_in", replace("not state.frozen", "True")),
+    "a round is completed after an ack": (
+        _in(step, "_accept_round", replace("turn.state.frozen", "False")),
         _NEVER_FROZEN,
     ),
-    "an owner merges after a promise": (_NEVER_FROZEN,),
+    "an owner merges after an ack": (_NEVER_FROZEN,),
     "a device acks twice in a generation": (
         _in(
-            agreement,
-            "_ack",
+            acks,
+            "give",
             replace(
-                "joinable if joinable > state.generation_acked else state.generation_known + 1",
-                "max(joinable, state.generation_acked, 1)",
+                "joinable if joinable > acked else state.acks.generation_known + 1",
+                "max(joinable, acked, 1)",
             ),
         ),
     ),
     "a device joins a lower generation": (
         _in(
-            agreement,
-            "_ack",
-            replace("joinable <= state.generation_acked", "joinable == state.generation_acked"),
+            acks,
+            "give",
+            replace("joinable <= acked", "joinable == acked"),
             replace(
-                "joinable if joinable > state.generation_acked else state.generation_known + 1",
-                "joinable or state.generation_known + 1",
+                "joinable if joinable > acked else state.acks.generation_known + 1",
+                "joinable or state.acks.generation_known + 1",
             ),
         ),
     ),
     "a plan is begun by a majority": (
         _in(
-            agreement,
-            "_activate",
+            acks,
+            "activate",
             replace(
-                "if ack is None or not _matches(ack, promise.ack, member.life): return",
-                "if ack is None or not _matches(ack, promise.ack, member.life): continue",
+                "if ack is None or not predicates.matches(ack, own_ack.ack, member.life): return",
+                "if ack is None or not predicates.matches(ack, own_ack.ack, member.life): continue",
             ),
             insert(
-                "if 2 * len(acks) <= len(promise.plan.members): return",
+                "if 2 * len(acks) <= len(own_ack.plan.members): return",
                 before="start = max({ack.progress for ack in acks.values()})",
             ),
         ),
     ),
     "of equal rounds the first heard of is the start": (
         _in(
-            agreement,
-            "_activate",
+            acks,
+            "activate",
             replace(
                 "max({ack.progress for ack in acks.values()})",
                 "max((ack.progress for ack in acks.values()), key=lambda progress: progress.round)",
@@ -105,8 +106,8 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "a generation starts at the least advanced round": (
         _in(
-            agreement,
-            "_activate",
+            acks,
+            "activate",
             replace("max({ack.progress for ack in acks.values()})", "min({ack.progress for ack in acks.values()})"),
         ),
     ),
@@ -130,21 +131,24 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         ),
     ),
     "nobody asks for the profiles that it lacks": (
-        _in(agreement, "_ask", delete("turn.emit(AskView(device=device))")),
+        _in(Turn, "ask_for_view", delete("self.emit(AskView(device=device))")),
     ),
     "a will is trusted": (
         _in(
-            agreement,
-            "_take_in",
-            insert("if not online: _bury(turn, (device,), 'it did not answer')", after="turn.set(offline=known)"),
+            failure_detector,
+            "note_status",
+            insert(
+                "if not online: _evict(turn, (device,), 'it did not answer')",
+                after="turn.detector = attrs.evolve(turn.detector, offline=offline)",
+            ),
         ),
     ),
-    "a cut-off device buries the others": (
+    "a cut-off device evicts the others": (
         _in(
             State,
-            "echoing",
+            "has_round_trip",
             replace(
-                "self.connected and self.echoed_us is not None and self.now_us - self.echoed_us < self.silence_us",
+                "self.own.connected and last_us is not None and self.now_us - last_us < self.silence_us",
                 "True",
             ),
         ),

@@ -79,7 +79,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
                     self.following = active
                 case events.SendProbe(device=suspect):
                     watcher.probed(device(), suspect)
-                case events.Buried(device=departed, reason=reason):
+                case events.Evicted(device=departed, reason=reason):
                     watcher.buried(device(), departed, reason, self._state)
                 case _:
                     pass

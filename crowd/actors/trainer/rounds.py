@@ -185,7 +185,7 @@ class Rounds:
         self._proposed = False
 
     def freeze(self) -> None:
-        """A later generation is promised: no round of this one is merged or completed any more."""
+        """A plan of a later generation is acked: no round of this one is merged or completed any more."""
         self._frozen = True
 
     def accepted(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
