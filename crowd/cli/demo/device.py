@@ -1,9 +1,9 @@
 """One emulated device of a demonstration: a slower processor and link, and what can be seen of it while it trains.
 
-Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen), `play` (the device's part in one run).
+Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen; `STATUSES`, as lines), `play` (the device's part
+in one run).
 """
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import attrs
 
 from crowd import plugins
 from crowd.config.node_file import NodeConfig
+from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import MeteredCompute
 from crowd.ports import Device, Signer
 from crowd.units import SECOND_US, device_id
@@ -62,14 +63,9 @@ class DeviceStatus:
     generations: int | None = None
     digest: str | None = None
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(attrs.asdict(self))
 
-    @classmethod
-    def from_json(cls, line: str) -> "DeviceStatus":
-        """What `to_json` wrote in another process of this project."""
-        return cls(**json.loads(line))
+STATUSES = MessageLines[DeviceStatus](DeviceStatus)
+"""As a device that is a process of its own tells them."""
 
 
 async def play(
