@@ -8,12 +8,12 @@ from crowd.units import SECOND_US
 
 
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
-    """A run in one line for people."""
+    """The verdict on a run and the digest of its model, in one line for people."""
     return f"{verdict(record)}, model {digest}"
 
 
 def verdict(record: Mapping[str, Any]) -> str:
-    """How a run went, in one line for people."""
+    """The outcome of a run, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
     if record["reached"]:
         reached = "reached"
