@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Group = Literal["crowd.brokers", "crowd.devices", "crowd.policies", "crowd.tasks", "crowd.backends"]
 TaskFunction = Callable[..., "Task"]
-"""From a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
+"""A function from a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 
@@ -40,7 +40,7 @@ _NOUNS: dict[Group, str] = {
 
 
 def names(group: Group) -> tuple[str, ...]:
-    """What is installed in `group`, sorted."""
+    """The names of all that is installed in `group`, sorted."""
     return tuple(sorted(_entries(group)))
 
 
@@ -81,8 +81,8 @@ def broker_from_url(
     password: str | None = None,
     ca_file: Path | None = None,
 ) -> Broker:
-    """The way of `device` to the broker at `url`, whose scheme names the kind. Connects only when a session is opened.
-    Raises `BadConfig` if the URL or what goes with it is of no use."""
+    """The access of `device` to the broker at `url`, whose scheme names the kind. Connects only when a session is
+    opened. Raises `BadConfig` if the URL or what goes with it is of no use."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise BadConfig(f"broker {url!r}: expected a URL as 'mqtt://host:1883'")
@@ -167,7 +167,7 @@ def _guarded(function: TaskFunction, spec: str) -> TaskFunction:
 
 
 def _place_and_cause(error: Exception) -> str:
-    """Where in the user's own files `error` arose, and what it was, in one line."""
+    """The line of the user's own files at which `error` arose, and what it was, in one line."""
     what = traceback.format_exception_only(error)[-1].strip().replace("\n", " ")
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}, line {error.lineno}: {what}"
