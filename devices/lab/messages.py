@@ -1,4 +1,4 @@
-"""What a lab and the process of one of its devices say to each other, as lines of JSON: `WorkerOrder` and
+"""The messages between a lab and the process of one of its devices, as lines of JSON: `WorkerOrder` and
 `WorkerReport`."""
 
 from typing import Any, cast
@@ -13,14 +13,14 @@ from crowd.experiment.plan_summary import PlanSummary
 
 @attrs.frozen(kw_only=True)
 class Measure:
-    """Train the task on a throw-away network for about so long, and tell how fast that was."""
+    """Train the task on a throw-away network for about so long, and report how fast that was."""
 
     duration_s: float
 
 
 @attrs.frozen(kw_only=True)
 class MeasureEnvelopes:
-    """Seal and open envelopes for about so long, and tell how long one took."""
+    """Seal and open envelopes for about so long, and report how long one took."""
 
     duration_s: float
 
@@ -42,11 +42,15 @@ class Ready:
 
 @attrs.frozen(kw_only=True)
 class Measured:
+    """The answer to `Measure`."""
+
     speed_kflops: int
 
 
 @attrs.frozen(kw_only=True)
 class EnvelopesMeasured:
+    """The answer to `MeasureEnvelopes`."""
+
     envelope_s: float
 
 
@@ -62,7 +66,7 @@ class Working:
     """A plan with work is active."""
 
     plan: PlanSummary | None
-    """If what trains here has plans."""
+    """The plan, if what trains here has plans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +86,7 @@ class Advanced:
 
 @attrs.frozen(kw_only=True)
 class Computed:
-    """Pieces of training that have ended since this was last said, by the machine's monotonic clock."""
+    """Pieces of training that have ended since the last such report, by the machine's monotonic clock."""
 
     spans: tuple[Span, ...]
 
@@ -103,18 +107,20 @@ for _union in (WorkerOrder, WorkerReport):
 
 
 def order_to_line(order: WorkerOrder) -> str:
+    """The order as one line of JSON."""
     return _converter.dumps(order, unstructure_as=WorkerOrder)
 
 
 def order_from_line(line: str) -> WorkerOrder:
-    """What `order_to_line` wrote in another process of this project."""
+    """The order that `order_to_line` wrote in another process of this project."""
     return cast(WorkerOrder, _converter.loads(line, cast(Any, WorkerOrder)))
 
 
 def news_to_line(news: WorkerReport) -> str:
+    """The report as one line of JSON."""
     return _converter.dumps(news, unstructure_as=WorkerReport)
 
 
 def news_from_line(line: str) -> WorkerReport:
-    """What `news_to_line` wrote in another process of this project."""
+    """The report that `news_to_line` wrote in another process of this project."""
     return cast(WorkerReport, _converter.loads(line, cast(Any, WorkerReport)))
