@@ -24,7 +24,7 @@ from policies.crowd_learning.sync import merges_per_epoch, outer, work_us
 
 SWEEPS_MAX = 2
 MANY_DEVICES = 64
-"""With more, one sweep from one start has to do: a plan must be there within a second."""
+"""Devices beyond which one sweep from one start has to do: a plan must be there within a second."""
 
 
 class CrowdLearning(Policy):
@@ -70,8 +70,8 @@ class _Evaluated:
 
 
 class _Search:
-    """Coordinate descent over `Candidate`, from all share all, ship once and all stay home: the best split is sought
-    along one coordinate after the other."""
+    """Coordinate descent over `Candidate`, from three starts: all share all, ship once, and all train their own data.
+    The best split is sought along one coordinate after the other."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -107,7 +107,7 @@ class _Search:
         return here
 
     def _coordinates(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """What may be varied in this cluster, and over what."""
+        """The coordinates that may be varied in this cluster, and their values."""
         devices, sharing = len(self._tables.by_speed), len(self._tables.sharing)
         yield "borrowers", tuple(range(1, devices + 1))
         yield "non_lending", tuple(range(sharing + 1))
@@ -117,8 +117,9 @@ class _Search:
         yield "balanced", (True, False)
 
     def _along(self, here: Candidate, coordinate: str, values: tuple[Any, ...]) -> Candidate:
-        """The best of `values`: all of a few; of many, the first, the last and those at distances 3, 15, 63, … from the
-        first, then closer to the best of them, down to an eighth of its distance."""
+        """The candidate with the best of `values` for `coordinate`. A few values are all tried; of many, the first, the
+        last and those at distances 3, 15, 63, … from the first, then closer to the best of them, down to an eighth of
+        its distance."""
 
         def at(index: int) -> Candidate:
             return attrs.evolve(here, **{coordinate: values[index]})
@@ -136,7 +137,8 @@ class _Search:
         return at(best)
 
     def _rank(self, candidate: Candidate) -> tuple[int, ...]:
-        """Lower is better, by what the cluster prefers; what nobody can carry out comes last."""
+        """The rank of a candidate, lower is better, by what the cluster prefers; one that nobody can carry out comes
+        last."""
         evaluated = self._try(candidate)
         if evaluated is None:
             return (1,)
