@@ -158,9 +158,10 @@ def from_url(
     username: str | None = None,
     password: str | None = None,
     ca_file: str | None = None,
+    slower: float = 1.0,
 ) -> Broker:
-    """The access of `device` to the in-process broker called NAME, for `memory://NAME`; there is nobody to show
-    credentials to.
+    """The way of `device` to the hub called NAME, for `memory://NAME`; there is nobody to show credentials to, and the
+    hub is on the clock of this event loop, however slow.
 
     Raises `BadConfig` for another kind of URL.
     """

@@ -106,7 +106,7 @@ class Node:
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
-        self._device = device or plugins.load("crowd.devices", "local")()
+        self._device = device or plugins.devices.load("local")()
         self._broker = broker or plugins.broker_from_url(
             config.broker,
             cluster=config.cluster,
@@ -120,10 +120,10 @@ class Node:
         self._timing = timing or Timing()
         self._chance = chance or random.SystemRandom()
         self._policies: Mapping[str, Policy] = {
-            name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")
+            name: plugins.policies.load(name)() for name in plugins.policies.names()
         }
         if config.policy not in self._policies:
-            plugins.load("crowd.policies", config.policy)
+            plugins.policies.load(config.policy)  # says what is wrong with it
         self.results: dict[DeviceId, ResultMessage] = {}
         """Results of the run, by device, as far as they are known here."""
         self._task: Task | None = None
@@ -161,8 +161,7 @@ class Node:
         return task, prepare(task, device=self.name, data_epoch=0)
 
     def _open_store(self) -> Store:
-        store: Store = plugins.load("crowd.devices", "store")(self.config.state_dir)
-        return store
+        return plugins.stores.load("file")(self.config.state_dir)
 
     def _make_supervisor(self, task: Task, work: Work) -> Supervisor:
         config, compute = self.config, self._device.compute

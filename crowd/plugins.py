@@ -1,7 +1,8 @@
-"""Brokers, devices, policies, tasks and backends by name: entry points of what is installed, and tasks in the user's
+"""Brokers, devices, policies, tasks and the like by name: entry points of what is installed, and tasks in the user's
 own files.
 
-Layout: `names` and `load` (any group), `task_function` and `make_task` (work), `broker_from_url` (the way to a broker).
+Layout: `Group` (the plug-ins of one kind) and one for each kind, `broker_from_url` (the way to a broker),
+`task_function` and `make_task` (work).
 """
 
 import functools
@@ -10,66 +11,118 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+import attrs
+
+from crowd.config.cluster_file import DeviceKind
 from crowd.config.data import DataConfig
 from crowd.config.hints import did_you_mean
 from crowd.errors import BadConfig, CrowdError
-from crowd.ports import Broker
+from crowd.planning.policy import Policy
+from crowd.ports import Broker, Device, Store
 from crowd.units import DeviceId
 
 if TYPE_CHECKING:
     from crowd.learning.task import Task
 
-Group = Literal["crowd.brokers", "crowd.devices", "crowd.policies", "crowd.tasks", "crowd.backends"]
-TaskFunction = Callable[..., "Task"]
-"""A function from a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
-
-GROUPS: tuple[Group, ...] = get_args(Group)
-
-_NOUNS: dict[Group, str] = {
-    "crowd.brokers": "kind of broker",
-    "crowd.devices": "device",
-    "crowd.policies": "policy",
-    "crowd.tasks": "task",
-    "crowd.backends": "backend",
-}
+T = TypeVar("T")
 
 
-def names(group: Group) -> tuple[str, ...]:
-    """The names of all that is installed in `group`, sorted."""
-    return tuple(sorted(_entries(group)))
+@attrs.frozen(eq=False)
+class Group(Generic[T]):
+    """All installed plug-ins of one kind; each is found by the name of its entry point."""
 
+    entry_points: str
+    """The name of the entry-point group."""
+    noun: str
+    """What errors call a plug-in of this kind."""
+    kind: str
+    """What such a plug-in is."""
+    fits: Callable[[Any], bool]
+    """Whether an object may be such a plug-in."""
 
-def module_of(group: Group, name: str) -> str:
-    """The module of what is installed as `name` in `group`, which is not imported. Raises `BadConfig` if there is
-    none."""
-    return _entry(group, name).module
+    def names(self) -> tuple[str, ...]:
+        """The names of the installed plug-ins, sorted."""
+        return tuple(sorted(_entries(self.entry_points)))
 
+    def module_of(self, name: str) -> str:
+        """The module of the plug-in called `name`, which is not imported. Raises `BadConfig` if there is none."""
+        return self._entry(name).module
 
-def load(group: Group, name: str) -> Any:
-    """The object that is installed as `name` in `group`. Raises `BadConfig` if there is none, or if its module cannot
-    be imported."""
-    entry = _entry(group, name)
-    try:
-        return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise BadConfig(f"the {_NOUNS[group]} {name!r} ({entry.value}) cannot be loaded: {error}") from error
+    def load(self, name: str) -> T:
+        """The plug-in called `name`. Raises `BadConfig` if there is none, if its module cannot be imported, or if it is
+        of another kind."""
+        entry = self._entry(name)
+        try:
+            plugin = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise BadConfig(f"the {self.noun} {name!r} ({entry.value}) cannot be loaded: {error}") from error
+        if not self.fits(plugin):
+            raise BadConfig(f"the {self.noun} {name!r} ({entry.value}) is no {self.kind}")
+        return cast(T, plugin)
 
-
-def _entry(group: Group, name: str) -> EntryPoint:
-    entries = _entries(group)
-    if name not in entries:
-        raise BadConfig(f"unknown {_NOUNS[group]} {name!r}; {did_you_mean(name, entries)}")
-    return entries[name]
+    def _entry(self, name: str) -> EntryPoint:
+        entries = _entries(self.entry_points)
+        if name not in entries:
+            raise BadConfig(f"unknown {self.noun} {name!r}; {did_you_mean(name, entries)}")
+        return entries[name]
 
 
 @functools.cache  # reads the file system, and nothing is installed meanwhile
-def _entries(group: Group) -> dict[str, EntryPoint]:
+def _entries(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def subclass_of(base: type) -> Callable[[Any], bool]:
+    """Whether an object is a class derived from `base`: for `Group.fits`."""
+    return lambda plugin: isinstance(plugin, type) and issubclass(plugin, base)
+
+
+class BrokerFactory(Protocol):
+    """Makes the way of a device to the broker at a URL of one scheme. Connects to nothing yet; raises `BadConfig` if
+    the URL or what goes with it is of no use."""
+
+    def __call__(
+        self,
+        url: str,
+        *,
+        cluster: str,
+        device: DeviceId,
+        username: str | None = None,
+        password: str | None = None,
+        ca_file: str | None = None,
+        slower: float = 1.0,
+    ) -> Broker: ...
+
+
+class LinkFactory(Protocol):
+    """Puts the broker `inner` behind a link of these rates, both above 0."""
+
+    def __call__(self, inner: Broker, *, uplink_bytes_s: int, downlink_bytes_s: int) -> Broker: ...
+
+
+TaskFunction = Callable[..., "Task"]
+"""From a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
+
+brokers: Group[BrokerFactory] = Group("crowd.brokers", "kind of broker", "function", callable)
+"""By the scheme of their URLs."""
+links: Group[LinkFactory] = Group("crowd.links", "kind of link", "subclass of Broker", subclass_of(Broker))
+"""Brokers as slow as an emulated device's link."""
+devices: Group[Callable[..., Device]] = Group("crowd.devices", "device", "function", callable)
+"""`local`, this machine, takes nothing; `emulated` takes a speed in kFLOP/s and its free memory in bytes."""
+stores: Group[Callable[..., Store]] = Group("crowd.stores", "kind of store", "subclass of Store", subclass_of(Store))
+"""`file` takes a directory; `memory` takes nothing."""
+catalogs: Group[Callable[[], Mapping[str, DeviceKind]]] = Group("crowd.catalogs", "catalog", "function", callable)
+"""Kinds of devices, by name."""
+policies: Group[type[Policy]] = Group("crowd.policies", "policy", "subclass of Policy", subclass_of(Policy))
+tasks: Group[TaskFunction] = Group("crowd.tasks", "task", "function", callable)
+
+GROUPS: tuple[Group[Any], ...] = (brokers, links, devices, stores, catalogs, policies, tasks)
+"""All but the backends, which experiments alone need (`crowd.experiment.experiment.backends`)."""
 
 
 def broker_from_url(
@@ -80,21 +133,23 @@ def broker_from_url(
     username: str | None = None,
     password: str | None = None,
     ca_file: Path | None = None,
+    slower: float = 1.0,
 ) -> Broker:
-    """The access of `device` to the broker at `url`, whose scheme names the kind. Connects only when a session is
-    opened. Raises `BadConfig` if the URL or what goes with it is of no use."""
+    """The way of `device` to the broker at `url`, whose scheme names the kind; `slower` is how many times slower than
+    the broker's the clock of this event loop goes. Connects only when a session is opened. Raises `BadConfig` if the
+    URL or what goes with it is of no use."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise BadConfig(f"broker {url!r}: expected a URL as 'mqtt://host:1883'")
-    broker: Broker = load("crowd.brokers", scheme)(
+    return brokers.load(scheme)(
         url,
         cluster=cluster,
         device=device,
         username=username,
         password=password,
         ca_file=None if ca_file is None else str(ca_file),
+        slower=slower,
     )
-    return broker
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -123,8 +178,7 @@ def task_function(spec: str) -> TaskFunction:
     """
     module_name, separator, function_name = spec.partition(":")
     if not separator:
-        builtin: TaskFunction = load("crowd.tasks", spec)
-        return builtin
+        return tasks.load(spec)
     module = _import_from_here(module_name, spec)
     function = getattr(module, function_name, None)
     if not callable(function):

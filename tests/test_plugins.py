@@ -1,12 +1,15 @@
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crowd import plugins
 from crowd.config.data import DataConfig
 from crowd.errors import BadConfig
+from crowd.experiment.experiment import backends
 from crowd.learning.task import Task
 from crowd.units import device_id
 
@@ -37,8 +40,39 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_what_is_installed_is_found_by_name() -> None:
-    assert {"digits", "fashion", "watch", "wide"} <= set(plugins.names("crowd.tasks"))
-    assert plugins.load("crowd.devices", "catalog")()["raspberry-pi-4"].speed_kflops == 6_000_000
+    assert {"digits", "fashion", "watch", "wide"} <= set(plugins.tasks.names())
+    assert plugins.catalogs.load("built-in")()["raspberry-pi-4"].speed_kflops == 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        pytest.param(group, name, id=f"{group.entry_points}-{name}")
+        for group in (*plugins.GROUPS, backends)
+        for name in group.names()
+    ],
+)
+def test_every_installed_plug_in_is_there_and_of_its_kind(group: plugins.Group[Any], name: str) -> None:
+    group.load(name)
+
+
+def test_no_group_of_entry_points_is_forgotten() -> None:
+    installed = {entry.group for entry in distribution("crowdlearning").entry_points}
+    assert installed - {"console_scripts"} == {group.entry_points for group in (*plugins.GROUPS, backends)}
+
+
+def test_a_plug_in_of_another_kind_is_one_line_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = EntryPoint(name="wrong", value="crowd.units:device_id", group="crowd.policies")
+    monkeypatch.setattr(plugins, "_entries", lambda group: {"wrong": wrong})
+    with pytest.raises(BadConfig, match=r"^the policy 'wrong' \(crowd.units:device_id\) is no subclass of Policy$"):
+        plugins.policies.load("wrong")
+
+
+def test_a_plug_in_whose_module_has_no_such_object_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = EntryPoint(name="gone", value="crowd.units:Gone", group="crowd.links")
+    monkeypatch.setattr(plugins, "_entries", lambda group: {"gone": gone})
+    with pytest.raises(BadConfig, match=r"^the kind of link 'gone' \(crowd.units:Gone\) cannot be loaded: "):
+        plugins.links.load("gone")
 
 
 def test_an_unknown_name_is_answered_with_the_likeliest_one() -> None:

@@ -19,7 +19,7 @@ from crowd.bench.activity import Activity, activity
 from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
-from crowd.experiment.experiment import Experiment, ExperimentResult, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, backends, record
 
 WORLD = "simulation"
 
@@ -93,8 +93,8 @@ class Entry:
     """The result of a cell."""
 
     run: dict[str, Any]
-    """As in the JSON of design section 8; `stopped_after_s` is the limit of time that ended it, else `None`. With
-    `diverged` it ends with the last round before the loss was no longer a number."""
+    """As JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With `diverged`
+    it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
     """Activity of each device, in the order of the cluster file."""
     provenance: Provenance
@@ -123,10 +123,10 @@ def key_of(experiment: Experiment) -> str:
 def provenance_of(experiment: Experiment) -> Provenance:
     """The provenance of `experiment` with the present code and processor."""
     own_task = ":" in experiment.task
-    task_module = experiment.task.partition(":")[0] if own_task else plugins.module_of("crowd.tasks", experiment.task)
+    task_module = experiment.task.partition(":")[0] if own_task else plugins.tasks.module_of(experiment.task)
     roots = (
-        plugins.module_of("crowd.backends", WORLD),
-        plugins.module_of("crowd.policies", experiment.policy),
+        backends.module_of(WORLD),
+        plugins.policies.module_of(experiment.policy),
         task_module,
     )
     return Provenance(

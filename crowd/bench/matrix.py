@@ -3,9 +3,7 @@
 Layout: `CellStatus` and `MatrixListener` (progress), `Matrix` (all cells), `compare` (their results).
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Self
 
 import anyio
 import attrs
@@ -13,6 +11,7 @@ import attrs
 from crowd.bench.cells import Cell, Entry, groups, read_entry
 from crowd.bench.report import FAILED, TO_COME, Comparison, Scenario
 from crowd.errors import BadConfig
+from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.subprocesses import ProcessFailed, started
 
 PATIENCE = 10.0
@@ -27,12 +26,9 @@ class CellStatus:
     elapsed_s: float
     accuracy: float | None
 
-    def to_line(self) -> str:
-        return json.dumps(attrs.asdict(self))
 
-    @classmethod
-    def from_line(cls, line: str) -> Self:
-        return cls(**json.loads(line))
+STATUSES = MessageLines[CellStatus](CellStatus)
+"""As the process of a cell tells them."""
 
 
 class MatrixListener:
@@ -123,7 +119,7 @@ class Matrix:
     async def _compute(self, cell: Cell, limit_s: float | None) -> Entry:
         async with started(self._command(cell, limit_s), name=cell.label, grace_s=0.0) as process:
             async for line in process.lines():
-                self._watch.heard(cell, CellStatus.from_line(line))
+                self._watch.heard(cell, STATUSES.from_line(line))
             await process.expect_success()
         entry = read_entry(cell.path)
         if entry is None:

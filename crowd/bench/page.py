@@ -87,7 +87,7 @@ def _section(
         if (run["task"], run["cluster"]) == (scenario.task, scenario.cluster):
             first.setdefault(run["policy"], entry)
     return {
-        "place": scenario,
+        "scenario": scenario,
         "index": comparison.scenarios.index(scenario),
         "fastest": comparison.fastest(scenario),
         "rows": [_row(comparison, scenario, policy, first.get(policy)) for policy in policies],

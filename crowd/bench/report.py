@@ -76,8 +76,7 @@ class Comparison:
         """The word in place of runs of `policy` in `scenario`."""
         return self._missing.get((scenario, policy), NONE)
 
-    def places_of(self, task: str) -> tuple[Scenario, ...]:
-        """The scenarios of one task."""
+    def scenarios_of(self, task: str) -> tuple[Scenario, ...]:
         return tuple(scenario for scenario in self.scenarios if scenario.task == task)
 
     @functools.cached_property
@@ -207,7 +206,7 @@ def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
     """Tables of policies and clusters, one for each task, or several where `console` is too narrow for all clusters;
     and the regrets."""
     for task in comparison.tasks:
-        yield from _task_tables(comparison, comparison.places_of(task), console)
+        yield from _task_tables(comparison, comparison.scenarios_of(task), console)
     if comparison.regrets:
         yield _regret_table(comparison)
 
@@ -293,7 +292,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _task_markdown(comparison: Comparison, task: str) -> str:
-    scenarios = comparison.places_of(task)
+    scenarios = comparison.scenarios_of(task)
     rows = [[f"**{task}**", *(scenario.cluster for scenario in scenarios)]]
     rows += [
         [f"`{policy}`", *(_markdown_cell(comparison, scenario, policy) for scenario in scenarios)]

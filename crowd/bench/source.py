@@ -21,6 +21,7 @@ from pathlib import Path
 import attrs
 
 from crowd import plugins
+from crowd.experiment.experiment import backends
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +68,7 @@ def data_beside(module: str) -> tuple[Path, ...]:
 
 
 def _plug_in_packages() -> set[str]:
-    modules = {plugins.module_of(group, name) for group in plugins.GROUPS for name in plugins.names(group)}
+    modules = {group.module_of(name) for group in (*plugins.GROUPS, backends) for name in group.names()}
     return {"crowd"} | {module.partition(".")[0] for module in modules}
 
 

@@ -16,7 +16,7 @@ from crowd.units import DeviceId, Life, device_id
 def read_cluster(path: Path) -> tuple[ClusterConfig, dict[DeviceId, DeviceKind]]:
     """The cluster of the file `path`, and the abilities of each of its devices by the catalog. Raises `BadConfig`."""
     cluster = read_cluster_config(path)
-    catalog: Mapping[str, DeviceKind] = plugins.load("crowd.devices", "catalog")()
+    catalog = plugins.catalogs.load("built-in")()
     try:
         return cluster, {device_id(device.name): device.resolve(catalog) for device in cluster.devices}
     except BadConfig as error:
@@ -68,5 +68,4 @@ def make_profiles(
 
 def load_policy(name: str) -> Policy:
     """The policy that is installed as `name`; raises `BadConfig`."""
-    policy: Policy = plugins.load("crowd.policies", name)()
-    return policy
+    return plugins.policies.load(name)()

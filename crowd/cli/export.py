@@ -5,7 +5,6 @@ from pathlib import Path
 
 from crowd import plugins
 from crowd.errors import BadConfig
-from crowd.ports import Store
 
 MODEL = "model.safetensors"
 """The name under which a node stores its trained model."""
@@ -23,7 +22,7 @@ def export(*, state_dir: Path, to: Path) -> None:
     """
     if not state_dir.is_dir():
         raise BadConfig(f"{state_dir}: no such directory; give the state_dir of a device's node.toml")
-    store: Store = plugins.load("crowd.devices", "store")(state_dir)
+    store = plugins.stores.load("file")(state_dir)
     model = store.read(MODEL)
     if model is None:
         raise BadConfig(f"{state_dir}: there is no trained model yet; it is written when a run ends")

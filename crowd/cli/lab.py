@@ -8,11 +8,10 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from crowd import plugins
 from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import summary
-from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, backends, record
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.run_record import cluster_curve
@@ -60,7 +59,7 @@ def lab(
         check_writable(json)
     console = Console()
     logs_to_stderr()
-    backend: Backend = plugins.load("crowd.backends", "lab")()
+    backend = backends.load("lab")()
     scale = backend.scale(experiment)
     console.print(pace(scale.slower), highlight=False, soft_wrap=True)
     with RunScreen(console, scale.experiment) as screen:
@@ -69,7 +68,7 @@ def lab(
     if json is not None:
         write_runs(json, [run])  # even if the simulated run fails
     console.print("the same in simulation")
-    simulation: Backend = plugins.load("crowd.backends", "simulation")()
+    simulation = backends.load("simulation")()
     with RunScreen(console, scale.experiment) as screen:
         predicted = simulation.run(scale.experiment, screen.round_done)
     if json is not None:

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crowd import plugins
 from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import summary
-from crowd.experiment.experiment import Backend, record
+from crowd.experiment.experiment import backends, record
 from crowd.formatting import seconds
 from crowd.logs import logs_to_stderr
 
@@ -51,7 +50,7 @@ def sim(
         check_writable(json)
     console = Console()
     logs_to_stderr()
-    backend: Backend = plugins.load("crowd.backends", "simulation")()
+    backend = backends.load("simulation")()
     began_s = time.monotonic()
     with RunScreen(console, experiment) as screen:
         outcome = backend.run(experiment, screen.round_done)

@@ -14,6 +14,7 @@ from crowd.config.data import DataConfig
 from crowd.experiment.balance import ComputeTrace, balance_efficiency
 from crowd.experiment.metering import LinkBusy
 from crowd.experiment.plan_summary import PlanSummary
+from crowd.plugins import Group, subclass_of
 from crowd.run_record import DeviceMetrics, Point, run_record
 from crowd.units import DeviceId
 
@@ -102,6 +103,9 @@ class Backend(abc.ABC):
         cluster that cannot work; `KeyboardInterrupt` passes through when all that was started has ended."""
 
 
+backends: Group[type[Backend]] = Group("crowd.backends", "backend", "subclass of Backend", subclass_of(Backend))
+
+
 def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
     """The part of a built-in task's data set that the device at `index` of the file plays the owner of. `None` for a
     task of the user's own, which brings its own data."""
@@ -113,7 +117,7 @@ def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
 
 
 def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
-    """The run as the JSON of design section 8."""
+    """The run as JSON (docs/experiments.md#the-figures-of-a-run)."""
     return run_record(
         outcome.devices,
         policy=experiment.policy,

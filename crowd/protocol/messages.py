@@ -1,13 +1,13 @@
 """The messages that devices send each other; `Message` is the tagged union that the codec reads and writes.
 
-Layout: retained messages (`ProfileMessage`, `AckMessage`, `ResultMessage`), those that keep views equal (`Beat`,
-`Burials`, `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), those that move bulk (`Offer`, `Want`, `Done` and the
-`Cargo` they name) and those that ask for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
+Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
+`ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
+name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
@@ -50,7 +50,7 @@ class CurvePoint:
 class ResultMessage:
     """The end of a device's run. Times in microseconds since the run's first plan with work was activated here."""
 
-    progress: Progress
+    progress: StateProgress
     reached: bool
     elapsed_us: int
     busy_us: int
@@ -78,8 +78,8 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
-class Burials:
-    """The lives that the sender has evicted, newest per device."""
+class Evictions:
+    """Lives that are evicted, of devices that left or that others found silent."""
 
     lives: dict[DeviceId, Life]
 
@@ -205,7 +205,7 @@ class Samples:
 class State:
     """A whole replicated state, as a safetensors file."""
 
-    progress: Progress
+    progress: StateProgress
     generation: int = 0
     plan_digest: bytes = b""
     """Digest of the plan of `generation`, under which the state was reached, or which starts from it; 0 and empty where
@@ -291,7 +291,7 @@ Message = (
     | AckMessage
     | ResultMessage
     | Beat
-    | Burials
+    | Evictions
     | ViewRequest
     | ViewReply
     | Probe

@@ -24,7 +24,7 @@ from crowd.units import MEBIBYTE
 from devices.cluster.cluster_run import node_config
 from devices.lab.cgroups import PERIOD_US_MAX, QUOTA_US_MIN
 from devices.lab.cluster_run import LabRun
-from devices.lab.messages import EnvelopesMeasured, Measure, Measured, MeasureEnvelopes, Ready, order_to_line
+from devices.lab.messages import ORDERS, EnvelopesMeasured, Measure, Measured, MeasureEnvelopes, Ready
 from devices.lab.node_cluster import LabCluster
 from devices.lab.sandbox import check_machine, owner_name, remove_leftovers
 from devices.lab.slowed_time import SlowedLoop
@@ -161,9 +161,9 @@ async def measure(experiment: Experiment, cores: int) -> Core:
     async def measure(process: Subprocess) -> None:
         news = process.lines()
         await expect(Ready, process, news)
-        await process.tell(order_to_line(Measure(duration_s=MEASURE_S)))
+        await process.tell(ORDERS.to_line(Measure(duration_s=MEASURE_S)))
         trained = await expect(Measured, process, news)
-        await process.tell(order_to_line(MeasureEnvelopes(duration_s=MEASURE_ENVELOPES_S)))
+        await process.tell(ORDERS.to_line(MeasureEnvelopes(duration_s=MEASURE_ENVELOPES_S)))
         talked = await expect(EnvelopesMeasured, process, news)
         found.append(Core(kflops=trained.speed_kflops, envelope_s=talked.envelope_s))
 

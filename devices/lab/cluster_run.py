@@ -24,7 +24,7 @@ from crowd.units import device_id
 from devices.cluster.cluster_run import ClusterDevice, ClusterRun, node_config
 from devices.cluster.device_metrics import DeviceRecorder
 from devices.lab.cgroups import Hierarchies
-from devices.lab.messages import Measure, Measured, Ready, order_to_line
+from devices.lab.messages import ORDERS, Measure, Measured, Ready
 from devices.lab.netns import Counters, Shape
 from devices.lab.sandbox import Site
 from devices.lab.worker_process import expect, worker_command
@@ -183,7 +183,7 @@ class LabDevice(ClusterDevice, abc.ABC):
         for _ in range(ADJUSTMENTS):
             self.group.limit_cpu(self._cores)
             await self._lab.gate.wait()
-            await process.tell(order_to_line(Measure(duration_s=ADJUST_S / self._lab.slower)))
+            await process.tell(ORDERS.to_line(Measure(duration_s=ADJUST_S / self._lab.slower)))
             measured = await expect(Measured, process, news)
             self._cores *= self._kind.speed_kflops / measured.speed_kflops
             await self._lab.gate.wait()

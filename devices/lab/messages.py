@@ -1,12 +1,9 @@
-"""The messages between a lab and the process of one of its devices, as lines of JSON: `WorkerOrder` and
-`WorkerReport`."""
-
-from typing import Any, cast
+"""What a lab and the process of one of its devices say to each other: `WorkerOrder` and `WorkerReport`, and as lines
+`ORDERS` and `REPORTS`."""
 
 import attrs
-from cattrs.preconf.json import make_converter
-from cattrs.strategies import configure_tagged_union
 
+from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import Span
 from crowd.experiment.plan_summary import PlanSummary
 
@@ -101,26 +98,5 @@ class Ended:
 
 WorkerReport = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
 
-_converter = make_converter()
-for _union in (WorkerOrder, WorkerReport):
-    configure_tagged_union(_union, _converter)
-
-
-def order_to_line(order: WorkerOrder) -> str:
-    """The order as one line of JSON."""
-    return _converter.dumps(order, unstructure_as=WorkerOrder)
-
-
-def order_from_line(line: str) -> WorkerOrder:
-    """The order that `order_to_line` wrote in another process of this project."""
-    return cast(WorkerOrder, _converter.loads(line, cast(Any, WorkerOrder)))
-
-
-def news_to_line(news: WorkerReport) -> str:
-    """The report as one line of JSON."""
-    return _converter.dumps(news, unstructure_as=WorkerReport)
-
-
-def news_from_line(line: str) -> WorkerReport:
-    """The report that `news_to_line` wrote in another process of this project."""
-    return cast(WorkerReport, _converter.loads(line, cast(Any, WorkerReport)))
+ORDERS = MessageLines[WorkerOrder](WorkerOrder)
+REPORTS = MessageLines[WorkerReport](WorkerReport)

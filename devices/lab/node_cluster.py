@@ -18,6 +18,8 @@ from crowd.protocol import codec
 from crowd.protocol.messages import ResultMessage
 from devices.lab.cluster_run import PORT, LabDevice, LabRun
 from devices.lab.messages import (
+    ORDERS,
+    REPORTS,
     Advanced,
     Computed,
     Ended,
@@ -28,8 +30,6 @@ from devices.lab.messages import (
     Told,
     WorkerReport,
     Working,
-    news_from_line,
-    order_to_line,
 )
 from devices.lab.mosquitto import LabBroker
 from devices.lab.worker_process import start_worker
@@ -88,7 +88,7 @@ class _Machine(LabDevice):
                 self.begin_life(life)
                 if life:
                     _log.info("device_returned", device=self.name)
-                await process.tell(order_to_line(Go()))
+                await process.tell(ORDERS.to_line(Go()))
                 await self._follow(process, news, fails_s)
 
     async def _follow(self, process: Subprocess, news: AsyncIterator[str], fails_s: float) -> None:
@@ -96,7 +96,7 @@ class _Machine(LabDevice):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._fail, fails_s, process)
             async for line in news:
-                self._hear(news_from_line(line))
+                self._hear(REPORTS.from_line(line))
             tasks.cancel_scope.cancel()
         if self.on:
             await process.expect_success()

@@ -37,6 +37,8 @@ from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done
 from crowd.units import Address, Channel, DeviceId, Life, device_id
 from devices.lab.messages import (
+    ORDERS,
+    REPORTS,
     Advanced,
     Computed,
     Ended,
@@ -50,8 +52,6 @@ from devices.lab.messages import (
     WorkerOrder,
     WorkerReport,
     Working,
-    news_to_line,
-    order_from_line,
 )
 from devices.lab.slowed_time import SlowedLoop
 from devices.sensors import FixedSensor
@@ -180,7 +180,7 @@ class _Worker:
             self._config,
             task=lambda name: self._task,
             device=attrs.evolve(self._device, compute=self._compute),
-            broker=plugins.load("crowd.brokers", "mqtt")(
+            broker=plugins.broker_from_url(
                 self._config.broker,
                 cluster=self._config.cluster,
                 device=device_id(self._config.name),
@@ -226,11 +226,11 @@ async def _orders() -> AsyncIterator[WorkerOrder]:
     # the thread that waits for a line is left behind when this ends
     read = partial(anyio.to_thread.run_sync, sys.stdin.readline, abandon_on_cancel=True)
     while line := await read():
-        yield order_from_line(line)
+        yield ORDERS.from_line(line)
 
 
 def _say(news: WorkerReport) -> None:
-    print(news_to_line(news), flush=True)
+    print(REPORTS.to_line(news), flush=True)
 
 
 def _first(error: BaseException) -> BaseException:

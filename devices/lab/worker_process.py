@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from crowd.experiment.subprocesses import Subprocess, started
-from devices.lab.messages import news_from_line
+from devices.lab.messages import REPORTS
 
 WORKER = "devices.lab.worker"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -29,7 +29,7 @@ def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextMa
 async def expect(kind: type[T], process: Subprocess, news: AsyncIterator[str]) -> T:
     """The next of the `news` of `process`, which is of that kind. Raises what the process failed with."""
     async for line in news:
-        said = news_from_line(line)
+        said = REPORTS.from_line(line)
         if not isinstance(said, kind):
             raise RuntimeError(f"expected {kind.__name__}, heard {said}")
         return said

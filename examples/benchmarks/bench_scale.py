@@ -77,7 +77,7 @@ async def live_an_hour(devices: int, departures: int) -> None:
 
 
 def plan_for(devices: int) -> None:
-    policies = {name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")}
+    policies = {name: plugins.policies.load(name)() for name in plugins.policies.names()}
     decide(tuple(_profile(index) for index in range(devices)), policies)
 
 

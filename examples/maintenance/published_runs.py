@@ -1,4 +1,4 @@
-"""The runs behind the README's comparison: they are published beside it, and need not be done again.
+"""The runs behind docs/comparison.md: they are published beside it, and need not be done again.
 
     python examples/maintenance/published_runs.py unpack           into the cache of crowd bench, beside what is there
     python examples/maintenance/published_runs.py pack runs.json   of those that crowd bench --json has written
@@ -85,7 +85,7 @@ def _cells_of(runs: Sequence[Run], cache: Path) -> list[Cell]:
     return make_cells(
         files=[ROOT / file for file in CLUSTERS],
         tasks=sorted(tasks.intersection(TASKS)),
-        policies=sorted(policies.intersection(plugins.names("crowd.policies"))),
+        policies=sorted(policies.intersection(plugins.policies.names())),
         seeds=sorted(seeds),
         cache=cache,
         spare=cache,

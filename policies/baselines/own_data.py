@@ -2,12 +2,22 @@
 merges."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
 from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, link_bytes_s, memory_needed_bytes
-from crowd.planning.plan import Assignment, Encoding, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import (
+    Assignment,
+    Consistency,
+    Encoding,
+    Idle,
+    Mixing,
+    Outer,
+    Plan,
+    Sampling,
+    SliceOwner,
+    Trainer,
+)
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile
 from crowd.units import ceil_div
@@ -80,12 +90,18 @@ def plan_at_home(
     slices: tuple[SliceOwner, ...],
     why: str,
     batches: Sequence[int] = (),
-    **options: Any,
+    quorum: int | None = None,
+    staleness_max: int = 0,
+    consistency: Consistency = Consistency.EVERY_ROUND,
+    mixing: Mixing | None = None,
+    outer: Outer | None = None,
+    proximal_ppm: int = 0,
+    sampling: Sampling = Sampling.UNIFORM,
+    evaluate_every: int = 1,
 ) -> Plan:
-    """The plan in which the `trainers` train `round_samples` of their own samples each between two merges in float32,
-    for which all wait; samples of others are idle.
-
-    `batches` are the trainers' batch sizes, where not the task's; `options` are further fields of the plan.
+    """A plan in which the `trainers` train `round_samples` of their own samples each between two merges in float32, and
+    samples of others are idle. `batches` are the trainers' batch sizes, where not the task's; a `quorum` of `None`
+    waits for all. The other arguments are the plan's fields of the same name, and their defaults.
     """
     training = {member.device for member in trainers}
     shares = evaluation_shares(trainers, cluster.members[0].task.evaluation_samples)
@@ -107,9 +123,15 @@ def plan_at_home(
         ),
         slices=slices,
         encoding=Encoding.FLOAT32,
-        quorum=len(trainers),
+        outer=Outer() if outer is None else outer,
+        consistency=consistency,
+        quorum=len(trainers) if quorum is None else quorum,
+        staleness_max=staleness_max,
+        mixing=mixing,
+        proximal_ppm=proximal_ppm,
+        sampling=sampling,
+        evaluate_every=evaluate_every,
         samples_total=sum(member.samples for member in trainers),
         why=why,
     )
-    plan = attrs.evolve(plan, **options)
     return attrs.evolve(plan, round_us=estimate(cluster, plan).round_us)

@@ -5,8 +5,7 @@ The split with the best estimate wins. One trainer with everything is one of the
 it is best.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -102,39 +101,36 @@ class _Search:
         return here
 
     def _sweep(self, here: Candidate) -> Candidate:
-        for coordinate, values in self._coordinates():
-            here = self._along(here, coordinate, values)
+        for line in self._lines():
+            here = self._along(here, line(here))
         return here
 
-    def _coordinates(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """The coordinates that may be varied in this cluster, and their values."""
+    def _lines(self) -> Iterator[Callable[[Candidate], list[Candidate]]]:
+        """The coordinates that may be varied in this cluster: each takes a candidate and returns, in order, all that
+        differ from it in that coordinate alone, itself among them."""
         devices, sharing = len(self._tables.by_speed), len(self._tables.sharing)
-        yield "borrowers", tuple(range(1, devices + 1))
-        yield "non_lending", tuple(range(sharing + 1))
-        yield "poor_links_out", tuple(range(devices))
-        yield "stragglers_out", tuple(range(self._staying + 1))
-        yield "pace", tuple(Pace)
-        yield "balanced", (True, False)
+        yield lambda here: [attrs.evolve(here, borrowers=count) for count in range(1, devices + 1)]
+        yield lambda here: [attrs.evolve(here, non_lending=count) for count in range(sharing + 1)]
+        yield lambda here: [attrs.evolve(here, poor_links_out=count) for count in range(devices)]
+        yield lambda here: [attrs.evolve(here, stragglers_out=count) for count in range(self._staying + 1)]
+        yield lambda here: [attrs.evolve(here, pace=pace) for pace in Pace]
+        yield lambda here: [attrs.evolve(here, balanced=balanced) for balanced in (True, False)]
 
-    def _along(self, here: Candidate, coordinate: str, values: tuple[Any, ...]) -> Candidate:
-        """The candidate with the best of `values` for `coordinate`. A few values are all tried; of many, the first, the
+    def _along(self, here: Candidate, line: Sequence[Candidate]) -> Candidate:
+        """The best candidate of `line`, on which `here` lies: all of a few are tried; of many, `here`, the first, the
         last and those at distances 3, 15, 63, … from the first, then closer to the best of them, down to an eighth of
         its distance."""
-
-        def at(index: int) -> Candidate:
-            return attrs.evolve(here, **{coordinate: values[index]})
-
-        last = len(values) - 1
-        start = values.index(getattr(here, coordinate))
+        last = len(line) - 1
         if last < 8:
-            return min([here, *map(at, range(last + 1))], key=self._rank)
+            return min([here, *line], key=self._rank)
+        start = line.index(here)
         indices = {start, 0, last, *((1 << power) - 1 for power in range(2, last.bit_length(), 2))}
-        best = min(sorted(indices), key=lambda index: (self._rank(at(index)), index != start))
+        best = min(sorted(indices), key=lambda index: (self._rank(line[index]), index != start))
         step = best // 2
         while step > best // 8:
             near = [index for index in (best, best - step, best + step) if 0 <= index <= last]
-            best, step = min(near, key=lambda index: self._rank(at(index))), step // 2
-        return at(best)
+            best, step = min(near, key=lambda index: self._rank(line[index])), step // 2
+        return line[best]
 
     def _rank(self, candidate: Candidate) -> tuple[int, ...]:
         """The rank of a candidate, lower is better, by what the cluster prefers; one that nobody can carry out comes

@@ -172,7 +172,7 @@ def test_of_this_project_a_run_depends_on_the_engine_and_not_on_commands_or_othe
     assert {
         "crowd/node.py",
         "crowd/actors/trainer/trainer.py",
-        "crowd/agreement/agreement.py",
+        "crowd/agreement/step.py",
         "crowd/learning/merge.py",
         "brokers/simulated/network.py",
         "brokers/accounting.py",

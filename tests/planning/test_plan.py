@@ -95,7 +95,7 @@ def gossip(**changes: object) -> Mixing:
 
 
 @pytest.mark.parametrize(
-    ("manner", "finding"),
+    ("fields", "finding"),
     [
         ({"evaluate_every": 0}, "no round is evaluated"),
         ({"quorum": 3}, "3 contributions are awaited from 2 trainers"),
@@ -119,8 +119,8 @@ def gossip(**changes: object) -> Mixing:
         (GOSSIP | {"mixing": gossip(links=(A_WITH_C, A_WITH_C))}, "links are not in canonical order"),
     ],
 )
-def test_a_manner_that_does_not_go_together_is_found_out(step_config, finding):
-    found = violations(attrs.evolve(PLAN, **step_config), PROFILES)
+def test_fields_of_a_plan_that_do_not_go_together_are_found_out(fields, finding):
+    found = violations(attrs.evolve(PLAN, **fields), PROFILES)
     assert any(text.startswith(finding) for text in found), found
 
 

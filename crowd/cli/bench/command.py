@@ -82,7 +82,7 @@ def bench(
         cells = make_cells(
             files=cluster_files(clusters),
             tasks=tasks,
-            policies=policies or plugins.names("crowd.policies"),
+            policies=policies or plugins.policies.names(),
             seeds=range(seeds),
             cache=cache,
             spare=Path(spare),

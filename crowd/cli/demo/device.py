@@ -1,9 +1,9 @@
 """One emulated device of a demonstration: a slower processor and link, and its status while it trains.
 
-Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen), `play` (the device's part in one run).
+Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen; `STATUSES`, as lines), `play` (the device's part
+in one run).
 """
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ import attrs
 
 from crowd import plugins
 from crowd.config.node_file import NodeConfig
+from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import MeteredCompute
-from crowd.ports import Broker, Device, Signer
+from crowd.ports import Device, Signer
 from crowd.units import SECOND_US, device_id
 
 if TYPE_CHECKING:
@@ -64,14 +65,9 @@ class DeviceStatus:
     generations: int | None = None
     digest: str | None = None
 
-    def to_json(self) -> str:
-        """The status as one line of JSON."""
-        return json.dumps(attrs.asdict(self))
 
-    @classmethod
-    def from_json(cls, line: str) -> "DeviceStatus":
-        """The status that `to_json` wrote in another process of this project."""
-        return cls(**json.loads(line))
+STATUSES = MessageLines[DeviceStatus](DeviceStatus)
+"""As a device that is a process of its own tells them."""
 
 
 async def play(
@@ -81,10 +77,10 @@ async def play(
     from crowd.node import Node
 
     task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
-    device: Device = plugins.load("crowd.devices", "emulated")(part.speed_kflops, part.memory_bytes)
+    device = plugins.devices.load("emulated")(part.speed_kflops, part.memory_bytes)
     compute = MeteredCompute(device.compute)
     inner = plugins.broker_from_url(config.broker, cluster=config.cluster, device=device_id(config.name))
-    link: Broker = plugins.load("crowd.devices", "link")(
+    link = plugins.links.load("throttled")(
         inner, uplink_bytes_s=config.uplink_bytes_s, downlink_bytes_s=config.downlink_bytes_s
     )
     node = Node(
@@ -93,7 +89,7 @@ async def play(
         device=Device(compute=compute, sensor=device.sensor),
         broker=link,
         signer=signer,
-        store=plugins.load("crowd.devices", "memory-store")(),
+        store=plugins.stores.load("memory")(),
     )
     watch = _StatusReporter(node, compute, report, task.target_accuracy)
     async with node, anyio.create_task_group() as tasks:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from crowd import plugins
-from crowd.cli.demo.device import DeviceStatus, play
+from crowd.cli.demo.device import STATUSES, DeviceStatus, play
 from crowd.cli.demo.setup import DemoDevice, DemoSetup
 from crowd.errors import BadConfig, BrokerLost
 from crowd.experiment.node_files import write_files
@@ -56,7 +56,7 @@ async def _follow(device: DemoDevice, config: Path, report: OnStatus) -> None:
     command = [sys.executable, "-m", "crowd.cli.processes.demo_device", *arguments]
     async with started(command, name=device.name) as process:
         async for line in process.lines():
-            report(DeviceStatus.from_json(line))
+            report(STATUSES.from_line(line))
         await process.expect_success()
 
 

@@ -2,10 +2,9 @@
 
     python -m crowd.cli.processes.bench_cell ORDER
 
-with a `CellOrder` as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry at its path.
-What a task of the user's own prints goes to standard error."""
+with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry in
+its place. What a task of the user's own prints goes to standard error."""
 
-import json
 import os
 import sys
 from functools import partial
@@ -14,13 +13,13 @@ from typing import TextIO
 
 import attrs
 
-from crowd import plugins
 from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
-from crowd.bench.matrix import CellStatus
+from crowd.bench.matrix import STATUSES, CellStatus
 from crowd.cli.experiments import read_experiment
 from crowd.cli.main import DONE, innermost, report
 from crowd.errors import BadConfig, Rejected, TrainingDiverged
-from crowd.experiment.experiment import Backend, Experiment, OnRound
+from crowd.experiment.experiment import Experiment, OnRound, backends
+from crowd.experiment.message_lines import MessageLines
 from crowd.logs import logs_to_stderr
 from crowd.run_record import Point
 
@@ -54,13 +53,16 @@ class CellOrder:
         )
 
 
+ORDERS = MessageLines[CellOrder](CellOrder)
+
+
 def command(cell: Cell, limit_s: float | None) -> list[str]:
     """The command that starts the process that computes `cell`."""
     return [
         sys.executable,
         "-m",
         "crowd.cli.processes.bench_cell",
-        json.dumps(attrs.asdict(CellOrder.of(cell, limit_s))),
+        ORDERS.to_line(CellOrder.of(cell, limit_s)),
     ]
 
 
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> int:
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-            work(CellOrder(**json.loads(arguments[0])), partial(_say, news))
+            work(ORDERS.from_line(arguments[0]), partial(_say, news))
     except Exception as error:
         code = report(error)
         cause = innermost(error)
@@ -100,9 +102,8 @@ def work(order: CellOrder, say: OnRound) -> None:
 
 
 def _train(experiment: Experiment, say: OnRound) -> Entry:
-    """The entry of `experiment`. A training that diverges never meets the target: its entry is of the run up to its
-    last round."""
-    backend: Backend = plugins.load("crowd.backends", WORLD)()
+    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    backend = backends.load(WORLD)()
     rounds: list[Point] = []
 
     def report(point: Point) -> None:
@@ -121,7 +122,7 @@ def _train(experiment: Experiment, say: OnRound) -> Entry:
 
 def _say(news: TextIO, point: Point) -> None:
     heard = CellStatus(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
-    print(heard.to_line(), file=news, flush=True)
+    print(STATUSES.to_line(heard), file=news, flush=True)
 
 
 if __name__ == "__main__":

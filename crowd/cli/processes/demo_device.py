@@ -2,7 +2,7 @@
 
     python -m crowd.cli.processes.demo_device NODE_TOML SPEED_KFLOPS MEMORY_BYTES
 
-Writes its status as lines of JSON; a reader that is gone ends it."""
+Writes its `DeviceStatus` in lines, often; a reader that is gone ends it."""
 
 import sys
 from functools import partial
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from crowd.cli.demo.device import DeviceStatus, EmulatedDevice, play
+from crowd.cli.demo.device import STATUSES, DeviceStatus, EmulatedDevice, play
 from crowd.cli.main import BAD_INPUT, innermost
 from crowd.cli.signals import unless_stopped
 from crowd.config.node_file import NodeConfig, read_node_config
@@ -46,7 +46,7 @@ async def _work(config: NodeConfig, part: EmulatedDevice) -> int:
 
 
 def _say(news: DeviceStatus) -> None:
-    print(news.to_json(), flush=True)
+    print(STATUSES.to_line(news), flush=True)
 
 
 if __name__ == "__main__":

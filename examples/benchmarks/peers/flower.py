@@ -18,12 +18,11 @@ from flower_lab import FlowerLab
 from rich.console import Console
 from rich.table import Table
 
-from crowd import plugins
 from crowd.cli.experiments import RunScreen, devices_table, exit_code, read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.lab import pace
 from crowd.cli.main import INTERRUPTED, report
-from crowd.experiment.experiment import Backend, ExperimentResult, ScaledExperiment, record
+from crowd.experiment.experiment import Backend, ExperimentResult, ScaledExperiment, backends, record
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     runs = []
     if arguments.compare:
-        lab: Backend = plugins.load("crowd.backends", "lab")()
+        lab = backends.load("lab")()
         runs.append(_train(console, lab, fit, policy=CROWD)[0])
         if arguments.json is not None:
             write_runs(arguments.json, runs)  # whatever becomes of the other one

@@ -22,7 +22,7 @@ from devices.cluster.cluster_run import make_task
 from devices.lab.backend import Lab
 from devices.lab.cgroups import Group
 from devices.lab.cluster_run import LabDevice, LabRun
-from devices.lab.messages import Advanced, Computed, Go, Ready, Working, news_from_line, order_to_line
+from devices.lab.messages import ORDERS, REPORTS, Advanced, Computed, Go, Ready, Working
 from devices.lab.sandbox import Site
 from devices.lab.worker_process import ENVIRONMENT, start_worker
 
@@ -96,7 +96,7 @@ class FlowerCluster(LabRun):
     async def _hear(self, pipe: Path) -> None:
         """What the ServerApp says."""
         async for line in lines_of(pipe):
-            match news_from_line(line):
+            match REPORTS.from_line(line):
                 case Working(plan=planned):
                     self.begin(planned)
                 case Advanced() as advanced:
@@ -146,11 +146,11 @@ class _Client(LabDevice):
     async def _hear(self, orders: int) -> None:
         """What the ClientApp says, in whichever process; it takes orders from the pipe of that descriptor."""
         async for line in lines_of(self._news):
-            match news_from_line(line):
+            match REPORTS.from_line(line):
                 case Ready():
                     self._training = True
                     self.set_pace()
-                    os.write(orders, f"{order_to_line(Go())}\n".encode())
+                    os.write(orders, f"{ORDERS.to_line(Go())}\n".encode())
                 case Computed(spans=spans):
                     slower = self._lab.slower  # it knows real time only
                     self.has_computed(

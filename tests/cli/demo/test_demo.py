@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from crowd.cli.demo.command import compare
-from crowd.cli.demo.device import DeviceStatus
+from crowd.cli.demo.device import STATUSES, DeviceStatus
 from crowd.cli.demo.launch import run_processes
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.demo.screen import comparison, final_screen
@@ -92,7 +92,7 @@ def test_a_policy_that_was_stopped_is_a_lower_bound_and_its_bytes_no_comparison(
 
 def test_news_survive_the_way_from_another_process() -> None:
     news = DeviceStatus(device="a", round=3, accuracy=0.5, why="2 train", samples_trained=7, digest="ab")
-    assert DeviceStatus.from_json(news.to_json()) == news
+    assert STATUSES.from_line(STATUSES.to_line(news)) == news
 
 
 def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,18 +22,7 @@ from crowd.run_record import Point
 from crowd.units import device_id
 from devices.lab import cgroups, netns, sandbox
 from devices.lab.backend import ENVELOPE_S, Core, Lab, measure, slower_by, warn_if_busy, without_latency
-from devices.lab.messages import (
-    Advanced,
-    Computed,
-    Go,
-    Measure,
-    Told,
-    Working,
-    news_from_line,
-    news_to_line,
-    order_from_line,
-    order_to_line,
-)
+from devices.lab.messages import ORDERS, REPORTS, Advanced, Computed, Go, Measure, Told, Working
 from devices.lab.netns import Shape, parse_counters
 from devices.lab.programs import find_program
 
@@ -139,9 +128,9 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
     )
     computed = Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))
     for news in (advanced, computed, Working(plan=planned), Working(plan=None), Told(speed_kflops=5)):
-        assert news_from_line(news_to_line(news)) == news
+        assert REPORTS.from_line(REPORTS.to_line(news)) == news
     for order in (Measure(duration_s=2.0), Go()):
-        assert order_from_line(order_to_line(order)) == order
+        assert ORDERS.from_line(ORDERS.to_line(order)) == order
 
 
 # --- machines that cannot be a lab ------------------------------------------------------------------------------------
