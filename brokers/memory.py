@@ -160,8 +160,8 @@ def from_url(
     ca_file: str | None = None,
     slower: float = 1.0,
 ) -> Broker:
-    """The way of `device` to the hub called NAME, for `memory://NAME`; there is nobody to show credentials to, and the
-    hub is on the clock of this event loop, however slow.
+    """The access of `device` to the in-process broker called NAME, for `memory://NAME`; there is nobody to show
+    credentials to, and the broker is on the clock of this event loop, however slow.
 
     Raises `BadConfig` for another kind of URL.
     """

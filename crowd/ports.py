@@ -151,7 +151,7 @@ class Store(abc.ABC):
 
 @attrs.frozen(kw_only=True)
 class Device:
-    """What a device plug-in (entry-point group `crowd.devices`) provides to a node."""
+    """The parts that a device plug-in (entry-point group `crowd.devices`) provides to a node."""
 
     compute: Compute
     sensor: Sensor

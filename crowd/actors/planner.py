@@ -154,8 +154,8 @@ class Planner(Actor[PlannerMessage]):
         await self._begin_if_settled()
 
     def absorb(self, message: PlannerMessage) -> bool:
-        """Take in at once what is nearly all in a large cluster: acks from which nothing follows yet, heartbeats, and
-        that somebody is online who was."""
+        """Whether the message was noted at once: nearly all messages of a large cluster are acks from which nothing
+        follows yet, heartbeats, and repeated signs that a device is online."""
         match message:
             case inbox.AgreementMessage(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
@@ -240,7 +240,7 @@ class Planner(Actor[PlannerMessage]):
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
 
     def _has_noted(self, heard: Notable | events.BeatHeard) -> bool:
-        """Whether nothing else is to be done about it, and nothing due earlier than it was."""
+        """Whether `heard` is taken in without anything else to do, and with nothing due earlier than it was."""
         if self._state is None:
             return False
         if isinstance(heard, events.BeatHeard):

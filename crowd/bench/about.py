@@ -12,13 +12,13 @@ from crowd.units import device_id
 
 
 def about_policy(name: str) -> str:
-    """The first paragraphs of its module and of its class."""
+    """The first paragraphs of a policy's module and of its class."""
     policy = plugins.policies.load(name)
     return " ".join(filter(None, (_first_paragraph(_module_text(policy)), _first_paragraph(inspect.getdoc(policy)))))
 
 
 def about_task(name: str) -> str:
-    """The first paragraph of its module."""
+    """The first paragraph of a built-in task's module; empty for a task of the user's own."""
     return _first_paragraph(_module_text(plugins.tasks.load(name))) if ":" not in name else ""
 
 

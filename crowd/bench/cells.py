@@ -93,8 +93,8 @@ class Entry:
     """The result of a cell."""
 
     run: dict[str, Any]
-    """As JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With `diverged`
-    it ends with the last round before the loss was no longer a number."""
+    """The run as JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With
+    `diverged` it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
     """Activity of each device, in the order of the cluster file."""
     provenance: Provenance

@@ -28,7 +28,7 @@ class CellStatus:
 
 
 STATUSES = MessageLines[CellStatus](CellStatus)
-"""As the process of a cell tells them."""
+"""The lines in which the process of a cell reports its progress."""
 
 
 class MatrixListener:

@@ -77,6 +77,7 @@ class Comparison:
         return self._missing.get((scenario, policy), NONE)
 
     def scenarios_of(self, task: str) -> tuple[Scenario, ...]:
+        """The scenarios of one task."""
         return tuple(scenario for scenario in self.scenarios if scenario.task == task)
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from typing import Any
 from crowd.errors import BadConfig
 
 Run = Mapping[str, Any]
-"""As JSON (docs/experiments.md#the-figures-of-a-run)."""
+"""A run as JSON (docs/experiments.md#the-figures-of-a-run)."""
 KEYS = frozenset(
     (
         "policy",

@@ -67,6 +67,7 @@ class ReplicaState:
 
     @property
     def progress(self) -> StateProgress:
+        """The position of this state in the run, as devices tell each other."""
         return StateProgress(
             run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
         )

@@ -1,4 +1,4 @@
-"""What a lab and the process of one of its devices say to each other: `WorkerOrder` and `WorkerReport`, and as lines
+"""The messages between a lab and the process of one of its devices: `WorkerOrder` and `WorkerReport`, and as lines
 `ORDERS` and `REPORTS`."""
 
 import attrs

@@ -143,15 +143,15 @@ class Rounds:
         return self._active.generation, self._active.plan_digest
 
     def serves(self, arrived: State, wanted: StateProgress) -> bool:
-        """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
-        rounds led, they led somewhere else."""
+        """Whether `arrived` is the wanted state, or a later one of the plan that is active here: another plan's rounds,
+        however many, belong to another lineage."""
         active, told = self._active, arrived.progress
         lineage = None if active is None else (active.generation, active.plan_digest)
         is_of_course = (arrived.generation, arrived.plan_digest) == lineage
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
     def reset(self, progress: StateProgress) -> None:
-        """The state was replaced from outside any generation (initialised, or loaded)."""
+        """Take over a state from outside any generation (initialised, or loaded)."""
         self._progress = progress
 
     def activate(self, active: Active, now_us: int) -> tuple[Effect, ...]:
@@ -169,7 +169,7 @@ class Rounds:
         return self._active is None or generation > self._active.generation
 
     def fetched(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
-        """The start, or a later state of this generation, has been loaded."""
+        """Go on from the loaded state: the start, or a later one of this generation."""
         self._fetching, self._catching_up, self._proposed = False, False, False
         self._progress = progress
         return self._begin(now_us)
@@ -186,11 +186,11 @@ class Rounds:
         self._proposed = False
 
     def freeze(self) -> None:
-        """A plan of a later generation is acked: no round of this one is merged or completed any more."""
+        """Stop merging and completing rounds, as a plan of a later generation is acked."""
         self._frozen = True
 
     def accepted(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
-        """The proposed round was completed."""
+        """Go on after the proposed round was completed."""
         self._proposed, self._catching_up = False, False
         self._progress = progress
         return self._begin(now_us)

@@ -67,7 +67,7 @@ class DeviceStatus:
 
 
 STATUSES = MessageLines[DeviceStatus](DeviceStatus)
-"""As a device that is a process of its own tells them."""
+"""The lines in which a device that is a process of its own reports its status."""
 
 
 async def play(

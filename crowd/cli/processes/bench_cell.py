@@ -2,8 +2,8 @@
 
     python -m crowd.cli.processes.bench_cell ORDER
 
-with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry in
-its place. What a task of the user's own prints goes to standard error."""
+with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry at
+its path. What a task of the user's own prints goes to standard error."""
 
 import os
 import sys
@@ -102,7 +102,8 @@ def work(order: CellOrder, say: OnRound) -> None:
 
 
 def _train(experiment: Experiment, say: OnRound) -> Entry:
-    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    """The entry of `experiment`. A training that diverges never meets the target: its entry is of the run up to its
+    last round."""
     backend = backends.load(WORLD)()
     rounds: list[Point] = []
 
