@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -299,7 +299,7 @@ class Node:
         tasks."""
         await self._over.wait()
 
-    async def progress(self) -> AsyncIterator[Progress]:
+    async def progress(self) -> AsyncGenerator[Progress, None]:
         """Yield a `Progress` for every round from now on, and for every new plan; end when `wait` would return. A
         listener that is slower than the rounds misses some, never the last."""
         send: MemoryObjectSendStream[Progress]
