@@ -38,9 +38,7 @@ from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, DeviceId
 
 RECEIVE_MESSAGES_MAX = 32
-"""Receive Maximum of a session: unacknowledged messages that the broker may have sent."""
 BEATS_MAX = 256
-"""Heartbeats that may wait beside the messages of the Receive Maximum."""
 KEEPALIVE_S_MAX = 65_535
 """The longest keep-alive that fits into CONNECT (MQTT 5, section 3.1.2.10)."""
 CONNECT_TIMEOUT_S = 5.0
@@ -67,8 +65,7 @@ class MqttBroker(Broker):
         self._meter = Meter()
 
     def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
-        """Connect, as `Broker.session` promises. A cancelled attempt to connect takes until `CONNECT_TIMEOUT_S` to give
-        up its socket."""
+        """Connect. A cancelled attempt takes until `CONNECT_TIMEOUT_S` to give up its socket."""
         return self._session(will)
 
     @property
@@ -127,8 +124,7 @@ class MqttBroker(Broker):
         return client
 
     async def _find_host(self) -> None:
-        """Resolve the host's name, apart from connecting, because a resolver that does not answer can be cancelled only
-        here."""
+        """Resolve the host's name; only here can a resolver that does not answer be cancelled."""
         try:
             with anyio.fail_after(CONNECT_TIMEOUT_S):
                 await anyio.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
@@ -243,8 +239,7 @@ class _MqttSession(BrokerSession):
             self._lose(error)
 
     def end(self) -> None:
-        """End all calls, and count the messages that arrived and were not handed out: they have still crossed the
-        link."""
+        """End all calls, and count the arrived messages that were not handed out: they have crossed the link."""
         self._lifeline.lose(f"the session with {self._endpoint.url} is closed")
         self._put.close()
         with self._arrivals, contextlib.suppress(anyio.EndOfStream):
@@ -329,8 +324,7 @@ def _properties(packet_type: int, **values: int) -> Properties:
 
 
 def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
-    """The options of the socket: no waiting to fill a segment; and, where the system can, bytes unacknowledged for a
-    keep-alive end the connection."""
+    """Socket options: no waiting to fill a segment; on Linux, bytes unacknowledged for a keep-alive end it."""
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     if sys.platform == "linux":
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keepalive_s * 1000))

@@ -76,12 +76,9 @@ class Progress:
 class Node:
     """This device's part in its cluster, as an asynchronous context manager.
 
-    1. Entering reads the data, checks that task and network fit together, and starts the four actors; raises
-       `BadConfig` for what cannot work, `BrokerRefused` if the broker does.
+    1. Entering reads the data, checks it against the network, starts the actors; raises `BadConfig`, `BrokerRefused`.
     2. `progress()` tells of every round; `wait()` returns when the run is over on every living member.
     3. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
-
-    All that a node talks to can be given; what is not is found through `config` and what is installed.
     """
 
     def __init__(
@@ -96,13 +93,8 @@ class Node:
         timing: Timing | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        """Make a node that is not started yet; entering it does that.
-
-        `task` is called with the device's name and returns its `Task`; without it the task that `config` names is made.
-        `device`, `broker`, `signer` and `store` replace what `config` names, `timing` the times of the agreement.
-        `chance` draws what is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw
-        alike. Raises `BadConfig` for a configuration that cannot work.
-        """
+        """Make a node, not yet started. `task` makes the `Task` from the device's name; `chance` draws all that is
+        random. Without them, as for the rest, `config` and what is installed decide. Raises `BadConfig`."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -240,8 +232,7 @@ class Node:
         return supervisor
 
     def _unmeasured_profile(self, work: Work, life: Life) -> Profile:
-        """The profile with all that the configuration and the data say of this device; the profiler measures the
-        rest."""
+        """The profile by the configuration and the data of this device; the profiler measures the rest."""
         config, facts = self.config, work.facts
         return Profile(
             device=self.name,
@@ -286,8 +277,7 @@ class Node:
 
     @property
     def model(self) -> torch.nn.Module:
-        """The trained network, a new copy in evaluation mode; the same on every device, except under a plan whose
-        replicas are never merged. Raises `RuntimeError` before the run is finished here."""
+        """The trained network, in evaluation mode, the same on every device; `RuntimeError` before the run's end."""
         if self._state is None or self._task is None:
             raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
         model = self._task.model()
@@ -295,8 +285,7 @@ class Node:
         return model.eval()
 
     async def wait(self) -> None:
-        """Wait until every living member has published the result of the run. May be called again, also by several
-        tasks."""
+        """Wait until every living member has published the result of the run."""
         await self._over.wait()
 
     async def progress(self) -> AsyncGenerator[Progress, None]:

@@ -194,8 +194,7 @@ class Planner(Actor[PlannerMessage]):
             await self._step(event)
 
     def _first_run(self) -> int:
-        """The run of the devices that are here; if there are none, the one after the last that is known to have
-        ended."""
+        """The run of the devices that are here; without any, the one after the last that is known to have ended."""
         offline = {event.device for event in self._early if isinstance(event, events.StatusHeard) and not event.online}
         runs = [
             profile.run

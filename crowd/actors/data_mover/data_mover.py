@@ -27,8 +27,7 @@ from crowd.runtime.clock import now_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 GIVE_UP_US = 60 * SECOND_US
-"""Shortest silence that ends a transfer; where rounds are long, bytes that wait for a slow link may be of use for
-longer."""
+"""Shortest silence that ends a transfer; longer where rounds are long, as bytes may be of use for longer."""
 ROUNDS_OF_USE = 3
 """Rounds for which bytes that were sent may still be awaited."""
 LOANS_AT_ONCE = 2
@@ -78,8 +77,7 @@ class DataMover(Actor[DataMoverMessage]):
         )
         self._up = False
         self._plan = inbox.PlanBegun(uplink_bytes_s=0, downlinks_bytes_s={}, round_us=0)
-        """The plan in force. None at first: a device that has begun it may ask for a state already, so the slowest link
-        is assumed."""
+        """The plan in force; before the first the slowest link is assumed, as others may ask for a state already."""
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
         self._contributions: dict[str, Contribution | Parameters] = {}
@@ -149,8 +147,7 @@ class DataMover(Actor[DataMoverMessage]):
         await self._profiler.tell(inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us))
 
     async def _time_chunk(self, source: DeviceId, transfer: str, size_bytes: int) -> None:
-        """Measure the downlink: two chunks of one transfer that follow each other closely tell the rate at which they
-        came."""
+        """Measure the downlink by two chunks of one transfer that follow each other closely."""
         previous, self._latest_chunk = self._latest_chunk, (source, transfer, now_us())
         if previous is not None and previous[:2] == (source, transfer) and self._transfers.receives(source, transfer):
             elapsed_us = now_us() - previous[2]
@@ -392,8 +389,7 @@ def _is_later(key: SliceKey, than: SliceKey) -> bool:
 
 
 def _is_out_of_date(old: SliceKey, new: SliceKey) -> bool:
-    """Whether the slice under `old` may go once that under `new` is published: an owner keeps the slices of the last
-    rounds, and of one generation."""
+    """Whether slice `old` may go once `new` is published: those of the last rounds and of one generation are kept."""
     if old.generation != new.generation:
         return old.generation < new.generation - 1
     return old.round <= new.round - KEPT_ROUNDS

@@ -23,8 +23,7 @@ DEADLINES_MAX = 3
 """Missed deadlines after which a silent owner is reported."""
 
 PATIENCE_DEADLINES = 20
-"""Deadlines after which an owner reports the trainers without whom it may not merge: they live, but hold everybody
-up."""
+"""Deadlines after which an owner reports trainers without whom it may not merge: they live, but hold up all."""
 
 ASK_AGAIN_US = SECOND_US
 
@@ -384,8 +383,7 @@ class Rounds:
             self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
 
     def over(self, owner: DeviceId, key: SliceKey) -> tuple[Effect, ...]:
-        """Catch up with an owner that no longer keeps the slice that is missing here, as nothing later may ever
-        come."""
+        """Catch up with an owner that no longer keeps the missing slice, as nothing later may ever come."""
         if not self._awaits(owner, key) or self._frozen or self._fetching or self._proposed or self._catching_up:
             return ()
         return (self._catch_up((owner,)),)

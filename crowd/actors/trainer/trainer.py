@@ -269,8 +269,7 @@ class Trainer(Actor[TrainerMessage]):
 
     @property
     def _transfer_us(self) -> int:
-        """Microseconds in which a whole state should have come over this device's link: four times what its bytes
-        take."""
+        """Microseconds for a whole state over this device's link: four times what its bytes take."""
         return 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
 
     async def _follow(self, now: int) -> None:
@@ -481,8 +480,7 @@ class Trainer(Actor[TrainerMessage]):
         self.spawn(self._local_round.run, partial(self.ref.tell_nowait, done))
 
     def _offset(self, plan: Plan) -> torch.Tensor | None:
-        """Distance of this device's own parameters from the common state, (elements,) float32, where it goes on from
-        its own; else `None`."""
+        """Distance of own parameters from the common state, (elements,) float32; `None` without own ones."""
         return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
 
     def _is_last(self, plan: Plan, state: ReplicaState) -> bool:
@@ -496,9 +494,8 @@ class Trainer(Actor[TrainerMessage]):
         return Encoding.NONE
 
     def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
-        """This device's share of the evaluation set, or none of it if round `number` is not to be evaluated. In an
-        asynchronous plan a device takes part in some rounds only, and an evaluation that was due in one of the others
-        is due now."""
+        """This device's share of the evaluation set, empty if round `number` is not to be evaluated. In an asynchronous
+        plan, an evaluation that was due in a round without this device is due now."""
         before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
         due = not last and number // plan.evaluate_every > before // plan.evaluate_every
         share = self._evaluation
@@ -775,8 +772,7 @@ class Trainer(Actor[TrainerMessage]):
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
     async def _finish(self, state: ReplicaState, offset: torch.Tensor | None) -> None:
-        """End the run with `state`; this device keeps it, or parameters of its own at `offset` (elements,) float32 from
-        it."""
+        """End the run with `state`; this device keeps it, or parameters of its own at `offset` (elements,) from it."""
         kept = await self._compute.run(partial(replica.moved, state, offset))
         self._metrics.speed_kflops = self._speed_kflops
         result = self._metrics.result(state, kept, now_us(), self._traffic())
