@@ -1,4 +1,4 @@
-"""Times and sizes for people."""
+"""Times and sizes for people: `duration`, `seconds` and `size`."""
 
 from crowd.units import SECOND_US
 
@@ -15,7 +15,7 @@ def duration(time_us: int) -> str:
 
 
 def seconds(time_s: float) -> str:
-    """`time_s` for people, as `duration` says it."""
+    """`time_s` for people, in the form of `duration`: "850 ms", "3.2 s", "2 min 5 s"."""
     return duration(int(time_s * SECOND_US))
 
 

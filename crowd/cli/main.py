@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(error: Exception) -> int:
-    """Say on standard error what went wrong; returns the exit code."""
+    """Print on standard error what went wrong; returns the exit code."""
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_], app=cyclopts.App() as app):
             # Its own message would import every subcommand.
@@ -83,7 +83,7 @@ def _only_rejected(group: "ExceptionGroup[Exception]") -> Exception | None:
 
 
 def innermost(error: Exception) -> Exception:
-    """The first of those that a group holds, however deep; any other error itself."""
+    """The first of the errors that a group holds, however deep; any other error itself."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -11,7 +11,7 @@ from crowd.protocol.identity import generate_key, public_line, write_key
 
 
 def write_files(directory: Path, configs: Iterable[NodeConfig]) -> dict[str, Path]:
-    """Write all that the devices of `configs` need into `directory`, with a new key for each; returns, by name, the
+    """Write all that the devices of `configs` need into `directory`, with a new key for each. Returns, by name, the
     file that each is started with."""
     paths, lines = {}, []
     for config in configs:
@@ -25,7 +25,7 @@ def write_files(directory: Path, configs: Iterable[NodeConfig]) -> dict[str, Pat
 
 
 def _node_toml(config: NodeConfig) -> str:
-    """The file from which the device's process reads `config`, beside its key and the members' file."""
+    """The content of the file from which the device's process reads `config`, beside its key and the members' file."""
     sections: dict[str, dict[str, Any]] = {
         "node": {
             "name": config.name,

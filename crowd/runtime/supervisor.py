@@ -1,4 +1,4 @@
-"""Who owns actors: `Supervisor` starts them, restarts what may succeed the next time, and leaves none behind."""
+"""The owner of actors: `Supervisor` starts them, restarts what may succeed the next time, and leaves none behind."""
 
 import enum
 import math
@@ -22,23 +22,23 @@ log = structlog.get_logger()
 
 
 class Strategy(enum.Enum):
-    """Who is restarted when one child fails."""
+    """The children that are restarted when one fails."""
 
     ONE_FOR_ONE = "one_for_one"
-    """The child that failed."""
+    """Only the child that failed."""
     ONE_FOR_ALL = "one_for_all"
-    """All children."""
+    """All children, whichever failed."""
     REST_FOR_ONE = "rest_for_one"
     """The child that failed and those listed after it."""
 
 
 @attrs.frozen(kw_only=True)
 class ChildSpec:
-    """How to make one child, again for each of its lives."""
+    """The recipe for one child, used again for each of its lives."""
 
     name: str
     factory: Callable[[], Actor[Any]]
-    """Called when all references exist; what it raises counts as the child's failure."""
+    """Makes the actor; called when all references exist. An exception counts as the child's failure."""
     mailbox_size: int = attrs.field(default=64, validator=attrs.validators.gt(0))
 
 
@@ -60,7 +60,8 @@ class _Child:
     mailbox: Mailbox[Any]
     life: _Life | None = None
     starts_at: float = math.inf
-    """When its next life is due, if it is to have one."""
+    """The time at which the child's next life is due, in seconds of `anyio.current_time()`; infinite if it is to have
+    none."""
 
     async def halt(self) -> None:
         if self.life is not None:
@@ -105,8 +106,8 @@ class Supervisor:
         return ActorRef({child.spec.name: child.mailbox for child in self._children}[name])
 
     async def wait(self) -> None:
-        """Waits for the end. In the block it never returns: when a child fails for good, the block is cancelled, and
-        the failure leaves it. Elsewhere it returns when the block has been left."""
+        """Wait for the supervisor's end. In the block it never returns: when a child fails for good, the block is
+        cancelled, and the failure leaves it. Elsewhere it returns when the block has been left."""
         await self._left.wait()
 
     async def __aenter__(self) -> Self:
@@ -158,7 +159,7 @@ class Supervisor:
             raise failure
 
     async def _watch(self) -> None:
-        """See to failures as they come, and to starts as they are due."""
+        """Handle failures as they come, and starts as they are due."""
         try:
             with self._watch_life.scope:
                 while True:
@@ -202,7 +203,8 @@ class Supervisor:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """What a group holds, if that is one error or all of it may be retried (then the first); else `error`."""
+    """The error inside a group, if that is one error or all of it may be retried (then the first); else `error`
+    itself."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     causes = [_root_cause(inner) for inner in error.exceptions]

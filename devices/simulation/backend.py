@@ -1,4 +1,5 @@
-"""A cluster file under virtual time: every device is a whole node, with real maths on simulated processors and links.
+"""A cluster file under virtual time: every device is a whole node, with real arithmetic on simulated processors and
+links.
 
 Layout: `Simulation` (the backend), `_Cluster` (all devices), `_Machine` (one device over all its lives).
 """
@@ -32,28 +33,30 @@ from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
 from devices.store import MemoryStore
 
 STANDSTILL_HOURS = 6.0
-"""Virtual: a cluster that completes no round for so long never will."""
+"""Virtual hours without a round after which a cluster never completes another one."""
 
 MESSAGE_S = 400e-6
-"""What a message takes at either end of a processor that trains `Experiment.core_kflops`: see
+"""Seconds that a message takes at either end on a processor that trains `Experiment.core_kflops`: see
 `docs/decisions/056-messages-cost-processor-time.md`."""
 MESSAGE_BYTE_S = 25e-9
-"""And each byte in it."""
+"""Seconds that each byte of a message takes in addition to `MESSAGE_S`."""
 OVERHEAD_S = 1.2e-3
-"""The same for each piece of a node's work beside training: to encode, to merge, to apply, to take a snapshot."""
+"""Seconds that each piece of a node's work beside training takes on a processor that trains `Experiment.core_kflops`:
+to encode, to merge, to apply, to take a snapshot."""
 
 UNEVENNESS = 0.08
 """Standard deviation, as a part of it, of the time that a piece of training takes, as the lab has it."""
 UNEVENNESS_KEPT = 0.5
-"""Correlation of a piece's with that of the piece before."""
+"""Correlation of a piece's deviation with that of the piece before."""
 
 START_AGAIN_S = 5.0
-"""A node that finds no broker when it starts ends, and is started again, as by any service manager."""
+"""Seconds after which a node that found no broker when it started, and ended, is started again, as by any service
+manager."""
 
 
 class Simulation(Backend):
-    """Trains in this process, as fast as it can compute. All devices are switched on at 0 s; one seed decides
-    everything: the same trial has the same outcome, bit for bit, on the same kind of processor."""
+    """A backend in this process, as fast as it can compute. All devices are switched on at 0 s; one seed decides
+    everything: equal experiments have equal results, bit for bit, on the same kind of processor."""
 
     def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
         with _repeatable(experiment.seed):
@@ -66,7 +69,8 @@ async def _train(experiment: Experiment, report: OnRound) -> ExperimentResult:
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Torch with one thread, deterministic algorithms and random numbers from `seed`; afterwards as it was."""
+    """Run the context with torch on one thread, deterministic algorithms and random numbers from `seed`; afterwards
+    restore its settings."""
     threads = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled()
     lenient = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -82,7 +86,7 @@ def _repeatable(seed: int) -> Iterator[None]:
 
 
 class _Cluster(ClusterRun):
-    """All devices of a trial on one network."""
+    """All devices of an experiment on one network."""
 
     def __init__(self, experiment: Experiment, report: OnRound) -> None:
         super().__init__(experiment, report)
@@ -135,7 +139,7 @@ class _Machine(ClusterDevice):
         await self._processor.handle(_flops(MESSAGE_S + size_bytes * MESSAGE_BYTE_S, self._cluster.experiment))
 
     async def live(self) -> None:
-        """Returns when it has failed for good."""
+        """Live all lives of the device; return when it has failed for good."""
         PROCESS.set(self.name)
         for life, (begins_s, fails_s) in enumerate(self.recorder.lives):
             await anyio.sleep_until(begins_s)
@@ -150,7 +154,7 @@ class _Machine(ClusterDevice):
                         await anyio.sleep(START_AGAIN_S)
 
     async def _fail(self, time_s: float, life: anyio.CancelScope) -> None:
-        """The power fails: all that is left is the will, unless the broker fails with it."""
+        """Fail as without power: all that is left is the will, unless the broker fails with it."""
         await anyio.sleep_until(time_s)
         self.end_life()
         if self.hosts_broker:
@@ -197,7 +201,7 @@ class _Machine(ClusterDevice):
 
 
 def _flops(core_s: float, experiment: Experiment) -> int:
-    """What takes so long there, as so much training."""
+    """The training arithmetic, in FLOP, that takes `core_s` on the processor of `experiment`."""
     return round(core_s * experiment.core_kflops * 1000)
 
 
