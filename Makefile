@@ -11,6 +11,7 @@
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
 #   make bench-agreement how fast, and with how many messages, devices agree on a plan
 #   make bench-scale     what many devices cost
+#   make picture         draw docs/demo.svg anew from a demonstration; needs the machine for itself
 #   make peers           Flower in an environment of its own, for examples/benchmarks/peers
 # PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
 
@@ -20,7 +21,7 @@ TORCH ?= torch==2.13.0
 QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH
 
-.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale peers
+.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -49,8 +50,8 @@ bench: .venv/ready
 	@mkdir -p build
 	@test ! -e docs/runs.tar.xz || .venv/bin/python examples/maintenance/published_runs.py unpack
 	.venv/bin/crowd bench --json build/bench.json --html build/bench.html
-	@echo "the page is build/bench.html; examples/maintenance/write_table.py build/bench.json writes the tables into the README,"
-	@echo "examples/maintenance/published_runs.py pack build/bench.json keeps the runs for those who repeat it"
+	@echo "the page is build/bench.html; examples/maintenance/write_table.py build/bench.json writes the tables into the"
+	@echo "README and docs/comparison.md, examples/maintenance/published_runs.py pack build/bench.json keeps the runs"
 
 # processors, links, failures, and nothing at all
 bench-quick: .venv/ready
@@ -75,6 +76,9 @@ bench-agreement: .venv/ready
 
 bench-scale: .venv/ready
 	.venv/bin/python examples/benchmarks/bench_scale.py
+
+picture: .venv/ready
+	.venv/bin/python examples/maintenance/make_demo_picture.py docs/demo.svg
 
 peers: .venv-peers/ready .venv/ready
 	@./setup.sh packages || true

@@ -1,4 +1,4 @@
-"""`Address` ↔ MQTT topic (design, section 6), pure.
+"""`Address` ↔ MQTT topic (docs/protocol.md#topics), pure.
 
 Layout: `Topics` for one cluster (`topic` to publish to, `pattern` to subscribe to, `parse` for what arrived) and
 `matches`, which says of two addresses what a broker says of a pattern and a topic.

@@ -41,7 +41,7 @@ def ceil_div(numerator: int, denominator: int) -> int:
 
 @attrs.frozen(kw_only=True)
 class Life:
-    """One life of a device: a start of its process, or its return after it was buried. Later lives compare greater."""
+    """One life of a device: a start of its process, or its return after it was evicted. Later lives compare greater."""
 
     incarnation: int
     boot: bytes = attrs.field(repr=lambda boot: boot.hex()[:8])
@@ -73,7 +73,7 @@ class Channel(enum.Enum):
     PROFILE = "profile"
     """Retained: the device's profile."""
     ACK = "ack"
-    """Retained: the device's latest promise."""
+    """Retained: the device's latest ack."""
     RESULT = "result"
     """Retained: how the device's last run ended."""
     BEAT = "beat"

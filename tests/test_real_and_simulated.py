@@ -1,16 +1,16 @@
 """The simulation is worth its proofs only if it does what real devices do: one run of real `crowd node` processes over
 a real Mosquitto is recorded, and simulated once more with what the devices had measured of themselves.
 
-What is compared: for every process (a boot ID, the same in both worlds) the plans that it promised to follow, by their
-digests, so to the last bit: members with their lives, trainers, evaluation shares, assignments, idle samples, slices,
-form, planned round time and reasons. The plans that a process held to for at least `HELD_S` in one world must be among
-those that it promised in the other, in the same order, and this both ways. The last plan, on which all had agreed when
-the recording ended, counts as held to.
+What is compared: for every process (a boot ID, the same in both worlds) the plans that it acked, by their digests, so
+to the last bit: members with their lives, trainers, evaluation shares, assignments, idle samples, slices, form, planned
+round time and reasons. The plans that a process held to for at least `HELD_S` in one world must be among those that it
+acked in the other, in the same order, and this both ways. The last plan, on which all had agreed when the recording
+ended, counts as held to.
 
-What is not, and why. Generations may skip and views count revisions that planning does not read, so a promise that
-repeats the plan before it is no other plan. A plan that held for a shorter time may be missing in the other world:
-there the next change still fell into the rest time, or a round ended a moment later. How many rounds there are differs,
-as real devices share this machine's processor; no plan depends on it.
+What is not, and why. Generations may skip and views count revisions that planning does not read, so an ack that repeats
+the plan before it is no other plan. A plan that held for a shorter time may be missing in the other world: there the
+next change still fell into the debounce time, or a round ended a moment later. How many rounds there are differs, as
+real devices share this machine's processor; no plan depends on it.
 """
 
 import math
@@ -76,10 +76,10 @@ def simulated(recording: Recording, home: Home) -> Recording:
     return replay(recording, {name: read_node_config(home.directory / f"{name}.toml") for name in NAMES})
 
 
-def promised(lifetime: Lifetime, *, held_s: float = 0.0) -> list[str]:
-    """The plans that were promised in this life and held for so long, each different from the one before."""
-    promises = [(at_s, ack.plan_digest.hex()) for at_s, ack in lifetime.promises]
-    turns = [next(same) for _, same in groupby(promises, key=itemgetter(1))]
+def acked_plans(lifetime: Lifetime, *, held_s: float = 0.0) -> list[str]:
+    """The plans that were acked in this life and held for so long, each different from the one before."""
+    acks = [(at_s, ack.plan_digest.hex()) for at_s, ack in lifetime.acks]
+    turns = [next(same) for _, same in groupby(acks, key=itemgetter(1))]
     ends_s = [*(at_s for at_s, _ in turns[1:]), lifetime.killed_s or math.inf]
     held = [plan for (at_s, plan), end_s in zip(turns, ends_s, strict=True) if end_s - at_s >= held_s]
     return [plan for plan, _ in groupby(held)]
@@ -91,10 +91,10 @@ def differences(real: Recording, simulated: Recording) -> list[str]:
     for boot, lifetime in real.lifetimes.items():
         other = simulated.lifetimes[boot]
         if not (
-            in_order(promised(lifetime, held_s=HELD_S), promised(other))
-            and in_order(promised(other, held_s=HELD_S), promised(lifetime))
+            in_order(acked_plans(lifetime, held_s=HELD_S), acked_plans(other))
+            and in_order(acked_plans(other, held_s=HELD_S), acked_plans(lifetime))
         ):
-            lines.append(f"{lifetime.device}: really {promised(lifetime)}, simulated {promised(other)}")
+            lines.append(f"{lifetime.device}: really {acked_plans(lifetime)}, simulated {acked_plans(other)}")
     return lines
 
 
@@ -104,8 +104,8 @@ def in_order(some: list[str], all_of_them: list[str]) -> bool:
     return all(plan in rest for plan in some)
 
 
-def test_real_processes_and_their_simulation_promise_the_same_plans(home: Home, recorded: Recording) -> None:
-    held = [len(promised(lifetime, held_s=HELD_S)) for lifetime in recorded.lifetimes.values()]
+def test_real_processes_and_their_simulation_ack_the_same_plans(home: Home, recorded: Recording) -> None:
+    held = [len(acked_plans(lifetime, held_s=HELD_S)) for lifetime in recorded.lifetimes.values()]
     # kitchen, cellar and attic with each newcomer, the latter two without kitchen and with it again, kitchen then too
     assert all(count >= least for count, least in zip(held, (3, 4, 3, 1), strict=True)), held
     assert differences(recorded, simulated(recorded, home)) == []

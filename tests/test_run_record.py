@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.protocol.messages import CurvePoint, ResultMessage
 from crowd.run_record import DeviceMetrics, Point, cluster_curve, metrics_of, run_record
 
@@ -96,7 +96,7 @@ def test_rounds_that_nobody_evaluated_are_not_in_the_curve() -> None:
 
 def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
     result = ResultMessage(
-        progress=Progress(run=1, samples=64, round=2, digest=b"\xab\xcd", finished=True),
+        progress=StateProgress(run=1, samples=64, round=2, digest=b"\xab\xcd", finished=True),
         reached=True,
         elapsed_us=2_500_000,
         busy_us=1_000_000,

@@ -1,0 +1,9 @@
+"""The four actors of a device: each has private state and hears of the others by messages alone.
+
+Layout:
+    inbox.py     what the actors say to each other
+    profiler.py  measures this device
+    planner.py   feeds the agreement and carries out what it says
+    trainer/     trains, merges, completes rounds
+    data_mover/  all that leaves this device or comes to it
+"""

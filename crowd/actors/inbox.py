@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.profile import Profile
 from crowd.ports import Delivery
@@ -60,8 +60,8 @@ class AgreementMessage:
     life: Life
     message: Message
     envelope: bytes = attrs.field(repr=_size)
-    lag_us: int = 0
-    """Of an own heartbeat that came back: how long it was under way."""
+    rtt_us: int = 0
+    """Round-trip time through the broker, if the message is an own heartbeat."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,14 +90,14 @@ class RoundReady:
     """May this round be completed?"""
 
     generation: int
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
 class StateReached:
     """The trainer holds this state now, by fetching or by starting a run."""
 
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -141,7 +141,7 @@ class BeginRun:
 
 @attrs.frozen(kw_only=True)
 class Frozen:
-    """A later generation is promised."""
+    """A plan of a later generation is acked."""
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +151,7 @@ class Activated:
 
 @attrs.frozen(kw_only=True)
 class RoundAccepted:
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -168,7 +168,7 @@ class SliceNotHere:
 class FinishedElsewhere:
     """These devices hold the final state of the run, which this device has not reached."""
 
-    progress: Progress
+    progress: StateProgress
     holders: tuple[DeviceId, ...]
 
 

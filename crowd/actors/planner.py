@@ -8,8 +8,9 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
-from crowd.agreement import agreement, events
-from crowd.agreement.state import Active, Decision, State, Timing
+from crowd.agreement import events
+from crowd.agreement.state import Active, Decision, Own, State, Timing
+from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
 from crowd.agreement.view import View
 from crowd.errors import InfeasiblePlan
 from crowd.planning.check import violations
@@ -63,7 +64,11 @@ Observation: TypeAlias = LeftOut | PlanActivated | ResultKnown | RunOver
 
 
 class _Undecided(Exception):
-    """A step needs a plan that has not been computed yet."""
+    """A step needs a plan that has not been computed yet.
+
+    Raised by `Planner._decide` through the agreement, which is pure: the step is dropped, the plan computed outside of
+    the event loop, and the step made anew with the same state and event.
+    """
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -73,7 +78,7 @@ class Planner(Actor[PlannerMessage]):
     """Runs the agreement of one device.
 
     1. Waits for the profiler's first profile and for what the broker has retained.
-    2. From then on every message, and the passing of time, is one `agreement.step`.
+    2. From then on every message, and the passing of time, is one `step` of the agreement.
     """
 
     def __init__(
@@ -149,8 +154,8 @@ class Planner(Actor[PlannerMessage]):
         await self._begin_if_settled()
 
     def absorb(self, message: PlannerMessage) -> bool:
-        """Nearly all that is said in a large cluster are promises from which nothing follows yet, heartbeats, and that
-        somebody is online who was."""
+        """Take in at once what is nearly all in a large cluster: acks from which nothing follows yet, heartbeats, and
+        that somebody is online who was."""
         match message:
             case inbox.AgreementMessage(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
@@ -165,7 +170,7 @@ class Planner(Actor[PlannerMessage]):
         if self._state is None:
             return None if self._own is None or self._settled_us is None else self._settled_us / SECOND_US
         if self._state is not self._due_state:
-            self._due_state, self._due_us = self._state, agreement.next_deadline_us(self._state)
+            self._due_state, self._due_us = self._state, next_deadline_us(self._state)
         return None if self._due_us is None else self._due_us / SECOND_US
 
     async def tick(self) -> None:
@@ -180,7 +185,7 @@ class Planner(Actor[PlannerMessage]):
         run = self._first_run()
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
-        self._state = State(own=self._own, timing=self._timing, now_us=now_us())
+        self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
         await self._trainer.tell(inbox.BeginRun(run=run))
         # what the others have said comes first: this device may have to introduce itself in another life
         early = sorted(self._early, key=lambda event: isinstance(event, events.Connected | events.Disconnected))
@@ -215,16 +220,16 @@ class Planner(Actor[PlannerMessage]):
                     await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.Beat() as beat:
                 await self._step(_beat_heard(heard, beat))
-            case messages.Burials(lives=lives):
-                await self._step(events.Learned(buried=lives, source=sender))
-            case messages.ViewReply(buried=buried):
-                await self._step(events.Learned(buried=buried, source=sender))
-            case messages.ViewRequest(versions=versions, buried=buried):
+            case messages.Evictions(lives=lives):
+                await self._step(events.Learned(tombstones=lives, source=sender))
+            case messages.ViewReply(buried=tombstones):
+                await self._step(events.Learned(tombstones=tombstones, source=sender))
+            case messages.ViewRequest(versions=versions, buried=tombstones):
                 newest = {device: (version.life, version.revision) for device, version in versions.items()}
-                await self._step(events.ViewRequested(device=sender, versions=newest, buried=buried))
+                await self._step(events.ViewRequested(device=sender, versions=newest, tombstones=tombstones))
             case messages.Probe(nonce=nonce):
-                if self._state is not None and self._state.returns_us is None:
-                    await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.life))
+                if self._state is not None and self._state.own.returns_us is None:
+                    await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
             case messages.ProbeAnswer(life=life):
                 await self._step(events.ProbeAnswered(device=sender, life=life))
             case messages.ResultMessage() as result:
@@ -233,14 +238,14 @@ class Planner(Actor[PlannerMessage]):
             case _:
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
 
-    def _has_noted(self, heard: agreement.Notable | events.BeatHeard) -> bool:
+    def _has_noted(self, heard: Notable | events.BeatHeard) -> bool:
         """Whether nothing else is to be done about it, and nothing due earlier than it was."""
         if self._state is None:
             return False
         if isinstance(heard, events.BeatHeard):
-            noted = agreement.note_beat(self._state, heard, now_us=now_us())
+            noted = note_beat(self._state, heard, now_us=now_us())
         else:
-            noted = agreement.note(self._state, heard)
+            noted = note(self._state, heard)
         if noted is None:
             return False
         if self._due_state is self._state:
@@ -259,14 +264,18 @@ class Planner(Actor[PlannerMessage]):
         state, result = self._state, self._results[device]
         if device == self._me:
             return  # a former life's, and its state has gone with it
-        if state is None or state.progress.finished or not any(profile.device == device for profile in self._peers()):
+        if (
+            state is None
+            or state.own.progress.finished
+            or not any(profile.device == device for profile in self._peers())
+        ):
             return
         told_in = self._result_lives.get(device)
         if told_in is None or state.view.profiles[device].life.boot != told_in.boot:
             return  # its process has ended since, and the state with it
         if self._followed is not None and state.view.is_living(self._followed):
             return
-        if result.progress.run == state.own.run and result.progress > state.progress:
+        if result.progress.run == state.own.profile.run and result.progress > state.own.progress:
             self._followed = device
             await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
 
@@ -274,19 +283,19 @@ class Planner(Actor[PlannerMessage]):
         """The living with this very task: another's state is of no use here, and a device that is left out for its task
         never has the result of this run."""
         assert self._state is not None
-        own = self._state.own.task.fingerprint
+        own = self._state.own.profile.task.fingerprint
         return tuple(profile for profile in self._state.view.living if profile.task.fingerprint == own)
 
     def _check_over(self) -> None:
         state = self._state
-        if state is None or not state.progress.finished or state.own.run <= self._over_run:
+        if state is None or not state.own.progress.finished or state.own.profile.run <= self._over_run:
             return
-        # this device too, though others have buried it and it is no peer at the moment
+        # this device too, though others have evicted it and it is no peer at the moment
         for device in {self._me, *(profile.device for profile in self._peers())}:
             result = self._results.get(device)
-            if result is None or result.progress != state.progress:
+            if result is None or result.progress != state.own.progress:
                 return  # it is still on its way to the same final state
-        self._over_run = state.own.run
+        self._over_run = state.own.profile.run
         self._observe(RunOver(run=self._over_run))
 
     # --- the agreement ------------------------------------------------------------------------------------------------
@@ -299,7 +308,7 @@ class Planner(Actor[PlannerMessage]):
         time_us = max(now, min(at_least_us or 0, now + 1_000))
         while True:
             try:
-                stepped = agreement.step(self._state, event, self._decide, now_us=time_us)
+                stepped = step(self._state, event, self._decide, now_us=time_us)
                 break
             except _Undecided as needed:
                 await self._work_out(needed.view)
@@ -333,7 +342,7 @@ class Planner(Actor[PlannerMessage]):
         if state.watched != self._watched:
             self._watched = state.watched
             await self._data_mover.tell(inbox.WatchBeats(devices=self._watched))
-        if self._own is not None and state.view.run > state.own.run:
+        if self._own is not None and state.view.run > state.own.profile.run:
             self._own = attrs.evolve(self._own, run=state.view.run)
             self._followed = None
             await self._trainer.tell(inbox.BeginRun(run=state.view.run))
@@ -355,16 +364,16 @@ class Planner(Actor[PlannerMessage]):
                 )
             case events.SendAck(device=device, ack=ack):
                 await self._send_to(device, messages.AckMessage(ack=ack))
-            case events.PublishBurials(buried=buried):
+            case events.PublishEvictions(lives=lives):
                 address = Address(channel=Channel.ALL, source=self._me)
-                await self._send(address, messages.Burials(lives=dict(buried)))
+                await self._send(address, messages.Evictions(lives=dict(lives)))
             case events.SendBeat(view_digest=view_digest, generation=generation):
-                beat = messages.Beat(life=self._state.own.life, view_digest=view_digest, generation=generation)
+                beat = messages.Beat(life=self._state.own.profile.life, view_digest=view_digest, generation=generation)
                 await self._send(Address(channel=Channel.BEAT, source=self._me), beat)
             case events.AskView(device=device):
                 await self._send_to(device, self._view_request())
-            case events.SendView(device=device, profiles=names, buried=buried):
-                await self._send_view(device, names, buried)
+            case events.SendView(device=device, profiles=names, tombstones=tombstones):
+                await self._send_view(device, names, tombstones)
             case events.SendProbe(device=device):
                 self._nonce += 1
                 await self._send_to(device, messages.Probe(nonce=self._nonce))
@@ -380,8 +389,8 @@ class Planner(Actor[PlannerMessage]):
             case events.Excluded(plan=plan):
                 self._warn_of_left_out(plan)
                 self._observe(LeftOut(plan=plan))
-            case events.Buried(device=device, reason=reason):
-                log.warning("device_buried", departed=device, reason=reason)
+            case events.Evicted(device=device, reason=reason):
+                log.warning("device_evicted", departed=device, reason=reason)
             case _:
                 assert_never(effect)
 
@@ -417,17 +426,18 @@ class Planner(Actor[PlannerMessage]):
                 device: messages.Version(life=profile.life, revision=profile.revision)
                 for device, profile in view.profiles.items()
             },
-            buried=dict(view.buried),
+            buried=dict(view.tombstones),
         )
 
     async def _send_view(
-        self, device: DeviceId, names: tuple[DeviceId, ...], buried: Mapping[DeviceId, object]
+        self, device: DeviceId, names: tuple[DeviceId, ...], tombstones: Mapping[DeviceId, object]
     ) -> None:
         assert self._state is not None
         if self._me in names:
-            await self._send_to(device, messages.ProfileMessage(profile=self._state.own))
+            await self._send_to(device, messages.ProfileMessage(profile=self._state.own.profile))
         envelopes = tuple(self._envelopes[name][1] for name in names if name in self._envelopes)
-        lives = {name: self._state.view.buried[name] for name in buried if name in self._state.view.buried}
+        known = self._state.view.tombstones
+        lives = {name: known[name] for name in tombstones if name in known}
         if envelopes or lives:
             await self._send_to(device, messages.ViewReply(envelopes=envelopes, buried=lives))
 
@@ -444,5 +454,5 @@ def _beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.Be
         life=beat.life,
         view_digest=beat.view_digest,
         generation=beat.generation,
-        lag_us=heard.lag_us,
+        rtt_us=heard.rtt_us,
     )

@@ -1,4 +1,4 @@
-"""What devices promise each other: `Progress` (how far a run is) and `Ack` (the promise to follow one plan)."""
+"""What a device says of a plan to all others: `StateProgress` (how far its replica has come) and `Ack`."""
 
 import attrs
 
@@ -6,28 +6,28 @@ from crowd.units import DeviceId, Life
 
 
 @attrs.frozen(kw_only=True, order=True)
-class Progress:
-    """How far a device's replicated state has come. Compares: the greater is where a generation starts."""
+class StateProgress:
+    """How far a device's replicated state has come. Compares: a generation starts from the greatest."""
 
     run: int = 0
     samples: int = 0
-    """Merged so far, over all devices."""
+    """Samples merged so far, over all devices."""
     round: int = 0
     """The last complete round."""
     digest: bytes = attrs.field(default=b"", repr=lambda digest: digest.hex()[:8])
-    """Of the replicated state after that round."""
+    """Digest of the replicated state after `round`."""
     finished: bool = False
-    """Whether the run ended with that round."""
+    """Whether the run ended with `round`."""
 
 
 @attrs.frozen(kw_only=True)
 class Ack:
-    """A promise: follow this plan, and neither merge nor complete a round of an earlier generation from now on. One
-    life gives at most one ack per generation, and it never changes."""
+    """A device's acknowledgement of a plan, and a promise: from now on it follows this plan, and neither merges nor
+    completes a round of an earlier generation. One life gives at most one ack per generation, and it never changes."""
 
     device: DeviceId
     life: Life
     generation: int
     view_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
     plan_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
-    progress: Progress
+    progress: StateProgress

@@ -1,11 +1,11 @@
-"""What happens to a device (events) and what it is to do about it (effects): the two ends of `agreement.step`."""
+"""What happens to a device (events) and what it is to do about it (effects): the two ends of `step`."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile
@@ -21,48 +21,53 @@ class Tick:
 
 @attrs.frozen(kw_only=True)
 class Connected:
-    """A new broker session is up; retained state must be rebuilt."""
+    """A new broker session is up; retained messages must be published anew."""
 
 
 @attrs.frozen(kw_only=True)
 class Disconnected:
-    pass
+    """The broker session has ended."""
 
 
 @attrs.frozen(kw_only=True)
 class OwnProfile:
-    """The profiler's news of this device; life, revision and `started` are filled in here."""
+    """A new measurement of this device; life, revision and `started` are filled in by `step`."""
 
     profile: Profile
 
 
 @attrs.frozen(kw_only=True)
 class Learned:
-    """Profiles and burials from outside."""
+    """Profiles and tombstones from another device."""
 
     profiles: tuple[Profile, ...] = ()
-    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    tombstones: Mapping[DeviceId, Life] = attrs.field(factory=dict)
     source: DeviceId | None = None
+    """The device that sent them."""
 
 
 @attrs.frozen(kw_only=True)
 class AckHeard:
+    """An ack has come, from its device or retained by the broker."""
+
     ack: Ack
 
 
 @attrs.frozen(kw_only=True)
 class BeatHeard:
+    """A heartbeat has come."""
+
     device: DeviceId
     life: Life
     view_digest: bytes
     generation: int
-    lag_us: int = 0
-    """Of this device's own: how long it was under way."""
+    rtt_us: int = 0
+    """Round-trip time through the broker, if the heartbeat is this device's own."""
 
 
 @attrs.frozen(kw_only=True)
 class StatusHeard:
-    """`online` or `offline`: for people, and here only a reason to probe. It may be stale."""
+    """The broker says that a device is online or offline: perhaps stale, and only a reason to probe."""
 
     device: DeviceId
     online: bool
@@ -70,29 +75,33 @@ class StatusHeard:
 
 @attrs.frozen(kw_only=True)
 class ProbeAnswered:
+    """A message has come that only this life of the device can have signed."""
+
     device: DeviceId
     life: Life
 
 
 @attrs.frozen(kw_only=True)
 class ViewRequested:
+    """A device names the profiles and tombstones that it has, and asks for newer ones."""
+
     device: DeviceId
     versions: Mapping[DeviceId, tuple[Life, int]]
-    buried: Mapping[DeviceId, Life]
+    tombstones: Mapping[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
 class OwnerSilent:
-    """A slice of this device is still missing after three deadlines."""
+    """A slice of this owner is still missing after three deadlines."""
 
     device: DeviceId
 
 
 @attrs.frozen(kw_only=True)
 class StateReached:
-    """The state was initialised or fetched."""
+    """The replicated state was initialised or fetched."""
 
-    progress: Progress
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +109,7 @@ class RoundReady:
     """All merged slices of the next round are here: may it be completed? Answered by `RoundAccepted` or not at all."""
 
     generation: int
-    progress: Progress
+    progress: StateProgress
 
 
 Event: TypeAlias = (
@@ -125,49 +134,61 @@ Event: TypeAlias = (
 
 @attrs.frozen(kw_only=True)
 class PublishProfile:
+    """Publish this device's profile, retained."""
+
     profile: Profile
 
 
 @attrs.frozen(kw_only=True)
 class PublishAck:
+    """Publish this device's ack, retained."""
+
     ack: Ack
 
 
 @attrs.frozen(kw_only=True)
 class SendAck:
-    """The last one that was published, to one device that seems to lack it."""
+    """Send the last published ack to one device that seems to lack it."""
 
     device: DeviceId
     ack: Ack
 
 
 @attrs.frozen(kw_only=True)
-class PublishBurials:
-    buried: Mapping[DeviceId, Life]
+class PublishEvictions:
+    """Tell all devices that these lives are evicted."""
+
+    lives: Mapping[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
 class SendBeat:
+    """Publish a heartbeat."""
+
     view_digest: bytes
     generation: int
 
 
 @attrs.frozen(kw_only=True)
 class AskView:
+    """Ask `device` for the profiles and tombstones that are newer than those known here."""
+
     device: DeviceId
 
 
 @attrs.frozen(kw_only=True)
 class SendView:
-    """Send `device` the profiles of these devices, and the burials."""
+    """Send `device` the profiles of these devices, and the tombstones."""
 
     device: DeviceId
     profiles: tuple[DeviceId, ...]
-    buried: Mapping[DeviceId, Life]
+    tombstones: Mapping[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
 class SendProbe:
+    """Ask `device` for a sign of life."""
+
     device: DeviceId
 
 
@@ -178,24 +199,28 @@ class Freeze:
 
 @attrs.frozen(kw_only=True)
 class Activate:
+    """Begin this plan."""
+
     active: Active
 
 
 @attrs.frozen(kw_only=True)
 class RoundAccepted:
-    progress: Progress
+    """Complete the round that was proposed with `RoundReady`."""
+
+    progress: StateProgress
 
 
 @attrs.frozen(kw_only=True)
 class Excluded:
-    """The plan of the present view leaves this device out."""
+    """Report that the plan of the present view leaves this device out."""
 
     plan: Plan
 
 
 @attrs.frozen(kw_only=True)
-class Buried:
-    """For the log: this device has declared a life dead, and why."""
+class Evicted:
+    """Report that this device has evicted another one, and why."""
 
     device: DeviceId
     reason: str
@@ -205,7 +230,7 @@ Effect: TypeAlias = (
     PublishProfile
     | PublishAck
     | SendAck
-    | PublishBurials
+    | PublishEvictions
     | SendBeat
     | AskView
     | SendView
@@ -214,5 +239,5 @@ Effect: TypeAlias = (
     | Activate
     | RoundAccepted
     | Excluded
-    | Buried
+    | Evicted
 )

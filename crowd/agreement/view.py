@@ -1,7 +1,8 @@
-"""All that a device knows of the others: a join-semilattice of profiles and burials.
+"""All that a device knows of the others: `View`, a join-semilattice of profiles and tombstones.
 
-Per device the newest profile and the last buried life are kept; merging is commutative, associative and idempotent, so
-order, duplication and repetition of messages do not matter.
+A view keeps, per device, the newest profile and the last evicted life; merging is commutative, associative and
+idempotent, so order, duplication and repetition of messages do not matter (Shapiro et al., Conflict-free replicated
+data types, 2011).
 """
 
 import functools
@@ -21,10 +22,11 @@ class View:
     """Immutable; `merge` returns a new one. Equal `digest`s mean equal living profiles, and so equal plans."""
 
     profiles: Mapping[DeviceId, Profile] = attrs.field(factory=dict)
-    buried: Mapping[DeviceId, Life] = attrs.field(factory=dict)
-    """Per device the last life that was declared dead; that life and all before it are."""
+    """The newest profile of each device, whether it lives or not."""
+    tombstones: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    """The last evicted life of each device; that life and all before it are evicted."""
 
-    def merge(self, profiles: Iterable[Profile] = (), buried: Mapping[DeviceId, Life] | None = None) -> "View":
+    def merge(self, profiles: Iterable[Profile] = (), tombstones: Mapping[DeviceId, Life] | None = None) -> "View":
         """The least view that contains this one and what is given; `self` if that adds nothing."""
         newer: dict[DeviceId, Profile] = {}
         for profile in profiles:
@@ -33,44 +35,46 @@ class View:
                 newer[profile.device] = profile
         later = {
             device: life
-            for device, life in (buried or {}).items()
-            if device not in self.buried or life > self.buried[device]
+            for device, life in (tombstones or {}).items()
+            if device not in self.tombstones or life > self.tombstones[device]
         }
         if not newer and not later:
             return self
-        return View(profiles={**self.profiles, **newer}, buried={**self.buried, **later})
+        return View(profiles={**self.profiles, **newer}, tombstones={**self.tombstones, **later})
 
     def living_profile(self, device: DeviceId) -> Profile | None:
-        """The newest profile of a device that is not buried."""
+        """The newest profile of `device`, unless that life is evicted."""
         profile = self.profiles.get(device)
-        return None if profile is None or self.is_buried(device, profile.life) else profile
+        return None if profile is None or self.is_evicted(device, profile.life) else profile
 
     def is_living(self, device: DeviceId) -> bool:
+        """Whether `device` is known in a life that is not evicted."""
         return self.living_profile(device) is not None
 
-    def is_buried(self, device: DeviceId, life: Life) -> bool:
-        last = self.buried.get(device)
+    def is_evicted(self, device: DeviceId, life: Life) -> bool:
+        """Whether this life of `device`, or a later one, is evicted."""
+        last = self.tombstones.get(device)
         return last is not None and life <= last
 
     @functools.cached_property
     def living(self) -> tuple[Profile, ...]:
-        """The newest profiles of the devices that are not buried, by ID."""
+        """The newest profiles of the devices that are not evicted, by ID."""
         return tuple(map(self.profiles.__getitem__, self.ring))
 
     @functools.cached_property
     def ring(self) -> Mapping[DeviceId, int]:
-        """The places of the living in `living`, in that order."""
-        dead = {device for device in self.buried if device in self.profiles and not self.is_living(device)}
+        """The index of each living device in `living`, in that order."""
+        dead = {device for device in self.tombstones if device in self.profiles and not self.is_living(device)}
         return dict(zip(sorted(self.profiles.keys() - dead), itertools.count()))
 
     @property
     def started(self) -> bool:
-        """Whether somebody has seen the latest run start."""
+        """Whether a living device has seen the latest run start."""
         return self._latest[1]
 
     @property
     def run(self) -> int:
-        """The latest of the living."""
+        """The latest run of the living devices."""
         return self._latest[0]
 
     @functools.cached_property
@@ -79,5 +83,5 @@ class View:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """Of the living profiles: burials of the departed do not keep two devices from agreeing."""
+        """Digest of the living profiles alone: tombstones of the departed do not keep two devices from agreeing."""
         return blake2b(canonical_array([profile.canonical for profile in self.living]))

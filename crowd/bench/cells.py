@@ -1,10 +1,12 @@
-"""The cells of the comparison: `Cell` (one training), its key, and `Entry` (what came of it) in a file of the cache."""
+"""The cells of the comparison: `Cell` (one training), `Provenance` (what decides what comes of it, and so its key), and
+`Entry` (what came of it) in a file of the cache."""
 
+import enum
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -53,15 +55,47 @@ class Cell:
         return f"{experiment.cluster.name}, {experiment.task}, {experiment.policy}, seed {experiment.seed}"
 
 
+_text = attrs.validators.instance_of(str)
+
+
+def _tuple(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(words)
+
+
+@attrs.frozen(kw_only=True)
+class Provenance:
+    """All that decides what a trial comes to, but how much time it is given."""
+
+    asked: str = attrs.field(validator=_text)
+    """A digest of the trial: of plain values and the names of the fields that they are in, wherever its classes are and
+    whatever they are called."""
+    source: str = attrs.field(validator=_text)
+    """A digest of the engine, of the policy and of the task, and of the task's data where they come with it."""
+    versions: Mapping[str, str] = attrs.field(validator=attrs.validators.deep_mapping(_text, _text))
+    """Of what does the arithmetic and counts the bytes."""
+    processor: tuple[str, ...] = attrs.field(converter=_tuple, validator=attrs.validators.deep_iterable(_text))
+    """Its kind."""
+
+    @property
+    def key(self) -> str:
+        """The name under which what comes of the trial is kept."""
+        return _digest(attrs.asdict(self))
+
+    def differs_in_source_alone(self, other: "Provenance") -> bool:
+        """Or not at all."""
+        return attrs.evolve(self, source=other.source) == other
+
+
 @attrs.frozen(kw_only=True)
 class Entry:
     """What came of a cell."""
 
     run: dict[str, Any]
-    """As in the JSON of design section 8; `stopped_after_s` is the limit of time that ended it, else `None`. With
-    `diverged` it ends with the last round before the loss was no longer a number."""
+    """As JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With `diverged`
+    it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
     """Of each device, in the order of the cluster file."""
+    provenance: Provenance
 
     @property
     def seconds_to_target(self) -> float | None:
@@ -74,11 +108,18 @@ class Entry:
         stopped_after_s: float | None = self.run["stopped_after_s"]
         return stopped_after_s is None or (limit_s is not None and limit_s <= stopped_after_s)
 
+    def to_json(self) -> str:
+        """What its file holds."""
+        return json.dumps(attrs.asdict(self), allow_nan=False)
+
 
 def key_of(experiment: Experiment) -> str:
-    """A digest of all that decides what a trial comes to, but how much time it is given: what is asked, the source of
-    the engine, of the policy and of the task, the task's data where they come with it, the versions of what does the
-    arithmetic and counts the bytes, and the kind of processor."""
+    """The name under which what comes of `experiment` in the present code, here, is kept."""
+    return provenance_of(experiment).key
+
+
+def provenance_of(experiment: Experiment) -> Provenance:
+    """Of `experiment` in the present code, here."""
     own_task = ":" in experiment.task
     task_module = experiment.task.partition(":")[0] if own_task else plugins.tasks.module_of(experiment.task)
     roots = (
@@ -86,13 +127,23 @@ def key_of(experiment: Experiment) -> str:
         plugins.policies.module_of(experiment.policy),
         task_module,
     )
-    decides = {
-        "asked": attrs.asdict(attrs.evolve(experiment, seconds_max=None)),
-        "source": source_digest(roots, data=() if own_task else data_beside(task_module)),
-        "versions": [*map(version, ("torch", "numpy", "anyio", "cbor2")), *sys.version_info[:2]],
-        "processor": processor(),
-    }
-    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    return Provenance(
+        asked=_digest(attrs.asdict(attrs.evolve(experiment, seconds_max=None), value_serializer=_plain)),
+        source=source_digest(roots, data=() if own_task else data_beside(task_module)),
+        versions={
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+            **{name: version(name) for name in ("torch", "numpy", "anyio", "cbor2")},
+        },
+        processor=processor(),
+    )
+
+
+def _plain(_owner: object, _field: object, value: object) -> object:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _digest(values: object) -> str:
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def make_entry(experiment: Experiment, outcome: ExperimentResult) -> Entry:
@@ -106,6 +157,7 @@ def make_entry(experiment: Experiment, outcome: ExperimentResult) -> Entry:
             name: activity(outcome.compute_traces[name], outcome.transfers.get(name), end_s=run["seconds_total"])
             for name in outcome.devices
         },
+        provenance=provenance_of(experiment),
     )
 
 
@@ -114,16 +166,16 @@ def read_entry(path: Path) -> Entry | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
-        run = values["run"]
+        run, provenance = values["run"], Provenance(**values["provenance"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return Entry(run=run, activity=devices) if is_run(run) else None
+    return Entry(run=run, activity=devices, provenance=provenance) if is_run(run) else None
 
 
 def write_entry(path: Path, entry: Entry) -> None:
     """Keep `entry` there: whoever reads finds what was there before or all of this. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(attrs.asdict(entry), allow_nan=False)
+    text = entry.to_json()
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
         try:
             file.write(text)

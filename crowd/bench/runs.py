@@ -8,7 +8,7 @@ from typing import Any
 from crowd.errors import BadConfig
 
 Run = Mapping[str, Any]
-"""As in the JSON of design section 8."""
+"""As JSON (docs/experiments.md#the-figures-of-a-run)."""
 KEYS = frozenset(
     (
         "policy",

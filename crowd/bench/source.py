@@ -1,4 +1,14 @@
-"""The text behind a result: which modules a module imports, all the way down, and one digest of them all."""
+"""The source behind a result: which modules a module imports, all the way down, and one digest of them all.
+
+Of a module counts what decides what it does: its syntax tree, without what only people and type checkers read. So these
+count for nothing: comments, layout, docstrings and whatever else is a constant that nobody uses, the annotations of
+parameters, results and variables, and all that is under `if TYPE_CHECKING`.
+
+Two kinds of annotations do count. Those in the body of a class, with a value or without, declare the fields of attrs
+and dataclasses, and their types decide how cattrs reads them. Those of a decorated function may be read by the
+decorator, as `functools.singledispatch` does. Who reads annotations or docstrings in any other way when it runs gets a
+digest that does not change with them; no module of this project does.
+"""
 
 import ast
 import functools
@@ -7,27 +17,40 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+import attrs
+
 from crowd import plugins
 from crowd.experiment.experiment import backends
 
 
+@attrs.frozen(kw_only=True)
+class Module:
+    """What is known of a Python file."""
+
+    digest: str
+    """Of what decides what it does."""
+    needs: frozenset[str]
+    """Dotted names that may be modules: the packages that it is in, and all that it imports."""
+
+
 def source_digest(roots: Iterable[str], *, data: Iterable[Path] = ()) -> str:
-    """Of the text of the modules `roots` and of all that they import, wherever in a function, that belongs to the
-    engine or to any installed plug-in; and of the files `data`. Nothing is imported."""
+    """Of the modules `roots` and of all that they import, wherever in a function, that belongs to the engine or to any
+    installed plug-in; and of the bytes of the files `data`. Nothing is imported."""
     roots = sorted(set(roots))
     followed = _plug_in_packages() | {root.partition(".")[0] for root in roots}
-    modules: dict[str, Path] = {}
+    digests: dict[str, str] = {}
     unread = list(roots)
     while unread:
         name = unread.pop()
-        if name in modules or name.partition(".")[0] not in followed:
+        if name in digests or name.partition(".")[0] not in followed:
             continue
         if (file := _file_of(name)) is not None:
-            modules[name] = file
-            unread += _imports(name, file)
+            module = _read(name, file)
+            digests[name] = module.digest
+            unread += module.needs
     digest = blake2b(digest_size=16)
-    for label, file in [*sorted(modules.items()), *((path.name, path) for path in sorted(data))]:
-        digest.update(f"{label}\0{_digest_of(file)}\0".encode())
+    for label, part in [*sorted(digests.items()), *((path.name, _digest_of(path)) for path in sorted(data))]:
+        digest.update(f"{label}\0{part}\0".encode())
     return digest.hexdigest()
 
 
@@ -58,6 +81,7 @@ def _places(package: str) -> tuple[tuple[Path, ...], Path | None]:
     return tuple(Path(place) for place in spec.submodule_search_locations or ()), origin
 
 
+@functools.cache
 def _file_of(module: str) -> Path | None:
     """The Python file behind a dotted name; `None` if it names no module with source."""
     package, _, rest = module.partition(".")
@@ -73,15 +97,64 @@ def _file_of(module: str) -> Path | None:
 
 
 @functools.cache
-def _imports(module: str, file: Path) -> frozenset[str]:
-    """Dotted names that may be modules which `module` needs: the packages that it is in, and all that it imports."""
-    return frozenset(_imported(module, file))
+def _digest_of(file: Path) -> str:
+    return blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
 
-def _imported(module: str, file: Path) -> Iterator[str]:
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    yield from _with_parents(package)
-    for node in ast.walk(ast.parse(file.read_bytes(), filename=str(file))):
+@functools.cache
+def _read(name: str, file: Path) -> Module:
+    tree = _Bare().visit(ast.parse(file.read_bytes(), filename=str(file)))
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return Module(
+        digest=blake2b(ast.dump(tree).encode(), digest_size=16).hexdigest(),
+        needs=frozenset([*_with_parents(package), *_imports(tree, package)]),
+    )
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes away what counts for nothing."""
+
+    def __init__(self) -> None:
+        self._in_class = False
+        """Not in a function in it."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._inside(node, in_class=True)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        if not node.decorator_list:
+            node.returns = None
+            for argument in ast.walk(node.args):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
+        return self._inside(node, in_class=False)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def _inside(self, node: ast.AST, *, in_class: bool) -> ast.AST:
+        outside, self._in_class = self._in_class, in_class
+        self.generic_visit(node)
+        self._in_class = outside
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if self._in_class:
+            return node
+        return None if node.value is None else ast.Assign(targets=[node.target], value=node.value)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        match node.test:
+            case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+                return node.orelse
+        return node
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
                 for alias in names:
@@ -97,8 +170,3 @@ def _with_parents(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
-
-
-@functools.cache
-def _digest_of(file: Path) -> str:
-    return blake2b(file.read_bytes(), digest_size=16).hexdigest()

@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
 from crowd.cli.live_view import LiveView
+from crowd.cli.terminal import bar
 from crowd.experiment.experiment import Experiment, ExperimentResult
 from crowd.formatting import seconds, size
 from crowd.run_record import Point
@@ -58,9 +58,8 @@ class RunScreen(LiveView):
         if not self._console.is_terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
             return
-        target = self._trial.target_accuracy or 1.0
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(line, ProgressBar(total=target, completed=min(point.accuracy or 0.0, target), width=BAR_WIDTH))
+        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0), width=BAR_WIDTH))
         self._live.update(grid)
 
 

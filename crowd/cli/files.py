@@ -25,7 +25,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Write `{"runs": [...]}` (design, section 8) as JSON. Raises `BadConfig` if the file cannot be written."""
+    """Write `{"runs": [...]}` as JSON (docs/experiments.md). Raises `BadConfig` if the file cannot be written."""
     try:
         path.write_text(json.dumps({"runs": list(runs)}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:

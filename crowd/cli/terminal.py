@@ -1,10 +1,21 @@
-"""A run in one line for people: `verdict` and `summary`."""
+"""What several commands show on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from rich.progress_bar import ProgressBar
+
 from crowd.formatting import duration, size
 from crowd.units import SECOND_US
+
+BAR_STYLE = "cyan"
+"""Whatever the length: a short bar is no alarm, and a full one no success."""
+
+
+def bar(fraction: float, *, width: int) -> ProgressBar:
+    """A bar of `width` cells, filled to `fraction` of it."""
+    completed = min(1.0, max(0.0, fraction))
+    return ProgressBar(total=1.0, completed=completed, width=width, complete_style=BAR_STYLE, finished_style=BAR_STYLE)
 
 
 def summary(record: Mapping[str, Any], digest: str | None) -> str:

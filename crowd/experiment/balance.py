@@ -1,4 +1,4 @@
-"""How evenly a cluster's work is spread over its processors: `balance_efficiency` (design, section 8)."""
+"""How evenly a cluster's work is spread over its processors: `balance_efficiency` (docs/experiments.md)."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -109,7 +109,7 @@ def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
 
 
 def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
-    """The run as the JSON of design section 8."""
+    """The run as JSON (docs/experiments.md#the-figures-of-a-run)."""
     return run_record(
         outcome.devices,
         policy=experiment.policy,

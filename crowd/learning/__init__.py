@@ -1,0 +1,17 @@
+"""Torch arithmetic without I/O: from a task and its samples to a state that all devices hold bitwise alike.
+
+Layout:
+    task.py         the work, as its user describes it
+    work.py         a task made ready on this device; local steps
+    fingerprint.py  whether two devices can train together
+    speed_test.py   how fast this device trains the very task
+    samples.py      a data set in memory
+    shards.py       samples by name: own and borrowed
+    pool.py         what one generation trains, and in which order
+    importance.py   samples drawn by their loss
+    replica.py      the replicated state, and how a merged delta changes it
+    encoding.py     how a delta is written on the wire
+    feedback.py     what an encoding lost is added to the next delta
+    merge.py        one slice at its owner: what came, and its mean
+    evaluation.py   how good a state is, and when a run has reached its target
+"""

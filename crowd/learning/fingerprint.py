@@ -1,4 +1,4 @@
-"""The task's fingerprint: equal on two devices exactly if they can train together (design, section 4: fitness)."""
+"""The task's fingerprint: equal on two devices exactly if they can train together (docs/protocol.md#rules: fitness)."""
 
 from typing import Any
 

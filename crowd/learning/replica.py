@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
@@ -63,8 +63,8 @@ class ReplicaState:
         return hasher.digest()
 
     @property
-    def progress(self) -> Progress:
-        return Progress(
+    def progress(self) -> StateProgress:
+        return StateProgress(
             run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
         )
 

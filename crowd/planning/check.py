@@ -1,4 +1,4 @@
-"""Whether a plan may be carried out: what S2 and S4 (design, section 4) and the plan's own form ask for."""
+"""Whether a plan may be carried out: what S2 and S4 (docs/protocol.md#agreement) and the plan's own form ask for."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping

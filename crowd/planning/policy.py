@@ -59,7 +59,7 @@ class Policy(abc.ABC):
 
 
 def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
-    """The plan for these living devices, one profile each, in any order (design, section 4: fitness, life of a run).
+    """The plan for these living devices, one profile each, in any order (docs/protocol.md#rules: fitness).
 
     Lives whose versions or task fingerprint are not the commonest (ties: the lowest) are left out, each with its
     reason. The smallest fit device's policy, preference and seed count. Until a profile shows the run started, and the

@@ -32,7 +32,7 @@ class TaskFacts:
     """What planning needs to know of the work; equal on all devices with the same fingerprint."""
 
     fingerprint: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
-    """Digest of everything that replicas must have in common (design, section 4: fitness)."""
+    """Digest of everything that replicas must have in common (docs/protocol.md#rules: fitness)."""
     state_elements: int
     """Length of the flat state vector: parameters and floating-point buffers."""
     flops_per_sample: int

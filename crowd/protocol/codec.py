@@ -57,7 +57,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.AckMessage: "ack",
     messages.ResultMessage: "result",
     messages.Beat: "beat",
-    messages.Burials: "burials",
+    messages.Evictions: "burials",
     messages.ViewRequest: "view?",
     messages.ViewReply: "view",
     messages.Probe: "probe?",

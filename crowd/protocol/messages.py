@@ -1,13 +1,13 @@
 """Everything that devices say to each other; `Message` is the tagged union that the codec reads and writes.
 
-Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Burials`,
+Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
 `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
 name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
@@ -44,7 +44,7 @@ class CurvePoint:
 class ResultMessage:
     """How a device's run ended. Times in microseconds since the run's first plan with work was activated here."""
 
-    progress: Progress
+    progress: StateProgress
     reached: bool
     elapsed_us: int
     busy_us: int
@@ -70,7 +70,9 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
-class Burials:
+class Evictions:
+    """Lives that are evicted, of devices that left or that others found silent."""
+
     lives: dict[DeviceId, Life]
 
 
@@ -180,7 +182,7 @@ class Samples:
 class State:
     """A whole replicated state, as safetensors."""
 
-    progress: Progress
+    progress: StateProgress
     generation: int = 0
     plan_digest: bytes = b""
     """The plan under which it was reached, or which starts from it; 0 and empty where that is not known."""
@@ -261,7 +263,7 @@ Message = (
     | AckMessage
     | ResultMessage
     | Beat
-    | Burials
+    | Evictions
     | ViewRequest
     | ViewReply
     | Probe

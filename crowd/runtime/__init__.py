@@ -1,7 +1,10 @@
 """Actors in general; nothing here knows about training.
 
-Layout: `mailbox` (the bounded queue, and messages that want an answer), `actor` (one actor's life, and the reference by
-which others talk to it), `supervisor` (who owns actors, restarts them and ends them).
+Layout:
+    actor.py       one actor's life, and the reference by which others talk to it
+    mailbox.py     the bounded queue in front of it, and messages that want an answer
+    supervisor.py  starts actors, restarts them and ends them
+    clock.py       the clock of a node's actors
 """
 
 from crowd.runtime.actor import Actor, ActorRef

@@ -9,7 +9,7 @@ import attrs
 import structlog
 
 from crowd import plugins
-from crowd.agreement.ack import Progress as StateProgress
+from crowd.agreement.ack import StateProgress
 from crowd.config.node_file import NodeConfig
 from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound, part_of
 from crowd.experiment.plan_summary import PlanSummary

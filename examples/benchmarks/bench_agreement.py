@@ -3,12 +3,12 @@
     python examples/benchmarks/bench_agreement.py [--devices 3 8 32 64]
 
 Production nodes under virtual time, 10 ms of latency each way and 10 to 50 Mbit/s, nothing lost. The cluster is idle:
-it waits for more devices than there are, so that its plans contain no work and the rest time is 2 s. Measured is the
-time from an event (the last profile, the goodbye, the will at the broker) until the last member has activated the plan
-that all activate, against the bound: rest time and two message delays, after a power failure also the will's way to
-the devices and the time that a probe waits. A message delay is the latency from device to device, and the time in which
-a message of every device crosses the slowest link. Messages and bytes, headers included, are those that a device sends
-from the event's cause (at the start: power on) until then.
+it waits for more devices than there are, so that its plans contain no work and the debounce time is 2 s. Measured is
+the time from an event (the last profile, the goodbye, the will at the broker) until the last member has activated the
+plan that all activate, against the bound: debounce time and two message delays, after a power failure also the will's
+way to the devices and the time that a probe waits. A message delay is the latency from device to device, and the time
+in which a message of every device crosses the slowest link. Messages and bytes, headers included, are those that a
+device sends from the event's cause (at the start: power on) until then.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CONTROL_BYTES = 820
 MESSAGES_MAX, BYTES_MAX = 30, 20 * 1024
 """What a device may send from power on until the first plan."""
 TIMING = Timing()
-REST_S, PROBE_S = TIMING.rest_before_start_us / SECOND_US, TIMING.probe_us / SECOND_US
+DEBOUNCE_S, PROBE_S = TIMING.debounce_before_start_us / SECOND_US, TIMING.probe_timeout_us / SECOND_US
 WAIT_S = 20.0
 
 
@@ -111,7 +111,7 @@ class Experiment:
                 devices=len(cluster.names),
                 event=event,
                 took_s=until_s - began_s,
-                bound_s=REST_S + 2 * delay_s + (LATENCY_S + PROBE_S if event == "fails" else 0.0),
+                bound_s=DEBOUNCE_S + 2 * delay_s + (LATENCY_S + PROBE_S if event == "fails" else 0.0),
                 generations=self._generation - before,
                 messages=(messages.total() / len(members), max(messages.values())),
                 sent_bytes=(size.total() / len(members), max(size.values())),

@@ -18,9 +18,10 @@ import torch
 
 from crowd.actors.trainer import rounds as rounds_module
 from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportSilence, Rounds
-from crowd.agreement import agreement, events
-from crowd.agreement.ack import Progress
-from crowd.agreement.state import Active, Decision, State
+from crowd.agreement import events
+from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.state import Active, Decision, Own, State
+from crowd.agreement.step import next_deadline_us, step
 from crowd.agreement.view import View
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
@@ -108,7 +109,7 @@ class Checks:
         self.generation: dict[tuple[DeviceId, Life], int] = {}
         self.rounds_completed = 0
 
-    def acked(self, ack: agreement.Ack) -> None:
+    def acked(self, ack: Ack) -> None:
         content = repr(ack).encode()
         if self.acks.setdefault((ack.device, ack.life, ack.generation), content) != content:
             raise Violation(f"{ack.device} gave two acks in generation {ack.generation}")
@@ -128,7 +129,7 @@ class Checks:
                 raise Violation(f"S1: {device} and {other} start generation {active.generation} from different states")
         peers[device, life] = active
 
-    def completed(self, device: DeviceId, active: Active, progress: Progress) -> None:
+    def completed(self, device: DeviceId, active: Active, progress: StateProgress) -> None:
         key = (active.generation, active.plan_digest, progress.round)
         if self.states.setdefault(key, progress.digest) != progress.digest:
             raise Violation(f"{device} has another state than its peers after round {progress.round}")
@@ -180,15 +181,15 @@ class Device:
         self.made = 0
         self.feedback = Feedback(elements)
         self.rounds = Rounds(self.name)
-        self.snapshots: dict[bytes, tuple[Progress, torch.Tensor]] = {}
+        self.snapshots: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self.local: torch.Tensor | None = None
-        self.wanted: Progress | None = None
+        self.wanted: StateProgress | None = None
         self.early: list[tuple[int, Callable[[], None]]] = []
-        progress = Progress(run=1, digest=self.digest(self.vector, 0))
+        progress = StateProgress(run=1, digest=self.digest(self.vector, 0))
         self.snapshots[progress.digest] = (progress, self.vector)
         self.rounds.reset(progress)
-        self.state = State(own=profile, progress=progress)
+        self.state = State(own=Own(profile=profile, progress=progress))
         if not self.cut:
             self.step(events.Connected())
             self.model.deliver_retained(self)
@@ -211,7 +212,7 @@ class Device:
         self.model.at(self.model.now_us + delay_us, lambda: action() if self.epoch == epoch else None)
 
     def wake(self) -> None:
-        due = [agreement.next_deadline_us(self.state), self.rounds.next_deadline_us()]
+        due = [next_deadline_us(self.state), self.rounds.next_deadline_us()]
         times = [time for time in due if time is not None]
         if not times:
             return
@@ -229,7 +230,7 @@ class Device:
     # --- agreement ----------------------------------------------------------------------------------------------------
 
     def step(self, event: events.Event) -> None:
-        self.state, effects = agreement.step(self.state, event, self.model.decide, now_us=self.model.now_us)
+        self.state, effects = step(self.state, event, self.model.decide, now_us=self.model.now_us)
         for effect in effects:
             self.carry_out(effect)
 
@@ -253,11 +254,11 @@ class Device:
                     return
                 model.checks.acked(ack)
                 model.send(self, model.named(device), events.AckHeard(ack=ack))
-            case events.PublishBurials(buried=buried):
-                model.broadcast(self, events.Learned(buried=buried, source=self.name))
+            case events.PublishEvictions(lives=lives):
+                model.broadcast(self, events.Learned(tombstones=lives, source=self.name))
             case events.SendBeat(view_digest=view_digest, generation=generation):
                 beat = events.BeatHeard(
-                    device=self.name, life=self.state.own.life, view_digest=view_digest, generation=generation
+                    device=self.name, life=self.state.own.profile.life, view_digest=view_digest, generation=generation
                 )
                 model.broadcast(self, beat)
                 model.send(self, self, beat)
@@ -266,13 +267,15 @@ class Device:
                 request = events.ViewRequested(
                     device=self.name,
                     versions={name: profile.version for name, profile in view.profiles.items()},
-                    buried=dict(view.buried),
+                    tombstones=dict(view.tombstones),
                 )
                 model.send(self, model.named(device), request)
-            case events.SendView(device=device, profiles=names, buried=buried):
+            case events.SendView(device=device, profiles=names, tombstones=tombstones):
                 profiles = tuple(self.state.view.profiles[name] for name in names if name in self.state.view.profiles)
                 model.send(
-                    self, model.named(device), events.Learned(profiles=profiles, buried=buried, source=self.name)
+                    self,
+                    model.named(device),
+                    events.Learned(profiles=profiles, tombstones=tombstones, source=self.name),
                 )
             case events.SendProbe(device=device):
                 model.probe(self, model.named(device))
@@ -281,7 +284,7 @@ class Device:
                 self.feedback.abandon()
                 self.local = None
             case events.Activate(active=active):
-                model.checks.activated(self.name, self.state.own.life, active)
+                model.checks.activated(self.name, self.state.own.profile.life, active)
                 self.feedback.abandon()
                 self.local = self.wanted = None
                 self.run_rounds(self.rounds.activate(active, model.now_us))
@@ -293,8 +296,8 @@ class Device:
                 self.commit(progress)
             case events.Excluded():
                 raise Violation(f"{self.name} is left out, but it is like the others")
-            case events.Buried():
-                model.burials += 1
+            case events.Evicted():
+                model.evictions += 1
             case _:
                 assert_never(effect)
 
@@ -381,7 +384,7 @@ class Device:
         vector = self.vector + torch.cat([decode(part.data, ENCODING, len(part.data) // 4) for part in parts])
         number = self.rounds.in_hand
         samples = self.rounds.progress.samples + sum(parts[0].header.senders.values())
-        progress = Progress(
+        progress = StateProgress(
             run=1,
             samples=samples,
             round=number,
@@ -391,7 +394,7 @@ class Device:
         self.pending = (progress, vector, parts)
         self.step(events.RoundReady(generation=self.generation, progress=progress))
 
-    def commit(self, progress: Progress) -> None:
+    def commit(self, progress: StateProgress) -> None:
         active = self.rounds.active
         assert active is not None
         expected, vector, parts = self.pending
@@ -412,7 +415,7 @@ class Device:
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
+    def fetch(self, progress: StateProgress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
         generation = self.generation
         self.wanted = progress
         holder = self.model.named(holders[attempt % len(holders)])
@@ -424,11 +427,11 @@ class Device:
 
         self.later(2 * SECOND_US, again)
 
-    def give_state(self, asker: "Device", generation: int, progress: Progress) -> None:
+    def give_state(self, asker: "Device", generation: int, progress: StateProgress) -> None:
         kept, vector = self.snapshots.get(progress.digest, (self.rounds.progress, self.vector))
         self.model.send_bulk(self, asker, lambda a: a.take_state(generation, kept, vector), once=True)
 
-    def take_state(self, generation: int, progress: Progress, vector: torch.Tensor) -> None:
+    def take_state(self, generation: int, progress: StateProgress, vector: torch.Tensor) -> None:
         wanted = self.wanted
         if wanted is None or self.generation != generation or not (progress == wanted or progress > wanted):
             return
@@ -457,7 +460,7 @@ class Model:
         self.now_us = 0
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = 0
-        self.burials = 0
+        self.evictions = 0
         self.healed = False
         self.elements = 2 * scenario.devices
         self.retained: dict[tuple[DeviceId, str], events.Event] = {}
@@ -513,7 +516,7 @@ class Model:
     def probe(self, source: Device, target: Device) -> None:
         def answer() -> None:
             if target.alive and not target.cut:
-                self.send(target, source, events.ProbeAnswered(device=target.name, life=target.state.own.life))
+                self.send(target, source, events.ProbeAnswered(device=target.name, life=target.state.own.profile.life))
 
         if not source.cut and self._copies():
             self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), answer)
@@ -571,7 +574,7 @@ class Model:
                     memory = self.random.choice([1, 2, 4]) << 28
                     device.hear(
                         events.OwnProfile(
-                            profile=attrs.evolve(device.state.own, speed_kflops=speed, memory_bytes=memory)
+                            profile=attrs.evolve(device.state.own.profile, speed_kflops=speed, memory_bytes=memory)
                         )
                     )
             case "stale_will":

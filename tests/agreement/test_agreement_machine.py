@@ -1,4 +1,4 @@
-"""`agreement.step` on a handful of devices, where each fate of each message is chosen and not left to a clock.
+"""`step` on a handful of devices, where each fate of each message is chosen and not left to a clock.
 
 What is sent hangs in the air until it is delivered, lost or delivered once more; time stands still until it is passed.
 The checks know what devices said and when, and nothing of how they decide. In the end all is healed, and they agree.
@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 )
 
 from crowd.agreement import events
-from crowd.agreement.ack import Ack, Progress
-from crowd.agreement.agreement import next_deadline_us, step
-from crowd.agreement.state import Active, Decision, State
+from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.state import Active, Decision, Own, State
+from crowd.agreement.step import next_deadline_us, step
 from crowd.agreement.view import View
 from crowd.planning.profile import Share
 from crowd.units import SECOND_US, DeviceId, Life
@@ -34,7 +34,7 @@ from tests.support.profiles import make_profile, task_facts
 
 DEVICES_MAX = 4
 HEALED_US = 1_000 * SECOND_US
-"""Longer than the pauses of a device that was buried nine times."""
+"""Longer than the pauses of a device that was evicted nine times."""
 CALM_US = 5 * SECOND_US
 
 numbers = st.integers(0, DEVICES_MAX - 1)
@@ -55,7 +55,7 @@ class Device:
     alive: bool = True
     muted: bool = False
     """Nothing gets to it or from it, whether it has noticed or not."""
-    echoed: bool = False
+    heard_itself: bool = False
     """Whether it heard itself in this connection."""
     active: Active | None = None
     """What its trainer was last told to do."""
@@ -69,7 +69,7 @@ class Device:
 
     @property
     def life(self) -> Life:
-        return self.state.own.life
+        return self.state.own.profile.life
 
 
 class Agreement(RuleBasedStateMachine):
@@ -84,7 +84,7 @@ class Agreement(RuleBasedStateMachine):
         self.calm = False
         self.checks = Checks()
         self.acks: dict[tuple[DeviceId, Life, int], Ack] = {}
-        self.promised: dict[tuple[DeviceId, Life], int] = {}
+        self.acked: dict[tuple[DeviceId, Life], int] = {}
 
     @initialize(
         count=st.integers(2, DEVICES_MAX), boots=st.lists(st.binary(max_size=1), min_size=4), calm=st.booleans()
@@ -101,7 +101,7 @@ class Agreement(RuleBasedStateMachine):
         self.boots += 1
         boot = random + b"%d" % self.boots
         profile = make_profile(name, life=Life(incarnation=1, boot=boot), task=task_facts(evaluation_samples=0))
-        return State(own=profile, progress=Progress(run=1, digest=boot))
+        return State(own=Own(profile=profile, progress=StateProgress(run=1, digest=boot)))
 
     # --- the fate of messages -----------------------------------------------------------------------------------------
 
@@ -139,13 +139,13 @@ class Agreement(RuleBasedStateMachine):
 
     def _deliver(self, name: DeviceId, message: events.Event | Probe) -> None:
         device = self._named(name)
-        if not device.alive or device.muted or not device.state.connected:
+        if not device.alive or device.muted or not device.state.own.connected:
             return
         if isinstance(message, Probe):
             self._send(device, message.asker, events.ProbeAnswered(device=name, life=device.life))
             return
         if isinstance(message, events.BeatHeard) and (message.device, message.life) == (name, device.life):
-            device.echoed = True
+            device.heard_itself = True
         self._step(device, message)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -181,7 +181,9 @@ class Agreement(RuleBasedStateMachine):
     def a_device_has_news_of_itself(self, number: int, speed_kflops: int, share: Share, memory: int) -> None:
         device = self._device(number)
         if device.alive:
-            own = attrs.evolve(device.state.own, speed_kflops=speed_kflops, share=share, memory_bytes=memory << 30)
+            own = attrs.evolve(
+                device.state.own.profile, speed_kflops=speed_kflops, share=share, memory_bytes=memory << 30
+            )
             self._step(device, events.OwnProfile(profile=own))
 
     @precondition(lambda self: any(device.training for device in self.devices))
@@ -207,17 +209,17 @@ class Agreement(RuleBasedStateMachine):
             self._step(device, events.OwnerSilent(device=silent.name))
 
     def _propose(self, device: Device) -> None:
-        active, done = device.state.active, device.state.progress
+        active, done = device.state.acks.active, device.state.own.progress
         if not device.alive or device.from_trainer or active is None or device.training is None or not device.in_step:
             return
         number = done.round + 1
         made_of = f"{active.generation} {active.plan_digest.hex()} {done}".encode()
         samples = done.samples + len(active.plan.trainers)
-        progress = Progress(run=1, samples=samples, round=number, digest=hashlib.blake2b(made_of).digest())
+        progress = StateProgress(run=1, samples=samples, round=number, digest=hashlib.blake2b(made_of).digest())
         device.from_trainer = events.RoundReady(generation=active.generation, progress=progress)
 
     def _fetch(self, device: Device) -> None:
-        active = device.state.active
+        active = device.state.acks.active
         if device.alive and not device.from_trainer and active is not None and not device.in_step:
             device.in_step = True
             device.from_trainer = events.StateReached(progress=active.start)
@@ -244,7 +246,7 @@ class Agreement(RuleBasedStateMachine):
         device = self._device(number)
         if not device.muted:
             device.muted = True
-        elif noticed and device.alive and device.state.connected:
+        elif noticed and device.alive and device.state.own.connected:
             self._step(device, events.Disconnected())
             self._say_of(device, online=False)
         else:
@@ -258,7 +260,7 @@ class Agreement(RuleBasedStateMachine):
     def the_broker_forgets_everything(self) -> None:
         self.retained.clear()
         for device in self.devices:
-            if device.alive and not device.muted and device.state.connected:
+            if device.alive and not device.muted and device.state.own.connected:
                 self._step(device, events.Disconnected())
                 self._connect(device)
 
@@ -270,11 +272,11 @@ class Agreement(RuleBasedStateMachine):
 
     def _mend(self, device: Device) -> None:
         device.muted = False
-        if device.alive and not device.state.connected:
+        if device.alive and not device.state.own.connected:
             self._connect(device)
 
     def _connect(self, device: Device) -> None:
-        device.echoed = False
+        device.heard_itself = False
         self.air += [(device.name, event) for event in self.retained.values()]
         self._step(device, events.Connected())
         self._say_of(device, online=True)
@@ -312,20 +314,20 @@ class Agreement(RuleBasedStateMachine):
             case events.SendAck(device=other, ack=ack):
                 self._check_ack(device, ack)
                 self._send(device, other, events.AckHeard(ack=ack))
-            case events.PublishBurials(buried=buried):
-                assert me not in buried
-                self._tell_others(device, events.Learned(buried=buried, source=me))
+            case events.PublishEvictions(lives=lives):
+                assert me not in lives
+                self._tell_others(device, events.Learned(tombstones=lives, source=me))
             case events.SendBeat(view_digest=digest, generation=generation):
                 beat = events.BeatHeard(device=me, life=device.life, view_digest=digest, generation=generation)
                 self._send(device, me, beat)
                 self._tell_others(device, beat)
             case events.AskView(device=other):
                 versions = {name: profile.version for name, profile in state.view.profiles.items()}
-                asked = events.ViewRequested(device=me, versions=versions, buried=dict(state.view.buried))
+                asked = events.ViewRequested(device=me, versions=versions, tombstones=dict(state.view.tombstones))
                 self._send(device, other, asked)
-            case events.SendView(device=other, profiles=names, buried=buried):
+            case events.SendView(device=other, profiles=names, tombstones=tombstones):
                 profiles = tuple(state.view.profiles[name] for name in names)
-                self._send(device, other, events.Learned(profiles=profiles, buried=buried, source=me))
+                self._send(device, other, events.Learned(profiles=profiles, tombstones=tombstones, source=me))
             case events.SendProbe(device=other):
                 self._send(device, other, Probe(me))
             case events.Freeze():
@@ -334,18 +336,18 @@ class Agreement(RuleBasedStateMachine):
                 self._check_activation(device)
                 device.active = active
                 device.training = active.generation
-                device.in_step = state.progress == active.start
+                device.in_step = state.own.progress == active.start
                 device.from_trainer = None
                 device.round_due_us = self.now_us + ROUND_US
             case events.RoundAccepted(progress=progress):
                 assert isinstance(event, events.RoundReady)
-                promised = self.promised.get((me, device.life), 0)
-                assert event.generation >= promised, f"{me} completes a round of {event.generation}, past {promised}"
+                acked = self.acked.get((me, device.life), 0)
+                assert event.generation >= acked, f"{me} completes a round of {event.generation}, past {acked}"
                 assert device.active is not None
                 self.checks.completed(me, device.active, progress)
                 device.round_due_us = self.now_us + ROUND_US
-            case events.Buried():
-                assert device.echoed, f"{me} buries others, and does not hear itself"
+            case events.Evicted():
+                assert device.heard_itself, f"{me} evicts others, and does not hear itself"
             case events.Excluded():
                 raise AssertionError(f"{me} is left out, but it is like the others")
             case _:
@@ -353,23 +355,23 @@ class Agreement(RuleBasedStateMachine):
 
     def _check_ack(self, device: Device, ack: Ack) -> None:
         self.checks.acked(ack)
-        promised = self.promised.get((ack.device, ack.life), 0)
+        acked = self.acked.get((ack.device, ack.life), 0)
         assert (ack.device, ack.life) == (device.name, device.life), "an ack in the name of another life"
-        assert ack.generation >= promised, f"{ack.device} falls back from {promised} to {ack.generation}"
+        assert ack.generation >= acked, f"{ack.device} falls back from {acked} to {ack.generation}"
         assert device.training is None or device.training >= ack.generation, "an ack, and the old round goes on"
-        self.promised[ack.device, ack.life] = ack.generation
+        self.acked[ack.device, ack.life] = ack.generation
         self.acks[ack.device, ack.life, ack.generation] = ack
 
     def _check_activation(self, device: Device) -> None:
-        """Every member, in the very life, has promised this plan; the start is the best that they promised."""
-        active = device.state.active
+        """Every member, in the very life, has acked this plan; the start is the best that they acked with."""
+        active = device.state.acks.active
         assert active is not None
-        assert device.echoed, "a plan begins on a device that does not hear itself"
+        assert device.heard_itself, "a plan begins on a device that does not hear itself"
         self.checks.activated(device.name, device.life, active)
         assert active.plan.life_of(device.name) == device.life
         acks = [self.acks.get((one.device, one.life, active.generation)) for one in active.plan.members]
         for ack in acks:
-            assert ack is not None, "a member has not promised anything"
+            assert ack is not None, "a member has not acked anything"
             assert (ack.view_digest, ack.plan_digest) == (active.view_digest, active.plan_digest)
         progress = {ack.device: ack.progress for ack in acks if ack is not None}
         assert active.start == max(progress.values())
@@ -379,7 +381,7 @@ class Agreement(RuleBasedStateMachine):
     def every_connected_device_knows_when_to_wake(self) -> None:
         for device in self.devices:
             due_us = next_deadline_us(device.state)
-            assert (due_us is not None) is device.state.connected
+            assert (due_us is not None) is device.state.own.connected
             assert due_us is None or due_us >= device.state.now_us
 
     # --- the network --------------------------------------------------------------------------------------------------
@@ -425,14 +427,14 @@ class Agreement(RuleBasedStateMachine):
 
     def _agreed(self) -> bool:
         """One plan, made of what every device knows now, is active on all; all are its members as they live, none has
-        promised another, and none suspects one of them."""
+        acked another, and none suspects one of them."""
         lives = [(device.name, device.life) for device in self.devices]
         plans = set()
         for device in self.devices:
-            active = device.state.active
+            active = device.state.acks.active
             if active is None or active.view_digest != device.state.view.digest or device.training is None:
                 return False
-            if device.state.probes_us:  # whose answer may be lost: then another plan follows
+            if device.state.detector.probes_us:  # whose answer may be lost: then another plan follows
                 return False
             if [(member.device, member.life) for member in active.plan.members] != lives:
                 return False
@@ -449,11 +451,11 @@ class Agreement(RuleBasedStateMachine):
                 self._boot(device, b"")
             self._mend(device)
         self._pass_calmly(self.now_us + HEALED_US, until=self._agreed)
-        assert self._agreed(), f"L1: {[(device.name, device.state.active) for device in self.devices]}"
-        agreed = [device.state.active for device in self.devices]
+        assert self._agreed(), f"L1: {[(device.name, device.state.acks.active) for device in self.devices]}"
+        agreed = [device.state.acks.active for device in self.devices]
         rounds = self.checks.rounds_completed
         self._pass_calmly(self.now_us + CALM_US, until=lambda: False)
-        assert [device.state.active for device in self.devices] == agreed, "L1: they agreed, but not for long"
+        assert [device.state.acks.active for device in self.devices] == agreed, "L1: they agreed, but not for long"
         assert self.checks.rounds_completed > rounds + len(self.devices), "L1: rounds do not go on"
 
 
@@ -466,25 +468,25 @@ def test_devices_agree_whatever_becomes_of_their_messages() -> None:
     )
 
 
-def test_a_device_whose_probe_was_lost_is_buried_and_comes_back() -> None:
+def test_a_device_whose_probe_was_lost_is_evicted_and_comes_back() -> None:
     # found by the machine: the last plan was still active on both while one of them waited for an answer in vain
     cluster = Agreement()
     cluster.devices_start(count=2, boots=[b"", b""], calm=True)
     one, other = cluster.devices
-    agreed = one.state.active
+    agreed = one.state.acks.active
     assert agreed is not None
     cluster.an_old_will_is_spread(number=0)
     cluster.a_message_arrives(place=0)
-    assert list(other.state.probes_us) == [one.name]
+    assert list(other.state.detector.probes_us) == [one.name]
     cluster.a_message_is_lost(place=0)
     cluster.teardown()
-    assert one.state.active == other.state.active
-    assert one.state.active is not None
-    assert one.state.active.generation > agreed.generation
+    assert one.state.acks.active == other.state.acks.active
+    assert one.state.acks.active is not None
+    assert one.state.acks.active.generation > agreed.generation
 
 
-def test_two_devices_that_have_buried_each_other_find_together_again() -> None:
-    # found by the machine: both burials were lost on the way, and each ignored the heartbeats of the other for ever
+def test_two_devices_that_have_evicted_each_other_find_together_again() -> None:
+    # found by the machine: both evictions were lost on the way, and each ignored the heartbeats of the other for ever
     cluster = Agreement()
     cluster.devices_start(count=2, boots=[b"", b""], calm=True)
     one, other = cluster.devices

@@ -27,7 +27,7 @@ def views(draw: st.DrawFn) -> View:
 
 
 def join(one: View, other: View) -> View:
-    return one.merge(other.profiles.values(), other.buried)
+    return one.merge(other.profiles.values(), other.tombstones)
 
 
 @given(views(), views())
@@ -58,16 +58,16 @@ def test_repeated_and_reordered_messages_lead_to_the_same_view(messages, random)
     assert one_by_one == View().merge(messages)
 
 
-def test_a_burial_holds_for_that_life_and_those_before_it_only():
+def test_an_eviction_holds_for_that_life_and_those_before_it_only():
     first, second = (make_profile("a", life=Life(incarnation=number, boot=b"x")) for number in (1, 2))
-    buried = View().merge([first], {first.device: first.life})
-    assert buried.living == ()
-    assert buried.merge([second]).living == (second,)
+    evicted = View().merge([first], {first.device: first.life})
+    assert evicted.living == ()
+    assert evicted.merge([second]).living == (second,)
 
 
-def test_the_burial_of_someone_who_is_gone_does_not_change_the_digest():
+def test_the_tombstone_of_someone_who_is_gone_does_not_change_the_digest():
     view = View().merge([make_profile("a")])
-    assert view.merge(buried={DeviceId("b"): Life(incarnation=1, boot=b"x")}).digest == view.digest
+    assert view.merge(tombstones={DeviceId("b"): Life(incarnation=1, boot=b"x")}).digest == view.digest
 
 
 def test_any_change_of_a_living_profile_changes_the_digest():

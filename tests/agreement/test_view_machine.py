@@ -1,4 +1,4 @@
-"""Replicas of a view that hear of profiles and burials in any order, late, twice and from each other.
+"""Replicas of a view that hear of profiles and evictions in any order, late, twice and from each other.
 
 The reference is what "join-semilattice" means: each replica is the set of all it has heard, and sets only grow.
 """
@@ -31,10 +31,10 @@ class Heard:
     """All that one replica was ever told."""
 
     profiles: frozenset[tuple[DeviceId, Life, int]] = frozenset()
-    burials: frozenset[tuple[DeviceId, Life]] = frozenset()
+    evictions: frozenset[tuple[DeviceId, Life]] = frozenset()
 
     def __or__(self, other: "Heard") -> "Heard":
-        return Heard(self.profiles | other.profiles, self.burials | other.burials)
+        return Heard(self.profiles | other.profiles, self.evictions | other.evictions)
 
     def latest(self) -> dict[DeviceId, tuple[Life, int]]:
         return {
@@ -42,25 +42,25 @@ class Heard:
             for name in {device for device, _, _ in self.profiles}
         }
 
-    def last_buried(self) -> dict[DeviceId, Life]:
+    def last_evicted(self) -> dict[DeviceId, Life]:
         return {
-            name: max(life for device, life in self.burials if device == name)
-            for name in {device for device, _ in self.burials}
+            name: max(life for device, life in self.evictions if device == name)
+            for name in {device for device, _ in self.evictions}
         }
 
     def living(self) -> dict[DeviceId, tuple[Life, int]]:
         return {
             name: version
             for name, version in self.latest().items()
-            if not any(device == name and life >= version[0] for device, life in self.burials)
+            if not any(device == name and life >= version[0] for device, life in self.evictions)
         }
 
 
 class Views(RuleBasedStateMachine):
-    """Devices publish and are buried; replicas are told of it, or told by one another."""
+    """Devices publish and are evicted; replicas are told of it, or told by one another."""
 
     profiles = Bundle("profiles")
-    burials = Bundle("burials")
+    evictions = Bundle("evictions")
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,16 +93,16 @@ class Views(RuleBasedStateMachine):
         self.current[name] = attrs.evolve(self.current[name], life=life, revision=0)
         return self.current[name]
 
-    @rule(target=burials, profile=profiles)
+    @rule(target=evictions, profile=profiles)
     def a_life_is_declared_dead(self, profile):
         return (profile.device, profile.life)
 
     # --- what replicas hear -------------------------------------------------------------------------------------------
 
-    @rule(replica=replicas, told=st.lists(profiles, max_size=3), buried=st.lists(burials, max_size=2))
-    def a_replica_is_told(self, replica, told, buried):
+    @rule(replica=replicas, told=st.lists(profiles, max_size=3), evicted=st.lists(evictions, max_size=2))
+    def a_replica_is_told(self, replica, told, evicted):
         """New or stale, once more or for the first time."""
-        last = Heard(burials=frozenset(buried)).last_buried()
+        last = Heard(evictions=frozenset(evicted)).last_evicted()
         news = Heard(frozenset((profile.device, *profile.version) for profile in told), frozenset(last.items()))
         self._grow(replica, self.views[replica].merge(told, last), self.heard[replica] | news)
 
@@ -114,7 +114,7 @@ class Views(RuleBasedStateMachine):
         before, known = self.views[replica], self.heard[replica]
         _expect(before, known)  # merging leaves the merged view as it was
         assert join(view, before) is view, "a view lost something"
-        news = (heard.latest(), heard.last_buried()) != (known.latest(), known.last_buried())
+        news = (heard.latest(), heard.last_evicted()) != (known.latest(), known.last_evicted())
         assert (view is before) is not news
         self.views[replica], self.heard[replica] = view, heard
 
@@ -143,7 +143,7 @@ class Views(RuleBasedStateMachine):
 
 def _expect(view: View, heard: Heard) -> None:
     assert {name: profile.version for name, profile in view.profiles.items()} == heard.latest()
-    assert dict(view.buried) == heard.last_buried()
+    assert dict(view.tombstones) == heard.last_evicted()
     assert [(profile.device, profile.version) for profile in view.living] == sorted(heard.living().items())
     assert all(view.is_living(name) is (name in heard.living()) for name in NAMES)
 

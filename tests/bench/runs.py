@@ -6,8 +6,10 @@ from typing import Any
 import attrs
 
 from crowd.bench.activity import PARTS, Activity
-from crowd.bench.cells import Cell, Entry
+from crowd.bench.cells import Cell, Entry, Provenance
 from tests.devices.simulation.test_simulation import experiment
+
+PROVENANCE = Provenance(asked="a1", source="b2", versions={"torch": "2"}, processor=("Z80", "DEFAULT"))
 
 
 def run(policy: str, seconds: float, *, reached: bool = True, seed: int = 0, **values: Any) -> dict[str, Any]:
@@ -40,4 +42,4 @@ def cell(policy: str, *, file: Path = Path("home.toml"), seed: int = 0, path: Pa
 def entry(of: dict[str, Any]) -> Entry:
     part = PARTS // 2
     lanes = Activity(compute=[100] * part + [0] * part, up=[0] * part + [50] * part, down=[0] * PARTS, off=[0] * PARTS)
-    return Entry(run=of, activity={"fast": lanes, "slow": lanes})
+    return Entry(run=of, activity={"fast": lanes, "slow": lanes}, provenance=PROVENANCE)

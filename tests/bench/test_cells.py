@@ -3,6 +3,7 @@
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from crowd.bench import cells
 from crowd.bench.cells import Cell, Entry, key_of, make_entry, read_entry, write_entry
 from crowd.bench.runs import KEYS
+from crowd.config.data import PartitionKind
 from crowd.experiment.experiment import Experiment
 from devices.simulation.backend import Simulation
 from tests.bench import runs
@@ -44,7 +46,13 @@ def test_an_entry_is_read_as_it_was_written_and_nothing_else_is_left(tmp_path: P
     assert list(path.parent.iterdir()) == [path]
 
 
-RUN = json.dumps(runs.run("ours", 7.0))
+RUN = runs.run("ours", 7.0)
+PROVENANCE = attrs.asdict(runs.PROVENANCE)
+
+
+def text(**members: object) -> str:
+    """Of an entry, with other `members`."""
+    return json.dumps({"run": RUN, "activity": {}, "provenance": PROVENANCE} | members)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +61,19 @@ RUN = json.dumps(runs.run("ours", 7.0))
         "",
         "{",
         "[]",
-        f'{{"run": {RUN}}}',
-        f'{{"run": {RUN}, "activity": []}}',
-        f'{{"run": {RUN}, "activity": {{"pi": {{"compute": []}}}}}}',
-        '{"run": {}, "activity": {}}',
-        '{"run": [], "activity": {}}',
-        json.dumps(
-            {"run": {key: value for key, value in runs.run("ours", 7.0).items() if key != "rounds"}, "activity": {}}
-        ),
+        json.dumps({"run": RUN, "provenance": PROVENANCE}),
+        json.dumps({"run": RUN, "activity": {}}),
+        text(activity=[]),
+        text(activity={"pi": {"compute": []}}),
+        text(run={}),
+        text(run=[]),
+        text(run={key: value for key, value in RUN.items() if key != "rounds"}),
+        text(provenance=[]),
+        text(provenance={key: value for key, value in PROVENANCE.items() if key != "source"}),
+        text(provenance=PROVENANCE | {"weather": "fair"}),
+        text(provenance=PROVENANCE | {"source": 2}),
+        text(provenance=PROVENANCE | {"versions": {"torch": 2}}),
+        text(provenance=PROVENANCE | {"processor": [2]}),
     ],
 )
 def test_what_cannot_be_read_is_no_entry(tmp_path: Path, text: str) -> None:
@@ -99,22 +112,40 @@ def test_the_key_changes_with_the_arithmetic_and_with_a_task_s_data(monkeypatch:
     assert {task: key_of(of) for task, of in asked.items()} == before
 
 
+def test_the_key_does_not_change_with_what_a_class_of_what_is_asked_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(experiment())
+    monkeypatch.setattr(PartitionKind, "__str__", lambda kind: f"Renamed.{kind.name}")
+    assert key_of(experiment()) == before
+
+
+def test_an_entry_says_what_its_key_is_made_of() -> None:
+    asked = experiment(rounds_max=1)
+    kept = computed(asked).provenance
+    assert kept.key == key_of(asked)
+    assert kept.differs_in_source_alone(attrs.evolve(kept, source="other"))
+    others: list[dict[str, Any]] = [{"asked": "other"}, {"versions": {"torch": "0"}}, {"processor": ("Z80",)}]
+    for values in others:
+        other = attrs.evolve(kept, source="other", **values)
+        assert not kept.differs_in_source_alone(other)
+        assert other.key != attrs.evolve(kept, source="other").key != kept.key
+
+
 def test_a_task_of_one_s_own_is_kept_for_one_comparison_only(tmp_path: Path) -> None:
-    places = [
+    paths = [
         Cell.of(
             Path("home.toml"), experiment(task=task), cache=tmp_path / "cache", spare=tmp_path / "spare"
         ).path.parent.name
         for task in ("digits", "tests.support.endless_digits:task")
     ]
-    assert places == ["cache", "spare"]
+    assert paths == ["cache", "spare"]
 
 
 def test_two_runs_of_one_cell_leave_the_same_bytes(tmp_path: Path) -> None:
-    places = [tmp_path / "one.json", tmp_path / "two.json"]
-    for path in places:
+    paths = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path in paths:
         write_entry(path, computed(experiment(rounds_max=2)))
-    assert places[0].read_bytes() == places[1].read_bytes()
-    run = json.loads(places[0].read_text())["run"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    run = json.loads(paths[0].read_text())["run"]
     assert run["rounds"] == 2
     assert run.keys() >= KEYS
 

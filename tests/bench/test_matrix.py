@@ -25,7 +25,8 @@ print(json.dumps({"_type": "CellStatus", "round": 1, "elapsed_s": seconds, "accu
 reached = limit is None or seconds <= limit
 run = json.loads(sys.argv[4]) | {"reached": reached, "seconds_to_target": seconds if reached else None}
 run |= {"seconds_total": seconds if reached else limit, "stopped_after_s": None if reached else limit}
-open(place, "w").write(json.dumps({"run": run, "activity": {}}))
+provenance = {"asked": "a1", "source": "b2", "versions": {}, "processor": []}
+open(place, "w").write(json.dumps({"run": run, "activity": {}, "provenance": provenance}))
 """
 
 

@@ -27,8 +27,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process() -> None:
-    for function in (source._places, source._imports, source._digest_of):
-        function.cache_clear()
+    _as_new()
 
 
 def digest() -> str:
@@ -37,7 +36,7 @@ def digest() -> str:
 
 
 def _as_new() -> None:
-    for function in (source._places, source._imports, source._digest_of):
+    for function in (source._places, source._file_of, source._read, source._digest_of):
         function.cache_clear()
 
 
@@ -45,7 +44,7 @@ def _as_new() -> None:
 def test_a_change_of_anything_that_is_imported_changes_the_digest(package: Path, name: str) -> None:
     before = digest()
     file = package / name
-    file.write_text(file.read_text() + "# changed\n")
+    file.write_text(file.read_text() + "changed = True\n")
     assert digest() != before
 
 
@@ -54,6 +53,94 @@ def test_a_change_of_what_is_not_imported_does_not(package: Path) -> None:
     (package / "other.py").write_text("value = 2\n")
     (package / "table.csv").write_text("2\n")
     assert digest() == before
+
+
+BASE = """
+import functools
+from typing import Any
+import attrs
+
+value = 1
+
+@attrs.frozen
+class Plan:
+    steps: int
+
+    def cost(self, speed, *others, scale=2, **named):
+        total = self.steps / speed
+        return scale * total
+
+    share: float = 0.5
+
+@functools.singledispatch
+def describe(plan: int):
+    return "a plan"
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import functools", '"""What plans cost."""\n\nimport functools'),
+        ("value = 1\n", "value = 1  # as ever\n"),
+        ("value = 1\n", "value = (\n    1\n)\n\n\n"),
+        ("value = 1\n", 'value = 1\n"""Of old."""\n'),
+        ("value = 1\n", "value: int = 1\n"),
+        ("value = 1\n", "value = 1\nother: Any\n"),
+        ("class Plan:\n", 'class Plan:\n    """What to do."""\n\n'),
+        ("    steps: int\n", '    steps: int\n    """How many."""\n'),
+        ("speed, *others, scale=2, **named)", "speed: float, *others: int, scale: Any = 2, **named: str) -> float"),
+        ("        total = ", '        """By the speed."""\n        total = '),
+        ("        total = ", "        total: float = "),
+        ("        total = ", "        total: float\n        total = "),
+    ],
+)
+def test_what_only_people_and_type_checkers_read_does_not(package: Path, before: str, after: str) -> None:
+    assert changes(package, before, after) is False
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("value = 1", "value = 1.0"),
+        ("value = 1", "value = '1'"),
+        ("scale=2", "scale=3"),
+        ("scale * total", "total * scale"),
+        ("@attrs.frozen", "@attrs.define"),
+        ("    steps: int\n", "    steps: float\n"),
+        ("    steps: int\n", "    steps: int\n    rounds: int\n"),
+        ("    share: float = 0.5\n", "    share = 0.5\n"),
+        ("describe(plan: int)", "describe(plan: float)"),
+        ('"a plan"', '"the plan"'),
+    ],
+)
+def test_a_constant_a_decorator_or_a_field_of_a_class_does(package: Path, before: str, after: str) -> None:
+    assert changes(package, before, after) is True
+
+
+def test_a_field_declared_under_a_condition_counts_with_its_type(package: Path) -> None:
+    base = BASE.replace("    steps: int\n", "    if value:\n        steps: int\n")
+    assert changes(package, "        steps: int\n", "        steps: float\n", base=base)
+
+
+def test_what_is_there_for_type_checkers_alone_is_neither_counted_nor_followed(package: Path) -> None:
+    base = BASE + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    PART\nelse:\n    other = 1\n"
+    assert not changes(package, "PART", "from theirs import other", base=base)
+    file = package / "deep" / "base.py"
+    before = digest()
+    (package / "other.py").write_text("value = 2\n")
+    assert digest() == before
+    file.write_text(file.read_text().replace("other = 1", "other = 2"))
+    assert digest() != before
+
+
+def changes(package: Path, before: str, after: str, *, base: str = BASE) -> bool:
+    """Whether the digest of a policy changes with a module that it needs."""
+    assert base.count(before) == 1
+    (package / "deep" / "base.py").write_text(base)
+    old = digest()
+    (package / "deep" / "base.py").write_text(base.replace(before, after))
+    return digest() != old
 
 
 def test_nothing_is_imported_by_looking(package: Path) -> None:
@@ -73,19 +160,19 @@ def test_of_this_project_a_run_depends_on_the_engine_and_not_on_commands_or_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: set[str] = set()
-    digest_of = source._digest_of
+    read_module = source._read
 
-    def noted(file: Path) -> str:
+    def noted(name: str, file: Path) -> source.Module:
         read.add(str(file.relative_to(Path(__file__).parents[2])))
-        return digest_of(file)
+        return read_module(name, file)
 
-    monkeypatch.setattr(source, "_digest_of", noted)
+    monkeypatch.setattr(source, "_read", noted)
     source_digest(["devices.simulation.backend", "policies.baselines.fedavg", "crowd.tasks.digits"])
     monkeypatch.undo()
     assert {
         "crowd/node.py",
         "crowd/actors/trainer/trainer.py",
-        "crowd/agreement/agreement.py",
+        "crowd/agreement/step.py",
         "crowd/learning/merge.py",
         "brokers/simulated/network.py",
         "brokers/accounting.py",

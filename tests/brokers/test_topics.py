@@ -81,7 +81,7 @@ def test_a_topic_is_either_an_address_that_leads_back_to_it_or_refused(text: str
         (chunk(ANNA, None, "t-1", 0), "crowd/1/home/blob/all/anna/t-1/0"),
     ],
 )
-def test_the_topic_tree_is_the_designed_one(address: Address, topic: str) -> None:
+def test_the_topic_tree_is_the_documented_one(address: Address, topic: str) -> None:
     assert HOME.topic(address) == topic
 
 

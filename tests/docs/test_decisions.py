@@ -1,4 +1,4 @@
-"""The decisions and their index agree, and links between the documents lead somewhere."""
+"""The decisions and their index agree; links between the documents, and from the code to them, lead somewhere."""
 
 import re
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"
 INDEX = DECISIONS / "README.md"
 ENTRIES = sorted(path for path in DECISIONS.glob("*.md") if path != INDEX)
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 LINES_MAX = 25
 COLUMNS_MAX = 120
-PARTS = ("Decision", "Why", "DeviceMetrics", "Tried instead")
+PARTS = ("Decision", "Why", "Figures", "Tried instead")
 PARTS_REQUIRED = ("Decision", "Why")
 
 ROW = re.compile(r"^\| (\d{3}) \| (\d{4}-\d{2}-\d{2}) \| \[(.+)\]\((.+?)\) \| (.+) \|$", re.MULTILINE)
@@ -23,6 +23,7 @@ PART = re.compile(rf"^\*\*({'|'.join(PARTS)})\.\*\* ", re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
+CITED = re.compile(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?")
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
 
 
@@ -74,6 +75,18 @@ def test_links_lead_to_files_and_headings_that_exist(path: Path) -> None:
     for target in _targets(text):
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
-        assert there.exists(), f"{target} does not exist"
-        if anchor and there.suffix == ".md":
-            assert anchor in _anchors(there.read_text("utf-8")), f"{target}: there is no such heading"
+        _expect(there, anchor, target)
+
+
+def test_pages_that_the_code_cites_exist() -> None:
+    for folder in ("crowd", "brokers", "devices", "policies", "examples", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for cited in CITED.findall(path.read_text("utf-8")):
+                file, _, anchor = cited.partition("#")
+                _expect(ROOT / file, anchor, f"{_name(path)}: {cited}")
+
+
+def _expect(there: Path, anchor: str, target: str) -> None:
+    assert there.exists(), f"{target} does not exist"
+    if anchor and there.suffix == ".md":
+        assert anchor in _anchors(there.read_text("utf-8")), f"{target}: there is no such heading"

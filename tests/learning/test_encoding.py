@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning.encoding import decode, encode, encoded_bytes, with_feedback
+from crowd.planning import estimate
 from crowd.planning.plan import Encoding
 
 ENCODINGS = list(Encoding)
@@ -28,6 +29,11 @@ def test_an_encoded_delta_has_the_announced_size_and_length(vector: torch.Tensor
     data = encode(vector, encoding)
     assert len(data) == encoded_bytes(len(vector), encoding)
     assert decode(data, encoding, len(vector)).shape == vector.shape
+
+
+@given(elements=lengths, encoding=st.sampled_from(ENCODINGS))
+def test_plans_are_made_by_the_size_that_is_sent(elements: int, encoding: Encoding) -> None:
+    assert estimate.encoded_bytes(encoding, elements) == encoded_bytes(elements, encoding)
 
 
 @given(vector=vectors())

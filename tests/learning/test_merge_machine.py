@@ -32,7 +32,7 @@ from crowd.actors.trainer.rounds import (
     ReportSilence,
     Rounds,
 )
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
@@ -114,7 +114,7 @@ class Cluster(RuleBasedStateMachine):
         """What owners published."""
         self.taken: list[tuple[SliceMerge, tuple[DeviceId, ...]]] = []
         """Every merge that was handed out, and whom it lacked then."""
-        self.states: dict[bytes, tuple[Progress, torch.Tensor]] = {}
+        self.states: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.after: dict[tuple[int, int], bytes] = {}
         """The state after each round of each generation."""
 
@@ -134,8 +134,8 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(rounds):
             self.a_round_goes_by(number=0, sent=True, wrong="round")
 
-    def _keep(self, vector: torch.Tensor, **metrics: int) -> Progress:
-        progress = Progress(run=1, digest=Modelled.digest(vector, metrics["round"]), **metrics)
+    def _keep(self, vector: torch.Tensor, **metrics: int) -> StateProgress:
+        progress = StateProgress(run=1, digest=Modelled.digest(vector, metrics["round"]), **metrics)
         self.states[progress.digest] = (progress, vector)
         return progress
 
@@ -385,7 +385,7 @@ class Cluster(RuleBasedStateMachine):
     def _elements(self, sent: Sent) -> int:
         """How long the slice is that was sent, whatever its key says."""
         size_bytes = len(sent.data)
-        match sent.header.encoding:
+        match sent.header.form:
             case Encoding.FLOAT32:
                 return size_bytes // 4
             case Encoding.FLOAT16:

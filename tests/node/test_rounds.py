@@ -6,14 +6,14 @@ import attrs
 import pytest
 
 from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer
 from crowd.protocol.messages import MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId, Life
 
 ADA, BEN = DeviceId("ada"), DeviceId("ben")
-START = Progress(run=1, digest=b"start")
+START = StateProgress(run=1, digest=b"start")
 PLAN = Plan(
     members=tuple(Member(device=device, life=Life(incarnation=1, boot=b"")) for device in (ADA, BEN)),
     trainers=(Trainer(device=ADA, round_samples=1),),
@@ -39,7 +39,7 @@ def behind(rounds_heard: int) -> Rounds:
         assert rounds.merged(ADA, merged(number), b"", 0) == ()
     effects = rounds.fetched(START, 0)
     while effects and isinstance(effects[0], Complete):
-        effects = rounds.accepted(Progress(run=1, round=effects[0].round, digest=b"next"), 0)
+        effects = rounds.accepted(StateProgress(run=1, round=effects[0].round, digest=b"next"), 0)
     return rounds
 
 
@@ -64,11 +64,11 @@ def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from
     rounds = behind(latest)
     assert rounds.in_hand == 1
     (fetch,) = rounds.tick(0)
-    assert fetch == Fetch(progress=Progress(run=1, round=1), holders=(ADA,))
+    assert fetch == Fetch(progress=StateProgress(run=1, round=1), holders=(ADA,))
     assert rounds.tick(LATER_US) != (fetch,), "asked once"
     for number in range(latest + 1, latest + 4):
         rounds.merged(ADA, merged(number), b"", 0)
-    (complete,) = rounds.fetched(Progress(run=1, round=latest, digest=b"newer"), 0)
+    (complete,) = rounds.fetched(StateProgress(run=1, round=latest, digest=b"newer"), 0)
     assert isinstance(complete, Complete)
     assert complete.round == latest + 1
 
@@ -76,10 +76,12 @@ def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from
 @pytest.mark.parametrize("other", [{"generation": 0}, {"generation": 2}, {"plan_digest": b"other"}])
 def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_plan(other: dict[str, Any]) -> None:
     rounds = behind(0)
-    wanted = Progress(run=1, round=1, digest=b"m")
+    wanted = StateProgress(run=1, round=1, digest=b"m")
     for round_number, digest in ((2, b"a"), (1, b"z")):
         later = State(
-            progress=Progress(run=1, round=round_number, digest=digest), generation=1, plan_digest=ACTIVE.plan_digest
+            progress=StateProgress(run=1, round=round_number, digest=digest),
+            generation=1,
+            plan_digest=ACTIVE.plan_digest,
         )
         assert rounds.serves(later, wanted)
         assert not rounds.serves(attrs.evolve(later, **other), wanted)

@@ -155,7 +155,7 @@ async def test_a_device_that_joins_lets_a_long_round_be_finished(speed_kflops: i
             tasks.start_soon(join_late)
             await cluster.train("ada", "ben")
     expect_one_model(cluster)
-    assert not [log for log in logs if log["event"] == "device_buried"]
+    assert not [log for log in logs if log["event"] == "device_evicted"]
 
 
 @virtual_time

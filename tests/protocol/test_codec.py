@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.errors import MalformedMessage
 from crowd.planning.plan import Encoding
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
@@ -19,10 +19,10 @@ from crowd.protocol.messages import (
     PROTOCOL_VERSION,
     AckMessage,
     Beat,
-    Burials,
     Cargo,
     Contribution,
     Done,
+    Evictions,
     Message,
     Offer,
     Probe,
@@ -214,8 +214,8 @@ def _changed(message: Message, path: str, value: Any) -> bytes:
         (Want(transfer="a-1", chunks=((0, 1),)), "chunks", [[0, 1, 2]], "does not have 2 items"),
         (Want(transfer="a-1", chunks=((0, 1),)), "chunks", "ab", "'ab' is no array"),
         (Want(transfer="a-1", chunks=((0, 1),)), "chunks", {"0": 1}, "is no array"),
-        (Burials(lives={GATEWAY: LIFE}), "lives", {"No ID": {}}, "'No ID' is no identifier"),
-        (Burials(lives={GATEWAY: LIFE}), "lives", [], "[] is no map"),
+        (Evictions(lives={GATEWAY: LIFE}), "lives", {"No ID": {}}, "'No ID' is no identifier"),
+        (Evictions(lives={GATEWAY: LIFE}), "lives", [], "[] is no map"),
         (
             _OFFER,
             "cargo.form",
@@ -446,7 +446,7 @@ def test_a_member_speaks_for_itself_alone(pair: Pair) -> None:
     data = pair.sealer.seal(PROFILE_ADDRESS, ProfileMessage(profile=_profile(CAMERA)))
     assert pair.refuses(PROFILE_ADDRESS, data) is Reason.MALFORMED
     address = Address(channel=Channel.ACK, source=GATEWAY)
-    ack = Ack(device=CAMERA, life=LIFE, generation=1, view_digest=b"v", plan_digest=b"p", progress=Progress())
+    ack = Ack(device=CAMERA, life=LIFE, generation=1, view_digest=b"v", plan_digest=b"p", progress=StateProgress())
     assert pair.refuses(address, pair.sealer.seal(address, AckMessage(ack=ack))) is Reason.MALFORMED
 
 

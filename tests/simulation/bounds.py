@@ -34,7 +34,7 @@ MESSAGE_BYTES_MAX = 300_000
 EXPECTED = frozenset(
     {
         "broker_lost",
-        "device_buried",
+        "device_evicted",
         "device_left_out",
         "inbound_message_dropped",
         "messages_refused",
@@ -92,12 +92,12 @@ class Bounds:
         for kind, actor in actors.items():
             kept[f"the mailbox of its {kind.__name__}"] = (len(actor.ref._mailbox._messages), MAILBOX_MAX)
         if (mover := actors.get(DataMover)) is not None:
-            kept["its urgent messages"] = (len(mover._link.outbox._urgent), URGENT_MAX)
+            kept["its urgent messages"] = (len(mover._connection.outbox._urgent), URGENT_MAX)
         if (planner := actors.get(Planner)) is not None and planner._state is not None:
             state = planner._state
             kept["its plans"] = (len(planner._memo), planning_actor.MEMO_MAX)
-            kept["its acks"] = (len(state.acks), devices)
-            kept["its burials"] = (len(state.view.buried), devices)
+            kept["its acks"] = (len(state.acks.latest), devices)
+            kept["its tombstones"] = (len(state.view.tombstones), devices)
         if (training := actors.get(Trainer)) is not None:
             kept["its early messages"] = (len(training._early), trainer.EARLY_MAX)
             kept["its rounds ahead"] = (len(training._rounds._parts), rounds.ROUNDS_AHEAD_MAX + 1)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
 from crowd.agreement.view import View
 from crowd.planning.plan import Plan
@@ -45,7 +45,7 @@ class Agreement:
         self._latest: dict[tuple[DeviceId, Life], int] = {}
         self._digests: dict[tuple[int, bytes, int], bytes] = {}
         self._promised: dict[DeviceId, tuple[Life, int, float]] = {}
-        self._accepted: dict[tuple[DeviceId, Progress], Active] = {}
+        self._accepted: dict[tuple[DeviceId, StateProgress], Active] = {}
         self.active: dict[DeviceId, Active] = {}
         """The plan that each device last began."""
         self.rounds: Counter[DeviceId] = Counter()
@@ -94,7 +94,7 @@ class Agreement:
                 f"{furthest.round} was complete"
             )
 
-    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None:
+    def accepted(self, device: DeviceId, active: Active, progress: StateProgress) -> None:
         """The device's planner lets a round of that plan be completed."""
         _, promised, _ = self._promised[device]
         if promised > active.generation:
@@ -136,7 +136,7 @@ class Agreement:
                     f"S4: {assignment.lender} lends in generation {active.generation}, but does not share"
                 )
 
-    def completed(self, device: DeviceId, progress: Progress) -> None:
+    def completed(self, device: DeviceId, progress: StateProgress) -> None:
         """The device completed a round; its planner, which let it, may have begun another plan since."""
         active = self._accepted.pop((device, progress))
         key = (active.generation, active.plan_digest, progress.round)
@@ -177,9 +177,9 @@ class Departures:
         now_s = state.now_us / SECOND_US
         if reason == "it did not answer":
             asked_s = self._probed_s.get((device, departed))
-            if asked_s is None or now_s - asked_s < state.timing.probe_us / SECOND_US - 0.01:
+            if asked_s is None or now_s - asked_s < state.timing.probe_timeout_us / SECOND_US - 0.01:
                 self._findings.add(f"{device} buried {departed} without asking, or without waiting for the answer")
-        if not state.connected or cut_for_s > 1.2 * state.silence_us / SECOND_US:
+        if not state.own.connected or cut_for_s > 1.2 * state.silence_us / SECOND_US:
             self._findings.add(f"{device} buried {departed}, though it is cut off itself")
 
 

@@ -192,8 +192,8 @@ class Cluster:
     def _agreed(self) -> bool:
         """Whether all devices follow one plan, of which all are members."""
         plans = {
-            (state.active.generation, state.active.plan_digest, len(state.active.plan.members))
-            if state is not None and state.active is not None and not state.frozen
+            (state.acks.active.generation, state.acks.active.plan_digest, len(state.acks.active.plan.members))
+            if state is not None and state.acks.active is not None and not state.frozen
             else None
             for _, state in self._states()
         }
@@ -202,7 +202,8 @@ class Cluster:
     def _advanced(self, before: Counter[DeviceId]) -> bool:
         """Whether every device has completed enough rounds since, or has finished the run as the others have."""
         ends = {
-            state.progress if state is not None and state.progress.finished else None for _, state in self._states()
+            state.own.progress if state is not None and state.own.progress.finished else None
+            for _, state in self._states()
         }
         if None not in ends:
             return len(ends) == 1
@@ -215,12 +216,13 @@ class Cluster:
             if state is None:
                 yield f"  {process.name}: off"
                 continue
-            ack = None if state.promise is None else state.promise.ack
-            promise = ack and (ack.generation, ack.view_digest.hex()[:6], ack.plan_digest.hex()[:6])
+            ack = None if state.acks.own_ack is None else state.acks.own_ack.ack
+            acked = ack and (ack.generation, ack.view_digest.hex()[:6], ack.plan_digest.hex()[:6])
             living = [profile.device for profile in state.view.living]
+            active = state.acks.active and state.acks.active.generation
             yield (
-                f"  {process.name}: life {state.own.life.incarnation} connected={state.connected} "
-                f"echoing={state.echoing} returns={state.returns_us} view={state.view.digest.hex()[:6]} "
-                f"living={living} probes={dict(state.probes_us)} active={state.active and state.active.generation} "
-                f"promise={promise} round={state.progress.round} finished={state.progress.finished}"
+                f"  {process.name}: life {state.own.profile.life.incarnation} connected={state.own.connected} "
+                f"round_trip={state.has_round_trip} returns={state.own.returns_us} view={state.view.digest.hex()[:6]} "
+                f"living={living} probes={dict(state.detector.probes_us)} active={active} "
+                f"acked={acked} round={state.own.progress.round} finished={state.own.progress.finished}"
             )

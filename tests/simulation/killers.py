@@ -6,8 +6,8 @@ from tests.simulation.scenario import Scenario, draw
 
 KILLED_BY: Mapping[str, int] = {
     "an ack does not freeze the old generation": 1,
-    "a round is completed after a promise": 1,
-    "an owner merges after a promise": 13,
+    "a round is completed after an ack": 1,
+    "an owner merges after an ack": 13,
     "a device acks twice in a generation": 0,
     "a device joins a lower generation": 0,
     "a plan is begun by a majority": 0,
@@ -17,7 +17,7 @@ KILLED_BY: Mapping[str, int] = {
     "a receiver ignores small changes of a profile": 2,
     "nobody asks for the profiles that it lacks": 85,
     "a will is trusted": 0,
-    "a cut-off device buries the others": 9,
+    "a cut-off device evicts the others": 9,
     "plans differ from device to device": 5,
     "envelopes are let in again": 2,
     "a profile said to one who asked is not believed when relayed": 65,

@@ -17,8 +17,9 @@ from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import Planner
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.trainer import Trainer
-from crowd.agreement import agreement
+from crowd.agreement import acks, failure_detector, step
 from crowd.agreement.state import State
+from crowd.agreement.turn import Turn
 from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
@@ -29,132 +30,147 @@ from crowd.protocol.codec import Opener
 from crowd.protocol.transfer.transfers import Transfers
 from tests.simulation.play import play
 from tests.simulation.scenario import Scenario, draw
-from tests.support.mutation import rewritten
+from tests.support.mutation import Change, delete, insert, replace, rewritten
 
 SEEDS_MAX = 400
 
-Rewrite = tuple[ModuleType | type, str, tuple[tuple[str, str], ...]]
-"""Whose function, its name, and what takes the place of what in it."""
+Rewrite = tuple[ModuleType | type, str, tuple[Change, ...]]
+"""Whose function, its name, and what becomes of what in it."""
 
 
-def _in(owner: ModuleType | type, name: str, *changes: tuple[str, str]) -> Rewrite:
+def _in(owner: ModuleType | type, name: str, *changes: Change) -> Rewrite:
     return owner, name, changes
 
 
-_NEVER_FROZEN = _in(Rounds, "freeze", ("self._frozen = True", "pass"))
+_NEVER_FROZEN = _in(Rounds, "freeze", delete("self._frozen = True"))
+_NEVER_AHEAD = _in(Rounds, "is_ahead", replace("generation > self._active.generation", "False"))
+_NOTHING_IS_OVER = _in(
+    DataMover, "_hear", replace("any(_is_later(published, key) for published in self._published)", "False")
+)
 
 MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
-    # --- promises -----------------------------------------------------------------------------------------------------
+    # --- acks ---------------------------------------------------------------------------------------------------------
     "an ack does not freeze the old generation": (
-        _in(State, "frozen", ("self.promise.ack.generation > self.active.generation", "False")),
+        _in(State, "frozen", replace("own_ack.ack.generation > active.generation", "False")),
         _NEVER_FROZEN,
     ),
-    "a round is completed after a promise": (
-        _in(agreement, "_take_in", (" and not state.frozen", "")),
+    "a round is completed after an ack": (
+        _in(step, "_accept_round", replace("turn.state.frozen", "False")),
         _NEVER_FROZEN,
     ),
-    "an owner merges after a promise": (_NEVER_FROZEN,),
+    "an owner merges after an ack": (_NEVER_FROZEN,),
     "a device acks twice in a generation": (
         _in(
-            agreement,
-            "_ack",
-            (
-                "joinable if joinable > state.generation_acked else state.generation_known + 1",
-                "max(joinable, state.generation_acked, 1)",
+            acks,
+            "give",
+            replace(
+                "joinable if joinable > acked else state.acks.generation_known + 1",
+                "max(joinable, acked, 1)",
             ),
         ),
     ),
     "a device joins a lower generation": (
         _in(
-            agreement,
-            "_ack",
-            ("joinable <= state.generation_acked", "joinable == state.generation_acked"),
-            ("joinable if joinable > state.generation_acked else", "joinable or"),
+            acks,
+            "give",
+            replace("joinable <= acked", "joinable == acked"),
+            replace(
+                "joinable if joinable > acked else state.acks.generation_known + 1",
+                "joinable or state.acks.generation_known + 1",
+            ),
         ),
     ),
     "a plan is begun by a majority": (
         _in(
-            agreement,
-            "_activate",
-            (
-                "            return\n        acks[member.device] = ack",
-                "            continue\n        acks[member.device] = ack",
+            acks,
+            "activate",
+            replace(
+                "if ack is None or not predicates.matches(ack, own_ack.ack, member.life): return",
+                "if ack is None or not predicates.matches(ack, own_ack.ack, member.life): continue",
             ),
-            (
-                "    start = max(",
-                "    if 2 * len(acks) <= len(promise.plan.members):\n        return\n    start = max(",
+            insert(
+                "if 2 * len(acks) <= len(own_ack.plan.members): return",
+                before="start = max({ack.progress for ack in acks.values()})",
             ),
         ),
     ),
     "of equal rounds the first heard of is the start": (
         _in(
-            agreement,
-            "_activate",
-            (
+            acks,
+            "activate",
+            replace(
                 "max({ack.progress for ack in acks.values()})",
                 "max((ack.progress for ack in acks.values()), key=lambda progress: progress.round)",
             ),
         ),
     ),
-    "a generation starts at the least advanced round": (_in(agreement, "_activate", ("start = max(", "start = min(")),),
+    "a generation starts at the least advanced round": (
+        _in(
+            acks,
+            "activate",
+            replace("max({ack.progress for ack in acks.values()})", "min({ack.progress for ack in acks.values()})"),
+        ),
+    ),
     # --- lives and views ----------------------------------------------------------------------------------------------
     "a device comes back under its old life": (
         _in(
             Node,
-            "_make_supervisor",
-            (
-                "in a life of its own\n        life = Life(incarnation=1, boot=self._chance.randbytes(16))",
-                "in its old life\n        life = Life(incarnation=1, boot=self.name.encode())",
-            ),
+            "_make_supervisor.make_data_mover",
+            replace("self._chance.randbytes(16)", "self.name.encode()"),
         ),
     ),
     "a receiver ignores small changes of a profile": (
         _in(
             View,
             "merge",
-            (
-                "profile.version > known.version:",
-                "profile.version > known.version and "
-                "(profile.life != known.life or "
-                "3 * abs(profile.speed_kflops - known.speed_kflops) > known.speed_kflops):",
+            replace(
+                "profile.version > known.version",
+                "profile.version > known.version and (profile.life != known.life"
+                " or 3 * abs(profile.speed_kflops - known.speed_kflops) > known.speed_kflops)",
             ),
         ),
     ),
     "nobody asks for the profiles that it lacks": (
-        _in(agreement, "_ask", ("turn.emit(AskView(device=device))", "pass")),
+        _in(Turn, "ask_for_view", delete("self.emit(AskView(device=device))")),
     ),
     "a will is trusted": (
         _in(
-            agreement,
-            "_take_in",
-            (
-                "            turn.set(offline=known)",
-                "            turn.set(offline=known)\n            if not online:\n"
-                "                _bury(turn, (device,), 'it did not answer')",
+            failure_detector,
+            "note_status",
+            insert(
+                "if not online: _evict(turn, (device,), 'it did not answer')",
+                after="turn.detector = attrs.evolve(turn.detector, offline=offline)",
             ),
         ),
     ),
-    "a cut-off device buries the others": (_in(State, "echoing", ("return self.connected and", "return True or")),),
+    "a cut-off device evicts the others": (
+        _in(
+            State,
+            "has_round_trip",
+            replace(
+                "self.own.connected and last_us is not None and self.now_us - last_us < self.silence_us",
+                "True",
+            ),
+        ),
+    ),
     "plans differ from device to device": (
         _in(
             Planner,
             "_work_out",
-            (
-                "        return Decision(plan=plan",
-                "        plan = attrs.evolve(plan, seed=plan.seed + (self._me > 'd1'))\n"
-                "        return Decision(plan=plan",
+            insert(
+                "plan = attrs.evolve(plan, seed=plan.seed + (self._me > 'd1'))",
+                before="return Decision(plan=plan, plan_digest=plan_digest(plan))",
             ),
         ),
     ),
-    "envelopes are let in again": (_in(Opener, "open", ("    self._remember(sealed)\n", "    pass\n")),),
+    "envelopes are let in again": (_in(Opener, "open", delete("self._remember(sealed)")),),
     "a profile said to one who asked is not believed when relayed": (
         _in(
             Opener,
             "open_relayed",
-            (
-                "    self._verify(sealed)\n",
-                "    self._verify(sealed)\n    if sealed.address.destination is not None:\n"
-                "        raise Refused(Reason.WRONG_ADDRESS, 'relayed')\n",
+            insert(
+                "if sealed.address.destination is not None: raise Refused(Reason.WRONG_ADDRESS, 'relayed')",
+                after="self._verify(sealed)",
             ),
         ),
     ),
@@ -163,53 +179,67 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Rounds,
             "merged",
-            ("        or key.generation != active.generation\n", ""),
-            ("        or key.plan_digest != active.plan_digest\n", ""),
+            replace("key.generation != active.generation", "False"),
+            replace("key.plan_digest != active.plan_digest", "False"),
         ),
-        _in(Rounds, "is_ahead", (" or generation > self._active.generation", "")),
+        _NEVER_AHEAD,
     ),
     "a state of another plan is taken for a later one": (
         _in(
             Rounds,
             "serves",
-            ("(arrived.generation, arrived.plan_digest) == lineage", "True"),
+            replace("(arrived.generation, arrived.plan_digest) == lineage", "True"),
         ),
     ),
     "contributions to another plan are merged": (
         _in(
             Rounds,
             "is_mine",
-            ("        and key.generation == active.generation\n", ""),
-            ("        and key.plan_digest == active.plan_digest\n", ""),
+            replace("key.generation == active.generation", "True"),
+            replace("key.plan_digest == active.plan_digest", "True"),
         ),
-        _in(Rounds, "is_ahead", (" or generation > self._active.generation", "")),
+        _NEVER_AHEAD,
     ),
     "a contribution that comes twice is merged twice": (
-        _in(Transfers, "on_offer", ("    if key in self._answers:\n        return self._answer(key, to_all)\n", "")),
+        _in(Transfers, "on_offer", delete("if key in self._answers: return self._answer(key, to_all)")),
         _in(
             SliceMerge,
             "add",
-            (" or sender in self._came", ""),
-            (
-                "samples=samples, delta=delta,",
-                "samples=samples, delta=delta + self._came[sender].delta if sender in self._came else delta,",
+            insert(
+                "if sender in self._came: delta = delta + self._came.pop(sender).delta",
+                before="if sender not in self._planned or sender in self._came: return False",
             ),
         ),
     ),
-    "an owner merges without waiting for half": (_in(SliceMerge, "enough", ("2 * sum(", "10**9 * sum(")),),
-    "an owner merges a slice anew when more has come": (
-        _in(Rounds, "_ready", (" or slot in self._merging", "")),
-        _in(Rounds, "_taking", (" or (number, key.index) in self._merging", "")),
+    "an owner merges without waiting for half": (
+        _in(
+            SliceMerge,
+            "enough",
+            replace(
+                "2 * sum(self._planned[sender] for sender in self._came)",
+                "10**9 * sum(self._planned[sender] for sender in self._came)",
+            ),
+        ),
     ),
-    "all contributions weigh the same": (_in(SliceMerge, "merged", ("contribution.samples / total", "1 / len(came)")),),
+    "an owner merges a slice anew when more has come": (
+        _in(Rounds, "_ready", replace("slot in self._merging", "False")),
+        _in(
+            Rounds,
+            "_taking",
+            replace("late or (number, key.index) in self._merging", "late"),
+        ),
+    ),
+    "all contributions weigh the same": (
+        _in(SliceMerge, "merged", replace("contribution.samples / total", "1 / len(came)")),
+    ),
     "a merged slice is applied twice": (
-        _in(Trainer, "_next_state", ("torch.cat(deltas)", "torch.cat([deltas[0] + deltas[0], *deltas[1:]])")),
+        _in(Trainer, "_next_state", replace("torch.cat(deltas)", "torch.cat([2 * deltas[0], *deltas[1:]])")),
     ),
     "each device decides for itself when the run is over": (
         _in(
             Trainer,
             "_next_state",
-            (
+            replace(
                 "_is_over(plan, streak, state.epochs_ppb + epochs_ppb)",
                 "2 * self._metrics.samples_trained >= plan.epochs_max * plan.samples_total",
             ),
@@ -219,30 +249,27 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Rounds,
             "merged",
-            (
-                "    self._parts.setdefault(key.round",
-                "    if key.round > self.in_hand + 4:\n        return ()\n    self._parts.setdefault(key.round",
+            insert(
+                "if key.round > self.in_hand + 4: return ()",
+                before="self._parts.setdefault(key.round, {})"
+                ".setdefault(key.index, MergedPart(header=header, data=data))",
             ),
         ),
-        _in(DataMover, "_hear", ("any(_is_later(published, key) for published in self._published)", "False")),
+        _NOTHING_IS_OVER,
     ),
-    "who asks for a slice that nobody keeps is told to wait": (
-        _in(DataMover, "_hear", ("any(_is_later(published, key) for published in self._published)", "False")),
-    ),
+    "who asks for a slice that nobody keeps is told to wait": (_NOTHING_IS_OVER,),
     # --- residuals ----------------------------------------------------------------------------------------------------
-    "what an owner did not take is lost": (_in(Feedback, "commit", ("left if named else carried", "left")),),
-    "what an owner took is sent again": (_in(Feedback, "commit", ("left if named else carried", "carried")),),
+    "what an owner did not take is lost": (_in(Feedback, "commit", replace("left if named else carried", "left")),),
+    "what an owner took is sent again": (_in(Feedback, "commit", replace("left if named else carried", "carried")),),
     "a residual outlives the state that it belongs to": (
-        _in(Trainer, "_take_state", ("    await self._compute.run(self._feedback.drop)\n", "    pass\n")),
+        _in(Trainer, "_take_state", delete("await self._compute.run(self._feedback.drop)")),
     ),
-    "an abandoned round leaves a trace": (_in(Feedback, "abandon", ("self._sent = {}", "pass")),),
-    "a new plan loses the residual": (_in(Feedback, "abandon", ("self._sent = {}", "self.drop()")),),
+    "an abandoned round leaves a trace": (_in(Feedback, "abandon", delete("self._sent = {}")),),
+    "a new plan loses the residual": (_in(Feedback, "abandon", replace("self._sent = {}", "self.drop()")),),
     # --- samples ------------------------------------------------------------------------------------------------------
-    "lent samples are trained at home too": (
-        _in(Plan, "ranges", ("                    offsets[label] += count\n", "                    pass\n")),
-    ),
+    "lent samples are trained at home too": (_in(Plan, "ranges", delete("offsets[label] += count")),),
     "a sample is dealt out again in the same epoch": (
-        _in(EpochSampler, "take", ("self._dealt += len(taken)", "self._dealt += max(1, len(taken) - 1)")),
+        _in(EpochSampler, "take", replace("self._dealt += len(taken)", "self._dealt += max(1, len(taken) - 1)")),
     ),
 }
 

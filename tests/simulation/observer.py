@@ -6,7 +6,7 @@ import anyio
 
 from crowd.actors.planner import PlanActivated
 from crowd.actors.trainer.trainer import RoundDone
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
 from crowd.agreement.view import View
 from crowd.learning.replica import ReplicaState
@@ -66,7 +66,7 @@ class Observer:
     def promised(self, device: DeviceId, ack: Ack, view: View) -> None:
         self.agreement.promised(device, ack, view, anyio.current_time())
 
-    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None:
+    def accepted(self, device: DeviceId, active: Active, progress: StateProgress) -> None:
         self.agreement.accepted(device, active, progress)
 
     def probed(self, device: DeviceId, suspect: DeviceId) -> None:

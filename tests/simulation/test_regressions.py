@@ -15,7 +15,7 @@ MENDED = {
     "who was cut off at the end asks for slices that nobody keeps": (2896, (2,)),
     "what a device has to say piles up on a slow link": (1544, (3,)),
     "a state that is sent for an earlier plan comes late": (5019, (0, 1)),
-    "questions for late promises hold up the promises": (6327, ()),
+    "questions for late acks hold up the acks": (6327, ()),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }
 

@@ -22,7 +22,7 @@ from crowd.actors.planner import Planner
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer.trainer import Trainer
 from crowd.agreement import events
-from crowd.agreement.ack import Ack, Progress
+from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
 from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
@@ -42,7 +42,7 @@ class Watcher(Protocol):
 
     def actor_began(self, device: DeviceId, actor: object) -> None: ...
     def promised(self, device: DeviceId, ack: Ack, view: View) -> None: ...
-    def accepted(self, device: DeviceId, active: Active, progress: Progress) -> None: ...
+    def accepted(self, device: DeviceId, active: Active, progress: StateProgress) -> None: ...
     def probed(self, device: DeviceId, suspect: DeviceId) -> None: ...
     def buried(self, device: DeviceId, departed: DeviceId, reason: str, state: State) -> None: ...
     def let_in(self, device: DeviceId, address: Address, opened: Opened) -> None: ...
@@ -79,7 +79,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
                     self.following = active
                 case events.SendProbe(device=suspect):
                     watcher.probed(device(), suspect)
-                case events.Buried(device=departed, reason=reason):
+                case events.Evicted(device=departed, reason=reason):
                     watcher.buried(device(), departed, reason, self._state)
                 case _:
                     pass
@@ -188,7 +188,7 @@ def watched(watcher: Watcher) -> Iterator[None]:
             if self._state is not before and not self._feedback.dropped:
                 watcher.kept_residual(device())
 
-        async def _complete(self, progress: Progress) -> None:
+        async def _complete(self, progress: StateProgress) -> None:
             active, before = self._rounds.active, self._state
             if active is not None:
                 self._feedback.completing = Round(active.generation, active.plan_digest, progress.round)

@@ -1,5 +1,5 @@
 """What the devices of a cluster say of themselves, written down: which lives they led, the profiles that they published
-and the plans that they promised to follow. The same for a real broker (`listening`) and a simulated one.
+and the plans that they acked. The same for a real broker (`listening`) and a simulated one.
 """
 
 import time
@@ -31,7 +31,7 @@ class Lifetime:
     killed_s: float | None = None
     profiles: list[tuple[float, Profile]] = attrs.field(factory=list)
     """With the time of their publication."""
-    promises: list[tuple[float, Ack]] = attrs.field(factory=list)
+    acks: list[tuple[float, Ack]] = attrs.field(factory=list)
     """With the time when they were first given; repetitions are left out."""
 
 
@@ -56,9 +56,9 @@ class Recording:
                 case ProfileMessage(profile=profile):
                     self._lifetime(profile).profiles.append((at_s, profile))
                 case AckMessage(ack=ack):
-                    promises = self.lifetimes[ack.life.boot].promises
-                    if ack.generation not in {known.generation for _, known in promises}:
-                        promises.append((at_s, ack))
+                    acks = self.lifetimes[ack.life.boot].acks
+                    if ack.generation not in {known.generation for _, known in acks}:
+                        acks.append((at_s, ack))
 
     def killed(self, device: DeviceId, *, at_s: float) -> None:
         """Take down the end of the latest life of `device`."""
@@ -67,17 +67,17 @@ class Recording:
         self._online_s.pop(device, None)
 
     def until(self, end_s: float) -> "Recording":
-        """A copy without the promises that were given later, and the lives in which none is left."""
+        """A copy without the acks that were given later, and the lives in which none is left."""
         copy = Recording()
         for boot, lifetime in self.lifetimes.items():
-            if promises := [(at_s, ack) for at_s, ack in lifetime.promises if at_s <= end_s]:
-                copy.lifetimes[boot] = attrs.evolve(lifetime, promises=promises)
+            if acks := [(at_s, ack) for at_s, ack in lifetime.acks if at_s <= end_s]:
+                copy.lifetimes[boot] = attrs.evolve(lifetime, acks=acks)
         return copy
 
     @property
     def end_s(self) -> float:
-        """When the last promise was given."""
-        return max(at_s for lifetime in self.lifetimes.values() for at_s, _ in lifetime.promises)
+        """When the last ack was given."""
+        return max(at_s for lifetime in self.lifetimes.values() for at_s, _ in lifetime.acks)
 
     def _lifetime(self, profile: Profile) -> Lifetime:
         boot = profile.life.boot

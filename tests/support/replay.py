@@ -30,8 +30,8 @@ MEASURED = ("speed_kflops", "memory_bytes", "uplink_bytes_s", "downlink_bytes_s"
 """What a profiler finds out; all else in a profile a simulated device must find again by itself."""
 LOOPBACK = LinkSpec(uplink_bytes_s=125_000_000, downlink_bytes_s=125_000_000, latency_s=0.000_5)
 AFTERWARDS_S = 2.0
-"""A simulated run goes on for so long after the real one's last promise."""
-REST_S = Timing().rest_us / SECOND_US
+"""A simulated run goes on for so long after the real one's last ack."""
+DEBOUNCE_S = Timing().debounce_us / SECOND_US
 
 
 def replay(recorded: Recording, configs: Mapping[str, NodeConfig]) -> Recording:
@@ -91,11 +91,11 @@ class _Replay:
 
     def _make_profiler(self, *, profile: Profile, planner: ActorRef[PlannerMessage], **_: Any) -> "_PlayedProfiler":
         boot = profile.life.boot
-        # who saw the last promise rest knew what was published before; what came in the rest time had no effect yet
+        # who gave the last ack knew what was published before; what came in the debounce time had no effect yet
         played = [
             (self._time_s(at_s), recorded)
             for at_s, recorded in self._recorded.lifetimes[boot].profiles
-            if at_s <= self._recorded.end_s - REST_S
+            if at_s <= self._recorded.end_s - DEBOUNCE_S
         ]
         return _PlayedProfiler(profile=profile, played=played, planner=planner, compute=self._computes[boot])
 

@@ -17,7 +17,7 @@ SAMPLE_BYTES = {"digits": 64, "fashion": 784, "watch": 1_200, "wide": 784}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_task_is_what_the_table_of_the_design_says(name):
+def test_a_task_has_the_size_that_its_figures_are_of(name):
     task = ALL[name]("anyone", Partition())
     assert task.name == name
     assert task.batch_size == 32

@@ -1,0 +1,7 @@
+"""The actor that owns the connection to the broker, and what it is made of.
+
+Layout:
+    data_mover.py  the actor: seals and publishes, runs the transfers
+    connection.py  the one session with the broker, opened again whenever it is lost; the outbox
+    intake.py      where everything that comes is opened and sent on its way
+"""

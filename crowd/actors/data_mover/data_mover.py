@@ -110,8 +110,8 @@ class DataMover(Actor[DataMoverMessage]):
         self.spawn(self._connection.run)
 
     def _say_goodbye(self) -> None:
-        """Bury this life, so that nobody has to probe, and leave nothing behind but the result."""
-        goodbye = messages.Burials(lives={self._me: self._sealer.life})
+        """Evict this life, so that nobody has to probe, and leave nothing behind but the result."""
+        goodbye = messages.Evictions(lives={self._me: self._sealer.life})
         self._publish(Address(channel=Channel.ALL, source=self._me), goodbye)
         for channel in (Channel.PROFILE, Channel.ACK):
             self._publish_plain(Address(channel=channel, source=self._me), b"")

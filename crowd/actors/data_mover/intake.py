@@ -78,7 +78,7 @@ class Intake:
             case messages.Beat() if opened.sender == self._me:
                 sent_us = self._beats_us.get(opened.sequence, now_us())
                 self._beats_us = {number: us for number, us in self._beats_us.items() if number > opened.sequence}
-                self._tell_planner(attrs.evolve(_heard(opened, envelope), lag_us=now_us() - sent_us))
+                self._tell_planner(attrs.evolve(_heard(opened, envelope), rtt_us=now_us() - sent_us))
             case messages.AckMessage() | messages.Beat():  # nearly all that comes
                 self._tell_planner(_heard(opened, envelope))
             case messages.ViewReply(envelopes=envelopes):

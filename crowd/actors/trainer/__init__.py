@@ -1,0 +1,11 @@
+"""The actor that trains and merges, and what it is made of.
+
+Layout:
+    trainer.py      the actor: samples, local steps, merges, rounds, whole states, the end of a run
+    rounds.py       the bookkeeping of rounds: when an owner merges, when a round can be completed; pure
+    deadlines.py    how long an owner of a slice waits for contributions
+    local_round.py  the local steps of one round
+    gossip.py       exchanges of parameters between neighbours within a round
+    lending.py      what a lender may send to a borrower, and in which pieces
+    metrics.py      what a device can say of its run
+"""

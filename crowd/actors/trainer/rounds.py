@@ -1,5 +1,5 @@
-"""The bookkeeping of rounds on one device (design, section 5): who has contributed, when an owner merges, when a round
-is complete. Pure: no I/O, no clock; times are integer microseconds.
+"""The bookkeeping of rounds on one device (docs/protocol.md#rounds): who has contributed, when an owner merges, when a
+round is complete. Pure: no I/O, no clock; times are integer microseconds.
 
 The trainer actor feeds `Rounds` with what happens and carries out the effects that come back. `Rounds` never completes
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
@@ -12,7 +12,7 @@ import attrs
 import torch
 
 from crowd.actors.trainer.deadlines import Deadlines
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import SliceOwner
@@ -45,7 +45,7 @@ class Begin:
 class Fetch:
     """Get this state, or a later one of the same generation, from one of these devices."""
 
-    progress: Progress
+    progress: StateProgress
     holders: tuple[DeviceId, ...]
 
 
@@ -96,7 +96,7 @@ class Rounds:
     def __init__(self, me: DeviceId) -> None:
         self._me = me
         self._active: Active | None = None
-        self._progress = Progress()
+        self._progress = StateProgress()
         self._frozen = True
         self._fetching = False
         self._catching_up = False
@@ -119,7 +119,7 @@ class Rounds:
         return self._active
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> StateProgress:
         return self._progress
 
     @property
@@ -141,7 +141,7 @@ class Rounds:
             return 0, b""
         return self._active.generation, self._active.plan_digest
 
-    def serves(self, arrived: State, wanted: Progress) -> bool:
+    def serves(self, arrived: State, wanted: StateProgress) -> bool:
         """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
         rounds led, they led somewhere else."""
         active, told = self._active, arrived.progress
@@ -149,7 +149,7 @@ class Rounds:
         is_of_course = (arrived.generation, arrived.plan_digest) == lineage
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
-    def reset(self, progress: Progress) -> None:
+    def reset(self, progress: StateProgress) -> None:
         """The state was replaced from outside any generation (initialised, or loaded)."""
         self._progress = progress
 
@@ -167,7 +167,7 @@ class Rounds:
         """Whether what belongs to this generation is not active here yet: keep it and try again then."""
         return self._active is None or generation > self._active.generation
 
-    def fetched(self, progress: Progress, now_us: int) -> tuple[Effect, ...]:
+    def fetched(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
         """The start, or a later state of this generation, has been loaded."""
         self._fetching, self._catching_up, self._proposed = False, False, False
         self._progress = progress
@@ -185,10 +185,10 @@ class Rounds:
         self._proposed = False
 
     def freeze(self) -> None:
-        """A later generation is promised: no round of this one is merged or completed any more."""
+        """A plan of a later generation is acked: no round of this one is merged or completed any more."""
         self._frozen = True
 
-    def accepted(self, progress: Progress, now_us: int) -> tuple[Effect, ...]:
+    def accepted(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
         """The proposed round was completed."""
         self._proposed, self._catching_up = False, False
         self._progress = progress

@@ -30,7 +30,7 @@ from crowd.actors.trainer.rounds import (
     ReportSilence,
     Rounds,
 )
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
@@ -69,7 +69,7 @@ log = structlog.get_logger()
 class RoundDone:
     """For observers of the node: a round was completed here."""
 
-    progress: Progress
+    progress: StateProgress
     point: CurvePoint
     """Its evaluation is of the state before this round."""
     samples_trained: int
@@ -101,7 +101,7 @@ class _Proposal:
 class _Wanted:
     """A state that is being fetched."""
 
-    progress: Progress
+    progress: StateProgress
     holders: tuple[DeviceId, ...]
     attempt: int = 0
     again_us: int
@@ -646,7 +646,7 @@ class Trainer(Actor[TrainerMessage]):
         _ = proposed.digest  # computed here, away from the event loop
         return proposed
 
-    async def _complete(self, progress: Progress) -> None:
+    async def _complete(self, progress: StateProgress) -> None:
         proposal, active, state = self._proposal, self._rounds.active, self._state
         if proposal is None or active is None or state is None or proposal.state.progress != progress:
             return
@@ -721,13 +721,13 @@ class Trainer(Actor[TrainerMessage]):
 
     # --- whole states -------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, progress: Progress, holders: tuple[DeviceId, ...]) -> None:
+    async def _fetch(self, progress: StateProgress, holders: tuple[DeviceId, ...]) -> None:
         others = tuple(holder for holder in holders if holder != self._me)
         assert others, "this device is said to be the only one that holds a state which it lacks"
         log.info("state_wanted", round=progress.round, holders=list(others))
         await self._ask_for_state(progress, others, 0)
 
-    async def _ask_for_state(self, progress: Progress, holders: tuple[DeviceId, ...], attempt: int) -> None:
+    async def _ask_for_state(self, progress: StateProgress, holders: tuple[DeviceId, ...], attempt: int) -> None:
         again_us = now_us() + 3 * SECOND_US + self._transfer_us
         self._wanted = _Wanted(progress=progress, holders=holders, attempt=attempt, again_us=again_us)
         await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))

@@ -87,8 +87,8 @@ def bench(
             spare=Path(spare),
         )
         with BenchScreen(console, len(cells)) as screen:
-            matrix = Matrix(cells, leaders=LEADERS, command=command, watch=screen, processes=_processors())
-            code = anyio.run(unless_stopped, partial(_settle, matrix))
+            matrix = Matrix(cells, leaders=LEADERS, command=command, watch=screen, processes=processors())
+            code = anyio.run(unless_stopped, partial(settle, matrix))
     _show(console, matrix)
     if code != DONE:
         console.print(
@@ -99,7 +99,7 @@ def bench(
     return SOME_FAILED if matrix.failures else DONE
 
 
-async def _settle(matrix: Matrix) -> int:
+async def settle(matrix: Matrix) -> int:
     await matrix.settle()
     return DONE
 
@@ -232,5 +232,6 @@ def cache_directory() -> Path:
     return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "crowd" / "bench"
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many cells are computed side by side."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

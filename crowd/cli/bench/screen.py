@@ -5,13 +5,12 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import CellStatus, MatrixListener
 from crowd.cli.live_view import LiveView
-from crowd.cli.terminal import verdict
+from crowd.cli.terminal import bar, verdict
 from crowd.formatting import seconds
 
 BAR_WIDTH = 40
@@ -66,8 +65,8 @@ class BenchScreen(LiveView, MatrixListener):
     def _view(self) -> Table:
         settled = self._found + self._done + self._failed
         grid = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=self._cells, completed=settled, width=BAR_WIDTH)
-        grid.add_row(bar, f"{self._counts()}{self._time_left(self._cells - settled)}")
+        done = settled / self._cells if self._cells else 1.0
+        grid.add_row(bar(done, width=BAR_WIDTH), f"{self._counts()}{self._time_left(self._cells - settled)}")
         for cell, news in self._running.items():
             grid.add_row(cell.label, "it measures itself" if news is None else _progress(news))
         return grid

@@ -85,7 +85,7 @@ class DemoRun:
         }
 
     def record(self) -> dict[str, Any]:
-        """The run as the JSON of design section 8."""
+        """The run as JSON (docs/experiments.md#the-figures-of-a-run)."""
         return run_record(
             self.metrics(),
             policy=self.policy,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.live_view import LiveView
+from crowd.cli.terminal import bar
 from crowd.formatting import duration, size
 from crowd.units import SECOND_US
 
@@ -68,7 +68,7 @@ class DemoScreen(LiveView):
         progress = Table.grid(padding=(0, 1))
         progress.add_row(
             f"round {run.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
-            ProgressBar(total=1.0, completed=min(1.0, accuracy / target) if target else 0.0, width=40),
+            bar(accuracy / target if target else 0.0, width=40),
         )
         return Group("", head, progress, devices_table(run), Text(run.why or "the devices measure themselves"))
 
@@ -139,7 +139,7 @@ def _verdict(run: DemoRun) -> str:
 
 def _bar(fraction: float, label: str) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH), label)
+    grid.add_row(bar(fraction, width=BAR_WIDTH), label)
     return grid
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import attrs
 
-from crowd.bench.cells import WORLD, Cell, Entry, key_of, make_entry, write_entry
+from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
 from crowd.bench.matrix import STATUSES, CellStatus
 from crowd.cli.experiments import read_experiment
 from crowd.cli.main import DONE, innermost, report
@@ -92,7 +92,7 @@ def work(order: CellOrder, say: OnRound) -> None:
     )
     limited = attrs.evolve(experiment, seconds_max=order.limit_s)
     entry = _train(limited, say)
-    if key_of(experiment) != order.key:
+    if entry.provenance.key != order.key:
         raise BadConfig("the source or the cluster file has changed since the comparison began: start it again")
     write_entry(Path(order.path), entry)
 

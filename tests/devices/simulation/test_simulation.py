@@ -318,7 +318,7 @@ def test_links_that_are_busy_for_minutes_make_nobody_think_that_another_is_dead(
     )
     with capture_logs() as logs:
         outcome = run(*slow, rounds_max=2)
-    assert not [log for log in logs if log["event"] in ("device_buried", "transfer_failed")]
+    assert not [log for log in logs if log["event"] in ("device_evicted", "transfer_failed")]
     assert len({metrics.digest for metrics in outcome.devices.values()} - {None}) == 1
     state_bytes = 4 * 99_530
     # in each round a device sends its contributions and its slice, and hears as many contributions and all slices

@@ -357,7 +357,7 @@ def test_a_thread_of_anyio_is_an_error_whether_it_ends_soon_or_late() -> None:
         finally:
             may_end.set()
 
-    with pytest.raises(Deadlock, match=r"in .*late \(runtime/test_virtual_time.py:\d+\), for a thread"):
+    with pytest.raises(Deadlock, match=r"in .*late \(simulation/test_virtual_time.py:\d+\), for a thread"):
         run_virtually(late)
 
     async def soon() -> None:

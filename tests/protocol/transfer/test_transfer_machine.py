@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crowd.agreement.ack import Progress
+from crowd.agreement.ack import StateProgress
 from crowd.protocol.messages import State, Want
 from crowd.protocol.transfer import manifest, transfers
 from crowd.protocol.transfer.transfers import (
@@ -42,7 +42,7 @@ CHUNK = 8
 RECEIVE_BYTES_MAX = 24 * CHUNK
 """Two of the larger transfers fit, three do not."""
 GIVE_UP_US = 100 * SECOND_US
-CARGO = State(progress=Progress())
+CARGO = State(progress=StateProgress())
 
 SENDER = device_id("sender")
 RECEIVERS_MAX = 3

@@ -1,0 +1,108 @@
+"""The commands and programs in the README and in the guides, run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crowd import plugins
+from crowd.learning.work import prepare
+from crowd.units import device_id
+from tests.examples.test_examples import free_port
+
+ROOT = Path(__file__).parents[2]
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "first-cluster.md"
+
+INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
+PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STEP = re.compile(r"^\*\*(\d)\. ", re.MULTILINE)
+PORT = "1885"
+TIMEOUT_S = 300.0
+
+
+def commands() -> dict[int, list[str]]:
+    """The blocks of commands in the guide, by its steps."""
+    _, *parts = STEP.split(GUIDE.read_text("utf-8").partition("\n## ")[0])
+    return {
+        int(number): [textwrap.dedent(block[0]) for block in INDENTED.finditer(text)]
+        for number, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@contextmanager
+def started(command: str, home: Path, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        ["sh", "-ec", f"exec env {command}"],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.alone
+def test_the_guide_leads_from_nothing_to_a_model_on_three_devices(tmp_path: Path) -> None:
+    steps = commands()
+    assert sorted(steps) == [1, 2, 3, 4, 5, 6], "expected the steps to be numbered `**1. …`"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    port = str(free_port())
+    prepared, broker = steps[4]
+    script = "\n".join([*steps[2], *steps[3], prepared, *steps[5]]).replace(PORT, port)
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
+    with started(broker.strip(), tmp_path, environment) as mosquitto:
+        assert mosquitto.stdout is not None
+        assert any(line.rstrip().endswith(" running") for line in mosquitto.stdout), "the broker does not start"
+        nodes, *_ = steps[6]
+        lines = nodes.splitlines()
+        together = "\n".join([*(f"{line} >{number}.log 2>&1 &" for number, line in enumerate(lines)), "wait"])
+        subprocess.run(["sh", "-ec", together], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
+    ends = [(tmp_path / f"{number}.log").read_text().splitlines()[-1] for number in range(len(lines))]
+    assert all(end.startswith("reached the target of 91.0%: ") for end in ends), ends
+    assert len({end.split(", model ")[1] for end in ends}) == 1
+
+    using = GUIDE.read_text("utf-8").partition("\n## Using the model\n")[2]
+    export, program = INDENTED.search(using), PROGRAM.search(using)
+    assert export is not None
+    assert program is not None
+    subprocess.run(["sh", "-ec", export[0]], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program[1]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    assert re.fullmatch(r"tensor\(\[[0-6]\]\)\n", done.stdout)
+
+
+def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = next(block for block in PROGRAM.findall(README.read_text("utf-8")) if "# mytask.py" in block)
+    (tmp_path / "mytask.py").write_text(program)
+    np.savez(tmp_path / "samples.npz", inputs=np.zeros((20, 4), np.float32), labels=np.arange(20) % 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mytask", raising=False)
+    work = prepare(plugins.make_task("mytask:task", "kitchen"), device=device_id("kitchen"), data_epoch=0)
+    assert sum(work.store.label_counts) == 18
+    assert len(work.evaluation) == 2
+    assert torch.equal(work.evaluation.inputs, torch.zeros(2, 4))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= 12_000
