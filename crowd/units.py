@@ -18,6 +18,8 @@ EVERYBODY = "all"
 
 SECOND_US = 1_000_000
 MEBIBYTE = 1 << 20
+DIGEST_BYTES = 16
+"""The length of every BLAKE2b digest by which devices compare plans, states and chunks."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 

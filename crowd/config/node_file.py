@@ -19,6 +19,8 @@ from crowd.units import bytes_per_second
 
 LINK_MBPS_ASSUMED = 10.0
 """The rate of a link of which nobody has said anything."""
+MODEL_FILE = "model.safetensors"
+"""The trained network's file in the `state_dir`, once a run has ended."""
 
 
 @attrs.frozen(kw_only=True)

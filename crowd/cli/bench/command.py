@@ -24,10 +24,11 @@ from crowd.cli.experiments import read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.processes.bench_cell import command
 from crowd.cli.signals import unless_stopped
-from crowd.errors import BadConfig
+from crowd.errors import DONE, BadConfig
 from crowd.logs import logs_to_stderr
 
-DONE, SOME_FAILED = 0, 3
+SOME_FAILED = 3
+"""The exit code if some runs failed; the others are written."""
 
 FOLDER = Path("examples/clusters")
 CLUSTERS = tuple(

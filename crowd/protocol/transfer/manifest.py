@@ -3,7 +3,7 @@
 import hashlib
 
 from crowd.protocol.messages import Cargo, Offer
-from crowd.units import ceil_div
+from crowd.units import DIGEST_BYTES, ceil_div
 
 INLINE_BYTES_MAX = 48 << 10
 """What is not longer travels inside its offer."""
@@ -11,7 +11,6 @@ CHUNK_BYTES = 256 << 10
 """At most."""
 CHUNK_BYTES_MIN = 32 << 10
 """Smaller ones would cost more in envelopes and digests than they save."""
-DIGEST_BYTES = 16
 
 
 def chunk_bytes_for(rate_bytes_s: int) -> int:
