@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import anyio
 import attrs
+import platformdirs
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -228,9 +229,8 @@ def _refuse_twice(noun: str, words: Sequence[str]) -> None:
 
 
 def cache_directory() -> Path:
-    """Where entries are kept, by the XDG base directory specification."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "crowd" / "bench"
+    """Where entries are kept: in the user's cache, wherever this system has it."""
+    return platformdirs.user_cache_path("crowd", appauthor=False) / "bench"
 
 
 def processors() -> int:
