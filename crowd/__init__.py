@@ -11,6 +11,7 @@ Layout:
     errors.py       what can go wrong, by what the caller can do about it
     formatting.py   times and sizes for people
     logs.py         where a process of this project writes its log
+    strict.py       from plain values to attrs values, with nothing converted
     whole_files.py  files that are replaced as a whole
     run_record.py   what happened in a run, as JSON
     config/         what people write: node.toml and cluster files
