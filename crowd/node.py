@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -287,7 +287,7 @@ class Node:
         """Return when every living member has published the result of the run."""
         await self._over.wait()
 
-    async def progress(self) -> AsyncIterator[Progress]:
+    async def progress(self) -> AsyncGenerator[Progress, None]:
         """Every round from now on, and every new plan; ends when `wait` would return. A listener that is slower than
         the rounds misses some, never the last."""
         send: MemoryObjectSendStream[Progress]

@@ -102,7 +102,7 @@ def _forward_and_backward(task: Task, model: torch.nn.Module, inputs: Tensor, la
         raise BadConfig(f"the network cannot take {sample}: layer {entered[-1]}: {_first_line(error)}") from error
     try:
         loss = task.loss(outputs, labels)
-        loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+        loss.backward()
     except Exception as error:  # as above, for the loss
         raise BadConfig(
             f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
@@ -237,7 +237,7 @@ class LocalTrainer:
             loss = self._task.loss(outputs, labels)
         else:
             loss = (weights * losses(self._task, outputs, labels)).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+        loss.backward()
         if self._manner.proximal:
             self._pull_back(self._manner.proximal)
         self._optimizer.step()

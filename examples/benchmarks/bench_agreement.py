@@ -81,7 +81,7 @@ class Experiment:
             tasks.start_soon(machine.run)
 
     async def _measure(
-        self, event: str, cause: Callable[[], None], *, said: Channel | None = None, gone: DeviceId | None = None
+        self, event: str, cause: Callable[[], object], *, said: Channel | None = None, gone: DeviceId | None = None
     ) -> None:
         """`said`: with which message the event begins, the last of its kind; without one, with its cause."""
         cluster = self.cluster

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -129,7 +130,7 @@ def planning() -> list[Took]:
     rows: list[Took] = []
     plan_for(PLANNED[0])  # warm up
     for devices in PLANNED:
-        took = timed(f"a plan for {devices:,} devices", lambda devices=devices: plan_for(devices), limit_s=PLAN_S_MAX)
+        took = timed(f"a plan for {devices:,} devices", partial(plan_for, devices), limit_s=PLAN_S_MAX)
         before = rows[-1].cpu_s if rows else None
         rows.append(attrs.evolve(took, growth=None if not before else (took.cpu_s or 0.0) / before))
     return rows

@@ -32,11 +32,14 @@ def experiment(**changes: Any) -> Experiment:
         DeviceConfig(name=name, train_gflops=1.0, memory_mib=512, uplink_mbps=20.0, downlink_mbps=20.0, latency_ms=0.0)
         for name in ("a", "b")
     )
-    return Experiment(
+    plain = Experiment(
         cluster=ClusterConfig(name="two", devices=devices),
         kinds={device_id(device.name): device.resolve({}) for device in devices},
-        **({"task": "digits", "policy": "fedavg", "seed": 0} | changes),
+        task="digits",
+        policy="fedavg",
+        seed=0,
     )
+    return attrs.evolve(plain, **changes)
 
 
 def run(policy: str, **changes: Any) -> dict[str, Any]:

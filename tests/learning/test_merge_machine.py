@@ -134,8 +134,8 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(rounds):
             self.a_round_goes_by(number=0, sent=True, wrong="round")
 
-    def _keep(self, vector: torch.Tensor, **metrics: int) -> StateProgress:
-        progress = StateProgress(run=1, digest=Modelled.digest(vector, metrics["round"]), **metrics)
+    def _keep(self, vector: torch.Tensor, *, round: int, samples: int) -> StateProgress:
+        progress = StateProgress(run=1, digest=Modelled.digest(vector, round), round=round, samples=samples)
         self.states[progress.digest] = (progress, vector)
         return progress
 
@@ -276,8 +276,8 @@ class Cluster(RuleBasedStateMachine):
         samples = device.rounds.progress.samples + sum(proposal.parts[0].header.senders.values())
         device.vector = device.vector + step
         progress = self._keep(device.vector, round=proposal.round, samples=samples)
-        place = (active.generation, proposal.round)
-        assert self.after.setdefault(place, progress.digest) == progress.digest, "replicas differ after a round"
+        reached = (active.generation, proposal.round)
+        assert self.after.setdefault(reached, progress.digest) == progress.digest, "replicas differ after a round"
         self._carry_out(device, device.rounds.accepted(progress, self.now_us))
 
     @rule(number=numbers, sent=st.booleans(), wrong=wrong_keys)
@@ -392,8 +392,10 @@ class Cluster(RuleBasedStateMachine):
                 return size_bytes // 2
             case Encoding.BLOCKWISE8:
                 return size_bytes - 4  # the scale of its one block
+            case Encoding.NONE:
+                raise AssertionError("all of a delta that travels is sent")
             case _:
-                assert_never(sent.header.encoding)
+                assert_never(sent.header.form)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     logs_to_stderr()
     flower = FlowerLab()
-    fit = flower.fit(experiment)
+    fit = flower.scale(experiment)
     console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     runs = []
     if arguments.compare:

@@ -6,7 +6,7 @@ Layout: `FlowerLab` (a backend, as `devices.lab.backend.Lab` is one), `FlowerClu
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -178,12 +178,12 @@ class FlowerLab(Lab):
     """Flower's FedAvg on the devices of a cluster file, with the links and limits that `Lab` gives them. The policy of
     a trial is not asked. Raises `BadConfig` for what Flower's run cannot do, and if Flower is not installed."""
 
-    run = FlowerCluster
+    run_class = FlowerCluster
 
-    def fit(self, experiment: Experiment) -> ScaledExperiment:
+    def scale(self, experiment: Experiment) -> ScaledExperiment:
         check_flower(PROGRAMS)
         check_trial(experiment)
-        return super().fit(experiment)
+        return super().scale(experiment)
 
 
 def check_flower(programs: Path) -> None:
@@ -254,7 +254,7 @@ def make_pipe(path: Path) -> Path:
     return path
 
 
-async def lines_of(pipe: Path) -> AsyncIterator[str]:
+async def lines_of(pipe: Path) -> AsyncGenerator[str, None]:
     """What is written into `pipe`, by whichever process; without end."""
     descriptor = os.open(pipe, BOTH_ENDS)
     rest = b""

@@ -102,12 +102,12 @@ def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFi
     assert "\x1b" not in output
     assert "crowd: round 1, " in output
     assert "crowd: the same model on all 2 devices: " in output
-    runs = [run.record() for run in runs]
-    assert [(run["policy"], run["reached"], run["task"]) for run in runs] == [
+    records = [run.record() for run in runs]
+    assert [(run["policy"], run["reached"], run["task"]) for run in records] == [
         ("crowd_learning", True, "digits"),
         ("ship_once", True, "digits"),
     ]
-    for run in runs:
+    for run in records:
         assert set(run["devices"]) == {"fast", "slow"}
         assert run["final_accuracy"] >= run["target_accuracy"] == 0.95
         assert 0 < run["bytes_up"] < run["bytes_total"] == run["bytes_to_target"]
