@@ -27,13 +27,8 @@ def three(
     make: Callable[[Trace], Actor[Message]] = Recorder,
 ) -> Supervisor:
     """Children `a`, `b` and `c`."""
-    return Supervisor(
-        [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"],
-        strategy=strategy,
-        restarts_max=restarts_max,
-        window_s=window_s,
-        seed=seed,
-    )
+    children = [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"]
+    return Supervisor(children, strategy=strategy, restarts_max=restarts_max, window_s=window_s, seed=seed)
 
 
 def events(trace: Trace) -> list[str]:
