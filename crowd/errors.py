@@ -58,3 +58,17 @@ class BrokerRefused(BadConfig):
 
 class TrainingDiverged(BadConfig):
     """The loss is no longer a finite number."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first of the errors that a group holds, however deep; any other error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+"""What a process of this project ends with. `NOT_REACHED`: the training is over, its target not met. `BAD_INPUT`: a
+`Rejected`, whose text is the last line of standard error."""

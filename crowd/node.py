@@ -21,7 +21,7 @@ from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
 from crowd.agreement.state import Timing
-from crowd.config.node_file import NodeConfig
+from crowd.config.node_file import MODEL_FILE, NodeConfig
 from crowd.errors import BadConfig
 from crowd.learning import replica
 from crowd.learning.replica import ReplicaState
@@ -36,7 +36,6 @@ from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
 from crowd.units import SECOND_US, DeviceId, Life, device_id
 
-MODEL_FILE = "model.safetensors"
 MAILBOX_SIZE = 1024
 RESTARTS_MAX = 5
 RESTART_WINDOW_S = 60.0

@@ -19,7 +19,8 @@ EVERYBODY = "all"
 SECOND_US = 1_000_000
 """Microseconds of a second."""
 MEBIBYTE = 1 << 20
-"""Bytes of a mebibyte."""
+DIGEST_BYTES = 16
+"""The length of every BLAKE2b digest by which devices compare plans, states and chunks."""
 
 _IDENTIFIER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 

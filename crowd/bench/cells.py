@@ -5,7 +5,6 @@ import enum
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from crowd.bench.processor import processor
 from crowd.bench.runs import is_run
 from crowd.bench.source import data_beside, source_digest
 from crowd.experiment.experiment import Experiment, ExperimentResult, backends, record
+from crowd.whole_files import write_whole
 
 WORLD = "simulation"
 
@@ -177,15 +177,7 @@ def read_entry(path: Path) -> Entry | None:
 def write_entry(path: Path, entry: Entry) -> None:
     """Write `entry` to the file `path`: whoever reads finds the old content or all of the new. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = entry.to_json()
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        try:
-            file.write(text)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(path, entry.to_json().encode(), draft=path.with_name(f".{path.name}.{os.getpid()}"))
 
 
 def groups(cells: Sequence[Cell]) -> list[list[Cell]]:

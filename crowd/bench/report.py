@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crowd import formatting
 from crowd.bench.runs import Run
 from crowd.bench.statistics import CensoredValue, PolicyRegret, Regret, Summary, best_of, policy_regrets, summary
-from crowd.formatting import duration, size
-from crowd.units import SECOND_US
+from crowd.formatting import size
 
 NONE, FAILED, TO_COME = "none", "failed", "to come"
 """The words in place of runs that are missing: nobody knows why, they failed, or they have not been computed yet."""
@@ -155,7 +155,7 @@ def _metrics(runs: Sequence[Run], *, asked: int) -> CellMetrics:
 
 
 def seconds_words(amount: CensoredValue) -> str:
-    return _bound(amount) + duration(int(amount.value * SECOND_US))
+    return _bound(amount) + formatting.seconds(amount.value)
 
 
 def bytes_words(amount: CensoredValue) -> str:

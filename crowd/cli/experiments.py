@@ -12,12 +12,10 @@ from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
 from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar
+from crowd.errors import DONE, NOT_REACHED
 from crowd.experiment.experiment import Experiment, ExperimentResult
 from crowd.formatting import seconds, size
 from crowd.run_record import Point
-
-DONE, NOT_REACHED = 0, 1
-BAR_WIDTH = 40
 
 
 def read_experiment(
@@ -60,7 +58,7 @@ class RunScreen(LiveView):
             self._console.print(line, highlight=False, soft_wrap=True)
             return
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0), width=BAR_WIDTH))
+        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0)))
         self._live.update(grid)
 
 

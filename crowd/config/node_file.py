@@ -18,7 +18,9 @@ from crowd.planning.profile import Prefer, Share
 from crowd.units import bytes_per_second
 
 LINK_MBPS_ASSUMED = 10.0
-"""Rate of a link, in Mbit/s, that the configuration says nothing of."""
+"""The rate of a link of which nobody has said anything."""
+MODEL_FILE = "model.safetensors"
+"""The trained network's file in the `state_dir`, once a run has ended."""
 
 
 @attrs.frozen(kw_only=True)

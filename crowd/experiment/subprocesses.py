@@ -12,10 +12,8 @@ import anyio
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from crowd.errors import BadConfig
+from crowd.errors import BAD_INPUT, BadConfig
 
-BAD_INPUT = 2
-"""The exit code of a process that was given input that cannot work, and said so in its last line."""
 LAST_WORDS = 20
 LINE_BYTES_MAX = 1 << 16
 GRACE_S = 5.0

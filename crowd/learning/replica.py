@@ -22,8 +22,8 @@ from torch import Tensor
 
 from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
-from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
+from crowd.units import DIGEST_BYTES
 
 _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096

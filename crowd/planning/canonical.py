@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 import cbor2
 
-DIGEST_BYTES = 16
-"""Length of every digest that planning compares."""
+from crowd.units import DIGEST_BYTES
 
 
 def canonical(value: Any) -> bytes:

@@ -19,6 +19,7 @@ from crowd.ports import Signer
 from crowd.protocol import messages, strict
 from crowd.protocol.envelope import Envelope, Header, SequenceWindow, read, read_header
 from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message, ProfileMessage
+from crowd.strict import Hook
 from crowd.units import Address, Channel, DeviceId, Life
 
 ENVELOPE_BYTES_MAX = 2 << 20
@@ -84,7 +85,7 @@ _CARGO_TAGS: dict[type, str] = {
 
 def _make_converter() -> Cbor2Converter:
     # Seeds and integer buffers may be negative, nothing else is; a transfer's name becomes one level of a topic.
-    fields: dict[str, strict.Hook] = {
+    fields: dict[str, Hook] = {
         "seed": strict.integer,
         "counters": strict.integers,
         "transfer": strict.identifier,

@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import hmac
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from crowd.config.toml import read_toml
 from crowd.errors import BadConfig
 from crowd.ports import Signer
 from crowd.units import DeviceId, device_id
@@ -93,7 +93,9 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     """The key that `write_key` wrote. Raises `BadConfig` if `path` holds none or cannot be read."""
     mend = "give key_file the path of a file made by `crowd keys new`"
     try:
-        key = serialization.load_pem_private_key(_read(path, mend), password=None)
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise BadConfig(f"{path} cannot be read ({error.strerror}): {mend}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadConfig(f"{path} holds no unencrypted private key in PEM: {mend}") from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -114,9 +116,9 @@ def read_members(path: Path) -> dict[DeviceId, Ed25519PublicKey]:
     """The public key of every member in the file `path`. Raises `BadConfig` if it holds none or cannot be read."""
     mend = "give each device one line, as `crowd keys show` prints it"
     try:
-        table = tomllib.loads(_read(path, mend).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path} is no TOML: {error}; {mend}") from error
+        table = read_toml(path)
+    except BadConfig as error:
+        raise BadConfig(f"{error}; {mend}") from error
     if not table:
         raise BadConfig(f"{path} names no device: {mend}")
     members: dict[DeviceId, Ed25519PublicKey] = {}
@@ -151,10 +153,3 @@ def _public_bytes(value: object) -> bytes:
     if len(public_bytes) != 32:
         raise ValueError(f"the public key has {len(public_bytes)} bytes instead of 32")
     return public_bytes
-
-
-def _read(path: Path, mend: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadConfig(f"{path} cannot be read ({error.strerror}): {mend}") from error

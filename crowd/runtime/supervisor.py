@@ -13,10 +13,10 @@ import structlog
 
 from crowd.errors import ActorDied, Retryable
 from crowd.runtime.actor import Actor, ActorRef
+from crowd.runtime.backoff import backoff_s
 from crowd.runtime.mailbox import Mailbox
 
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 30.0
+RESTART_PAUSE_S_MAX = 30.0
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class Supervisor:
     1. Every child's reference exists from the constructor on, and its mailbox keeps what comes before it starts.
     2. Entering starts the children in order, without waiting for their `started`.
     3. A child that ends with a `Retryable` is restarted, with those that the strategy names, after a delay that doubles
-       with its failures within `window_s` (`BACKOFF_FIRST_S` to `BACKOFF_MAX_S`, up to half off by `seed`). The others
+       with its failures within `window_s` (`backoff_s`, up to `RESTART_PAUSE_S_MAX`, by `seed`). The others
        are stopped at once, in reverse order; all start in order.
     4. More than `restarts_max` failures within `window_s`, or any other exception, end the whole: the block is
        cancelled and the exception itself leaves it (a group only where there are several).
@@ -181,8 +181,8 @@ class Supervisor:
             error.add_note(f"{name} failed; {self._restarts_max} restarts in {self._window_s} s did not help")
             failed.mailbox.close()
             raise error
-        doublings = min(sum(who == name for _, who in self._recent) - 1, 16)
-        delay_s = min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MAX_S) * self._random.uniform(0.5, 1.0)
+        before = sum(who == name for _, who in self._recent) - 1
+        delay_s = backoff_s(before, max_s=RESTART_PAUSE_S_MAX, chance=self._random)
         log.warning("actor_restarted", name=name, error=repr(error), delay_s=delay_s)
         affected = self._affected_by(failed)
         for child in reversed(affected):

@@ -21,10 +21,9 @@ from structlog.typing import EventDict, WrappedLogger
 
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
-from crowd.errors import BrokerRefused, Rejected
+from crowd.errors import BAD_INPUT, DONE, BrokerRefused, Rejected, innermost
 from crowd.experiment.metering import MeteredCompute
 from crowd.experiment.plan_summary import PlanSummary
-from crowd.experiment.subprocesses import BAD_INPUT
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
@@ -36,6 +35,7 @@ from crowd.protocol import codec
 from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done
 from crowd.units import Address, Channel, DeviceId, Life, device_id
+from devices.cluster.cluster_run import START_AGAIN_S
 from devices.lab.messages import (
     ORDERS,
     REPORTS,
@@ -58,9 +58,6 @@ from devices.sensors import FixedSensor
 from devices.store import MemoryStore
 from devices.torch_compute import TorchCompute
 
-START_AGAIN_S = 5.0
-"""Seconds after which a node that found no broker when it started, and ended, is started again, as by any service
-manager."""
 COMPUTED_EVERY_S = 2.0
 """Real seconds between two reports of what was computed."""
 
@@ -78,10 +75,10 @@ def main(arguments: list[str]) -> int:
         loop_factory = partial(SlowedLoop, backend.slower)
         anyio.run(_serve, config, backend, target_accuracy, backend_options={"loop_factory": loop_factory})
     except* Rejected as rejected:
-        print(" ".join(str(_first(rejected)).split()), file=sys.stderr)
+        print(" ".join(str(innermost(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT
     else:
-        return_code = 0
+        return_code = DONE
     return return_code
 
 
@@ -231,12 +228,6 @@ async def _orders() -> AsyncIterator[WorkerOrder]:
 
 def _say(news: WorkerReport) -> None:
     print(REPORTS.to_line(news), flush=True)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol.identity import KeyedHashSigner
 from crowd.units import device_id
-from devices.cluster.cluster_run import ClusterDevice, ClusterRun, make_task, node_config
+from devices.cluster.cluster_run import START_AGAIN_S, ClusterDevice, ClusterRun, make_task, node_config
 from devices.cluster.device_metrics import DeviceRecorder, speed_kflops
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
@@ -48,10 +48,6 @@ UNEVENNESS = 0.08
 """Standard deviation, as a part of it, of the time that a piece of training takes, as the lab has it."""
 UNEVENNESS_KEPT = 0.5
 """Correlation of a piece's deviation with that of the piece before."""
-
-START_AGAIN_S = 5.0
-"""Seconds after which a node that found no broker when it started, and ended, is started again, as by any service
-manager."""
 
 
 class Simulation(Backend):

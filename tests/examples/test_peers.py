@@ -15,7 +15,8 @@ from crowd.errors import BadConfig
 from crowd.experiment.experiment import Experiment
 from crowd.experiment.subprocesses import started
 from crowd.units import device_id
-from devices.lab.messages import ORDERS, REPORTS, Go, Ready
+from devices.lab import messages
+from devices.lab.messages import Go, Ready
 
 PEERS = Path(__file__).parents[2] / "examples" / "benchmarks" / "peers"
 
@@ -179,9 +180,9 @@ async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             news = lines_of(Path(config[NEWS]))
-            assert REPORTS.from_line(await anext(news)) == Ready(target_accuracy=1.0)
+            assert messages.REPORTS.from_line(await anext(news)) == Ready(target_accuracy=1.0)
             assert not waited.is_set()
-            os.write(orders, f"{ORDERS.to_line(Go())}\n".encode())
+            os.write(orders, f"{messages.ORDERS.to_line(Go())}\n".encode())
         await news.aclose()
         with pytest.raises(BlockingIOError):
             os.read(orders, 1)  # the order was taken

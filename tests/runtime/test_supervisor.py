@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from crowd.errors import ActorDied, BadConfig, BrokerLost
 from crowd.runtime import Actor, ChildSpec, Strategy, Supervisor
-from crowd.runtime.supervisor import BACKOFF_FIRST_S, BACKOFF_MAX_S
+from crowd.runtime.backoff import BACKOFF_FIRST_S
+from crowd.runtime.supervisor import RESTART_PAUSE_S_MAX
 from tests.runtime.actors import Echo, Fail, Message, Note, Recorder, Work, send_and_wait
 from tests.support.virtual import run_virtually, virtual_time
 
@@ -26,13 +27,8 @@ def three(
     make: Callable[[Trace], Actor[Message]] = Recorder,
 ) -> Supervisor:
     """Children `a`, `b` and `c`."""
-    return Supervisor(
-        [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"],
-        strategy=strategy,
-        restarts_max=restarts_max,
-        window_s=window_s,
-        seed=seed,
-    )
+    children = [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"]
+    return Supervisor(children, strategy=strategy, restarts_max=restarts_max, window_s=window_s, seed=seed)
 
 
 def events(trace: Trace) -> list[str]:
@@ -97,7 +93,7 @@ async def delays_s_of_eight_failures(seed: int) -> list[float]:
         async with three(trace, seed=seed) as supervisor:
             for _ in range(8):
                 await supervisor.ref("a").tell(Fail())
-                await anyio.sleep(BACKOFF_MAX_S)
+                await anyio.sleep(RESTART_PAUSE_S_MAX)
     logged = [entry["delay_s"] for entry in logs if entry["event"] == "actor_restarted"]
     ends = [at for at, name, event in trace if (name, event) == ("a", "stopped")]
     starts = [at for at, name, event in trace if (name, event) == ("a", "started")]
@@ -109,7 +105,7 @@ async def delays_s_of_eight_failures(seed: int) -> list[float]:
 @virtual_time
 async def test_delays_double_within_their_jitter_up_to_the_longest() -> None:
     for count, delay_s in enumerate(await delays_s_of_eight_failures(seed=7)):
-        longest_s = min(BACKOFF_FIRST_S * 2**count, BACKOFF_MAX_S)
+        longest_s = min(BACKOFF_FIRST_S * 2**count, RESTART_PAUSE_S_MAX)
         assert longest_s / 2 <= delay_s <= longest_s
 
 

@@ -9,13 +9,13 @@ import anyio
 import attrs
 import structlog
 
-from crowd.errors import BrokerLost, BrokerRefused
+from crowd.errors import BrokerLost, BrokerRefused, innermost
 from crowd.ports import Broker, BrokerSession, Delivery, Will
+from crowd.runtime.backoff import backoff_s
 from crowd.units import SECOND_US, Address
 
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 5.0
-"""Longest pause between attempts to connect: devices are back within seconds of a gateway that comes back."""
+RECONNECT_PAUSE_S_MAX = 5.0
+"""A gateway that comes back finds its devices within seconds of each other."""
 OUTBOX_MAX = 4096
 """Bulk messages that may wait; beyond it the oldest is dropped, as a transfer asks again for what it lacks."""
 URGENT_IN_A_ROW = 4
@@ -124,15 +124,15 @@ class Connection:
                     connected_before, attempt = True, 0
                     await self._serve(session, patterns)
             except* BrokerLost as lost:
-                error = _first(lost)
+                error = innermost(lost)
             if not connected_before:
                 raise BrokerRefused(str(error)) from error
             if self._connected:
                 self._connected = False
                 log.warning("broker_lost", error=str(error))
                 await self._changed(False)
-            pause_s = min(BACKOFF_FIRST_S * 2.0**attempt, BACKOFF_MAX_S) * self._random.uniform(0.5, 1.0)
-            attempt = min(attempt + 1, 16)
+            pause_s = backoff_s(attempt, max_s=RECONNECT_PAUSE_S_MAX, chance=self._random)
+            attempt += 1
             await anyio.sleep(pause_s)
 
     async def _serve(self, session: BrokerSession, patterns: tuple[Address, ...]) -> None:
@@ -198,10 +198,3 @@ class Connection:
     async def _read(self, session: BrokerSession) -> None:
         while True:
             await self._arrived(await session.receive())
-
-
-def _first(group: BaseExceptionGroup[BrokerLost]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import anyio
 import attrs
+import platformdirs
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -24,10 +25,11 @@ from crowd.cli.experiments import read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.processes.bench_cell import command
 from crowd.cli.signals import unless_stopped
-from crowd.errors import BadConfig
+from crowd.errors import DONE, BadConfig
 from crowd.logs import logs_to_stderr
 
-DONE, SOME_FAILED = 0, 3
+SOME_FAILED = 3
+"""The exit code if some runs failed; the others are written."""
 
 FOLDER = Path("examples/clusters")
 CLUSTERS = tuple(
@@ -228,9 +230,8 @@ def _refuse_twice(noun: str, words: Sequence[str]) -> None:
 
 
 def cache_directory() -> Path:
-    """The directory of kept entries, by the XDG base directory specification."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "crowd" / "bench"
+    """Where entries are kept: in the user's cache, wherever this system has it."""
+    return platformdirs.user_cache_path("crowd", appauthor=False) / "bench"
 
 
 def processors() -> int:

@@ -13,8 +13,6 @@ from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar, verdict
 from crowd.formatting import seconds
 
-BAR_WIDTH = 40
-
 
 class BenchScreen(LiveView, MatrixListener):
     """The progress of a comparison: on a terminal a view that is drawn anew, else a line for each cell that was
@@ -67,7 +65,7 @@ class BenchScreen(LiveView, MatrixListener):
         settled = self._found + self._done + self._failed
         grid = Table.grid(padding=(0, 2))
         done = settled / self._cells if self._cells else 1.0
-        grid.add_row(bar(done, width=BAR_WIDTH), f"{self._counts()}{self._time_left(self._cells - settled)}")
+        grid.add_row(bar(done), f"{self._counts()}{self._time_left(self._cells - settled)}")
         for cell, news in self._running.items():
             grid.add_row(cell.label, "it measures itself" if news is None else _progress(news))
         return grid

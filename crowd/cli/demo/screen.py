@@ -14,11 +14,10 @@ from rich.text import Text
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar
-from crowd.formatting import duration, size
-from crowd.units import SECOND_US
+from crowd.formatting import seconds, size
 
 REFRESH_PER_SECOND = 4
-BAR_WIDTH = 12
+SHORT_BAR_WIDTH = 12
 TITLES = {"crowd_learning": "crowd", "fedavg": "FedAvg", "ship_once": "ship once"}
 
 
@@ -45,7 +44,7 @@ class DemoScreen(LiveView):
         """Show a round that was completed."""
         if not self._console.is_terminal:
             accuracy = "-" if run.accuracy is None else f"{run.accuracy:.1%}"
-            spent = f"{_time(run.elapsed_s)}, {size(run.traffic_bytes)}"
+            spent = f"{seconds(run.elapsed_s)}, {size(run.traffic_bytes)}"
             self._line(f"{TITLES[run.policy]}: round {run.rounds}, {accuracy}, {spent}")
 
     def end(self, run: DemoRun) -> None:
@@ -65,7 +64,7 @@ class DemoScreen(LiveView):
         run = self._races[-1]
         target = run.target_accuracy
         accuracy = run.accuracy or 0.0
-        head = Text.assemble((TITLES[run.policy], "bold"), f"   {_time(run.elapsed_s)}   {size(run.traffic_bytes)}")
+        head = Text.assemble((TITLES[run.policy], "bold"), f"   {seconds(run.elapsed_s)}   {size(run.traffic_bytes)}")
         progress = Table.grid(padding=(0, 1))
         progress.add_row(
             f"round {run.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
@@ -111,7 +110,7 @@ def comparison(runs: Sequence[DemoRun]) -> Table:
         more = "" if run.reached else "> "
         table.add_row(
             TITLES[run.policy],
-            more + _time(run.elapsed_s),
+            more + seconds(run.elapsed_s),
             more + _ratio(run.elapsed_s, first.elapsed_s),
             size(run.traffic_bytes) if run.reached else "-",
             _ratio(run.traffic_bytes, first.traffic_bytes) if run.reached else "-",
@@ -134,19 +133,15 @@ def final_screen(runs: Sequence[DemoRun]) -> RenderableType:
 
 def _verdict(run: DemoRun) -> str:
     if run.reached:
-        return f"{TITLES[run.policy]}: reached in {_time(run.elapsed_s)}, {size(run.traffic_bytes)}"
-    return f"{TITLES[run.policy]}: stopped after {_time(run.elapsed_s)}, target not reached"
+        return f"{TITLES[run.policy]}: reached in {seconds(run.elapsed_s)}, {size(run.traffic_bytes)}"
+    return f"{TITLES[run.policy]}: stopped after {seconds(run.elapsed_s)}, target not reached"
 
 
 def _bar(fraction: float, label: str) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    grid.add_row(bar(fraction, width=BAR_WIDTH), label)
+    grid.add_row(bar(fraction, width=SHORT_BAR_WIDTH), label)
     return grid
 
 
 def _ratio(value: float, first: float) -> str:
     return f"{value / first:.2f}" if first else "-"
-
-
-def _time(time_s: float) -> str:
-    return duration(int(time_s * SECOND_US))

@@ -16,8 +16,8 @@ import attrs
 from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
 from crowd.bench.matrix import STATUSES, CellStatus
 from crowd.cli.experiments import read_experiment
-from crowd.cli.main import DONE, innermost, report
-from crowd.errors import BadConfig, Rejected, TrainingDiverged
+from crowd.cli.main import report
+from crowd.errors import DONE, BadConfig, Rejected, TrainingDiverged, innermost
 from crowd.experiment.experiment import Experiment, OnRound, backends
 from crowd.experiment.message_lines import MessageLines
 from crowd.logs import logs_to_stderr

@@ -11,10 +11,9 @@ from pathlib import Path
 import anyio
 
 from crowd.cli.demo.device import STATUSES, DeviceStatus, EmulatedDevice, play
-from crowd.cli.main import BAD_INPUT, innermost
 from crowd.cli.signals import unless_stopped
 from crowd.config.node_file import NodeConfig, read_node_config
-from crowd.errors import Rejected
+from crowd.errors import BAD_INPUT, Rejected, innermost
 from crowd.logs import logs_to_stderr
 from crowd.protocol.identity import Ed25519Signer, read_key, read_members
 

@@ -3,15 +3,14 @@
 import hashlib
 
 from crowd.protocol.messages import Cargo, Offer
-from crowd.units import ceil_div
+from crowd.units import DIGEST_BYTES, ceil_div
 
 INLINE_BYTES_MAX = 48 << 10
 """Bytes of the longest transfer that travels inside its offer."""
 CHUNK_BYTES = 256 << 10
 """Bytes of the largest chunk."""
 CHUNK_BYTES_MIN = 32 << 10
-"""Bytes of the smallest chunk size; smaller ones would cost more in envelopes and digests than they save."""
-DIGEST_BYTES = 16
+"""Smaller ones would cost more in envelopes and digests than they save."""
 
 
 def chunk_bytes_for(rate_bytes_s: int) -> int:
