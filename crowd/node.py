@@ -17,6 +17,7 @@ from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.probe import Probe
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
@@ -92,9 +93,11 @@ class Node:
         store: Store | None = None,
         timing: Timing | None = None,
         chance: random.Random | None = None,
+        probe: Probe | None = None,
     ) -> None:
         """`task` is called with the device's name; without it the one that `config` names is made. `chance` draws what
-        is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw alike."""
+        is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw alike. `probe` is
+        told what happens."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -111,6 +114,7 @@ class Node:
         self._store: Store | None = store
         self._timing = timing or Timing()
         self._chance = chance or random.SystemRandom()
+        self._probe = probe or Probe()
         self._policies: Mapping[str, Policy] = {
             name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")
         }
@@ -173,6 +177,7 @@ class Node:
                 data_mover=supervisor.ref("data mover"),
                 observe=self._observe,
                 timing=self._timing,
+                probe=self._probe,
             )
 
         def make_trainer() -> Trainer:
@@ -188,12 +193,14 @@ class Node:
                 traffic=lambda: self.traffic,
                 downlink_bytes_s=config.downlink_bytes_s,
                 seed=config.seed,
+                probe=self._probe,
             )
 
         def make_data_mover() -> DataMover:
             nonlocal life
             # the first of the four to start, and all restart together: each time in a life of its own
             life = Life(incarnation=1, boot=self._chance.randbytes(16))
+            self._probe.life_began(life)
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -207,6 +214,7 @@ class Node:
                 profiler=supervisor.ref("profiler"),
                 info=json.dumps(info).encode(),
                 seed=int.from_bytes(life.boot[:4], "big"),
+                probe=self._probe,
             )
 
         def make_profiler() -> Profiler:
@@ -265,6 +273,11 @@ class Node:
     def traffic(self) -> Traffic:
         """Bytes over this device's link since the node was made."""
         return self._broker.traffic
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """While it runs: how many it keeps of what grows by what comes to it, by a name for each."""
+        return self._supervisor.kept()
 
     @property
     def plan(self) -> Plan | None:

@@ -172,7 +172,7 @@ class Departures:
         """The device asks the suspect whether it lives."""
         self._probed_s[device, suspect] = now_s
 
-    def buried(self, device: DeviceId, departed: DeviceId, reason: str, state: State, cut_for_s: float) -> None:
+    def evicted(self, device: DeviceId, departed: DeviceId, reason: str, state: State, cut_for_s: float) -> None:
         """The device, which has been cut off for so long (0: it is not), declares the other one dead."""
         now_s = state.now_us / SECOND_US
         if reason == "it did not answer":

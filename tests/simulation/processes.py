@@ -3,7 +3,7 @@
 import asyncio
 import random
 import traceback
-from typing import Any
+from collections.abc import Mapping
 
 import anyio
 
@@ -19,24 +19,12 @@ from devices.sensors import FixedSensor
 from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
 from devices.store import MemoryStore
 from tests.simulation import work
-from tests.simulation.observer import Observer
+from tests.simulation.observer import Observer, Watch
 from tests.simulation.scenario import DevicePart, Scenario
 
 CLUSTER = "home"
 RESTART_S = 2.0
 """Until a process that ended because the broker was away is started again."""
-
-
-class _WatchedNode(Node):
-    """Reports what its observers would see."""
-
-    def __init__(self, observer: Observer, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._observer = observer
-
-    def _observe(self, news: Any) -> None:
-        self._observer.observed(self.name, news)
-        super()._observe(news)
 
 
 class Process:
@@ -48,8 +36,9 @@ class Process:
         self.index = index
         self.part = part
         self.name = device_id(part.name)
-        self.running = False
-        """Whether its node has started and not ended."""
+        self.watch = Watch(observer, self.name)
+        self._node: Node | None = None
+        """While it has started and not ended."""
         self.on_s = 0.0
         """For how long it was switched on, without the present time."""
         self._scenario = scenario
@@ -64,6 +53,16 @@ class Process:
         self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
         self._frozen = False
+
+    @property
+    def running(self) -> bool:
+        """Whether its node has started and not ended."""
+        return self._node is not None
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """What its node keeps, by a name for each; nothing when it is not running."""
+        return {} if self._node is None else self._node.kept
 
     # --- on and off ---------------------------------------------------------------------------------------------------
 
@@ -102,12 +101,12 @@ class Process:
             while self._wanted:
                 with anyio.CancelScope() as self._scope:
                     await self._run_node()
-                self.running = False
+                self._node = None
                 if self._wanted:
                     with anyio.CancelScope() as self._scope:
                         await anyio.sleep(RESTART_S)
         finally:
-            self.running, self._scope = False, None
+            self._node = self._scope = None
             self.on_s += anyio.current_time() - began_s
             self._ended.set()
 
@@ -115,8 +114,7 @@ class Process:
         self._lives += 1
         self._observer.process_began(self.name)
         try:
-            async with self._make_node():
-                self.running = True
+            async with self._make_node() as self._node:
                 await anyio.sleep_forever()
         except BrokerRefused:
             pass  # the broker was away when it started: it is started again, as a service manager would
@@ -138,8 +136,7 @@ class Process:
             downlink_mbps=part.link.downlink_bytes_s / 125_000,
         )
         self._compute = VirtualCompute(part.speed_kflops)
-        return _WatchedNode(
-            self._observer,
+        return Node(
             config,
             task=self._make_task,
             device=Device(compute=self._compute, sensor=FixedSensor(memory_free_bytes=part.memory_bytes)),
@@ -147,6 +144,7 @@ class Process:
             signer=self._signer,
             store=self._store,
             chance=random.Random(f"{scenario.seed}/{self.name}/{self._lives}"),
+            probe=self.watch,
         )
 
     def _make_task(self, name: str) -> Task:
