@@ -17,7 +17,7 @@ from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
-from crowd.actors.probe import Probe
+from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
@@ -92,12 +92,13 @@ class Node:
         signer: Signer | None = None,
         store: Store | None = None,
         timing: Timing | None = None,
+        policies: Mapping[str, Policy] | None = None,
         chance: random.Random | None = None,
         probe: Probe | None = None,
     ) -> None:
-        """`task` is called with the device's name; without it the one that `config` names is made. `chance` draws what
-        is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw alike. `probe` is
-        told what happens."""
+        """`task` is called with the device's name; without it the one that `config` names is made. `policies` by their
+        names are there besides the installed ones. `chance` draws what is drawn at random (boot IDs, pauses); without
+        it the system does, so that no two nodes draw alike. `probe` is told what happens."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -117,7 +118,7 @@ class Node:
         self._probe = probe or Probe()
         self._policies: Mapping[str, Policy] = {
             name: plugins.load("crowd.policies", name)() for name in plugins.names("crowd.policies")
-        }
+        } | dict(policies or {})
         if config.policy not in self._policies:
             plugins.load("crowd.policies", config.policy)
         self.results: dict[DeviceId, ResultMessage] = {}

@@ -12,11 +12,12 @@ from crowd.config.node_file import NodeConfig
 from crowd.errors import BrokerRefused
 from crowd.learning.task import Task
 from crowd.node import Node
-from crowd.ports import Broker, Device, Signer
+from crowd.ports import Signer
 from crowd.units import device_id
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
-from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
+from devices.simulation.device import SimulatedDevice
+from devices.simulation.virtual_time import VirtualTimeLoop
 from devices.store import MemoryStore
 from tests.simulation import work
 from tests.simulation.observer import Observer, Watch
@@ -37,18 +38,24 @@ class Process:
         self.part = part
         self.name = device_id(part.name)
         self.watch = Watch(observer, self.name)
-        self._node: Node | None = None
-        """While it has started and not ended."""
         self.on_s = 0.0
         """For how long it was switched on, without the present time."""
         self._scenario = scenario
         self._observer = observer
         self._network = network
-        self._broker: Broker = network.broker(self.name, part.link, cluster=CLUSTER)
-        self._signer = signer
         self._compute = VirtualCompute(part.speed_kflops)
-        self._store = MemoryStore()
-        self._lives = 0
+        self._device = SimulatedDevice(
+            _config(part, scenario),
+            task=self._make_task,
+            broker=network.broker(self.name, part.link, cluster=CLUSTER),
+            compute=self._compute,
+            sensor=FixedSensor(memory_free_bytes=part.memory_bytes),
+            signer=signer,
+            chance=lambda life: random.Random(f"{scenario.seed}/{part.name}/{life}"),
+            probe=self.watch,
+        )
+        self._node: Node | None = None
+        """While it has started and not ended."""
         self._wanted = False
         self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
@@ -89,12 +96,11 @@ class Process:
             await self._ended.wait()
 
     def lose_disk(self) -> None:
-        self._store = MemoryStore()
+        self._device.store = MemoryStore()
 
     async def _live(self) -> None:
-        if self._lives:
+        if self._device.lives:
             await self._ended.wait()
-        PROCESS.set(self.name)
         self._ended = anyio.Event()
         began_s = anyio.current_time()
         try:
@@ -111,11 +117,9 @@ class Process:
             self._ended.set()
 
     async def _run_node(self) -> None:
-        self._lives += 1
         self._observer.process_began(self.name)
         try:
-            async with self._make_node() as self._node:
-                await anyio.sleep_forever()
+            await self._device.live(self._stay)
         except BrokerRefused:
             pass  # the broker was away when it started: it is started again, as a service manager would
         except Exception as error:
@@ -123,29 +127,9 @@ class Process:
             self._observer.findings.add(f"{self.name} ended with {error!r}\n{trace}")
             self._wanted = False
 
-    def _make_node(self) -> Node:
-        part, scenario = self.part, self._scenario
-        config = NodeConfig(
-            name=part.name,
-            cluster=CLUSTER,
-            broker="memory://simulation",
-            share=part.share,
-            policy=scenario.policy,
-            members_min=scenario.members_min,
-            uplink_mbps=part.link.uplink_bytes_s / 125_000,
-            downlink_mbps=part.link.downlink_bytes_s / 125_000,
-        )
-        self._compute = VirtualCompute(part.speed_kflops)
-        return Node(
-            config,
-            task=self._make_task,
-            device=Device(compute=self._compute, sensor=FixedSensor(memory_free_bytes=part.memory_bytes)),
-            broker=self._broker,
-            signer=self._signer,
-            store=self._store,
-            chance=random.Random(f"{scenario.seed}/{self.name}/{self._lives}"),
-            probe=self.watch,
-        )
+    async def _stay(self, node: Node) -> None:
+        self._node = node
+        await anyio.sleep_forever()
 
     def _make_task(self, name: str) -> Task:
         return work.make_task(
@@ -170,6 +154,19 @@ class Process:
     def run_at(self, factor: float) -> None:
         """Of its speed."""
         self._compute.speed_kflops = max(1, round(self.part.speed_kflops * factor))
+
+
+def _config(part: DevicePart, scenario: Scenario) -> NodeConfig:
+    return NodeConfig(
+        name=part.name,
+        cluster=CLUSTER,
+        broker="memory://simulation",
+        share=part.share,
+        policy=scenario.policy,
+        members_min=scenario.members_min,
+        uplink_mbps=part.link.uplink_bytes_s / 125_000,
+        downlink_mbps=part.link.downlink_bytes_s / 125_000,
+    )
 
 
 def _loop() -> VirtualTimeLoop:
