@@ -17,6 +17,7 @@ from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
@@ -90,10 +91,13 @@ class Node:
         signer: Signer | None = None,
         store: Store | None = None,
         timing: Timing | None = None,
+        policies: Mapping[str, Policy] | None = None,
         chance: random.Random | None = None,
+        probe: Probe | None = None,
     ) -> None:
-        """Make a node, not yet started. `task` makes the `Task` from the device's name; `chance` draws all that is
-        random. Without them, as for the rest, `config` and what is installed decide. Raises `BadConfig`."""
+        """Make a node, not yet started. `task` makes the `Task` from the device's name; `policies`, by name, join
+        the installed ones; `chance` draws all that is random; `probe` is told what happens. Without them, as for the
+        rest, `config` and what is installed decide. Raises `BadConfig`."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -110,9 +114,10 @@ class Node:
         self._store: Store | None = store
         self._timing = timing or Timing()
         self._chance = chance or random.SystemRandom()
+        self._probe = probe or Probe()
         self._policies: Mapping[str, Policy] = {
             name: plugins.policies.load(name)() for name in plugins.policies.names()
-        }
+        } | dict(policies or {})
         if config.policy not in self._policies:
             plugins.policies.load(config.policy)  # says what is wrong with it
         self.results: dict[DeviceId, ResultMessage] = {}
@@ -171,6 +176,7 @@ class Node:
                 data_mover=supervisor.ref("data mover"),
                 observe=self._observe,
                 timing=self._timing,
+                probe=self._probe,
             )
 
         def make_trainer() -> Trainer:
@@ -186,12 +192,14 @@ class Node:
                 traffic=lambda: self.traffic,
                 downlink_bytes_s=config.downlink_bytes_s,
                 seed=config.seed,
+                probe=self._probe,
             )
 
         def make_data_mover() -> DataMover:
             nonlocal life
             # the first of the four to start, and all restart together: each time in a life of its own
             life = Life(incarnation=1, boot=self._chance.randbytes(16))
+            self._probe.life_began(life)
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -205,6 +213,7 @@ class Node:
                 profiler=supervisor.ref("profiler"),
                 info=json.dumps(info).encode(),
                 seed=int.from_bytes(life.boot[:4], "big"),
+                probe=self._probe,
             )
 
         def make_profiler() -> Profiler:
@@ -263,6 +272,11 @@ class Node:
     def traffic(self) -> Traffic:
         """Bytes over this device's link since the node was made, headers included."""
         return self._broker.traffic
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """While it runs: how many it keeps of what grows by what comes to it, by a name for each."""
+        return self._supervisor.kept()
 
     @property
     def plan(self) -> Plan | None:

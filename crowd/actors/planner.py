@@ -8,6 +8,7 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.agreement import events
 from crowd.agreement.state import Active, Decision, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
@@ -92,6 +93,7 @@ class Planner(Actor[PlannerMessage]):
         data_mover: ActorRef[DataMoverMessage],
         observe: Callable[[Observation], None],
         timing: Timing,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._life = life
@@ -101,6 +103,7 @@ class Planner(Actor[PlannerMessage]):
         self._data_mover = data_mover
         self._observe = observe
         self._timing = timing
+        self._probe = probe
         self._state: State | None = None
         self._own: Profile | None = None
         self._due_state: State | None = None
@@ -173,6 +176,11 @@ class Planner(Actor[PlannerMessage]):
             self._due_state, self._due_us = self._state, next_deadline_us(self._state)
         return None if self._due_us is None else self._due_us / SECOND_US
 
+    def kept(self) -> Mapping[str, int]:
+        state = self._state
+        held = {} if state is None else {"acks": len(state.acks.latest), "tombstones": len(state.view.tombstones)}
+        return {"plans": len(self._memo), **held}
+
     async def tick(self) -> None:
         await self._begin_if_settled()
         # the float clock may wake slightly before the integer deadline
@@ -186,6 +194,7 @@ class Planner(Actor[PlannerMessage]):
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
+        self._probe.agreement_moved(self._state)
         await self._trainer.tell(inbox.BeginRun(run=run))
         # messages of the others come first: this device may have to introduce itself in another life
         early = sorted(self._early, key=lambda event: isinstance(event, events.Connected | events.Disconnected))
@@ -251,6 +260,7 @@ class Planner(Actor[PlannerMessage]):
         if self._due_state is self._state:
             self._due_state = noted
         self._state = noted
+        self._probe.agreement_moved(noted)
         return True
 
     async def _hear_result(self, sender: DeviceId, result: messages.ResultMessage) -> None:
@@ -313,6 +323,7 @@ class Planner(Actor[PlannerMessage]):
             except _Undecided as needed:
                 await self._work_out(needed.view)
         before, (self._state, effects) = self._state, stepped
+        self._probe.agreement_moved(self._state)
         for effect in effects:
             await self._carry_out(effect)
         if self._state.view is not before.view:
@@ -358,11 +369,13 @@ class Planner(Actor[PlannerMessage]):
                 address = Address(channel=Channel.PROFILE, source=self._me)
                 await self._send(address, messages.ProfileMessage(profile=profile), retain=True)
             case events.PublishAck(ack=ack):
+                self._probe.promised(ack)
                 log.debug("plan_acknowledged", generation=ack.generation, round=ack.progress.round)
                 await self._send(
                     Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
                 )
             case events.SendAck(device=device, ack=ack):
+                self._probe.promised(ack)
                 await self._send_to(device, messages.AckMessage(ack=ack))
             case events.PublishEvictions(lives=lives):
                 address = Address(channel=Channel.ALL, source=self._me)
@@ -375,6 +388,7 @@ class Planner(Actor[PlannerMessage]):
             case events.SendView(device=device, profiles=names, tombstones=tombstones):
                 await self._send_view(device, names, tombstones)
             case events.SendProbe(device=device):
+                self._probe.probed(device)
                 self._nonce += 1
                 await self._send_to(device, messages.Probe(nonce=self._nonce))
             case events.Freeze():
@@ -383,13 +397,16 @@ class Planner(Actor[PlannerMessage]):
                 self._report_activation(active)
                 await self._data_mover.tell(self._plan_begun(active.plan))
                 self._trainer.tell_nowait(inbox.Activated(active=active))
+                self._probe.activated(active)
                 self._observe(PlanActivated(active=active))
             case events.RoundAccepted(progress=progress):
+                self._probe.accepted(progress)
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
             case events.Excluded(plan=plan):
                 self._warn_of_left_out(plan)
                 self._observe(LeftOut(plan=plan))
             case events.Evicted(device=device, reason=reason):
+                self._probe.evicted(device, reason)
                 log.warning("device_evicted", departed=device, reason=reason)
             case _:
                 assert_never(effect)

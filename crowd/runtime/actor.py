@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, cast
 
 import anyio
@@ -92,6 +92,11 @@ class Actor(abc.ABC, Generic[M]):
         waking the actor for each would cost more than the message itself. Called by the sender, while this actor waits
         and nothing is queued before it; must not raise, and must not move the `deadline` forward."""
         return False
+
+    def kept(self) -> Mapping[str, int]:
+        """How many it keeps of what grows by what comes to it, by a name for each: for whoever watches that everything
+        has an end."""
+        return {}
 
     async def stopped(self) -> None:
         """Clean up; called at every end, also that of a life that failed in `started`. Takes at most `STOP_LIMIT_S`

@@ -104,6 +104,11 @@ class Mailbox(Generic[M]):
         self._accept(message)
 
     @property
+    def queued(self) -> int:
+        """How many messages wait to be read."""
+        return len(self._messages)
+
+    @property
     def is_empty(self) -> bool:
         """Whether `get` would wait."""
         return not self._messages

@@ -3,7 +3,7 @@
 import enum
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, assert_never
 
@@ -59,6 +59,8 @@ class _Child:
     spec: ChildSpec
     mailbox: Mailbox[Any]
     life: _Life | None = None
+    actor: Actor[Any] | None = None
+    """The latest; `None` before the first."""
     starts_at: float = math.inf
     """The time at which the child's next life is due, in seconds of `anyio.current_time()`; infinite if it is to have
     none."""
@@ -105,6 +107,13 @@ class Supervisor:
         """The reference to the child of that name; raises `KeyError` if there is none."""
         return ActorRef({child.spec.name: child.mailbox for child in self._children}[name])
 
+    def kept(self) -> Mapping[str, int]:
+        """How much waits in the children's mailboxes, and what they keep themselves (`Actor.kept`)."""
+        sizes = {f"messages for the {child.spec.name}": child.mailbox.queued for child in self._children}
+        for child in self._children:
+            sizes.update({} if child.actor is None else child.actor.kept())
+        return sizes
+
     async def wait(self) -> None:
         """Wait for the supervisor's end. In the block it never returns: when a child fails for good, the block is
         cancelled, and the failure leaves it. Elsewhere it returns when the block has been left."""
@@ -147,7 +156,8 @@ class Supervisor:
         failure: BaseException | None = None
         try:
             with life.scope:
-                await child.spec.factory().live(child.mailbox)
+                child.actor = child.spec.factory()
+                await child.actor.live(child.mailbox)
         except Exception as error:
             failure = _root_cause(error)
         finally:

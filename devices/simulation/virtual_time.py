@@ -1,6 +1,6 @@
 """An asyncio loop whose clock leaps to the next timer instead of waiting for it.
 
-    anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+    run_virtually(main)
 
 Time passes only while every task waits for a timer; the code itself takes none. So hours pass in seconds, and the same
 code with the same seed runs the same way each time.
@@ -10,22 +10,24 @@ Layout: what can go wrong, the loop, its selector, and where a task waits.
 
 import asyncio
 import contextvars
+import functools
 import gc
 import heapq
 import math
 import selectors
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from crowd.errors import CrowdError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -49,6 +51,12 @@ class Livelock(CrowdError):
 
 class ThreadAwaited(CrowdError):
     """The end of a thread was awaited, which takes real time: how much virtual time has passed by then is chance."""
+
+
+def run_virtually(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `async_fn(...)` returns, run to its end on a virtual clock that starts at 0 s."""
+    call = functools.partial(async_fn, *args, **kwargs)
+    return anyio.run(call, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

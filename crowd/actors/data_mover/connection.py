@@ -63,6 +63,11 @@ class Outbox:
             self.dropped += 1
         self._filled.set()
 
+    @property
+    def urgent(self) -> int:
+        """How many urgent messages wait."""
+        return len(self._urgent)
+
     async def get(self) -> OutboxItem:
         while not self._urgent and not self._bulk:
             self._filled = anyio.Event()

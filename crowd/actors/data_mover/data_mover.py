@@ -4,7 +4,7 @@ Layout: the connection, sealed messages out, chunks and messages in, transfers, 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -14,6 +14,7 @@ from crowd.actors import inbox
 from crowd.actors.data_mover.connection import Connection, OutboxItem
 from crowd.actors.data_mover.intake import Intake
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.actors.trainer.rounds import KEPT_ROUNDS
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
@@ -61,6 +62,7 @@ class DataMover(Actor[DataMoverMessage]):
         profiler: ActorRef[ProfilerMessage],
         info: bytes,
         seed: int,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._planner = planner
@@ -68,6 +70,7 @@ class DataMover(Actor[DataMoverMessage]):
         self._profiler = profiler
         self._share = share
         self._info = info
+        self._probe = probe
         self._sealer = Sealer(cluster, device, life, signer)
         self._transfers = Transfers(
             prefix=life.boot.hex()[:16],
@@ -92,6 +95,7 @@ class DataMover(Actor[DataMoverMessage]):
             signer=signer,
             planner=planner,
             hand_over=lambda message: self.ref.tell(message),
+            probe=probe,
         )
         self._connection = Connection(
             broker,
@@ -103,6 +107,9 @@ class DataMover(Actor[DataMoverMessage]):
             farewell=self._say_goodbye,
             seed=seed,
         )
+
+    def kept(self) -> Mapping[str, int]:
+        return {"urgent messages": self._connection.outbox.urgent}
 
     # --- life and connection ------------------------------------------------------------------------------------------
 
@@ -287,6 +294,7 @@ class DataMover(Actor[DataMoverMessage]):
                 assert_never(message.cargo)
 
     async def _begin(self, message: inbox.SendCargo) -> str:
+        self._probe.sent(message.destination, message.cargo, message.data)
         transfer, effects = self._transfers.send(
             now_us(), message.destination, message.cargo, message.data, rate_bytes_s=self._rate_bytes_s(message)
         )

@@ -9,6 +9,7 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage
+from crowd.actors.probe import Probe
 from crowd.errors import MailboxFull
 from crowd.ports import Delivery, Signer
 from crowd.protocol import messages
@@ -35,11 +36,13 @@ class Intake:
         signer: Signer,
         planner: ActorRef[PlannerMessage],
         hand_over: Callable[[DataMoverMessage], Awaitable[None]],
+        probe: Probe,
     ) -> None:
         self.watched: tuple[DeviceId, ...] = ()
         self._me = device
         self._planner = planner
         self._hand_over = hand_over
+        self._probe = probe
         self._opener = Opener(cluster, device, signer)
         self._alive_us: dict[DeviceId, int] = {}
         self._lives: dict[DeviceId, Life] = {}
@@ -68,6 +71,7 @@ class Intake:
     async def _open(self, address: Address, envelope: bytes) -> None:
         try:
             opened = self._opener.open(address, envelope)
+            self._probe.let_in(address, opened)
             if address.channel is not Channel.BEAT:  # a heartbeat says so itself
                 self._note_life(opened.sender, opened.life)
             await self._hand_on(address, opened, envelope)

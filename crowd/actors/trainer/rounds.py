@@ -112,6 +112,10 @@ class Rounds:
         self._proposed = False
         self._waiting_us = 0
 
+    def kept(self) -> Mapping[str, int]:
+        """How many rounds it knows merged slices of, and how many it merges."""
+        return {"rounds ahead": len(self._parts), "merges": len({number for number, _ in self._merges})}
+
     # --- the life of a generation -------------------------------------------------------------------------------------
 
     @property

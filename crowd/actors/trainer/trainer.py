@@ -5,7 +5,7 @@ giving whole states, the end of a run. All torch work goes through `Compute`; th
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, assert_never
 
@@ -15,6 +15,7 @@ import torch
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
 from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
@@ -130,6 +131,7 @@ class Trainer(Actor[TrainerMessage]):
         traffic: Callable[[], Traffic],
         downlink_bytes_s: int,
         seed: int,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._task = task
@@ -143,6 +145,7 @@ class Trainer(Actor[TrainerMessage]):
         self._traffic = traffic
         self._downlink_bytes_s = downlink_bytes_s
         self._seed = seed
+        self._probe = probe
         self._speed_kflops = 0
         self._state: ReplicaState | None = None
         self._start: ReplicaState | None = None
@@ -249,6 +252,9 @@ class Trainer(Actor[TrainerMessage]):
         times = [time for time in due if time is not None]
         return min(times) / SECOND_US if times else None
 
+    def kept(self) -> Mapping[str, int]:
+        return {"early messages": len(self._early), **self._rounds.kept()}
+
     async def tick(self) -> None:
         now = now_us() + 1  # the float clock may wake slightly before the integer deadline
         await self._follow(now)
@@ -320,11 +326,12 @@ class Trainer(Actor[TrainerMessage]):
 
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
-        await self._compute.run(self._feedback.drop)
+        await self._drop_residual()
         self._metrics = RunMetrics()
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
         self._state = state
+        self._probe.state_replaced(state, self._feedback.residual)
         self._rounds.reset(state.progress)
         await self._planner.tell(inbox.StateReached(progress=state.progress))
 
@@ -332,6 +339,7 @@ class Trainer(Actor[TrainerMessage]):
         assert self._state is not None
         await self._halt()
         self._feedback.abandon()
+        self._probe.round_abandoned(self._feedback.residual)
         self._merged_residuals = {}
         self._on_their_way, self._evaluated, self._gossip = set(), 0, None
         self._wanted = None
@@ -343,6 +351,7 @@ class Trainer(Actor[TrainerMessage]):
         self._borrowed, self._borrow_again_us, self._pool = {}, None, None
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
+            self._probe.order_drawn(active.generation)
             await self._borrow(active)
         else:
             await self._compute.run(partial(self._lent.keep_only, {}))
@@ -554,6 +563,8 @@ class Trainer(Actor[TrainerMessage]):
             self._local_round = None
             owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
             self._on_their_way = {header.key for header in headers} - owned
+        for header, data in zip(headers, encoded, strict=True):
+            self._probe.contributed(header, data)
         for header, span, data in zip(headers, plan.slices, encoded, strict=True):
             if span.owner == self._me:
                 await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
@@ -600,6 +611,7 @@ class Trainer(Actor[TrainerMessage]):
 
         # the residual needs no commit: what is published is applied, or its whole generation is abandoned
         header, data, self._merged_residuals[key.index] = await self._compute.run(work)
+        self._probe.merged(active, header, data)
         await self._tell_merged(active, header, data)
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
 
@@ -662,17 +674,21 @@ class Trainer(Actor[TrainerMessage]):
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
         }
 
-        def work() -> dict[str, Any]:
+        def work() -> tuple[torch.Tensor | None, dict[str, Any]]:
             delta = None
             if inputs is not None and inputs.samples:
                 delta = inputs.delta if inputs.delta is not None else self._local.delta()
             self._feedback.commit(delta, taken)
-            return self._local.snapshot()
+            return delta, self._local.snapshot()
 
+        trained = None
         if not asynchronous:
-            self._inner = await self._compute.run(work)
+            trained, self._inner = await self._compute.run(work)
         self._report_epoch(active)
         self._state = proposal.state
+        self._probe.completed(
+            active, before=state, after=proposal.state, trained=trained, residual=self._feedback.residual
+        )
         self._observe_round(proposal)
         if proposal.state.finished:
             ends_apart = active.plan.consistency is Consistency.NONE
@@ -760,14 +776,19 @@ class Trainer(Actor[TrainerMessage]):
             return
         await self._halt()
         self._wanted = None
-        await self._compute.run(self._feedback.drop)
+        await self._drop_residual()
         self._state = state
         self._start = state
+        self._probe.state_replaced(state, self._feedback.residual)
         log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
         await self._planner.tell(inbox.StateReached(progress=state.progress))
         if state.finished:
             await self._finish(state, None)
         await self._carry_out(self._rounds.fetched(state.progress, now_us()))
+
+    async def _drop_residual(self) -> None:
+        await self._compute.run(self._feedback.drop)
+        self._probe.residual_dropped()
 
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
