@@ -1,4 +1,4 @@
-"""What can go wrong, by what the caller can do about it.
+"""The errors of this project, by what the caller can do about them.
 
 `CrowdError` → `Retryable` (try again: a supervisor restarts) | `Rejected` (the input is at fault: mend it).
 """
@@ -9,7 +9,7 @@ class CrowdError(Exception):
 
 
 class Retryable(CrowdError):
-    """The world was at fault for now; the same call may succeed later."""
+    """A fault outside the caller, for now; the same call may succeed later."""
 
 
 class BrokerLost(Retryable):
@@ -33,7 +33,7 @@ class MailboxFull(Retryable):
 
 
 class Rejected(CrowdError):
-    """The input was at fault; nothing was done."""
+    """A fault of the input; nothing was done."""
 
 
 class MalformedMessage(Rejected):
@@ -41,7 +41,7 @@ class MalformedMessage(Rejected):
 
 
 class StalePlan(Rejected):
-    """Something names a plan that is not, or no longer, active."""
+    """A plan that is named is not, or no longer, active."""
 
 
 class InfeasiblePlan(Rejected):
@@ -58,3 +58,17 @@ class BrokerRefused(BadConfig):
 
 class TrainingDiverged(BadConfig):
     """The loss is no longer a finite number."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first of the errors that a group holds, however deep; any other error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+"""What a process of this project ends with. `NOT_REACHED`: the training is over, its target not met. `BAD_INPUT`: a
+`Rejected`, whose text is the last line of standard error."""

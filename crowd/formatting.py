@@ -1,22 +1,14 @@
-"""Times and sizes for people."""
-
-from crowd.units import SECOND_US
-
-
-def duration(time_us: int) -> str:
-    """`time_us` for people: "850 ms", "3.2 s", "2 min 5 s"."""
-    if time_us < SECOND_US:
-        return f"{time_us / 1_000:.0f} ms"
-    seconds = time_us / SECOND_US
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+"""Times and sizes for people: `duration`, `seconds` and `size`."""
 
 
 def seconds(time_s: float) -> str:
-    """`time_s` for people, as `duration` says it."""
-    return duration(int(time_s * SECOND_US))
+    """`time_s` for people: "850 ms", "3.2 s", "2 min 5 s"."""
+    if time_s < 1.0:
+        return f"{time_s * 1_000:.0f} ms"
+    if time_s < 99.95:
+        return f"{time_s:.1f} s"
+    minutes, rest = divmod(round(time_s), 60)
+    return f"{minutes} min {rest} s"
 
 
 def size(size_bytes: int) -> str:

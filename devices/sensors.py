@@ -8,16 +8,17 @@ from crowd.ports import Readings, Sensor
 
 @attrs.frozen(kw_only=True)
 class CpuTimes:
-    """Seconds since some start, summed over all cores."""
+    """Seconds of processor time since some start, summed over all cores."""
 
     total_s: float
     idle_s: float
     own_s: float
-    """Spent by this process."""
+    """Seconds spent by this process."""
 
 
 def busy_permille(earlier: CpuTimes, later: CpuTimes) -> int | None:
-    """What others than this process used of all cores between two readings; `None` if no time has passed."""
+    """The use of all cores by others than this process between two readings, in thousandths; `None` if no time has
+    passed."""
     total_s = later.total_s - earlier.total_s
     if total_s <= 0:
         return None
@@ -26,7 +27,8 @@ def busy_permille(earlier: CpuTimes, later: CpuTimes) -> int | None:
 
 
 class MachineSensor(Sensor):
-    """This machine. The processor's load is the mean since the reading before, the first one's since it was made."""
+    """A sensor of this machine. The processor's load is the mean since the reading before, the first one's since it was
+    made."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -54,7 +56,7 @@ class MachineSensor(Sensor):
 
 @attrs.frozen(kw_only=True)
 class FixedSensor(Sensor):
-    """A device on which nothing else runs and that always has the same memory free."""
+    """A sensor of a device on which nothing else runs and that always has the same memory free."""
 
     memory_free_bytes: int
 

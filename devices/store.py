@@ -7,14 +7,17 @@ from pathlib import Path
 
 from crowd.errors import BadConfig
 from crowd.ports import Store
+from crowd.whole_files import write_whole
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 class FileStore(Store):
-    """Keeps each name as a file in `directory`, made if it is missing (`BadConfig` if that fails). Only one store at a
-    time writes to a directory; its threads may share it. A write survives a power cut once it has returned. A full or
-    broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen, underscore a `ValueError`.
+    """A store that keeps each name as a file in `directory`, made if it is missing (`BadConfig` if that fails).
+
+    Only one store at a time writes to a directory; its threads may share it. A write survives a power cut once it has
+    returned. A full or broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen,
+    underscore a `ValueError`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -28,15 +31,9 @@ class FileStore(Store):
     def write(self, name: str, data: bytes) -> None:
         path = self._path(name)
         # No name starts with a dot, so this is nobody's; left behind by a crash, the next write replaces it.
-        fresh = path.with_name(f".{name}.new")
+        draft = path.with_name(f".{name}.new")
         with self._lock:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-            self._sync_directory()
+            write_whole(path, data, draft=draft)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -49,17 +46,9 @@ class FileStore(Store):
             raise ValueError(f"{name!r} cannot be the name of a stored file")
         return self._directory / name
 
-    def _sync_directory(self) -> None:
-        """Without this the rename itself may be lost with the power."""
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 class MemoryStore(Store):
-    """Files that are gone with the process, which is all that a demonstration or a simulation needs."""
+    """A store whose files are gone with the process, which is all that a demonstration or a simulation needs."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}

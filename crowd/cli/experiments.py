@@ -1,5 +1,5 @@
-"""What the commands that train a cluster file share: `read_experiment` (what is asked), `RunScreen` (a line for each
-round), `devices_table`, `model` and `exit_code` (what came of it)."""
+"""The common parts of the commands that train a cluster file: `read_experiment` (the settings), `RunScreen` (a line for
+each round), `devices_table`, `model` and `exit_code` (the result)."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,17 @@ from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
 from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar
+from crowd.errors import DONE, NOT_REACHED
 from crowd.experiment.experiment import Experiment, ExperimentResult
 from crowd.formatting import seconds, size
 from crowd.run_record import Point
-
-DONE, NOT_REACHED = 0, 1
-BAR_WIDTH = 40
 
 
 def read_experiment(
     cluster: Path, *, task: str, policy: str, seed: int, target_accuracy: float | None, rounds_max: int | None
 ) -> Experiment:
-    """What a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no use."""
+    """The experiment that a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no
+    use."""
     config, kinds = read_cluster(cluster)
     experiment = Experiment(
         cluster=config,
@@ -40,13 +39,13 @@ def read_experiment(
 
 
 def exit_code(experiment: Experiment, outcome: ExperimentResult) -> int:
-    """Rounds that were asked for without a target are done when they are over."""
+    """The exit code of a command. Rounds that were asked for without a target are done when they are over."""
     asked_for_target = experiment.target_accuracy is not None or experiment.rounds_max is None
     return NOT_REACHED if asked_for_target and not outcome.reached else DONE
 
 
 class RunScreen(LiveView):
-    """Shows each round as it comes: on a terminal one line that is drawn anew, else a line for each."""
+    """The progress of a run, round by round: on a terminal one line that is drawn anew, else a line for each."""
 
     def __init__(self, console: Console, experiment: Experiment) -> None:
         super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
@@ -59,12 +58,13 @@ class RunScreen(LiveView):
             self._console.print(line, highlight=False, soft_wrap=True)
             return
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0), width=BAR_WIDTH))
+        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0)))
         self._live.update(grid)
 
 
 def devices_table(run: dict[str, Any], outcome: ExperimentResult) -> Table:
-    """What each device did: its processor's time, its link, the samples that it trained (each as often as it did)."""
+    """The table of devices: their processors' time, their links, the samples that they trained (each as often as it
+    did)."""
     table = Table(title=f"{run['cluster']}, {run['task']}, {run['policy']}, seed {run['seed']}")
     table.add_column("device", no_wrap=True)
     for heading in ("busy", "idle", "up", "down", "samples"):

@@ -4,10 +4,8 @@ from datetime import datetime
 from pathlib import Path
 
 from crowd import plugins
+from crowd.config.node_file import MODEL_FILE
 from crowd.errors import BadConfig
-
-MODEL = "model.safetensors"
-"""The name under which a node stores its trained model."""
 
 
 def export(*, state_dir: Path, to: Path) -> None:
@@ -23,12 +21,12 @@ def export(*, state_dir: Path, to: Path) -> None:
     if not state_dir.is_dir():
         raise BadConfig(f"{state_dir}: no such directory; give the state_dir of a device's node.toml")
     store = plugins.stores.load("file")(state_dir)
-    model = store.read(MODEL)
+    model = store.read(MODEL_FILE)
     if model is None:
         raise BadConfig(f"{state_dir}: there is no trained model yet; it is written when a run ends")
     try:
         to.write_bytes(model)
     except OSError as error:
         raise BadConfig(f"{to}: cannot be written: {error.strerror}") from error
-    written = datetime.fromtimestamp((state_dir / MODEL).stat().st_mtime).isoformat(" ", "minutes")
+    written = datetime.fromtimestamp((state_dir / MODEL_FILE).stat().st_mtime).isoformat(" ", "minutes")
     print(f"{to}: {len(model):,} bytes, of the run that ended on {written}")

@@ -11,9 +11,7 @@ import cyclopts
 
 import crowd
 from crowd.config.hints import did_you_mean
-from crowd.errors import Rejected
-
-DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+from crowd.errors import BAD_INPUT, DONE, INTERNAL_ERROR, INTERRUPTED, Rejected, innermost
 
 _COMMANDS = {
     "demo": ("crowd.cli.demo.command:demo", "Train on emulated unequal devices and compare with other ways to do it."),
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else DONE
 
 
-def report(error: Exception) -> int:
+def report(error: BaseException) -> int:
     """Say on standard error what went wrong; returns the exit code."""
     match error:
         case cyclopts.UnknownCommandError(unused_tokens=[word, *_], app=cyclopts.App() as app):
@@ -74,16 +72,9 @@ def _bad_input(message: str) -> int:
     return BAD_INPUT
 
 
-def _only_rejected(group: "ExceptionGroup[Exception]") -> Exception | None:
+def _only_rejected(group: "ExceptionGroup[Exception]") -> BaseException | None:
     """The first error of `group` if all are bad input, else `None`."""
     rejected, others = group.split(Rejected)
     if rejected is None or others is not None:
         return None
     return innermost(rejected)
-
-
-def innermost(error: Exception) -> Exception:
-    """The first of those that a group holds, however deep; any other error itself."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -14,17 +14,15 @@ from crowd.cli.files import write_runs
 from crowd.cli.signals import unless_stopped
 from crowd.cli.terminal import summary
 from crowd.config.node_file import NodeConfig, read_node_config
-from crowd.formatting import duration, size
+from crowd.errors import DONE, NOT_REACHED
+from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
 from crowd.run_record import metrics_of, run_record
-from crowd.units import SECOND_US
 
 if TYPE_CHECKING:
     from crowd.learning.task import Task
     from crowd.node import Node, Progress
-
-REACHED, NOT_REACHED = 0, 1
 
 
 def node(
@@ -48,7 +46,7 @@ def node(
 
 
 def use_threads(cpu_share_max: float) -> None:
-    """Let torch take that share of the cores, and one at least."""
+    """Let torch use `cpu_share_max` of the cores, and one at least."""
     import torch
 
     torch.set_num_threads(max(1, int((os.cpu_count() or 1) * cpu_share_max)))
@@ -80,7 +78,7 @@ class _Session:
             reached = self._report(node, task)
             if not self._once:
                 await anyio.sleep_forever()
-        return REACHED if reached else NOT_REACHED
+        return DONE if reached else NOT_REACHED
 
     def _show(self, progress: "Progress") -> None:
         if not self._console.is_terminal:
@@ -94,7 +92,7 @@ class _Session:
         self._shown = progress.round
         accuracy = "   -  " if progress.accuracy is None else f"{progress.accuracy:6.1%}"
         self._console.print(
-            f"round {progress.round:3d}  {accuracy}  {duration(int(progress.elapsed_s * SECOND_US)):>8}  "
+            f"round {progress.round:3d}  {accuracy}  {seconds(progress.elapsed_s):>8}  "
             f"{size(progress.bytes_up):>8} up  {size(progress.bytes_down):>8} down",
             highlight=False,
         )
@@ -108,7 +106,7 @@ class _Session:
 
 
 def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[str, Any]:
-    """The run that has just ended on `node`, with the figures of every device that ended with it."""
+    """The record of the run that has just ended on `node`, with the metrics of every device that ended with it."""
     own = node.results[node.name]
     results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
     return run_record(

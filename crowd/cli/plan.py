@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd.cli.cluster import load_policy, make_profiles, read_cluster
-from crowd.formatting import duration, size
+from crowd.formatting import seconds, size
 from crowd.planning.convergence import NOMINAL_EPOCHS
 from crowd.planning.estimate import estimate
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster, decide
 from crowd.planning.profile import Profile
-from crowd.units import DeviceId
+from crowd.units import SECOND_US, DeviceId
 
 
 def plan(cluster: Path, /, *, task: str = "fashion", policy: str = "crowd_learning") -> None:
@@ -46,8 +46,8 @@ def _table(title: str, decided: Plan, profiles: tuple[Profile, ...]) -> Table:
 
 
 def _row(decided: Plan, profile: Profile) -> tuple[str, ...]:
-    """One device: samples that it holds, trains in an epoch, lends, borrows and trains in a round; its part of the
-    state to merge."""
+    """The table row of one device: samples that it holds, trains in an epoch, lends, borrows and trains in a round; its
+    part of the state to merge."""
     device = profile.device
     mine = [assignment for assignment in decided.assignments if device in (assignment.lender, assignment.trainer)]
     trains = sum(assignment.samples for assignment in mine if assignment.trainer == device)
@@ -80,10 +80,11 @@ def _summary(decided: Plan, profiles: tuple[Profile, ...]) -> list[str]:
         members = {member.device for member in decided.members}
         fit = tuple(sorted((profile for profile in profiles if profile.device in members), key=lambda p: p.device))
         cost = estimate(Cluster(members=fit, prefer=fit[0].prefer, seed=decided.seed), decided)
+        times_us = (decided.round_us, cost.sync_us, cost.ship_us, cost.total_us)
+        a_round, merge, moves, total = (seconds(time_us / SECOND_US) for time_us in times_us)
         lines += [
-            f"a round: {duration(decided.round_us)}, of which {duration(cost.sync_us)} to merge as "
-            f"{decided.encoding.value}; moving samples first: {duration(cost.ship_us)}",
-            f"estimate to the target: {duration(cost.total_us)}, {cost.rounds} rounds, {size(cost.bytes_total)} on all "
+            f"a round: {a_round}, of which {merge} to merge as {decided.encoding.value}; moving samples first: {moves}",
+            f"estimate to the target: {total}, {cost.rounds} rounds, {size(cost.bytes_total)} on all "
             f"links, up and down, if the task takes one device at most {NOMINAL_EPOCHS} epochs (crowd sim finds out)",
         ]
     return [*lines, f"why: {decided.why}"]

@@ -1,30 +1,32 @@
-"""What several commands show on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
+"""The common output of commands on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.progress_bar import ProgressBar
 
-from crowd.formatting import duration, size
-from crowd.units import SECOND_US
+from crowd.formatting import seconds, size
 
 BAR_STYLE = "cyan"
-"""Whatever the length: a short bar is no alarm, and a full one no success."""
+"""Style of a bar, whatever its length: a short bar is no alarm, and a full one no success."""
 
 
-def bar(fraction: float, *, width: int) -> ProgressBar:
+BAR_WIDTH = 40
+
+
+def bar(fraction: float, *, width: int = BAR_WIDTH) -> ProgressBar:
     """A bar of `width` cells, filled to `fraction` of it."""
     completed = min(1.0, max(0.0, fraction))
     return ProgressBar(total=1.0, completed=completed, width=width, complete_style=BAR_STYLE, finished_style=BAR_STYLE)
 
 
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
-    """A run in one line for people."""
+    """The verdict on a run and the digest of its model, in one line for people."""
     return f"{verdict(record)}, model {digest}"
 
 
 def verdict(record: Mapping[str, Any]) -> str:
-    """How a run went, in one line for people."""
+    """The outcome of a run, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
     if record["reached"]:
         reached = "reached"
@@ -36,5 +38,5 @@ def verdict(record: Mapping[str, Any]) -> str:
     found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
     return (
         f"{reached} the target of {target:.1%}: {found}, {rounds}, "
-        f"{duration(int(record['seconds_total'] * SECOND_US))}, {size(record['bytes_total'])}"
+        f"{seconds(record['seconds_total'])}, {size(record['bytes_total'])}"
     )

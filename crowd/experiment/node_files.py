@@ -1,17 +1,18 @@
 """The files of devices that are played by processes of one machine: keys made for the occasion, the members' file, and
 each device's `node.toml`."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from crowd.config.node_file import NodeConfig
 from crowd.protocol.identity import generate_key, public_line, write_key
 
 
 def write_files(directory: Path, configs: Iterable[NodeConfig]) -> dict[str, Path]:
-    """Write all that the devices of `configs` need into `directory`, with a new key for each; returns, by name, the
+    """Write all that the devices of `configs` need into `directory`, with a new key for each. Returns, by name, the
     file that each is started with."""
     paths, lines = {}, []
     for config in configs:
@@ -19,14 +20,14 @@ def write_files(directory: Path, configs: Iterable[NodeConfig]) -> dict[str, Pat
         write_key(directory / f"{config.name}.key", key)
         lines.append(public_line(config.name, key))
         paths[config.name] = path = directory / f"{config.name}.toml"
-        path.write_text(_node_toml(config), encoding="utf-8")
+        path.write_bytes(tomli_w.dumps(_tables(config)).encode())
     (directory / "members.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return paths
 
 
-def _node_toml(config: NodeConfig) -> str:
-    """The file from which the device's process reads `config`, beside its key and the members' file."""
-    sections: dict[str, dict[str, Any]] = {
+def _tables(config: NodeConfig) -> dict[str, dict[str, Any]]:
+    """The `node.toml` from which the device's process reads `config`, beside its key and the members' file."""
+    tables: dict[str, dict[str, Any]] = {
         "node": {
             "name": config.name,
             "cluster": config.cluster,
@@ -46,14 +47,10 @@ def _node_toml(config: NodeConfig) -> str:
         },
     }
     if config.data is not None:
-        sections["data"] = {
+        tables["data"] = {
             "partition": config.data.partition.value,
             "alpha": config.data.alpha,
             "part": config.data.part,
             "parts": config.data.parts,
         }
-    lines = []
-    for section, values in sections.items():
-        # a number or a text of plain letters is the same in JSON and in TOML
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
+    return tables

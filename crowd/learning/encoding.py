@@ -1,4 +1,4 @@
-"""How a delta is written on the wire, and error feedback: what an encoding loses is added to the next delta.
+"""The encoding of deltas on the wire, and error feedback: what an encoding loses is added to the next delta.
 
 Encoding is lossy except for `FLOAT32`; decoding is bitwise the same on every processor (conversions are exact, and
 `BLOCKWISE8` is one float32 multiplication per element). Statistics, which are few and of any size, travel as float32
@@ -17,6 +17,7 @@ from crowd.planning.plan import Encoding
 from crowd.units import ceil_div
 
 BLOCK_ELEMENTS = 256
+"""Elements that share a scale in `BLOCKWISE8`."""
 _CODE_MAX = 127
 _FLOAT16_MAX = 65504.0
 _SCALE_MAX = float(np.finfo(np.float32).max) / 128

@@ -22,11 +22,11 @@ class Feedback:
 
     @property
     def residual(self) -> torch.Tensor:
-        """Of the last complete round; not to be written to."""
+        """The residual (elements,) float32 after the last complete round; not to be written to."""
         return self._residual
 
     def contribute(self, delta: torch.Tensor, start: int, stop: int, encoding: Encoding) -> bytes:
-        """Encode `delta[start:stop]` with what is left from earlier rounds."""
+        """Encode the slice `[start, stop)` of `delta` (elements,) together with what is left from earlier rounds."""
         residual = self._residual[start:stop]  # (stop - start,)
         statistics = self._layout.statistics_in(start, stop)
         data, left = with_feedback(delta[start:stop], residual, encoding, statistics=statistics)
@@ -50,11 +50,11 @@ class Feedback:
         self._sent = {}
 
     def abandon(self) -> None:
-        """The round will be redone: forget what was sent in it."""
+        """Forget what was sent in this round, as it will be redone."""
         self._sent = {}
 
     def drop(self) -> None:
-        """The state was replaced by another device's: what became of the residual is not known. At most once, never
-        twice, so it is gone."""
+        """Clear the residual, as another device's state has replaced this one: what became of the residual is not
+        known, and it counts at most once, never twice."""
         self._residual = torch.zeros_like(self._residual)
         self._sent = {}

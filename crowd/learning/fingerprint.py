@@ -17,9 +17,8 @@ def fingerprint(
     task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout
 ) -> bytes:
     """Digest of what replicas must have in common: task name; names, shapes and dtypes of the network's tensors, and
-    which of them training changes; sample format;
-    loss; optimiser class and settings; batch, target, epochs; content of the common evaluation set. Not of initial
-    parameters or of a device's own data."""
+    which buffers training changes; sample format; loss; optimiser class and settings; batch, target, epochs; content of
+    the common evaluation set. Initial parameters and a device's own data do not count."""
     optimizer = task.optimizer(model.parameters())
     state = [*model.named_parameters(), *model.named_buffers()]
     return digest(
@@ -38,12 +37,13 @@ def fingerprint(
 
 
 def loss_name(loss: Any) -> str:
-    """Of a function its qualified name, of any other callable that of its class."""
+    """The qualified name of a loss function; for any other callable that of its class."""
     name = getattr(loss, "__qualname__", None)
     return name if isinstance(name, str) else type(loss).__qualname__
 
 
 def _settings(group: dict[str, Any]) -> list[list[str]]:
-    """Of one parameter group; by `repr`, which distinguishes all that an optimiser takes: numbers, pairs, flags."""
+    """The settings of one parameter group, by `repr`, which distinguishes all that an optimiser takes: numbers, pairs,
+    flags."""
     counted: list[list[str]] = [["params", str(len(group["params"]))]]
     return counted + sorted([name, repr(value)] for name, value in group.items() if name not in _IMPLEMENTATION)

@@ -23,8 +23,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
-from crowd.planning.canonical import DIGEST_BYTES
 from crowd.planning.plan import Outer, OuterKind
+from crowd.units import DIGEST_BYTES
 
 _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096
@@ -89,7 +89,8 @@ class Layout:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReplicaState:
-    """One state of a run. Immutable: nobody writes into its tensors, so snapshots share them."""
+    """One state of a run, equal bit by bit on every device. Immutable: nobody writes into its tensors, so snapshots
+    share them."""
 
     layout: Layout = attrs.field(repr=False)
     vector: Tensor = attrs.field(repr=False)
@@ -97,21 +98,23 @@ class ReplicaState:
     counters: tuple[int, ...] = ()
     """All integer buffers that training changes, flattened."""
     momentum: Tensor | None = attrs.field(default=None, repr=False)
-    """(elements,) float32: the outer optimiser's; `None` until it has one."""
+    """Momentum of the outer optimiser: (elements,) float32; `None` until it has one."""
     run: int = 0
+    """Number of the training run of the cluster."""
     round: int = 0
-    """The last complete round."""
+    """Number of the last complete round."""
     samples: int = 0
-    """Merged so far, over all devices."""
+    """Samples merged so far, over all devices."""
     epochs_ppb: int = 0
     """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
     finished: bool = False
+    """Whether the run is over."""
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """BLAKE2b (16 bytes) of all of it, in little-endian bytes."""
+        """BLAKE2b digest (16 bytes) of the whole state, in little-endian bytes."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
         metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
@@ -123,6 +126,7 @@ class ReplicaState:
 
     @property
     def progress(self) -> StateProgress:
+        """The position of this state in the run, as devices tell each other."""
         return StateProgress(
             run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
         )
@@ -158,7 +162,7 @@ def initial(model: torch.nn.Module, run: int, layout: Layout) -> ReplicaState:
 
 
 def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
-    """`state` with parameters that are `offset` (elements,) of it; itself if they are not."""
+    """`state` with its vector moved by `offset` (elements,) float32; `state` itself without one."""
     return state if offset is None else attrs.evolve(state, vector=state.vector + offset)
 
 
@@ -265,7 +269,7 @@ def is_finite(vector: Tensor) -> bool:
 
 
 def to_bytes(state: ReplicaState) -> bytes:
-    """The whole state as safetensors; equal states give equal bytes."""
+    """The whole state as a safetensors file; equal states give equal bytes."""
     tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
     if state.momentum is not None:
         tensors["momentum"] = state.momentum

@@ -4,6 +4,7 @@ Layout:
     actor.py       one actor's life, and the reference by which others talk to it
     mailbox.py     the bounded queue in front of it, and messages that want an answer
     supervisor.py  starts actors, restarts them and ends them
+    backoff.py     how long to wait before what failed is tried again
     clock.py       the clock of a node's actors
 """
 

@@ -1,26 +1,23 @@
-"""What a lab and the process of one of its devices say to each other, as lines of JSON: `WorkerOrder` and
-`WorkerReport`."""
-
-from typing import Any, cast
+"""The messages between a lab and the process of one of its devices: `WorkerOrder` and `WorkerReport`, and as lines
+`ORDERS` and `REPORTS`."""
 
 import attrs
-from cattrs.preconf.json import make_converter
-from cattrs.strategies import configure_tagged_union
 
+from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import Span
 from crowd.experiment.plan_summary import PlanSummary
 
 
 @attrs.frozen(kw_only=True)
 class Measure:
-    """Train the task on a throw-away network for about so long, and tell how fast that was."""
+    """Train the task on a throw-away network for about so long, and report how fast that was."""
 
     duration_s: float
 
 
 @attrs.frozen(kw_only=True)
 class MeasureEnvelopes:
-    """Seal and open envelopes for about so long, and tell how long one took."""
+    """Seal and open envelopes for about so long, and report how long one took."""
 
     duration_s: float
 
@@ -42,11 +39,15 @@ class Ready:
 
 @attrs.frozen(kw_only=True)
 class Measured:
+    """The answer to `Measure`."""
+
     speed_kflops: int
 
 
 @attrs.frozen(kw_only=True)
 class EnvelopesMeasured:
+    """The answer to `MeasureEnvelopes`."""
+
     envelope_s: float
 
 
@@ -62,7 +63,7 @@ class Working:
     """A plan with work is active."""
 
     plan: PlanSummary | None
-    """If what trains here has plans."""
+    """The plan, if what trains here has plans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +83,7 @@ class Advanced:
 
 @attrs.frozen(kw_only=True)
 class Computed:
-    """Pieces of training that have ended since this was last said, by the machine's monotonic clock."""
+    """Pieces of training that have ended since the last such report, by the machine's monotonic clock."""
 
     spans: tuple[Span, ...]
 
@@ -97,24 +98,5 @@ class Ended:
 
 WorkerReport = Ready | Measured | EnvelopesMeasured | Told | Working | Advanced | Computed | Ended
 
-_converter = make_converter()
-for _union in (WorkerOrder, WorkerReport):
-    configure_tagged_union(_union, _converter)
-
-
-def order_to_line(order: WorkerOrder) -> str:
-    return _converter.dumps(order, unstructure_as=WorkerOrder)
-
-
-def order_from_line(line: str) -> WorkerOrder:
-    """What `order_to_line` wrote in another process of this project."""
-    return cast(WorkerOrder, _converter.loads(line, cast(Any, WorkerOrder)))
-
-
-def news_to_line(news: WorkerReport) -> str:
-    return _converter.dumps(news, unstructure_as=WorkerReport)
-
-
-def news_from_line(line: str) -> WorkerReport:
-    """What `news_to_line` wrote in another process of this project."""
-    return cast(WorkerReport, _converter.loads(line, cast(Any, WorkerReport)))
+ORDERS = MessageLines[WorkerOrder](WorkerOrder)
+REPORTS = MessageLines[WorkerReport](WorkerReport)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from crowd.experiment.subprocesses import Subprocess, started
-from devices.lab.messages import news_from_line
+from devices.lab.messages import REPORTS
 
 WORKER = "devices.lab.worker"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -16,20 +16,20 @@ T = TypeVar("T")
 
 
 def worker_command(file: Path, *, memory_bytes: int, slower: float, target_accuracy: float | None) -> list[str]:
-    """What starts the device of that `node.toml`, on a clock that goes `slower` times slower."""
+    """The command that starts the device of that `node.toml`, on a clock that goes `slower` times slower."""
     target = [] if target_accuracy is None else [str(target_accuracy)]
     return [sys.executable, "-m", WORKER, str(file), str(memory_bytes), str(slower), *target]
 
 
 def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextManager[Subprocess]:
-    """A device that takes orders, and has ended at once when the context is left."""
+    """Start a device that takes orders, and has ended at once when the context is left."""
     return started(command, name=name, listens=True, environment=ENVIRONMENT, grace_s=0)
 
 
 async def expect(kind: type[T], process: Subprocess, news: AsyncIterator[str]) -> T:
     """The next of the `news` of `process`, which is of that kind. Raises what the process failed with."""
     async for line in news:
-        said = news_from_line(line)
+        said = REPORTS.from_line(line)
         if not isinstance(said, kind):
             raise RuntimeError(f"expected {kind.__name__}, heard {said}")
         return said

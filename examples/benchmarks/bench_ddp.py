@@ -48,7 +48,7 @@ def train(rank: int, processes: int, alpha: float, began: float, directory: str)
         for step in range(steps_an_epoch):
             rows = order[step * task.batch_size : (step + 1) * task.batch_size]
             optimizer.zero_grad()
-            task.loss(replica(own.inputs[rows]), own.labels[rows]).backward()  # type: ignore[no-untyped-call]  # torch's
+            task.loss(replica(own.inputs[rows]), own.labels[rows]).backward()
             optimizer.step()
         epochs += 1
         right = torch.tensor(evaluate(model, evaluation.inputs[share], evaluation.labels[share]))
@@ -84,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         began = time.time()
         values = (arguments.processes, arguments.alpha, began, directory)
-        spawn(train, args=values, nprocs=arguments.processes)  # type: ignore[no-untyped-call]  # torch's
+        spawn(train, args=values, nprocs=arguments.processes)
         print(f"to the end of the last process {time.time() - began:.1f} s")
 
 

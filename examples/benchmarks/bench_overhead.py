@@ -127,7 +127,7 @@ def in_loop(samples: int, rounds: int) -> Run:
     for rows in torch.split(order, task.batch_size):
         optimizer.zero_grad()
         loss = task.loss(model(train.inputs.index_select(0, rows)), train.labels.index_select(0, rows))
-        loss.backward()  # type: ignore[no-untyped-call]  # not annotated by torch
+        loss.backward()
         optimizer.step()
         loss.item()
     steps_s = time.perf_counter() - began

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
 import attrs
 import torch
-from control_plane import LABELS, Cluster, SmallTask
+from control_plane import LABELS, BenchCluster, SmallTask
 from rich.console import Console
 from rich.table import Table
 
@@ -56,18 +57,18 @@ def timed(what: str, work: Callable[[], object], *, limit_s: float | None) -> To
 
 async def live_an_hour(devices: int, departures: int) -> None:
     """Fails an `AssertionError` if at its end not all devices follow one plan."""
-    cluster = Cluster(devices, members_min=devices + 1, task=SmallTask(samples=64, epochs_max=1))
+    cluster = BenchCluster(devices, members_min=devices + 1, task=SmallTask(samples=64, epochs_max=1))
     with cluster.listening():
         async with anyio.create_task_group() as tasks:
-            for machine in cluster.machines:
-                tasks.start_soon(machine.run)
+            for device in cluster.devices:
+                tasks.start_soon(device.live)
             pause_s = HOUR_S / (departures + 1)
             for departure in range(departures):
-                machine = cluster.machines[departure * devices // departures]
+                device = cluster.devices[departure * devices // departures]
                 await anyio.sleep_until((departure + 1) * pause_s)
-                machine.fail()
+                device.fail()
                 await anyio.sleep(AWAY_S)
-                tasks.start_soon(machine.run)
+                tasks.start_soon(device.live)
             await anyio.sleep_until(HOUR_S)
             latest = {note.device: note.fields for note in cluster.events if note.name == "plan_activated"}
             plans = {(fields["generation"], fields["plan"], len(fields["members"])) for fields in latest.values()}
@@ -129,7 +130,7 @@ def planning() -> list[Took]:
     rows: list[Took] = []
     plan_for(PLANNED[0])  # warm up
     for devices in PLANNED:
-        took = timed(f"a plan for {devices:,} devices", lambda devices=devices: plan_for(devices), limit_s=PLAN_S_MAX)
+        took = timed(f"a plan for {devices:,} devices", partial(plan_for, devices), limit_s=PLAN_S_MAX)
         before = rows[-1].cpu_s if rows else None
         rows.append(attrs.evolve(took, growth=None if not before else (took.cpu_s or 0.0) / before))
     return rows

@@ -85,7 +85,7 @@ def _cells_of(runs: Sequence[Run], cache: Path) -> list[Cell]:
     return make_cells(
         files=[ROOT / file for file in CLUSTERS],
         tasks=sorted(tasks.intersection(TASKS)),
-        policies=sorted(policies.intersection(plugins.names("crowd.policies"))),
+        policies=sorted(policies.intersection(plugins.policies.names())),
         seeds=sorted(seeds),
         cache=cache,
         spare=cache,

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 import attrs
@@ -179,7 +180,7 @@ class Device:
         self.vector = torch.full((elements,), float(self.model.random.randrange(1000)))
         self.base = self.vector[self.index :: self.model.scenario.devices].clone()
         self.made = 0
-        self.feedback = Feedback(elements)
+        self.feedback = Feedback(Layout.plain(elements))
         self.rounds = Rounds(self.name)
         self.snapshots: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
@@ -325,14 +326,13 @@ class Device:
                         del self.published[old]
                     for other in self.model.devices:
                         if other is not self:
-                            self.model.send_bulk(
-                                self, other, lambda o, h=header, d=data: o.merged(self.name, h, d), once=True
-                            )
+                            self.model.send_bulk(self, other, partial(other.merged, self.name, header, data), once=True)
                     self.merged(self.name, header, data)
                 case Complete(parts=parts):
                     self.complete(parts)
                 case AskForSlice(owner=owner, key=key):
-                    self.model.send_bulk(self, self.model.named(owner), lambda o, k=key: o.serve(self, k), once=True)
+                    asked = self.model.named(owner)
+                    self.model.send_bulk(self, asked, partial(asked.serve, self, key), once=True)
                 case ReportSilence(device=device):
                     self.step(events.OwnerSilent(device=device))
                 case _:
@@ -358,7 +358,7 @@ class Device:
             if owner is self:
                 self.contributed(self.name, header, data)
             else:
-                self.model.send_bulk(self, owner, lambda o, h=header, d=data: o.contributed(self.name, h, d))
+                self.model.send_bulk(self, owner, partial(owner.contributed, self.name, header, data))
 
     def contributed(self, sender: DeviceId, header: Contribution, data: bytes) -> None:
         if self.rounds.is_ahead(header.key.generation):
@@ -375,10 +375,12 @@ class Device:
 
     def serve(self, asker: "Device", key: SliceKey) -> None:
         if key not in self.published:
-            self.model.send_bulk(self, asker, lambda a: a.rounds.not_yet(self.name, key, self.model.now_us), once=True)
+            self.model.send_bulk(
+                self, asker, lambda: asker.rounds.not_yet(self.name, key, self.model.now_us), once=True
+            )
         else:
             header, data = self.published[key]
-            self.model.send_bulk(self, asker, lambda o: o.merged(self.name, header, data), once=True)
+            self.model.send_bulk(self, asker, partial(asker.merged, self.name, header, data), once=True)
 
     def complete(self, parts: tuple[rounds_module.MergedPart, ...]) -> None:
         vector = self.vector + torch.cat([decode(part.data, ENCODING, len(part.data) // 4) for part in parts])
@@ -419,7 +421,7 @@ class Device:
         generation = self.generation
         self.wanted = progress
         holder = self.model.named(holders[attempt % len(holders)])
-        self.model.send_bulk(self, holder, lambda h: h.give_state(self, generation, progress), once=True)
+        self.model.send_bulk(self, holder, partial(holder.give_state, self, generation, progress), once=True)
 
         def again() -> None:
             if self.generation == generation and self.wanted == progress:
@@ -429,7 +431,7 @@ class Device:
 
     def give_state(self, asker: "Device", generation: int, progress: StateProgress) -> None:
         kept, vector = self.snapshots.get(progress.digest, (self.rounds.progress, self.vector))
-        self.model.send_bulk(self, asker, lambda a: a.take_state(generation, kept, vector), once=True)
+        self.model.send_bulk(self, asker, partial(asker.take_state, generation, kept, vector), once=True)
 
     def take_state(self, generation: int, progress: StateProgress, vector: torch.Tensor) -> None:
         wanted = self.wanted
@@ -521,9 +523,7 @@ class Model:
         if not source.cut and self._copies():
             self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), answer)
 
-    def send_bulk(
-        self, source: Device, target: Device, action: Callable[[Device], None], *, once: bool = False
-    ) -> None:
+    def send_bulk(self, source: Device, target: Device, action: Callable[[], None], *, once: bool = False) -> None:
         """A transfer: repeated until it arrives, while both processes live; with `once` it may be lost."""
         epochs = (source.epoch, target.epoch)
 
@@ -534,7 +534,7 @@ class Model:
                 if not once:
                     self.at(self.now_us + SECOND_US, attempt)
                 return
-            action(target)
+            action()
             target.wake()
 
         self.at(self.now_us + self.random.randint(1_000, self.scenario.delay_max_us), attempt)

@@ -1,5 +1,7 @@
 """The rules of docs/protocol.md#agreement, under everything that a network and its devices may do."""
 
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -274,7 +276,9 @@ def test_an_ack_that_was_lost_is_asked_for_and_sent_again() -> None:
         )
         for own, other in (profiles, profiles[::-1])
     )
-    assert next_deadline_us(asker) <= 4 * SECOND_US
+    deadline_us = next_deadline_us(asker)
+    assert deadline_us is not None
+    assert deadline_us <= 4 * SECOND_US
     _, effects = step(asker, events.Tick(), decision_of, now_us=4 * SECOND_US)
     assert events.AskView(device=answerer.me) in effects
     request = events.ViewRequested(
@@ -475,7 +479,7 @@ def test_an_ack_waits_for_the_end_of_the_round_in_hand() -> None:
 
 
 @pytest.mark.parametrize("tightened", [{"share": Share.NEVER}, {"memory_bytes": 1 << 20}])
-def test_a_tightened_rule_ends_the_round_at_once(tightened: dict[str, object]) -> None:
+def test_a_tightened_rule_ends_the_round_at_once(tightened: dict[str, Any]) -> None:
     state = connected()
     beat = events.BeatHeard(device=DeviceId("a"), life=state.own.profile.life, view_digest=b"", generation=0)
     state = after(after(state, beat, 10), events.Tick(), 2 * SECOND_US)

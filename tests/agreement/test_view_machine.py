@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     initialize,
     invariant,
@@ -72,19 +73,21 @@ class Views(RuleBasedStateMachine):
     # --- what devices do ----------------------------------------------------------------------------------------------
 
     @initialize(target=profiles)
-    def devices_start(self):
+    def devices_start(self) -> MultipleResults[Profile]:
         self.current = {name: make_profile(name, life=Life(incarnation=1, boot=b"m")) for name in NAMES}
         self.lives = {(name, profile.life) for name, profile in self.current.items()}
         return multiple(*self.current.values())
 
     @rule(target=profiles, name=st.sampled_from(NAMES), speed_kflops=st.integers(1, 3))
-    def a_device_publishes_a_newer_profile(self, name, speed_kflops):
+    def a_device_publishes_a_newer_profile(self, name: DeviceId, speed_kflops: int) -> Profile:
         revision = self.current[name].revision + 1
         self.current[name] = attrs.evolve(self.current[name], revision=revision, speed_kflops=speed_kflops)
         return self.current[name]
 
     @rule(target=profiles, name=st.sampled_from(NAMES), incarnation=st.integers(1, 3), boot=st.binary(max_size=2))
-    def a_device_begins_a_new_life(self, name, incarnation, boot):
+    def a_device_begins_a_new_life(
+        self, name: DeviceId, incarnation: int, boot: bytes
+    ) -> Profile | MultipleResults[Profile]:
         """Without its disk it may be a life that compares lower than its last."""
         life = Life(incarnation=incarnation, boot=boot)
         if (name, life) in self.lives:
@@ -94,20 +97,20 @@ class Views(RuleBasedStateMachine):
         return self.current[name]
 
     @rule(target=evictions, profile=profiles)
-    def a_life_is_declared_dead(self, profile):
+    def a_life_is_declared_dead(self, profile: Profile) -> tuple[DeviceId, Life]:
         return (profile.device, profile.life)
 
     # --- what replicas hear -------------------------------------------------------------------------------------------
 
     @rule(replica=replicas, told=st.lists(profiles, max_size=3), evicted=st.lists(evictions, max_size=2))
-    def a_replica_is_told(self, replica, told, evicted):
+    def a_replica_is_told(self, replica: int, told: list[Profile], evicted: list[tuple[DeviceId, Life]]) -> None:
         """New or stale, once more or for the first time."""
         last = Heard(evictions=frozenset(evicted)).last_evicted()
         news = Heard(frozenset((profile.device, *profile.version) for profile in told), frozenset(last.items()))
         self._grow(replica, self.views[replica].merge(told, last), self.heard[replica] | news)
 
     @rule(replica=replicas, source=replicas)
-    def a_replica_is_told_all_by_another(self, replica, source):
+    def a_replica_is_told_all_by_another(self, replica: int, source: int) -> None:
         self._grow(replica, join(self.views[replica], self.views[source]), self.heard[replica] | self.heard[source])
 
     def _grow(self, replica: int, view: View, heard: Heard) -> None:
@@ -121,18 +124,18 @@ class Views(RuleBasedStateMachine):
     # --- laws ---------------------------------------------------------------------------------------------------------
 
     @invariant()
-    def every_replica_holds_the_newest_it_heard_of(self):
+    def every_replica_holds_the_newest_it_heard_of(self) -> None:
         for view, heard in zip(self.views, self.heard, strict=True):
             _expect(view, heard)
 
     @invariant()
-    def digests_are_equal_exactly_where_the_living_are(self):
+    def digests_are_equal_exactly_where_the_living_are(self) -> None:
         for view, heard in zip(self.views, self.heard, strict=True):
             for other, others in zip(self.views, self.heard, strict=True):
                 assert (view.digest == other.digest) is (heard.living() == others.living())
 
     @rule(one=replicas, other=replicas, third=replicas)
-    def replicas_can_be_joined_in_any_order(self, one, other, third):
+    def replicas_can_be_joined_in_any_order(self, one: int, other: int, third: int) -> None:
         a, b, c = self.views[one], self.views[other], self.views[third]
         assert join(a, b) == join(b, a)
         assert join(join(a, b), c) == join(a, join(b, c))
@@ -148,5 +151,5 @@ def _expect(view: View, heard: Heard) -> None:
     assert all(view.is_living(name) is (name in heard.living()) for name in NAMES)
 
 
-def test_replicas_that_have_heard_the_same_are_equal_whatever_the_order():
+def test_replicas_that_have_heard_the_same_are_equal_whatever_the_order() -> None:
     run_state_machine_as_test(Views, settings=settings(max_examples=250, stateful_step_count=30, deadline=None))

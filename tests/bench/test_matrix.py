@@ -21,7 +21,7 @@ if seconds is None:
 if seconds < 0:
     print("it hums", file=sys.stderr, flush=True)
     os.kill(os.getpid(), 9)
-print(json.dumps({"round": 1, "elapsed_s": seconds, "accuracy": 0.5}), flush=True)
+print(json.dumps({"_type": "CellStatus", "round": 1, "elapsed_s": seconds, "accuracy": 0.5}), flush=True)
 reached = limit is None or seconds <= limit
 run = json.loads(sys.argv[4]) | {"reached": reached, "seconds_to_target": seconds if reached else None}
 run |= {"seconds_total": seconds if reached else limit, "stopped_after_s": None if reached else limit}

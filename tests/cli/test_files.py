@@ -8,17 +8,17 @@ import structlog
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import verdict
 from crowd.errors import BadConfig
-from crowd.formatting import duration, size
+from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from tests.bench.runs import run
 
 
 @pytest.mark.parametrize(
-    ("time_us", "text"),
-    [(0, "0 ms"), (850_000, "850 ms"), (3_240_000, "3.2 s"), (99_000_000, "99.0 s"), (125_000_000, "2 min 5 s")],
+    ("time_s", "text"),
+    [(0.0, "0 ms"), (0.85, "850 ms"), (3.24, "3.2 s"), (99.0, "99.0 s"), (125.0, "2 min 5 s")],
 )
-def test_a_duration_is_short(time_us: int, text: str) -> None:
-    assert duration(time_us) == text
+def test_a_time_is_short(time_s: float, text: str) -> None:
+    assert seconds(time_s) == text
 
 
 @pytest.mark.parametrize(

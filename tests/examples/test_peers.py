@@ -15,7 +15,8 @@ from crowd.errors import BadConfig
 from crowd.experiment.experiment import Experiment
 from crowd.experiment.subprocesses import started
 from crowd.units import device_id
-from devices.lab.messages import Go, Ready, news_from_line, order_to_line
+from devices.lab import messages
+from devices.lab.messages import Go, Ready
 
 PEERS = Path(__file__).parents[2] / "examples" / "benchmarks" / "peers"
 
@@ -32,11 +33,14 @@ def experiment(**changes: Any) -> Experiment:
         DeviceConfig(name=name, train_gflops=1.0, memory_mib=512, uplink_mbps=20.0, downlink_mbps=20.0, latency_ms=0.0)
         for name in ("a", "b")
     )
-    return Experiment(
+    plain = Experiment(
         cluster=ClusterConfig(name="two", devices=devices),
         kinds={device_id(device.name): device.resolve({}) for device in devices},
-        **({"task": "digits", "policy": "fedavg", "seed": 0} | changes),
+        task="digits",
+        policy="fedavg",
+        seed=0,
     )
+    return attrs.evolve(plain, **changes)
 
 
 def run(policy: str, **changes: Any) -> dict[str, Any]:
@@ -161,10 +165,11 @@ async def test_a_program_that_ends_before_it_is_ready_is_an_error() -> None:
 @pytest.mark.anyio
 async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier(tmp_path: Path) -> None:
     from flower_lab import BOTH_ENDS, lines_of, make_pipe
-    from flower_peer.part import NEWS, ORDERS, await_orders
+    from flower_peer.part import NEWS, await_orders
+    from flower_peer.part import ORDERS as ORDERS_KEY
 
-    config = {NEWS: str(make_pipe(tmp_path / "news")), ORDERS: str(make_pipe(tmp_path / "orders"))}
-    orders = os.open(config[ORDERS], BOTH_ENDS)
+    config = {NEWS: str(make_pipe(tmp_path / "news")), ORDERS_KEY: str(make_pipe(tmp_path / "orders"))}
+    orders = os.open(config[ORDERS_KEY], BOTH_ENDS)
     waited = anyio.Event()
 
     async def wait() -> None:
@@ -175,9 +180,9 @@ async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             news = lines_of(Path(config[NEWS]))
-            assert news_from_line(await anext(news)) == Ready(target_accuracy=1.0)
+            assert messages.REPORTS.from_line(await anext(news)) == Ready(target_accuracy=1.0)
             assert not waited.is_set()
-            os.write(orders, f"{order_to_line(Go())}\n".encode())
+            os.write(orders, f"{messages.ORDERS.to_line(Go())}\n".encode())
         await news.aclose()
         with pytest.raises(BlockingIOError):
             os.read(orders, 1)  # the order was taken

@@ -15,7 +15,7 @@ LIFE = Life(incarnation=1, boot=b"boot")
 FEATURES, CLASSES = 6, 3
 
 
-def normalised() -> torch.nn.Module:
+def normalised() -> torch.nn.Sequential:
     """With batch normalisation: floating-point and integer buffers."""
     layers = [torch.nn.Linear(FEATURES, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, CLASSES)]
     return torch.nn.Sequential(*layers)

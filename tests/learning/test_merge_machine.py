@@ -37,6 +37,7 @@ from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import Merged, SliceMerge
+from crowd.learning.replica import Layout
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -77,7 +78,7 @@ class Device:
     name: DeviceId
     rounds: Rounds
     vector: torch.Tensor
-    feedback: Feedback = attrs.field(factory=lambda: Feedback(ELEMENTS))
+    feedback: Feedback = attrs.field(factory=lambda: Feedback(Layout.plain(ELEMENTS)))
     promised: int = 0
     activated: int = 0
     delta: torch.Tensor | None = None
@@ -134,8 +135,8 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(rounds):
             self.a_round_goes_by(number=0, sent=True, wrong="round")
 
-    def _keep(self, vector: torch.Tensor, **metrics: int) -> StateProgress:
-        progress = StateProgress(run=1, digest=Modelled.digest(vector, metrics["round"]), **metrics)
+    def _keep(self, vector: torch.Tensor, *, round: int, samples: int) -> StateProgress:
+        progress = StateProgress(run=1, digest=Modelled.digest(vector, round), round=round, samples=samples)
         self.states[progress.digest] = (progress, vector)
         return progress
 
@@ -276,8 +277,8 @@ class Cluster(RuleBasedStateMachine):
         samples = device.rounds.progress.samples + sum(proposal.parts[0].header.senders.values())
         device.vector = device.vector + step
         progress = self._keep(device.vector, round=proposal.round, samples=samples)
-        place = (active.generation, proposal.round)
-        assert self.after.setdefault(place, progress.digest) == progress.digest, "replicas differ after a round"
+        reached = (active.generation, proposal.round)
+        assert self.after.setdefault(reached, progress.digest) == progress.digest, "replicas differ after a round"
         self._carry_out(device, device.rounds.accepted(progress, self.now_us))
 
     @rule(number=numbers, sent=st.booleans(), wrong=wrong_keys)
@@ -392,8 +393,10 @@ class Cluster(RuleBasedStateMachine):
                 return size_bytes // 2
             case Encoding.BLOCKWISE8:
                 return size_bytes - 4  # the scale of its one block
+            case Encoding.NONE:
+                raise AssertionError("all of a delta that travels is sent")
             case _:
-                assert_never(sent.header.encoding)
+                assert_never(sent.header.form)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import numpy as np
@@ -200,7 +202,7 @@ STATE = ReplicaState(
         {"finished": True},
     ],
 )
-def test_the_digest_covers_every_part_of_a_state(changes: dict[str, object]) -> None:
+def test_the_digest_covers_every_part_of_a_state(changes: dict[str, Any]) -> None:
     assert attrs.evolve(STATE, **changes).digest != STATE.digest
 
 
@@ -214,7 +216,7 @@ def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
     assert replica.to_bytes(back) == data
 
 
-def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> bytes:
+def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes: object) -> bytes:
     """A file like that of `STATE`, with other tensors or figures."""
     plain = {"vector": STATE.vector, "counters": torch.tensor(STATE.counters), "momentum": STATE.momentum}
     metrics = {
@@ -226,7 +228,7 @@ def written(tensors: dict[str, torch.Tensor] | None = None, **changes: object) -
         "finished": False,
         "digest": STATE.digest.hex(),
     }
-    kept = {name: tensor for name, tensor in (plain | (tensors or {})).items() if tensor is not None}
+    kept = {name: tensor for name, tensor in {**plain, **(tensors or {})}.items() if tensor is not None}
     described = {name: figure for name, figure in (metrics | changes).items() if figure is not None}
     return safetensors.torch.save(kept, metadata={"state": json.dumps(described)})
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import attrs
 import pytest
 import torch
@@ -32,21 +34,19 @@ def borrower() -> LentSamples:
     return LentSamples(store_of(numbered(0, 1, 1), A))
 
 
-def header(ranges: Ranges, /, **changes: object) -> Samples:
+def header(ranges: Ranges, /, **changes: Any) -> Samples:
     form = numbered(0).format
-    return Samples(
-        **{
-            "lender": B,
-            "life": LIFE,
-            "data_epoch": 0,
-            "ranges": ranges,
-            "input_dtype": form.input_dtype,
-            "input_shape": form.input_shape,
-            "label_dtype": form.label_dtype,
-            "label_shape": form.label_shape,
-        }
-        | changes
+    plain = Samples(
+        lender=B,
+        life=LIFE,
+        data_epoch=0,
+        ranges=ranges,
+        input_dtype=form.input_dtype,
+        input_shape=form.input_shape,
+        label_dtype=form.label_dtype,
+        label_shape=form.label_shape,
     )
+    return attrs.evolve(plain, **changes)
 
 
 LENDER = store_of(numbered(*[0, 1] * 10))

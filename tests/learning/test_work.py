@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -345,14 +346,17 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
             trainer.steps(pools[device], samplers[device], len(pools[device]), never)
             deltas.append(trainer.delta() * (len(pools[device]) / 90))
             counters.append(trainer.counters())
-        merged = {
-            "samples": 90,
-            "epochs_ppb": 1_000_000,
-            "counters": tuple(map(max, *counters)),
-            "streak": 0,
-            "finished": False,
-        }
-        states = {device: replica.apply(state, Outer(), sum(deltas), **merged) for device, state in states.items()}
+        apply = partial(
+            replica.apply,
+            outer=Outer(),
+            mean_delta=deltas[0] + deltas[1],
+            samples=90,
+            epochs_ppb=1_000_000,
+            counters=tuple(map(max, *counters)),
+            streak=0,
+            finished=False,
+        )
+        states = {device: apply(state) for device, state in states.items()}
     assert states[A].digest == states[B].digest
     assert states[A].samples == 12 * 90
     model, unseen = task.model(), separable(200, seed=9)

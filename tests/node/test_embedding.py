@@ -17,8 +17,9 @@ from crowd.ports import Device
 from crowd.protocol.identity import ephemeral_signers
 from crowd.units import device_id
 from devices.sensors import FixedSensor
+from devices.store import MemoryStore
 from devices.torch_compute import TorchCompute
-from tests.node.cluster import CLUSTER, Cluster, MemoryStore, blobs, round_of
+from tests.node.cluster import CLUSTER, Cluster, blobs, round_of
 from tests.support.virtual import virtual_time
 
 
@@ -147,7 +148,7 @@ class Recorder(TorchDispatchMode):
     """The names of the operations that torch carries out in the thread that entered this mode."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated by torch
         self.operations: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

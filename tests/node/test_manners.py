@@ -90,9 +90,12 @@ async def test_neighbours_exchange_parameters_and_rounds_carry_none_but_for_the_
     await cluster.train()
     exchanged = {(offer.cargo.round, offer.cargo.exchange) for offer in cargoes(cluster, Parameters)}
     last = cluster.nodes["ada"].results[cluster.nodes["ada"].name].progress.round
-    exchanges = cluster.nodes["ada"].plan.mixing.exchanges
-    assert exchanged == {(number, exchange) for number in range(1, last) for exchange in range(exchanges)}
-    sizes = {}
+    plan = cluster.nodes["ada"].plan
+    assert plan is not None
+    assert plan.mixing is not None
+    exchanges = range(plan.mixing.exchanges)
+    assert exchanged == {(number, exchange) for number in range(1, last) for exchange in exchanges}
+    sizes: dict[int, set[int]] = {}
     for offer in cargoes(cluster, Contribution, MergedSlice):
         sizes.setdefault(offer.cargo.key.round, set()).add(offer.size_bytes)
     assert {number for number, known in sizes.items() if known != {0}} == {last}

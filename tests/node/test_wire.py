@@ -20,6 +20,7 @@ from crowd.protocol.messages import (
     AskSlice,
     AskState,
     Beat,
+    Cargo,
     Contribution,
     MergedSlice,
     Message,
@@ -119,8 +120,18 @@ def unknown_kind(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
 def wrongly_typed(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
     right = cbor2.loads(encode(Probe(nonce=1)))
     yield from everywhere(cluster, cbor2.dumps(right)[:-1] + cbor2.dumps("5"))
-    for wrong in (None, 5, [], "text", {}, {**right, "more": 1}, {**right, "nonce": -1}, {**right, "nonce": 1.5}):
-        yield from everywhere(cluster, cbor2.dumps(wrong))
+    wrong: list[object] = [
+        None,
+        5,
+        [],
+        "text",
+        {},
+        {**right, "more": 1},
+        {**right, "nonce": -1},
+        {**right, "nonce": 1.5},
+    ]
+    for each in wrong:
+        yield from everywhere(cluster, cbor2.dumps(each))
 
 
 def speaking_for_others(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
@@ -271,7 +282,7 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
     now = ack_of(cluster).ack
     key = attrs.evolve(KEY, generation=now.generation, plan_digest=now.plan_digest, round=3)
     finished = attrs.evolve(now.progress, round=10**6, samples=10**9, digest=b"x" * 16, finished=True)
-    cargoes = (
+    cargoes: tuple[Cargo, ...] = (
         Contribution(key=key, form=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
         MergedSlice(key=key, form=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
         MergedSlice(key=KEY, form=Encoding.FLOAT16, senders={}),

@@ -1,5 +1,7 @@
 """`decide`: whom a plan leaves out, whose word counts, and that the order of profiles does not matter."""
 
+import random
+
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -27,13 +29,13 @@ def left_out(profiles: tuple[Profile, ...]) -> dict[str, str]:
 
 @given(clusters(), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_the_order_of_profiles_does_not_change_the_plan(profiles, random):
+def test_the_order_of_profiles_does_not_change_the_plan(profiles: tuple[Profile, ...], chance: random.Random) -> None:
     shuffled = list(profiles)
-    random.shuffle(shuffled)
+    chance.shuffle(shuffled)
     assert plan_digest(decide(tuple(shuffled), POLICIES)) == plan_digest(decide(profiles, POLICIES))
 
 
-def test_a_device_that_asks_to_be_left_out_is_left_out_with_its_own_words():
+def test_a_device_that_asks_to_be_left_out_is_left_out_with_its_own_words() -> None:
     assert left_out(home({}, {"unfit": "its plan digest differed"}, {})) == {"b": "its plan digest differed"}
 
 
@@ -45,42 +47,42 @@ def test_a_device_that_asks_to_be_left_out_is_left_out_with_its_own_words():
         ({"task": task_facts(fingerprint=b"other-task")}, "its task differs from the others'"),
     ],
 )
-def test_the_odd_one_out_is_left_out(change, reason):
+def test_the_odd_one_out_is_left_out(change: dict[str, object], reason: str) -> None:
     assert left_out(home({}, change, {})) == {"b": reason}
 
 
-def test_of_equally_common_versions_the_lowest_stays():
+def test_of_equally_common_versions_the_lowest_stays() -> None:
     assert left_out(home({"policy_version": 2}, {"policy_version": 1})).keys() == {"a"}
 
 
-def test_a_device_whose_policy_is_not_installed_is_left_out():
+def test_a_device_whose_policy_is_not_installed_is_left_out() -> None:
     assert left_out(home({"policy": "magic"}, {})) == {"a": "its policy 'magic' is not installed here"}
 
 
-def test_who_is_left_out_is_no_member_and_has_no_part_in_the_work():
+def test_who_is_left_out_is_no_member_and_has_no_part_in_the_work() -> None:
     plan = decide(home({}, {"unfit": "tired"}, {}), POLICIES)
     assert [member.device for member in plan.members] == ["a", "c"]
     assert [trainer.device for trainer in plan.trainers] == ["a", "c"]
 
 
-def test_the_smallest_fit_device_has_the_word_on_policy_and_seed():
+def test_the_smallest_fit_device_has_the_word_on_policy_and_seed() -> None:
     plan = decide(home({"unfit": "tired", "seed": 1}, {"policy": "ship_once", "seed": 2}, {"seed": 3}), POLICIES)
     assert (len(plan.trainers), plan.seed) == (1, 2)
 
 
-def test_below_the_largest_members_min_there_is_no_work_until_the_run_has_started():
+def test_below_the_largest_members_min_there_is_no_work_until_the_run_has_started() -> None:
     waiting = home({"members_min": 1}, {"members_min": 3})
     assert not decide(waiting, POLICIES).has_work
     assert decide(waiting, POLICIES).why == "2 of 3 devices are here"
     assert decide((attrs.evolve(waiting[0], started=True), waiting[1]), POLICIES).has_work
 
 
-def test_without_samples_or_fit_devices_there_is_no_work():
+def test_without_samples_or_fit_devices_there_is_no_work() -> None:
     assert decide(home({"label_counts": ()}), POLICIES).why == "no device has samples"
     assert decide(home({"unfit": "tired"}), POLICIES).why == "no device is fit to train"
 
 
-def test_a_member_is_named_in_the_life_that_its_profile_has():
+def test_a_member_is_named_in_the_life_that_its_profile_has() -> None:
     life = Life(incarnation=7, boot=b"seventh")
     (profile,) = home({"life": life})
     plan = decide((profile,), POLICIES)

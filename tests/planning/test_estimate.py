@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import attrs
 import pytest
 
 from crowd.planning.convergence import NOMINAL_EPOCHS, epochs_permille, mix
@@ -52,60 +53,60 @@ def whole(owner: DeviceId) -> tuple[SliceOwner, ...]:
     return (SliceOwner(owner=owner, start=0, stop=25_600),)
 
 
-def test_training_takes_work_divided_by_speed_and_evaluation_a_third_of_it():
+def test_training_takes_work_divided_by_speed_and_evaluation_a_third_of_it() -> None:
     assert train_us(device("a"), 100) == 300_000
     assert evaluation_us(device("a"), 100) == 100_000
 
 
-def test_memory_counts_every_copy():
+def test_memory_counts_every_copy() -> None:
     assert memory_needed_bytes(TASK, trains=True) == 8 * 4 * 25_600
     assert memory_needed_bytes(TASK, trains=False, owned_elements=100) == 4 * 4 * 25_600 + 4 * 4 * 100
     assert memory_needed_bytes(TASK, trains=True, samples_borrowed=7) == 8 * 4 * 25_600 + 7_000
 
 
-def test_the_owner_s_downlink_carries_every_other_trainer_s_contribution():
+def test_the_owner_s_downlink_carries_every_other_trainer_s_contribution() -> None:
     # 25,600 elements: 25,600 bytes, 100 scales of 4 bytes, 512 of envelope = 26,512 bytes each.
     # Collect: 2 x 26,512 us and 2 messages; fan-out: 26,512 us and 1 message; 5 ms for each phase.
     members = cluster(device("a"), device("b"), device("c"))
     assert sync_us(members, {A, B, C}, whole(A), Encoding.BLOCKWISE8) == 53_024 + 1_000 + 26_512 + 500 + 10_000
 
 
-def test_four_bytes_an_element_as_float32():
+def test_four_bytes_an_element_as_float32() -> None:
     members = cluster(device("a"), device("b"))
     assert sync_us(members, {A, B}, whole(A), Encoding.FLOAT32) == 2 * (102_400 + 512 + 500 + 5_000)
 
 
-def test_slices_share_the_load_between_owners():
+def test_slices_share_the_load_between_owners() -> None:
     # Half a state is 12,800 + 200 + 512 = 13,512 bytes. Each phase: one goes up, one comes down, 2 messages.
     halves = (SliceOwner(owner=A, start=0, stop=12_800), SliceOwner(owner=B, start=12_800, stop=25_600))
     members = cluster(device("a"), device("b"))
     assert sync_us(members, {A, B}, halves, Encoding.BLOCKWISE8) == 2 * (13_512 + 1_000 + 5_000)
 
 
-def test_bytes_are_counted_on_every_link():
+def test_bytes_are_counted_on_every_link() -> None:
     # Two contributions up and down, the merged slice once up and to two others down.
     members = cluster(device("a"), device("b"), device("c"))
     assert sync_cost(members, {A, B, C}, whole(A), Encoding.BLOCKWISE8).bytes_total == 7 * 26_512
 
 
-def test_a_bystander_holds_nobody_up_but_bounds_the_round():
+def test_a_bystander_holds_nobody_up_but_bounds_the_round() -> None:
     members = cluster(device("a"), device("b", downlink_bytes_s=1_000))
     cost = sync_cost(members, {A}, whole(A), Encoding.BLOCKWISE8)
     assert cost.critical_us == 26_512 + 500 + 5_000
     assert cost.bystander_us == 26_512_000 + 500
 
 
-def test_one_device_alone_has_nothing_to_send():
+def test_one_device_alone_has_nothing_to_send() -> None:
     cost = sync_cost(cluster(device("a")), {A}, whole(A), Encoding.BLOCKWISE8)
     assert (cost.critical_us, cost.bystander_us, cost.bytes_total) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("trainers", "epochs"), [(1_000, 1_000), (2_250, 1_500), (4_000, 2_000), (9_000, 3_000)])
-def test_epochs_grow_as_the_root_of_the_effective_trainers(trainers, epochs):
+def test_epochs_grow_as_the_root_of_the_effective_trainers(trainers: int, epochs: int) -> None:
     assert epochs_permille(effective_trainers_permille=trainers) == epochs
 
 
-def test_skewed_labels_cost_more_epochs():
+def test_skewed_labels_cost_more_epochs() -> None:
     same = epochs_permille(effective_trainers_permille=2_000)
     assert epochs_permille(effective_trainers_permille=2_000, skew_permille=500) > same
 
@@ -121,14 +122,16 @@ def test_skewed_labels_cost_more_epochs():
     ],
     ids=["one with all", "two alike", "a label each", "half idle", "one at half pace"],
 )
-def test_mix_says_how_well_the_data_is_used(parts, effective, trainers, skew):
+def test_mix_says_how_well_the_data_is_used(
+    parts: list[tuple[int, tuple[int, int]]], effective: int, trainers: int, skew: int
+) -> None:
     spread = mix((50, 50), parts)
     assert spread.effective == effective
     assert spread.effective_trainers_permille == trainers
     assert spread.skew_permille == skew
 
 
-def test_a_whole_plan_adds_up():
+def test_a_whole_plan_adds_up() -> None:
     # b lends its 100 samples to a: 100 ms and one latency; a trains 200 samples in 600 ms and publishes 26,512 bytes.
     members = cluster(device("a"), device("b"))
     plan = Plan(
@@ -151,47 +154,45 @@ def test_a_whole_plan_adds_up():
     assert cost.bytes_total == 200_000 + cost.rounds * 2 * 26_512
 
 
-def at_home(**step_config):
-    """Two devices that train 100 samples of their own each in 300 ms; `a` merges."""
-    return Plan(
-        members=(),
-        trainers=(Trainer(device=A, round_samples=100), Trainer(device=B, round_samples=100)),
-        assignments=(
-            Assignment(lender=A, trainer=A, counts=(60, 40)),
-            Assignment(lender=B, trainer=B, counts=(60, 40)),
-        ),
-        slices=whole(A),
-        encoding=Encoding.FLOAT32,
-        samples_total=200,
-        **step_config,
-    )
+AT_HOME = Plan(
+    members=(),
+    trainers=(Trainer(device=A, round_samples=100), Trainer(device=B, round_samples=100)),
+    assignments=(
+        Assignment(lender=A, trainer=A, counts=(60, 40)),
+        Assignment(lender=B, trainer=B, counts=(60, 40)),
+    ),
+    slices=whole(A),
+    encoding=Encoding.FLOAT32,
+    samples_total=200,
+)
+"""Two devices that train 100 samples of their own each in 300 ms; `a` merges."""
 
 
-def test_importance_costs_the_forward_passes_over_all_that_it_chooses_from():
+def test_importance_costs_the_forward_passes_over_all_that_it_chooses_from() -> None:
     members = cluster(device("a"), device("b"))
-    plain, chosen = estimate(members, at_home()), estimate(members, at_home(sampling=Sampling.IMPORTANCE))
+    plain, chosen = estimate(members, AT_HOME), estimate(members, attrs.evolve(AT_HOME, sampling=Sampling.IMPORTANCE))
     assert chosen.round_us - plain.round_us == 300_000 * GROUP_BATCHES // 3
 
 
-def test_what_trainers_keep_to_themselves_costs_no_more_than_its_messages():
+def test_what_trainers_keep_to_themselves_costs_no_more_than_its_messages() -> None:
     members = cluster(device("a"), device("b"))
-    apart = estimate(members, at_home(consistency=Consistency.AT_END))
-    assert apart.sync_us < estimate(members, at_home()).sync_us
+    apart = estimate(members, attrs.evolve(AT_HOME, consistency=Consistency.AT_END))
+    assert apart.sync_us < estimate(members, AT_HOME).sync_us
     assert apart.bytes_total == apart.rounds * 4 * MESSAGE_BYTES
 
 
-def test_every_exchange_of_gossip_waits_for_its_links_and_sends_both_ways():
+def test_every_exchange_of_gossip_waits_for_its_links_and_sends_both_ways() -> None:
     members = cluster(device("a"), device("b"))
     mixing = Mixing(every_steps=1, exchanges=3, links=(MixingEdge(first=A, second=B, weight_ppm=500_000),))
-    apart = estimate(members, at_home(consistency=Consistency.AT_END))
-    gossip = estimate(members, at_home(consistency=Consistency.AT_END, mixing=mixing))
+    apart = estimate(members, attrs.evolve(AT_HOME, consistency=Consistency.AT_END))
+    gossip = estimate(members, attrs.evolve(AT_HOME, consistency=Consistency.AT_END, mixing=mixing))
     sent_bytes = 4 * members.members[0].task.state_elements + MESSAGE_BYTES
     assert gossip.round_us - apart.round_us == 3 * (sent_bytes + 2 * 500 + 5_000)  # at a byte in a microsecond
     assert gossip.bytes_total - apart.bytes_total == gossip.rounds * 3 * 4 * sent_bytes
 
 
 @pytest.mark.parametrize("folder", ["crowd/planning", "policies"])
-def test_planning_knows_integers_only_and_neither_clock_nor_chance(folder):
+def test_planning_knows_integers_only_and_neither_clock_nor_chance(folder: str) -> None:
     root = Path(__file__).parents[2]
     forbidden = {"torch", "time", "datetime", "random", "secrets", "numpy", "fractions", "decimal", "os"}
     for path in sorted((root / folder).glob("*.py")):

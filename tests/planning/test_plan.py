@@ -1,5 +1,7 @@
 """What `violations` finds, and how a plan names samples."""
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -49,10 +51,11 @@ PLAN = Plan(
 def replaced(what: str, index: int, **changes: object) -> Plan:
     values = list(getattr(PLAN, what))
     values[index] = attrs.evolve(values[index], **changes)
-    return attrs.evolve(PLAN, **{what: tuple(values)})
+    changed: dict[str, Any] = {what: tuple(values)}
+    return attrs.evolve(PLAN, **changed)
 
 
-def test_a_good_plan_has_no_violations():
+def test_a_good_plan_has_no_violations() -> None:
     assert violations(PLAN, PROFILES) == ()
 
 
@@ -82,16 +85,17 @@ def test_a_good_plan_has_no_violations():
         (attrs.evolve(PLAN, trainers=(), assignments=(), samples_total=0), "slices are owned though there is no work"),
     ],
 )
-def test_a_bad_plan_is_found_out(plan, finding):
+def test_a_bad_plan_is_found_out(plan: Plan, finding: str) -> None:
     assert finding in violations(plan, PROFILES)
 
 
 A_WITH_C = MixingEdge(first=A, second=C, weight_ppm=400_000)
-GOSSIP = {"consistency": Consistency.AT_END, "mixing": Mixing(every_steps=1, exchanges=3, links=(A_WITH_C,))}
+MIXING = Mixing(every_steps=1, exchanges=3, links=(A_WITH_C,))
+GOSSIP: dict[str, Any] = {"consistency": Consistency.AT_END, "mixing": MIXING}
 
 
-def gossip(**changes: object) -> Mixing:
-    return attrs.evolve(GOSSIP["mixing"], **changes)
+def gossip(**changes: Any) -> Mixing:
+    return attrs.evolve(MIXING, **changes)
 
 
 @pytest.mark.parametrize(
@@ -119,24 +123,24 @@ def gossip(**changes: object) -> Mixing:
         (GOSSIP | {"mixing": gossip(links=(A_WITH_C, A_WITH_C))}, "links are not in canonical order"),
     ],
 )
-def test_fields_of_a_plan_that_do_not_go_together_are_found_out(fields, finding):
+def test_fields_of_a_plan_that_do_not_go_together_are_found_out(fields: dict[str, Any], finding: str) -> None:
     found = violations(attrs.evolve(PLAN, **fields), PROFILES)
     assert any(text.startswith(finding) for text in found), found
 
 
-def test_gossip_and_waiting_for_all_may_be_planned():
+def test_gossip_and_waiting_for_all_may_be_planned() -> None:
     assert violations(attrs.evolve(PLAN, quorum=2, **GOSSIP), PROFILES) == ()
-    assert GOSSIP["mixing"].neighbours(C) == {A: 400_000}
-    assert GOSSIP["mixing"].neighbours(B) == {}
+    assert MIXING.neighbours(C) == {A: 400_000}
+    assert MIXING.neighbours(B) == {}
 
 
 @pytest.mark.parametrize("share", [Share.FEATURES, Share.NEVER])
-def test_raw_samples_of_a_device_that_does_not_share_them_may_not_move(share):
+def test_raw_samples_of_a_device_that_does_not_share_them_may_not_move(share: Share) -> None:
     profiles = (attrs.evolve(PROFILES[0], share=share), *PROFILES[1:])
     assert violations(PLAN, profiles) == (f"a lends to c, but shares {share.value}",)
 
 
-def test_memory_must_suffice_for_training_owning_and_borrowing_to_the_byte():
+def test_memory_must_suffice_for_training_owning_and_borrowing_to_the_byte() -> None:
     needed = memory_needed_bytes(TASK, trains=True, samples_borrowed=3, owned_elements=512)
     assert needed == 4 * (8 * 1_000 + 4 * 512) + 3 * TASK.sample_bytes
     enough = (attrs.evolve(PROFILES[0], memory_bytes=needed), *PROFILES[1:])
@@ -145,7 +149,7 @@ def test_memory_must_suffice_for_training_owning_and_borrowing_to_the_byte():
     assert violations(PLAN, short) == (f"a needs {needed} bytes of memory, but has {needed - 1}",)
 
 
-def test_a_lender_keeps_the_head_of_its_order_and_lends_what_follows():
+def test_a_lender_keeps_the_head_of_its_order_and_lends_what_follows() -> None:
     named = {(assignment.lender, assignment.trainer): ranges for assignment, ranges in PLAN.ranges()}
     assert named[A, A] == (Range(label=0, start=0, stop=4), Range(label=1, start=0, stop=2))
     assert named[A, C] == (Range(label=0, start=4, stop=6), Range(label=1, start=2, stop=4))

@@ -13,7 +13,7 @@ from tests.support.profiles import make_profile
 @pytest.mark.parametrize("name", sorted(POLICIES))
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_plan_has_no_violations(name, data):
+def test_a_plan_has_no_violations(name: str, data: st.DataObject) -> None:
     profiles = data.draw(clusters(policies=(name,)))
     plan = decide(profiles, POLICIES)
     assert violations(plan, profiles) == ()
@@ -22,14 +22,14 @@ def test_a_plan_has_no_violations(name, data):
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
-def test_whoever_can_train_does_so_if_there_is_nobody_else(name):
+def test_whoever_can_train_does_so_if_there_is_nobody_else(name: str) -> None:
     plan = decide((make_profile("a", policy=name),), POLICIES)
     assert [trainer.round_samples for trainer in plan.trainers] == [20]
     assert plan.idle == ()
 
 
 @pytest.mark.parametrize("name", sorted(POLICIES))
-def test_if_nobody_has_the_memory_everything_is_idle_and_the_plan_says_so(name):
+def test_if_nobody_has_the_memory_everything_is_idle_and_the_plan_says_so(name: str) -> None:
     profiles = tuple(make_profile(device, policy=name, memory_bytes=1_000) for device in ("a", "b"))
     plan = decide(profiles, POLICIES)
     assert not plan.has_work

@@ -181,5 +181,5 @@ def test_a_bad_members_file_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path
 def test_a_members_file_that_is_no_text_is_bad_config(tmp_path: Path) -> None:
     path = tmp_path / "members.toml"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(BadConfig, match="is no TOML"):
+    with pytest.raises(BadConfig, match="no valid TOML"):
         read_members(path)

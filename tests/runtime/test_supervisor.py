@@ -1,7 +1,7 @@
 """Who is restarted, when, how often; and that every way out is orderly and honest."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 import pytest
@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from crowd.errors import ActorDied, BadConfig, BrokerLost
 from crowd.runtime import Actor, ChildSpec, Strategy, Supervisor
-from crowd.runtime.supervisor import BACKOFF_FIRST_S, BACKOFF_MAX_S
+from crowd.runtime.backoff import BACKOFF_FIRST_S
+from crowd.runtime.supervisor import RESTART_PAUSE_S_MAX
 from tests.runtime.actors import Echo, Fail, Message, Note, Recorder, Work, send_and_wait
 from tests.support.virtual import run_virtually, virtual_time
 
@@ -26,13 +27,8 @@ def three(
     make: Callable[[Trace], Actor[Message]] = Recorder,
 ) -> Supervisor:
     """Children `a`, `b` and `c`."""
-    return Supervisor(
-        [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"],
-        strategy=strategy,
-        restarts_max=restarts_max,
-        window_s=window_s,
-        seed=seed,
-    )
+    children = [ChildSpec(name=name, factory=lambda: make(trace)) for name in "abc"]
+    return Supervisor(children, strategy=strategy, restarts_max=restarts_max, window_s=window_s, seed=seed)
 
 
 def events(trace: Trace) -> list[str]:
@@ -97,7 +93,7 @@ async def delays_s_of_eight_failures(seed: int) -> list[float]:
         async with three(trace, seed=seed) as supervisor:
             for _ in range(8):
                 await supervisor.ref("a").tell(Fail())
-                await anyio.sleep(BACKOFF_MAX_S)
+                await anyio.sleep(RESTART_PAUSE_S_MAX)
     logged = [entry["delay_s"] for entry in logs if entry["event"] == "actor_restarted"]
     ends = [at for at, name, event in trace if (name, event) == ("a", "stopped")]
     starts = [at for at, name, event in trace if (name, event) == ("a", "started")]
@@ -109,7 +105,7 @@ async def delays_s_of_eight_failures(seed: int) -> list[float]:
 @virtual_time
 async def test_delays_double_within_their_jitter_up_to_the_longest() -> None:
     for count, delay_s in enumerate(await delays_s_of_eight_failures(seed=7)):
-        longest_s = min(BACKOFF_FIRST_S * 2**count, BACKOFF_MAX_S)
+        longest_s = min(BACKOFF_FIRST_S * 2**count, RESTART_PAUSE_S_MAX)
         assert longest_s / 2 <= delay_s <= longest_s
 
 
@@ -357,3 +353,27 @@ async def test_messages_sent_before_the_start_are_received_after_it() -> None:
     async with supervisor:
         await anyio.sleep(1)
     assert [event for _, name, event in trace if name == "a"] == ["started", "early", "stopped"]
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_what_waits_in_mailboxes_is_counted_with_what_the_children_keep() -> None:
+    class Hoarder(Recorder):
+        def kept(self) -> Mapping[str, int]:
+            return {"events": len(self.trace)}
+
+    trace: Trace = []
+    async with three(trace, make=Hoarder) as supervisor:
+        assert supervisor.kept()["messages for the a"] == 0
+        await anyio.sleep(1)
+        for message in (Work(duration_s=5), Note(text="first"), Note(text="second")):
+            await supervisor.ref("a").tell(message)
+        await anyio.sleep(1)
+        assert supervisor.kept() == {
+            "messages for the a": 2,
+            "messages for the b": 0,
+            "messages for the c": 0,
+            "events": 3,
+        }

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import anyio
 import attrs
+import platformdirs
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -24,20 +25,22 @@ from crowd.cli.experiments import read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.processes.bench_cell import command
 from crowd.cli.signals import unless_stopped
-from crowd.errors import BadConfig
+from crowd.errors import DONE, BadConfig
 from crowd.logs import logs_to_stderr
 
-DONE, SOME_FAILED = 0, 3
+SOME_FAILED = 3
+"""The exit code if some runs failed; the others are written."""
 
 FOLDER = Path("examples/clusters")
 CLUSTERS = tuple(
     FOLDER / f"{name}.toml"
     for name in ("smart-home", "all-pis", "one-giant", "long-tail", "slow-radio", "busy-evening", "flaky-garage")
 )
-"""Those that any policy can train as a whole."""
+"""The default cluster files: those that any policy can train as a whole."""
 TASKS = ("digits", "fashion", "watch")
 LEADERS = ("crowd_learning", "ship_once")
-"""Seldom far from the best, so that what they take says when another policy has taken far too long."""
+"""The policies whose time limits the others': they are seldom far from the best, so that it tells when another policy
+has taken far too long."""
 
 Several = Parameter(consume_multiple=True, negative="")
 
@@ -105,7 +108,7 @@ async def settle(matrix: Matrix) -> int:
 
 
 def _runs(matrix: Matrix) -> list[dict[str, Any]]:
-    """In the order of the cells."""
+    """The runs that have ended, in the order of the cells."""
     return [matrix.entries[cell].run for cell in matrix.cells if cell in matrix.entries]
 
 
@@ -154,7 +157,7 @@ def check_outputs(json: Path | None, html: Path | None) -> None:
 
 
 def check_cache(folder: Path) -> None:
-    """Make it. Raises `BadConfig` if nothing can be written there."""
+    """Make the folder of the cache. Raises `BadConfig` if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -165,7 +168,7 @@ def check_cache(folder: Path) -> None:
 
 
 def write_page(path: Path, matrix: Matrix) -> None:
-    """Raises `BadConfig` if the file cannot be written."""
+    """Write the page of `matrix` to the file `path`. Raises `BadConfig` if it cannot be written."""
     from crowd.bench.page import page  # its libraries are optional
 
     entries = {cell: matrix.entries[cell] for cell in matrix.cells if cell in matrix.entries}
@@ -177,7 +180,7 @@ def write_page(path: Path, matrix: Matrix) -> None:
 
 
 def cluster_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that `paths` name; a directory stands for all in it. Raises `BadConfig` for one without any."""
+    """The cluster files that `paths` name; a directory stands for all in it. Raises `BadConfig` for one without any."""
     files: list[Path] = []
     for path in paths:
         found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
@@ -196,8 +199,8 @@ def make_cells(
     cache: Path,
     spare: Path,
 ) -> list[Cell]:
-    """All of them, task by task and cluster by cluster. Raises `BadConfig` for what is of no use, and for two clusters
-    of one name."""
+    """All cells of the comparison, task by task and cluster by cluster. Raises `BadConfig` for what is of no use, and
+    for two clusters of one name."""
     _refuse_twice("cluster file", [str(file) for file in files])
     _refuse_twice("task", tasks)
     _refuse_twice("policy", policies)
@@ -227,11 +230,10 @@ def _refuse_twice(noun: str, words: Sequence[str]) -> None:
 
 
 def cache_directory() -> Path:
-    """Where entries are kept, by the XDG base directory specification."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "crowd" / "bench"
+    """Where entries are kept: in the user's cache, wherever this system has it."""
+    return platformdirs.user_cache_path("crowd", appauthor=False) / "bench"
 
 
 def processors() -> int:
-    """How many cells are computed side by side."""
+    """The number of cells that are computed side by side."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

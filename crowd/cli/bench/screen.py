@@ -1,4 +1,4 @@
-"""What `crowd bench` shows while it computes: runs that are done and under way, and the time that is left."""
+"""The screen of `crowd bench` while it computes: runs that are done and under way, and the time that is left."""
 
 import time
 from types import TracebackType
@@ -13,11 +13,10 @@ from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar, verdict
 from crowd.formatting import seconds
 
-BAR_WIDTH = 40
-
 
 class BenchScreen(LiveView, MatrixListener):
-    """On a terminal a view that is drawn anew, else a line for each cell that was computed."""
+    """The progress of a comparison: on a terminal a view that is drawn anew, else a line for each cell that was
+    computed."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self._cells = cells
@@ -66,13 +65,13 @@ class BenchScreen(LiveView, MatrixListener):
         settled = self._found + self._done + self._failed
         grid = Table.grid(padding=(0, 2))
         done = settled / self._cells if self._cells else 1.0
-        grid.add_row(bar(done, width=BAR_WIDTH), f"{self._counts()}{self._time_left(self._cells - settled)}")
+        grid.add_row(bar(done), f"{self._counts()}{self._time_left(self._cells - settled)}")
         for cell, news in self._running.items():
             grid.add_row(cell.label, "it measures itself" if news is None else _progress(news))
         return grid
 
     def _time_left(self, cells: int) -> str:
-        """As if those to come took as long as those that were computed."""
+        """The time that is left if the cells to come take as long as those that were computed, for people."""
         computed = self._done + self._failed
         if not computed:
             return ""

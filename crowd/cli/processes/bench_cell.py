@@ -2,10 +2,9 @@
 
     python -m crowd.cli.processes.bench_cell ORDER
 
-with an `CellOrder` as JSON. Writes a line for each round; a reader that is gone ends it. Leaves the entry in its place.
-What a task of the user's own prints goes to standard error."""
+with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry at
+its path. What a task of the user's own prints goes to standard error."""
 
-import json
 import os
 import sys
 from functools import partial
@@ -15,27 +14,31 @@ from typing import TextIO
 import attrs
 
 from crowd.bench.cells import WORLD, Cell, Entry, make_entry, write_entry
-from crowd.bench.matrix import CellStatus
+from crowd.bench.matrix import STATUSES, CellStatus
 from crowd.cli.experiments import read_experiment
-from crowd.cli.main import DONE, innermost, report
-from crowd.errors import BadConfig, Rejected, TrainingDiverged
+from crowd.cli.main import report
+from crowd.errors import DONE, BadConfig, Rejected, TrainingDiverged, innermost
 from crowd.experiment.experiment import Experiment, OnRound, backends
+from crowd.experiment.message_lines import MessageLines
 from crowd.logs import logs_to_stderr
 from crowd.run_record import Point
 
 
 @attrs.frozen(kw_only=True)
 class CellOrder:
-    """What such a process is to do."""
+    """The order to a process that computes one cell."""
 
     cluster: str
-    """The file."""
+    """Path of the cluster file."""
     task: str
     policy: str
     seed: int
     limit_s: float | None
+    """Seconds of the cluster's clock that the run may take; `None`: no limit."""
     key: str
+    """Key that the cell must have, or the source has changed meanwhile."""
     path: str
+    """Path at which the entry is left."""
 
     @classmethod
     def of(cls, cell: Cell, limit_s: float | None) -> "CellOrder":
@@ -50,23 +53,27 @@ class CellOrder:
         )
 
 
+ORDERS = MessageLines[CellOrder](CellOrder)
+
+
 def command(cell: Cell, limit_s: float | None) -> list[str]:
-    """What starts the process that computes `cell`."""
+    """The command that starts the process that computes `cell`."""
     return [
         sys.executable,
         "-m",
         "crowd.cli.processes.bench_cell",
-        json.dumps(attrs.asdict(CellOrder.of(cell, limit_s))),
+        ORDERS.to_line(CellOrder.of(cell, limit_s)),
     ]
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code, as of `crowd` itself; what went wrong is in one line the last thing on standard error."""
+    """Compute the ordered cell; returns the exit code, as of `crowd` itself. The last line on standard error is what
+    went wrong."""
     logs_to_stderr()
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-            work(CellOrder(**json.loads(arguments[0])), partial(_say, news))
+            work(ORDERS.from_line(arguments[0]), partial(_say, news))
     except Exception as error:
         code = report(error)
         cause = innermost(error)
@@ -77,8 +84,8 @@ def main(arguments: list[str]) -> int:
 
 
 def work(order: CellOrder, say: OnRound) -> None:
-    """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
-    what it was when the comparison began."""
+    """Train as ordered and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is
+    no longer what it was when the comparison began."""
     experiment = read_experiment(
         Path(order.cluster),
         task=order.task,
@@ -95,7 +102,8 @@ def work(order: CellOrder, say: OnRound) -> None:
 
 
 def _train(experiment: Experiment, say: OnRound) -> Entry:
-    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    """The entry of `experiment`. A training that diverges never meets the target: its entry is of the run up to its
+    last round."""
     backend = backends.load(WORLD)()
     rounds: list[Point] = []
 
@@ -115,7 +123,7 @@ def _train(experiment: Experiment, say: OnRound) -> Entry:
 
 def _say(news: TextIO, point: Point) -> None:
     heard = CellStatus(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
-    print(heard.to_line(), file=news, flush=True)
+    print(STATUSES.to_line(heard), file=news, flush=True)
 
 
 if __name__ == "__main__":

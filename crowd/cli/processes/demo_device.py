@@ -2,7 +2,7 @@
 
     python -m crowd.cli.processes.demo_device NODE_TOML SPEED_KFLOPS MEMORY_BYTES
 
-Writes its news as lines of JSON; a reader that is gone ends it."""
+Writes its `DeviceStatus` in lines, often; a reader that is gone ends it."""
 
 import sys
 from functools import partial
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import anyio
 
-from crowd.cli.demo.device import DeviceStatus, EmulatedDevice, play
-from crowd.cli.main import BAD_INPUT, innermost
+from crowd.cli.demo.device import STATUSES, DeviceStatus, EmulatedDevice, play
 from crowd.cli.signals import unless_stopped
 from crowd.config.node_file import NodeConfig, read_node_config
-from crowd.errors import Rejected
+from crowd.errors import BAD_INPUT, Rejected, innermost
 from crowd.logs import logs_to_stderr
 from crowd.protocol.identity import Ed25519Signer, read_key, read_members
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 when the run is over, 2 with one line on standard error for what cannot work."""
+    """Play one device; returns the exit code: 0 when the run is over, 2 with one line on standard error for what cannot
+    work."""
     path, speed_kflops, memory_bytes = arguments
     logs_to_stderr()
     try:
@@ -45,7 +45,7 @@ async def _work(config: NodeConfig, part: EmulatedDevice) -> int:
 
 
 def _say(news: DeviceStatus) -> None:
-    print(news.to_json(), flush=True)
+    print(STATUSES.to_line(news), flush=True)
 
 
 if __name__ == "__main__":

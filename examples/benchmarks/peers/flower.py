@@ -21,7 +21,8 @@ from rich.table import Table
 from crowd.cli.experiments import RunScreen, devices_table, exit_code, read_experiment
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.lab import pace
-from crowd.cli.main import INTERRUPTED, report
+from crowd.cli.main import report
+from crowd.errors import INTERRUPTED
 from crowd.experiment.experiment import Backend, ExperimentResult, ScaledExperiment, backends, record
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     logs_to_stderr()
     flower = FlowerLab()
-    fit = flower.fit(experiment)
+    fit = flower.scale(experiment)
     console.print(pace(fit.slower), highlight=False, soft_wrap=True)
     runs = []
     if arguments.compare:

@@ -6,7 +6,7 @@ Layout: `FlowerLab` (a backend, as `devices.lab.backend.Lab` is one), `FlowerClu
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from devices.cluster.cluster_run import make_task
 from devices.lab.backend import Lab
 from devices.lab.cgroups import Group
 from devices.lab.cluster_run import LabDevice, LabRun
-from devices.lab.messages import Advanced, Computed, Go, Ready, Working, news_from_line, order_to_line
+from devices.lab.messages import ORDERS, REPORTS, Advanced, Computed, Go, Ready, Working
 from devices.lab.sandbox import Site
 from devices.lab.worker_process import ENVIRONMENT, start_worker
 
@@ -96,7 +96,7 @@ class FlowerCluster(LabRun):
     async def _hear(self, pipe: Path) -> None:
         """What the ServerApp says."""
         async for line in lines_of(pipe):
-            match news_from_line(line):
+            match REPORTS.from_line(line):
                 case Working(plan=planned):
                     self.begin(planned)
                 case Advanced() as advanced:
@@ -146,11 +146,11 @@ class _Client(LabDevice):
     async def _hear(self, orders: int) -> None:
         """What the ClientApp says, in whichever process; it takes orders from the pipe of that descriptor."""
         async for line in lines_of(self._news):
-            match news_from_line(line):
+            match REPORTS.from_line(line):
                 case Ready():
                     self._training = True
                     self.set_pace()
-                    os.write(orders, f"{order_to_line(Go())}\n".encode())
+                    os.write(orders, f"{ORDERS.to_line(Go())}\n".encode())
                 case Computed(spans=spans):
                     slower = self._lab.slower  # it knows real time only
                     self.has_computed(
@@ -178,12 +178,12 @@ class FlowerLab(Lab):
     """Flower's FedAvg on the devices of a cluster file, with the links and limits that `Lab` gives them. The policy of
     a trial is not asked. Raises `BadConfig` for what Flower's run cannot do, and if Flower is not installed."""
 
-    run = FlowerCluster
+    run_class = FlowerCluster
 
-    def fit(self, experiment: Experiment) -> ScaledExperiment:
+    def scale(self, experiment: Experiment) -> ScaledExperiment:
         check_flower(PROGRAMS)
         check_trial(experiment)
-        return super().fit(experiment)
+        return super().scale(experiment)
 
 
 def check_flower(programs: Path) -> None:
@@ -254,7 +254,7 @@ def make_pipe(path: Path) -> Path:
     return path
 
 
-async def lines_of(pipe: Path) -> AsyncIterator[str]:
+async def lines_of(pipe: Path) -> AsyncGenerator[str, None]:
     """What is written into `pipe`, by whichever process; without end."""
     descriptor = os.open(pipe, BOTH_ENDS)
     rest = b""

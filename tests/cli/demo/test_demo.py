@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from crowd.cli.demo.command import compare
-from crowd.cli.demo.device import DeviceStatus
+from crowd.cli.demo.device import STATUSES, DeviceStatus
 from crowd.cli.demo.launch import run_processes
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.demo.screen import comparison, final_screen
@@ -92,7 +92,7 @@ def test_a_policy_that_was_stopped_is_a_lower_bound_and_its_bytes_no_comparison(
 
 def test_news_survive_the_way_from_another_process() -> None:
     news = DeviceStatus(device="a", round=3, accuracy=0.5, why="2 train", samples_trained=7, digest="ab")
-    assert DeviceStatus.from_json(news.to_json()) == news
+    assert STATUSES.from_line(STATUSES.to_line(news)) == news
 
 
 def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,12 +102,12 @@ def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFi
     assert "\x1b" not in output
     assert "crowd: round 1, " in output
     assert "crowd: the same model on all 2 devices: " in output
-    runs = [run.record() for run in runs]
-    assert [(run["policy"], run["reached"], run["task"]) for run in runs] == [
+    records = [run.record() for run in runs]
+    assert [(run["policy"], run["reached"], run["task"]) for run in records] == [
         ("crowd_learning", True, "digits"),
         ("ship_once", True, "digits"),
     ]
-    for run in runs:
+    for run in records:
         assert set(run["devices"]) == {"fast", "slow"}
         assert run["final_accuracy"] >= run["target_accuracy"] == 0.95
         assert 0 < run["bytes_up"] < run["bytes_total"] == run["bytes_to_target"]

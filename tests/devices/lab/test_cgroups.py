@@ -162,7 +162,8 @@ ALLOCATE = f"print(len(b'x' * {128 * MEBIBYTE}))"
 def real(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test that asks the kernel of this machine."""
     unable = sys.platform != "linux" or os.geteuid() != 0
-    return pytest.mark.alone(pytest.mark.skipif(unable, reason="needs Linux and root")(test))
+    marked: Callable[..., None] = pytest.mark.skipif(unable, reason="needs Linux and root")(pytest.mark.alone(test))
+    return marked
 
 
 @contextmanager

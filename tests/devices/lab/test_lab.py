@@ -22,18 +22,7 @@ from crowd.run_record import Point
 from crowd.units import device_id
 from devices.lab import cgroups, netns, sandbox
 from devices.lab.backend import ENVELOPE_S, Core, Lab, measure, slower_by, warn_if_busy, without_latency
-from devices.lab.messages import (
-    Advanced,
-    Computed,
-    Go,
-    Measure,
-    Told,
-    Working,
-    news_from_line,
-    news_to_line,
-    order_from_line,
-    order_to_line,
-)
+from devices.lab.messages import ORDERS, REPORTS, Advanced, Computed, Go, Measure, Told, Working
 from devices.lab.netns import Shape, parse_counters
 from devices.lab.programs import find_program
 
@@ -47,11 +36,9 @@ def device(name: str, **changes: Any) -> DeviceConfig:
 
 def experiment(*devices: DeviceConfig, **values: Any) -> Experiment:
     kinds = {device_id(device.name): device.resolve({}) for device in devices}
-    return Experiment(
-        cluster=ClusterConfig(name="two", devices=devices),
-        kinds=kinds,
-        **({"task": "digits", "policy": "fedavg", "seed": 0, "rounds_max": 2} | values),
-    )
+    cluster = ClusterConfig(name="two", devices=devices)
+    plain = Experiment(cluster=cluster, kinds=kinds, task="digits", policy="fedavg", seed=0, rounds_max=2)
+    return attrs.evolve(plain, **values)
 
 
 def left_behind() -> set[str]:
@@ -139,9 +126,9 @@ def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
     )
     computed = Computed(spans=(Span(began_s=0.0, ended_s=1.0, flops=5),))
     for news in (advanced, computed, Working(plan=planned), Working(plan=None), Told(speed_kflops=5)):
-        assert news_from_line(news_to_line(news)) == news
+        assert REPORTS.from_line(REPORTS.to_line(news)) == news
     for order in (Measure(duration_s=2.0), Go()):
-        assert order_from_line(order_to_line(order)) == order
+        assert ORDERS.from_line(ORDERS.to_line(order)) == order
 
 
 # --- machines that cannot be a lab ------------------------------------------------------------------------------------
@@ -197,14 +184,15 @@ def test_nodes_of_a_cluster_that_is_slowed_know_nothing_of_it() -> None:
     """Twice as fast as two processors: nodes that told real time would find half of their speed, or less."""
     lab = Lab()
     core = anyio.run(measure, experiment(device("a")), 2)
-    fast = [device(name, train_gflops=2 * core.kflops / 1e6) for name in ("a", "b")]
+    speed_kflops = 2 * core.kflops
+    fast = [device(name, train_gflops=speed_kflops / 1e6) for name in ("a", "b")]
     scale = lab.scale(experiment(*fast))
     assert scale.slower > 2
     assert scale.experiment.core_kflops == pytest.approx(core.stated_kflops, rel=0.5)
     outcome = lab.run(scale.experiment, lambda point: None)
     assert outcome.told_kflops is not None
-    for device_ in fast:
-        assert outcome.told_kflops[device_.name][0] > 0.6 * device_.train_gflops * 1e6
+    for each in fast:
+        assert outcome.told_kflops[each.name][0] > 0.6 * speed_kflops
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
+from brokers.simulated.network import Network
 from crowd import plugins
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.config.data import PartitionConfig
@@ -47,10 +48,8 @@ def experiment(
 ) -> Experiment:
     cluster = ClusterConfig(name="home", data=PartitionConfig(), devices=of or devices())
     kinds = {device_id(device.name): device.resolve({}) for device in cluster.devices}
-    return Experiment(
-        **({"cluster": cluster, "kinds": kinds, "task": task, "policy": policy, "seed": 1} | values),
-        rounds_max=rounds_max,
-    )
+    plain = Experiment(cluster=cluster, kinds=kinds, task=task, policy=policy, seed=1, rounds_max=rounds_max)
+    return attrs.evolve(plain, **values)
 
 
 def run(*of: DeviceConfig, **values: Any) -> ExperimentResult:
@@ -86,7 +85,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[DeviceId, Delivery]]:
     """Everything that any device publishes."""
     heard: list[tuple[DeviceId, Delivery]] = []
 
-    class Watched(backend.Network):
+    class Watched(Network):
         def saw(self, device: DeviceId, delivery: Delivery) -> None:
             heard.append((device, delivery))
 
@@ -135,6 +134,7 @@ def test_a_run_that_is_stopped_tells_of_the_rounds_that_were_asked_for() -> None
     assert [point.round for point in reported] == [1, 2]
     for metrics in outcome.devices.values():
         assert [point.round for point in metrics.curve] == [1, 2]
+        assert metrics.busy_s is not None
         assert metrics.curve[-1].elapsed_s == metrics.elapsed_s > metrics.busy_s > 0
         assert metrics.samples_trained == 2 * 479, "with FedAvg a round is an epoch"
         assert metrics.generations == 1
@@ -194,11 +194,14 @@ def test_a_device_that_fails_for_good_holds_nobody_up() -> None:
 def test_a_device_that_returns_takes_part_again_and_its_figures_add_up() -> None:
     outcome = run(*devices(middle={"fails_at_s": (5.0,), "returns_at_s": (15.0,)}), rounds_max=12)
     assert len(set(digests(outcome))) == 1
-    middle = outcome.devices["middle"]
+    fast, middle = outcome.devices["fast"], outcome.devices["middle"]
     assert middle.away_s == pytest.approx(10.0)
     missed = set(range(1, 13)) - {point.round for point in middle.curve}
     assert missed
-    assert 479 < middle.samples_trained < outcome.devices["fast"].samples_trained
+    assert fast.samples_trained is not None
+    assert middle.samples_trained is not None
+    assert 479 < middle.samples_trained < fast.samples_trained
+    assert middle.busy_s is not None
     assert middle.busy_s < middle.elapsed_s - middle.away_s
 
 

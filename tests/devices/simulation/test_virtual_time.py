@@ -360,9 +360,12 @@ def test_a_thread_of_anyio_is_an_error_whether_it_ends_soon_or_late() -> None:
     with pytest.raises(Deadlock, match=r"in .*late \(simulation/test_virtual_time.py:\d+\), for a thread"):
         run_virtually(late)
 
+    async def in_a_thread() -> None:
+        await anyio.to_thread.run_sync(int)
+
     async def soon() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, int)
+            tasks.start_soon(in_a_thread)
             await Diary().tick("ada", times=10**9)
 
     with pytest.raises(ThreadAwaited, match="virtual time knows none"):

@@ -69,7 +69,7 @@ def test_disagreement_falls_as_the_spectral_gap_predicts(graph: str) -> None:
     gap = sorted(abs(np.linalg.eigvalsh(matrix(devices, mixing))))[-2]
     workers = trainers(make_task(model=lambda: torch.nn.Linear(200, 20)), len(devices))
     for worker in workers:
-        torch.nn.init.normal_(worker.model.weight)
+        torch.nn.init.normal_(worker.model.get_parameter("weight"))
     errors = []
     for _ in range(24):
         vectors = {device: worker.parameters() for device, worker in zip(devices, workers, strict=True)}

@@ -58,7 +58,9 @@ class Recorded:
     def task(self, device: str) -> Task:
         part = Partition(part=NAMES.index(device), parts=len(NAMES))
         task = digits.task(device, part)
-        self._labels.update({image.numpy().tobytes(): label for image, label in task.data})
+        assert isinstance(task.data, torch.utils.data.TensorDataset)
+        images, labels = task.data.tensors
+        self._labels.update({image.numpy().tobytes(): label for image, label in zip(images, labels, strict=True)})
         return attrs.evolve(
             task,
             data=torch.utils.data.Subset(task.data, range(STEPS * BATCH)),
@@ -71,7 +73,7 @@ class Recorded:
 
     def _network(self, device: str) -> torch.nn.Module:
         self._recorders[device].append(Recorder())
-        return torch.nn.Sequential(self._recorders[device][-1], *self.replica())
+        return torch.nn.Sequential(self._recorders[device][-1], *self.replica().children())
 
     async def train(self, policy: str, *, speeds: tuple[int, ...] = (1, 1, 1, 1), apart: bool = False) -> torch.Tensor:
         """The parameters with which all devices end (`apart`: the first, each with its own), as one vector; `batches`

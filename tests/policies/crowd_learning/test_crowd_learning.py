@@ -41,21 +41,21 @@ def total_us(profiles: tuple[Profile, ...], plan: Plan) -> int:
     return estimate(Cluster(members=members, prefer=members[0].prefer, seed=0), plan).total_us
 
 
-def test_equal_devices_with_balanced_classes_move_nothing():
+def test_equal_devices_with_balanced_classes_move_nothing() -> None:
     plan = plan_for(*(device(name, 500, (500, 500, 500)) for name in "abcd"))
     assert moved(plan) == 0
     assert assigned(plan) == dict.fromkeys("abcd", 1_500)
     assert len({trainer.round_samples for trainer in plan.trainers}) == 1
 
 
-def test_shares_are_in_proportion_to_speed():
+def test_shares_are_in_proportion_to_speed() -> None:
     plan = plan_for(*(device(name, speed, (2_000, 2_000)) for name, speed in zip("abc", (600, 300, 100), strict=True)))
     shares = assigned(plan)
     for name, ideal in zip("abc", (7_200, 3_600, 1_200), strict=True):
         assert abs(shares[name] - ideal) <= ideal // 100
 
 
-def test_each_trainer_gets_every_label_in_proportion_to_its_share():
+def test_each_trainer_gets_every_label_in_proportion_to_its_share() -> None:
     plan = plan_for(device("a", 600, (3_000, 0)), device("b", 300, (0, 3_000)), device("c", 300, ()))
     for trainer in plan.trainers:
         hands = [each.counts for each in plan.assignments if each.trainer == trainer.device]
@@ -63,13 +63,13 @@ def test_each_trainer_gets_every_label_in_proportion_to_its_share():
         assert abs(first - second) <= 1
 
 
-def test_only_what_a_borrower_lacks_moves():
+def test_only_what_a_borrower_lacks_moves() -> None:
     plan = plan_for(device("a", 500, (1_000, 1_000)), device("b", 500, (500, 500)))
     assert moved(plan) <= 510
     assert not [each for each in plan.assignments if (each.lender, each.trainer) == ("b", "a")]
 
 
-def test_one_giant_among_dwarfs_gets_everything_and_trains_alone():
+def test_one_giant_among_dwarfs_gets_everything_and_trains_alone() -> None:
     plan = plan_for(device("giant", 60_000, ()), *(device(name, 10, (600, 600)) for name in ("d1", "d2", "d3")))
     assert [trainer.device for trainer in plan.trainers] == ["giant"]
     assert assigned(plan) == {"giant": 3_600}
@@ -79,13 +79,13 @@ def test_one_giant_among_dwarfs_gets_everything_and_trains_alone():
     )
 
 
-def test_a_slow_device_lends_everything_where_training_on_it_costs_more_than_it_brings():
+def test_a_slow_device_lends_everything_where_training_on_it_costs_more_than_it_brings() -> None:
     plan = plan_for(device("a", 1_000, (900, 900)), device("b", 1_000, (900, 900)), device("zero", 1, (200, 200)))
     assert assigned(plan).keys() == {"a", "b"}
     assert "2 of 3 devices train in proportion to their speed; zero lends all its 400 samples" in plan.why
 
 
-def test_a_slower_link_moves_less():
+def test_a_slower_link_moves_less() -> None:
     def home(mbps: int) -> tuple[Profile, ...]:
         large = attrs.evolve(TASK, sample_bytes=100_000, state_elements=5_000, evaluation_samples=0)
         return (
@@ -97,7 +97,7 @@ def test_a_slower_link_moves_less():
     assert fast > slower > slowest
 
 
-def test_a_device_that_shares_nothing_keeps_its_samples_and_trains_them_at_its_own_pace():
+def test_a_device_that_shares_nothing_keeps_its_samples_and_trains_them_at_its_own_pace() -> None:
     plan = plan_for(
         device("a", 1_000, (2_000, 2_000)),
         device("b", 1_000, (2_000, 2_000)),
@@ -106,18 +106,18 @@ def test_a_device_that_shares_nothing_keeps_its_samples_and_trains_them_at_its_o
     assert [(each.trainer, each.counts) for each in plan.assignments if each.lender == "shy"] == [
         ("shy", (1_000, 1_000))
     ]
-    rounds = {trainer.device: trainer.round_samples for trainer in plan.trainers}
+    rounds: dict[str, int] = {trainer.device: trainer.round_samples for trainer in plan.trainers}
     assert abs(10 * rounds["shy"] - rounds["a"]) <= rounds["a"] // 50
 
 
-def test_a_device_that_shares_nothing_and_cannot_train_is_idle_with_a_reason():
+def test_a_device_that_shares_nothing_and_cannot_train_is_idle_with_a_reason() -> None:
     plan = plan_for(device("a", 500, (500, 500)), device("shy", 500, (30, 30), share=Share.NEVER, memory_bytes=1_000))
     (idle,) = plan.idle
     assert (idle.device, idle.counts) == ("shy", (30, 30))
     assert "has not the memory to train" in idle.reason
 
 
-def test_a_device_that_shares_nothing_is_idle_where_its_link_would_hold_all_others_up():
+def test_a_device_that_shares_nothing_is_idle_where_its_link_would_hold_all_others_up() -> None:
     plan = plan_for(
         *(device(name, 500, (900, 900)) for name in "abc"),
         device("shy", 500, (20, 20), share=Share.NEVER, uplink_bytes_s=500),
@@ -127,34 +127,34 @@ def test_a_device_that_shares_nothing_is_idle_where_its_link_would_hold_all_othe
     assert "cost more than it brings" in idle.reason
 
 
-def test_a_borrower_takes_no_more_than_its_memory_holds():
+def test_a_borrower_takes_no_more_than_its_memory_holds() -> None:
     room = memory_needed_bytes(TASK, trains=True, owned_elements=TASK.state_elements, samples_borrowed=100)
     plan = plan_for(device("a", 900, (1_000, 1_000)), device("b", 900, (), memory_bytes=room))
     assert assigned(plan).get("b", 0) <= 100
 
 
-def test_a_device_without_the_memory_to_train_lends_all_its_samples():
+def test_a_device_without_the_memory_to_train_lends_all_its_samples() -> None:
     plan = plan_for(device("a", 500, (300, 300)), device("tiny", 900, (300, 300), memory_bytes=1_000))
     assert assigned(plan) == {"a": 1_200}
     assert plan.idle == ()
 
 
-def test_evaluation_is_shared_in_proportion_to_speed():
+def test_evaluation_is_shared_in_proportion_to_speed() -> None:
     plan = plan_for(*(device(name, speed, (3_000, 3_000)) for name, speed in zip("abc", (500, 300, 200), strict=True)))
     assert [trainer.evaluation for trainer in plan.trainers] == [(0, 1_500), (1_500, 2_400), (2_400, 3_000)]
 
 
-def test_deltas_travel_in_eight_bits():
+def test_deltas_travel_in_eight_bits() -> None:
     assert plan_for(device("a", 500, (500, 500)), device("b", 500, (500, 500))).encoding is Encoding.BLOCKWISE8
 
 
-def test_the_planned_round_is_the_estimated_one():
+def test_the_planned_round_is_the_estimated_one() -> None:
     profiles = (device("a", 600, (3_000, 100)), device("b", 300, (100, 3_000)), device("c", 50, (10, 10)))
     plan = plan_for(*profiles)
     assert plan.round_us == estimate(Cluster(members=profiles, prefer=Prefer.TIME, seed=0), plan).round_us
 
 
-def test_a_cluster_that_prefers_bytes_sends_fewer():
+def test_a_cluster_that_prefers_bytes_sends_fewer() -> None:
     def home(prefer: Prefer) -> tuple[Profile, ...]:
         return tuple(device(name, 500, (900, 900), prefer=prefer) for name in "abcd")
 
@@ -167,7 +167,7 @@ def test_a_cluster_that_prefers_bytes_sends_fewer():
 
 @given(clusters(policies=("crowd_learning",)))
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_no_baseline_is_expected_to_be_faster(profiles):
+def test_no_baseline_is_expected_to_be_faster(profiles: tuple[Profile, ...]) -> None:
     """The planner's own estimate, on any cluster where time counts and memory is no matter. For networks of a block
     of parameters or more: below, the scale of a block makes its encoding no smaller than plain floats. A baseline
     counts as safe as this policy, of which a failing device takes one round with it: with a merge in every round."""
@@ -181,7 +181,7 @@ def test_no_baseline_is_expected_to_be_faster(profiles):
             assert total_us(roomy, plan) <= total_us(roomy, safe) * 105 // 100
 
 
-def test_a_small_change_of_speed_moves_few_samples():
+def test_a_small_change_of_speed_moves_few_samples() -> None:
     base = tuple(device(name, 1_000, (600, 600)) for name in "abcd")
     changed = (attrs.evolve(base[0], speed_kflops=1_100_000), *base[1:])
     before, after = plan_for(*base), plan_for(*changed)

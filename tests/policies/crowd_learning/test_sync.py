@@ -26,34 +26,34 @@ def merges(trainers: int, sync_us: int, *, samples: int = 1_000, epochs_max: int
     return merges_per_epoch(task, shifts, spread, sync, NO_MOVES, frequent=frequent)[0]
 
 
-def test_merges_are_as_frequent_as_pays_where_they_cost_nothing():
+def test_merges_are_as_frequent_as_pays_where_they_cost_nothing() -> None:
     assert merges(2, 0) == MERGES_PER_EPOCH_MAX
 
 
-def test_merges_are_rarer_the_longer_they_take():
+def test_merges_are_rarer_the_longer_they_take() -> None:
     counts = [merges(2, sync_us) for sync_us in (0, 5_000, 15_000, 60_000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == 1
 
 
-def test_even_in_a_short_run_a_merge_takes_no_more_than_a_tenth_of_a_round():
+def test_even_in_a_short_run_a_merge_takes_no_more_than_a_tenth_of_a_round() -> None:
     assert merges(2, 33_000, epochs_max=1) == 2  # 33 ms of 333
     assert merges(2, 34_000, epochs_max=1) == 1  # 34 ms of 334
 
 
-def test_one_trainer_alone_merges_once_an_epoch():
+def test_one_trainer_alone_merges_once_an_epoch() -> None:
     assert merges(1, 0) == 1
 
 
-def test_merges_are_once_an_epoch_where_bytes_count():
+def test_merges_are_once_an_epoch_where_bytes_count() -> None:
     assert merges(2, 0, frequent=False) == 1
 
 
-def test_a_round_is_no_shorter_than_a_batch():
+def test_a_round_is_no_shorter_than_a_batch() -> None:
     assert merges(2, 0, samples=2 * TASK.batch_size) == 2
     assert merges(2, 0, samples=TASK.batch_size - 1) == 1
 
 
 @pytest.mark.parametrize(("trainers", "kind"), [(1, OuterKind.PLAIN), (2, OuterKind.PLAIN), (3, OuterKind.NESTEROV)])
-def test_the_outer_optimiser_is_plain_for_a_few_trainers(trainers, kind):
+def test_the_outer_optimiser_is_plain_for_a_few_trainers(trainers: int, kind: OuterKind) -> None:
     assert outer(trainers).kind is kind

@@ -8,7 +8,8 @@ from typing import Any
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.learning.task import Task
-from devices.lab.messages import Go, Ready, WorkerReport, news_to_line, order_from_line
+from devices.lab import messages
+from devices.lab.messages import Go, Ready, WorkerReport
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 SAMPLES = "num-examples"
@@ -37,11 +38,11 @@ def await_orders(config: Mapping[str, Any]) -> None:
     if ORDERS in config:
         say(config, Ready(target_accuracy=1.0))
         with Path(config[ORDERS]).open(encoding="utf-8") as pipe:
-            assert order_from_line(pipe.readline()) == Go()
+            assert messages.ORDERS.from_line(pipe.readline()) == Go()
 
 
 def say(config: Mapping[str, Any], news: WorkerReport) -> None:
     """Into the pipe that `config` names, to the one who started the run. A line is short enough to be written at
     once."""
     with Path(config[NEWS]).open("a", encoding="utf-8") as pipe:
-        pipe.write(news_to_line(news) + "\n")
+        pipe.write(messages.REPORTS.to_line(news) + "\n")

@@ -17,7 +17,7 @@ from crowd.cli.experiments import read_experiment
 from crowd.experiment.experiment import Experiment
 from crowd.experiment.node_files import write_files
 from devices.cluster.cluster_run import make_task, node_config
-from devices.lab.messages import Advanced, news_from_line
+from devices.lab.messages import REPORTS, Advanced
 from flower_peer import client, server
 from flower_peer.part import KEEP, NEWS
 
@@ -53,7 +53,7 @@ def rounds(experiment: Experiment, *, keep: bool) -> list[Advanced]:
         }
         clients = {number: _context(config, str(files[name])) for number, name in enumerate(names)}
         server.app(cast(Grid, _HereGrid(clients)), _context(config, ""))
-        said = [news_from_line(line) for line in news.read_text(encoding="utf-8").splitlines()]
+        said = [REPORTS.from_line(line) for line in news.read_text(encoding="utf-8").splitlines()]
     return [line for line in said if isinstance(line, Advanced)]
 
 
