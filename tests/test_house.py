@@ -53,7 +53,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/protocol/transfer/test_transfer_machine.py": 430,
     "tests/protocol/transfer/test_transfer_machine.py:Network": 341,
     "tests/runtime/test_actor.py": 435,
-    "tests/runtime/test_supervisor.py": 356,
+    "tests/runtime/test_supervisor.py": 355,
     "tests/simulation/watching.py:watched": 152,
 }
 """The same of tests and examples."""
