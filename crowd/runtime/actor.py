@@ -12,6 +12,7 @@ import structlog
 
 from crowd.errors import AskTimeout, Retryable
 from crowd.runtime.mailbox import Ask, M, Mailbox, R
+from crowd.units import SECOND_US
 
 M_contra = TypeVar("M_contra", contravariant=True)
 Args = TypeVarTuple("Args")
@@ -66,7 +67,7 @@ class Actor(abc.ABC, Generic[M]):
     """Private state behind a mailbox of `M`, a union of message classes. One life of it is:
 
     1. `started`;
-    2. again and again: `tick`, if the `deadline` has passed, and `receive`, if there is a message; so neither holds up
+    2. again and again: `tick`, if the deadline has passed, and `receive`, if there is a message; so neither holds up
        the other, and no two of these methods ever run at once. What `absorb` takes in while it waits does not wake it;
     3. the end, by an exception in one of them or in a spawned task, or by the supervisor: spawned tasks are cancelled,
        the latest first, and unanswered asks fail;
@@ -88,19 +89,19 @@ class Actor(abc.ABC, Generic[M]):
     def absorb(self, message: M) -> bool:
         """Whether this message has been taken in here and now, and needs no `receive`: for what comes so often that
         waking this actor for each would cost more than the message itself. Called by whoever sends it, while this actor
-        waits and nothing is queued before it; must not raise, and must not move the `deadline` forward."""
+        waits and nothing is queued before it; must not raise, and must not move the deadline forward."""
         return False
 
     async def stopped(self) -> None:
         """Called at every end, also that of a life that failed in `started`; for at most `STOP_LIMIT_S`, in which
         cancellation from outside has to wait. A `Retryable` here is logged and goes no further."""
 
-    def deadline(self) -> float | None:
-        """When `tick` is due, in seconds of `anyio.current_time()`; asked for again after every message and tick."""
+    def deadline_us(self) -> int | None:
+        """When `tick` is due, in microseconds of `now_us`; asked for again after every message and tick."""
         return None
 
     async def tick(self) -> None:
-        """Called once the deadline has passed; must move the deadline on, or it is called again at once."""
+        """Called once `reached_us` has reached the deadline; must move it on, or it is called again at once."""
 
     def spawn(self, async_fn: Callable[[*Args], Awaitable[Any]], *args: *Args) -> None:
         """Run `async_fn(*args)` next to this actor, from `started` on and no longer than its life, which an exception
@@ -148,8 +149,8 @@ class Actor(abc.ABC, Generic[M]):
                 await self.receive(message)
 
     def _due(self) -> float:
-        deadline = self.deadline()
-        return math.inf if deadline is None else deadline
+        deadline_us = self.deadline_us()
+        return math.inf if deadline_us is None else deadline_us / SECOND_US
 
     async def _run_spawned(self, scope: anyio.CancelScope, work: Callable[[], Awaitable[Any]]) -> None:
         with scope:
