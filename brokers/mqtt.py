@@ -333,7 +333,7 @@ def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
 
 def _paho(client: aiomqtt.Client) -> PahoClient:
     """The paho client inside: aiomqtt offers neither acknowledging later nor closing a socket that is stuck."""
-    return client._client
+    return client._client  # noqa: SLF001
 
 
 async def _say_goodbye(client: aiomqtt.Client) -> None:

@@ -21,7 +21,7 @@ from crowd.planning.profile import Profile
 from crowd.ports import Compute
 from crowd.protocol import messages
 from crowd.runtime import Actor, ActorRef
-from crowd.runtime.clock import now_us
+from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 SETTLE_US = SECOND_US // 2
@@ -169,12 +169,12 @@ class Planner(Actor[PlannerMessage]):
             case _:
                 return False
 
-    def deadline(self) -> float | None:
+    def deadline_us(self) -> int | None:
         if self._state is None:
-            return None if self._own is None or self._settled_us is None else self._settled_us / SECOND_US
+            return None if self._own is None else self._settled_us
         if self._state is not self._due_state:
             self._due_state, self._due_us = self._state, next_deadline_us(self._state)
-        return None if self._due_us is None else self._due_us / SECOND_US
+        return self._due_us
 
     def kept(self) -> Mapping[str, int]:
         state = self._state
@@ -183,12 +183,10 @@ class Planner(Actor[PlannerMessage]):
 
     async def tick(self) -> None:
         await self._begin_if_settled()
-        # the float clock may wake slightly before the integer deadline
         await self._step(events.Tick(), at_least_us=self._due_us)
 
     async def _begin_if_settled(self) -> None:
-        # the float clock may wake slightly before the integer deadline
-        if self._state is not None or self._own is None or self._settled_us is None or now_us() + 1 < self._settled_us:
+        if self._state is not None or self._own is None or self._settled_us is None or reached_us() < self._settled_us:
             return
         run = self._first_run()
         # the mailbox may hold a profile of a former life of these actors

@@ -13,11 +13,12 @@ from crowd.actors.inbox import PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.planning.profile import Profile
 from crowd.ports import Sensor
 from crowd.runtime import Actor, ActorRef
+from crowd.runtime.clock import now_us
 from crowd.units import MEBIBYTE, SECOND_US
 
 HYSTERESIS_PERMILLE = 150
 """Change of a speed or rate, in thousandths of what was last published, that is published again."""
-READ_EVERY_S = 10.0
+READ_EVERY_US = 10 * SECOND_US
 SPEED_WINDOW_US = 4 * SECOND_US
 """Least training that a speed is the median over. It has changed when two such windows in a row say so: a new plan
 costs a new epoch, and a moment's load is not worth it."""
@@ -40,7 +41,7 @@ class Profiler(Actor[ProfilerMessage]):
     """Measures this device.
 
     1. Asks the trainer for its speed on the very task, reads the sensor, and tells the planner.
-    2. Watches the training and the transfers that happen anyway, and the sensor every `READ_EVERY_S`.
+    2. Watches the training and the transfers that happen anyway, and the sensor every `READ_EVERY_US`.
     3. Tells the planner again when something has changed by more than the hysteresis.
     """
 
@@ -64,10 +65,10 @@ class Profiler(Actor[ProfilerMessage]):
         self._published_at_s = 0.0
         self._changed_before = False
         self._ready = False
-        self._read_at_s = 0.0
+        self._read_at_us = 0
 
     async def started(self) -> None:
-        self._read_at_s = anyio.current_time() + READ_EVERY_S
+        self._read_at_us = now_us() + READ_EVERY_US
         self.spawn(self._measure)
 
     async def _measure(self) -> None:
@@ -88,13 +89,13 @@ class Profiler(Actor[ProfilerMessage]):
             case _:
                 assert_never(message)
 
-    def deadline(self) -> float:
-        return self._read_at_s
+    def deadline_us(self) -> int:
+        return self._read_at_us
 
     async def tick(self) -> None:
         """Read the sensor. Memory is a budget: it is not lowered here, as what is missing may well be this training's
         own use."""
-        self._read_at_s = anyio.current_time() + READ_EVERY_S
+        self._read_at_us = now_us() + READ_EVERY_US
         if not self._ready:
             return
         memory_bytes = budget(self._sensor.read().memory_free_bytes)

@@ -12,6 +12,7 @@ import structlog
 
 from crowd.errors import AskTimeout, Retryable
 from crowd.runtime.mailbox import Ask, M, Mailbox, R
+from crowd.units import SECOND_US
 
 M_contra = TypeVar("M_contra", contravariant=True)
 Args = TypeVarTuple("Args")
@@ -68,7 +69,7 @@ class Actor(abc.ABC, Generic[M]):
     """Private state behind a mailbox of `M`, a union of message classes. One life of it is:
 
     1. `started`;
-    2. again and again: `tick`, if the `deadline` has passed, and `receive`, if there is a message; so neither holds up
+    2. again and again: `tick`, if the deadline has passed, and `receive`, if there is a message; so neither holds up
        the other, and no two of these methods ever run at once. What `absorb` takes in while it waits does not wake it;
     3. the end, by an exception in one of them or in a spawned task, or by the supervisor: spawned tasks are cancelled,
        the latest first, and unanswered asks fail;
@@ -90,7 +91,7 @@ class Actor(abc.ABC, Generic[M]):
     def absorb(self, message: M) -> bool:
         """Whether `message` has been taken in at once and needs no `receive`. Meant for messages so frequent that
         waking the actor for each would cost more than the message itself. Called by the sender, while this actor waits
-        and nothing is queued before it; must not raise, and must not move the `deadline` forward."""
+        and nothing is queued before it; must not raise, and must not move the deadline forward."""
         return False
 
     def kept(self) -> Mapping[str, int]:
@@ -103,13 +104,13 @@ class Actor(abc.ABC, Generic[M]):
         seconds, in which cancellation from outside has to wait. A `Retryable` raised here is logged and goes no
         further."""
 
-    def deadline(self) -> float | None:
-        """The time at which `tick` is due, in seconds of `anyio.current_time()`; `None`: never. Asked for again after
-        every message and tick."""
+    def deadline_us(self) -> int | None:
+        """The time at which `tick` is due, in microseconds of `now_us`; `None`: never. Asked for again after every
+        message and tick."""
         return None
 
     async def tick(self) -> None:
-        """Do what the passed deadline asks for. Must move the deadline on, or it is called again at once."""
+        """Do what is due once `reached_us` has reached the deadline. Must move it on, or it is called again at once."""
 
     def spawn(self, async_fn: Callable[[*Args], Awaitable[Any]], *args: *Args) -> None:
         """Run `async_fn(*args)` next to this actor, from `started` on and no longer than its life. An exception in it
@@ -157,8 +158,8 @@ class Actor(abc.ABC, Generic[M]):
                 await self.receive(message)
 
     def _due(self) -> float:
-        deadline = self.deadline()
-        return math.inf if deadline is None else deadline
+        deadline_us = self.deadline_us()
+        return math.inf if deadline_us is None else deadline_us / SECOND_US
 
     async def _run_spawned(self, scope: anyio.CancelScope, work: Callable[[], Awaitable[Any]]) -> None:
         with scope:

@@ -182,7 +182,7 @@ class ClusterDevice:
         elif progress.round >= rounds_max:
             # in an asynchronous plan the others do not complete rounds themselves
             for member in self._course.members if self._course.asynchronous else (self,):
-                member._be_done(reached=False)
+                member._be_done(reached=False)  # noqa: SLF001  # of its own class
 
     def run_over(self, result: ResultMessage) -> None:
         """Note that every living device has published the result of its run."""

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from crowd.errors import ActorDied, AskTimeout, BrokerLost, MailboxFull
 from crowd.runtime import ActorRef, ChildSpec, Supervisor
 from crowd.runtime.actor import STOP_LIMIT_S
+from crowd.units import SECOND_US
 from tests.runtime.actors import Echo, Fail, Message, Note, Recorder, Work, send_and_wait, supervise
 from tests.support.virtual import virtual_time
 
@@ -178,16 +179,14 @@ async def test_an_ask_that_was_passed_on_is_owed_by_the_actor_that_took_it_last(
 class Ticking(Recorder):
     """Ticks every second."""
 
-    def __init__(self, trace: list[tuple[float, str, str]]) -> None:
-        super().__init__(trace)
-        self.due_s = 1.0
+    due_us = SECOND_US
 
-    def deadline(self) -> float | None:
-        return self.due_s
+    def deadline_us(self) -> int | None:
+        return self.due_us
 
     async def tick(self) -> None:
         self.record("tick")
-        self.due_s += 1.0
+        self.due_us += SECOND_US
 
 
 def times(actor: Recorder, event: str) -> list[float]:
@@ -221,7 +220,7 @@ async def test_ticks_that_are_always_due_do_not_starve_messages() -> None:
             await anyio.sleep(1)
 
     actor = Overdue([])
-    actor.due_s = 0.0
+    actor.due_us = 0
     async with supervise(actor) as supervisor:
         for text in ("one", "two", "three"):
             await supervisor.ref("a").tell(Note(text=text))
@@ -232,18 +231,18 @@ async def test_ticks_that_are_always_due_do_not_starve_messages() -> None:
 @virtual_time
 async def test_a_message_can_bring_the_deadline_forward_or_call_it_off() -> None:
     class Settable(Recorder):
-        due_s: float | None = 100.0
+        due_us: int | None = 100 * SECOND_US
 
-        def deadline(self) -> float | None:
-            return self.due_s
+        def deadline_us(self) -> int | None:
+            return self.due_us
 
         async def receive(self, message: Message) -> None:
             assert isinstance(message, Work)
-            self.due_s = message.duration_s or None
+            self.due_us = round(message.duration_s * SECOND_US) or None
 
         async def tick(self) -> None:
             self.record("tick")
-            self.due_s = 9.0
+            self.due_us = 9 * SECOND_US
 
     actor = Settable([])
     async with supervise(actor) as supervisor:

@@ -24,7 +24,7 @@ from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Sampl
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.transfer.transfers import Transfers
 from crowd.runtime import Actor, ActorRef
-from crowd.runtime.clock import now_us
+from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 GIVE_UP_US = 60 * SECOND_US
@@ -193,13 +193,11 @@ class DataMover(Actor[DataMoverMessage]):
             case _:
                 assert_never(message)
 
-    def deadline(self) -> float | None:
-        due_us = self._transfers.next_deadline() if self._up else None
-        return None if due_us is None else due_us / SECOND_US
+    def deadline_us(self) -> int | None:
+        return self._transfers.next_deadline() if self._up else None
 
     async def tick(self) -> None:
-        # the float clock may wake slightly before the integer deadline
-        await self._carry_out(self._transfers.on_tick(now_us() + 1))
+        await self._carry_out(self._transfers.on_tick(reached_us()))
 
     def _publish(
         self,

@@ -51,7 +51,7 @@ from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
 from crowd.runtime import Actor, ActorRef
-from crowd.runtime.clock import now_us
+from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
 
 BILLION = 1_000_000_000
@@ -246,17 +246,17 @@ class Trainer(Actor[TrainerMessage]):
             case _:
                 assert_never(message)
 
-    def deadline(self) -> float | None:
+    def deadline_us(self) -> int | None:
         due = [self._rounds.next_deadline_us(), self._borrow_again_us]
         due.extend(want.again_us for want in (self._wanted, self._finished_elsewhere) if want is not None)
         times = [time for time in due if time is not None]
-        return min(times) / SECOND_US if times else None
+        return min(times, default=None)
 
     def kept(self) -> Mapping[str, int]:
         return {"early messages": len(self._early), **self._rounds.kept()}
 
     async def tick(self) -> None:
-        now = now_us() + 1  # the float clock may wake slightly before the integer deadline
+        now = reached_us()
         await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
             await self._ask_for_state(self._wanted.progress, self._wanted.holders, self._wanted.attempt + 1)
