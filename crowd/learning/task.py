@@ -21,6 +21,9 @@ class Task:
     model: Callable[[], torch.nn.Module]
     """Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
 
+    Buffers that a training step changes (running statistics, counters) are part of the shared state; the others (masks,
+    position tables) are constants, and must be the same wherever the network is made.
+
     Called more than once; the network that a run begins with is made under a seed that follows from `NodeConfig.seed`.
     Its `forward` takes inputs (batch, *input_shape). Lazy layers must have been run once before it is returned.
     """

@@ -26,6 +26,7 @@ from crowd.agreement.step import next_deadline_us, step
 from crowd.agreement.view import View
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
+from crowd.learning.replica import Layout
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, Trainer, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide

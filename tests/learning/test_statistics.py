@@ -1,5 +1,7 @@
 """What training changes without being a parameter (statistics), and what it does not change (constants)."""
 
+from typing import cast
+
 import attrs
 import pytest
 import torch
@@ -10,7 +12,7 @@ from crowd.learning.feedback import Feedback
 from crowd.learning.replica import Layout, ReplicaState
 from crowd.learning.work import prepare
 from crowd.planning.plan import Encoding, Outer, OuterKind
-from tests.learning.nets import A, CLASSES, FEATURES, dataset, make_task, normalised, separable
+from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, normalised, separable
 
 NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)
 
@@ -28,9 +30,9 @@ class Masked(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if self.training:
-            self.mean = 0.9 * self.mean + 0.1 * inputs.detach().mean(dim=0)
-        weights = torch.softmax(self.inner.weight + self.mask, dim=1)
-        return self.outer((inputs - self.mean) @ weights.T + self.inner.bias)
+            self.mean = 0.9 * self.get_buffer("mean") + 0.1 * inputs.detach().mean(dim=0)
+        weights = torch.softmax(self.inner.weight + self.get_buffer("mask"), dim=1)
+        return cast(torch.Tensor, self.outer((inputs - self.get_buffer("mean")) @ weights.T + self.inner.bias))
 
 
 def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer) -> ReplicaState:
@@ -121,7 +123,8 @@ class Normalising(torch.nn.Module):
         self.layer = torch.nn.Linear(FEATURES, CLASSES)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.layer((inputs - inputs.mean(dim=1, keepdim=True)) / inputs.std(dim=1, keepdim=True))
+        centred = inputs - inputs.mean(dim=1, keepdim=True)
+        return cast(torch.Tensor, self.layer(centred / centred.std(dim=1, keepdim=True)))
 
 
 def test_a_network_is_tried_on_the_device_s_own_samples_else_on_plausible_ones() -> None:
