@@ -70,7 +70,7 @@ class Channel(enum.Enum):
     STATUS = "status"
     """Retained plain text `online` or `offline`; the last will of the device's connection."""
     INFO = "info"
-    """Retained JSON: version, incarnation, limits."""
+    """Retained JSON: version, incarnation, share level."""
     STATE = "state"
     """Retained JSON for dashboards."""
     PROFILE = "profile"
