@@ -111,8 +111,6 @@ class Readings:
     """What a device says of itself at this moment."""
 
     memory_free_bytes: int
-    cpu_busy_permille: int
-    """Of all cores, by anything but this process."""
 
 
 class Sensor(abc.ABC):

@@ -70,8 +70,6 @@ class Channel(enum.Enum):
     """Retained plain text `online` or `offline`; the last will of the device's connection."""
     INFO = "info"
     """Retained JSON: version, incarnation, limits."""
-    STATE = "state"
-    """Retained JSON for dashboards."""
     PROFILE = "profile"
     """Retained: the device's profile."""
     ACK = "ack"
@@ -80,8 +78,6 @@ class Channel(enum.Enum):
     """Retained: how the device's last run ended."""
     BEAT = "beat"
     """The device's heartbeat, not retained."""
-    SET = "set"
-    """Unsigned commands to the device."""
     ALL = "all"
     """From one device to every member."""
     TO = "to"
@@ -100,11 +96,11 @@ class Address:
 
     channel: Channel
     source: DeviceId | None = None
-    """Who sends; for `SET` who is commanded."""
+    """Who sends."""
     destination: DeviceId | None = None
     """Who receives: of `TO` always; of `BLOB`, `None` means all."""
     name: str | None = None
-    """Of `SET`: the command. Of `BLOB`: the transfer."""
+    """Of `BLOB`: the transfer."""
     chunk: int | None = None
     """Of `BLOB`: the chunk's number."""
 
