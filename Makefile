@@ -2,6 +2,7 @@
 #   make demo            train a network on emulated devices and compare
 #   make test            all tests
 #   make check           format, lint, types, import rules
+#   make cover           which lines and branches the tests reach, TESTS= of them
 #   make soak            simulated clusters with faults, SEEDS=N of them
 #   make mutants         look for the seed that shows each hole in the protocol
 #   make bench           all policies on many clusters and tasks, in simulation: hours, and it goes on where it was stopped
@@ -13,80 +14,89 @@
 #   make bench-scale     what many devices cost
 #   make picture         draw docs/demo.svg anew from a demonstration; needs the machine for itself
 #   make peers           Flower in an environment of its own, for examples/benchmarks/peers
-# PYTHON= names another interpreter (3.11 or later), TORCH= another build of torch.
+# PYTHON= names another interpreter (3.11 or later), with an environment of its own beside .venv: .venv-python3.13;
+# VENV= names that directory, TORCH= another build of torch.
 
 PYTHON ?= python3
+VENV ?= .venv$(addprefix -,$(filter-out python3,$(notdir $(PYTHON))))
 SEEDS ?= 1000
 TORCH ?= torch==2.13.0
+TESTS ?= tests
 QUICK = smart-home slow-radio flaky-garage all-pis
-export PYTHON TORCH
+export PYTHON TORCH VENV
 
-.PHONY: demo test check soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
+.PHONY: demo test check cover soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
 .NOTPARALLEL:
 
-demo: .venv/ready
+demo: $(VENV)/ready
 	@./setup.sh packages || true
-	.venv/bin/crowd demo
+	$(VENV)/bin/crowd demo
 
-test: .venv/ready
+test: $(VENV)/ready
 	@./setup.sh packages
-	.venv/bin/pytest -m "not alone" --numprocesses logical --dist worksteal
-	.venv/bin/pytest -m alone
+	$(VENV)/bin/pytest -m "not alone" --numprocesses logical --dist worksteal
+	$(VENV)/bin/pytest -m alone
 
-check: .venv/ready
-	.venv/bin/ruff format --check
-	.venv/bin/ruff check
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+check: $(VENV)/ready
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
-soak: .venv/ready
-	.venv/bin/python -m tests.simulation.soak --seeds $(SEEDS)
+# no test is alone in some folders, which pytest answers with 5
+cover: $(VENV)/ready
+	@./setup.sh packages
+	$(VENV)/bin/pytest $(TESTS) -m "not alone" --numprocesses logical --dist worksteal --cov --cov-report=
+	$(VENV)/bin/pytest $(TESTS) -m alone --cov --cov-append || [ $$? = 5 ]
 
-mutants: .venv/ready
-	.venv/bin/python -m tests.simulation.mutants
+soak: $(VENV)/ready
+	$(VENV)/bin/python -m tests.simulation.soak --seeds $(SEEDS)
 
-bench: .venv/ready
+mutants: $(VENV)/ready
+	$(VENV)/bin/python -m tests.simulation.mutants
+
+bench: $(VENV)/ready
 	@./setup.sh packages
 	@mkdir -p build
-	@test ! -e docs/runs.tar.xz || .venv/bin/python examples/maintenance/published_runs.py unpack
-	.venv/bin/crowd bench --json build/bench.json --html build/bench.html
+	@test ! -e docs/runs.tar.xz || $(VENV)/bin/python examples/maintenance/published_runs.py unpack
+	$(VENV)/bin/crowd bench --json build/bench.json --html build/bench.html
 	@echo "the page is build/bench.html; examples/maintenance/write_table.py build/bench.json writes the tables into the"
 	@echo "README and docs/comparison.md, examples/maintenance/published_runs.py pack build/bench.json keeps the runs"
 
 # processors, links, failures, and nothing at all
-bench-quick: .venv/ready
+bench-quick: $(VENV)/ready
 	@mkdir -p build
-	.venv/bin/crowd bench --clusters $(QUICK:%=examples/clusters/%.toml) --tasks digits --seeds 1 \
+	$(VENV)/bin/crowd bench --clusters $(QUICK:%=examples/clusters/%.toml) --tasks digits --seeds 1 \
 		--json build/bench-quick.json --html build/bench-quick.html
 	@echo "the page is build/bench-quick.html"
 
-bench-overhead: .venv/ready
+bench-overhead: $(VENV)/ready
 	@./setup.sh packages || true
-	.venv/bin/python examples/benchmarks/bench_overhead.py
+	$(VENV)/bin/python examples/benchmarks/bench_overhead.py
 
-bench-eight: .venv/ready
+bench-eight: $(VENV)/ready
 	@./setup.sh packages || true
-	.venv/bin/python examples/benchmarks/bench_eight_nodes.py
+	$(VENV)/bin/python examples/benchmarks/bench_eight_nodes.py
 
-bench-ddp: .venv/ready
-	.venv/bin/python examples/benchmarks/bench_ddp.py
+bench-ddp: $(VENV)/ready
+	$(VENV)/bin/python examples/benchmarks/bench_ddp.py
 
-bench-agreement: .venv/ready
-	.venv/bin/python examples/benchmarks/bench_agreement.py
+bench-agreement: $(VENV)/ready
+	$(VENV)/bin/python examples/benchmarks/bench_agreement.py
 
-bench-scale: .venv/ready
-	.venv/bin/python examples/benchmarks/bench_scale.py
+bench-scale: $(VENV)/ready
+	$(VENV)/bin/python examples/benchmarks/bench_scale.py
 
-picture: .venv/ready
-	.venv/bin/python examples/maintenance/make_demo_picture.py docs/demo.svg
+picture: $(VENV)/ready
+	$(VENV)/bin/python examples/maintenance/make_demo_picture.py docs/demo.svg
 
-peers: .venv-peers/ready .venv/ready
+peers: .venv-peers/ready $(VENV)/ready
 	@./setup.sh packages || true
 
 .venv-peers/ready: pyproject.toml setup.sh examples/benchmarks/peers/requirements.txt
 	@./setup.sh peers
 	@touch $@
 
-.venv/ready: pyproject.toml setup.sh
+$(VENV)/ready: pyproject.toml setup.sh
 	@./setup.sh python
 	@touch $@

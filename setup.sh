@@ -1,12 +1,13 @@
 #!/bin/sh
 # Sets up what `make` needs.
-#   setup.sh python     .venv with torch and this project in it
+#   setup.sh python     $VENV (.venv) with torch and this project in it
 #   setup.sh peers      .venv-peers with torch, this project and Flower, for examples/benchmarks/peers
 #   setup.sh packages   the MQTT broker, what `crowd lab` needs and the Fashion-MNIST data, from Debian
 # Says in one line how to get what it cannot install itself, and then exits with 1.
 set -eu
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
 TORCH=${TORCH:-torch==2.13.0}
 
 say() { echo "setup: $*" >&2; }
@@ -33,7 +34,7 @@ environment() {
         apt_install python3-venv
     fi
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        say "$PYTHON is older than 3.11; name a newer one: make PYTHON=python3.11"
+        say "$PYTHON is older than 3.11; name a newer one: make PYTHON=python3.11 VENV=.venv"
         exit 1
     }
     if ! [ -x "$directory/bin/pip" ]; then
@@ -49,7 +50,7 @@ environment() {
     say "ready"
 }
 
-python() { environment .venv --editable '.[dev]'; }
+python() { environment "$VENV" --editable '.[dev]'; }
 
 peers() {
     environment .venv-peers --editable '.[demo]' --requirement examples/benchmarks/peers/requirements.txt

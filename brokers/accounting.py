@@ -1,4 +1,4 @@
-"""How many bytes a message costs on one device's link; every adapter counts by this one formula.
+"""The bytes that a message costs on one device's link; every adapter counts by this one formula.
 
 A PUBLISH (MQTT 5, section 3.3) of `t` topic bytes, `p` payload bytes and a quality of service `q` is
 
@@ -30,20 +30,20 @@ PUBACK_BYTES = 4
 
 @attrs.frozen(kw_only=True)
 class Crossing:
-    """What one message puts on a link: `forward` in the direction of the PUBLISH, `backward` against it."""
+    """The bytes that one message puts on a link: `forward` in the direction of the PUBLISH, `backward` against it."""
 
     forward_bytes: int
     backward_bytes: int
 
 
 def publish_packet_bytes(*, topic_bytes: int, payload_bytes: int, qos: int, expiry: bool = False) -> int:
-    """The length of the PUBLISH packet alone."""
+    """Bytes of the PUBLISH packet alone (MQTT 5, section 3.3)."""
     remaining = 2 + topic_bytes + (2 if qos > 0 else 0) + (6 if expiry else 1) + payload_bytes
     return 1 + _varint_bytes(remaining) + remaining
 
 
 def crossing(*, topic_bytes: int, payload_bytes: int, qos: int, expiry: bool = False) -> Crossing:
-    """What a message costs in both directions of one link, by the formula above."""
+    """The bytes of a message in both directions of one link, by the formula of this module."""
     packet = publish_packet_bytes(topic_bytes=topic_bytes, payload_bytes=payload_bytes, qos=qos, expiry=expiry)
     segments = ceil_div(packet, SEGMENT_PAYLOAD_BYTES)
     forward = packet + segments * SEGMENT_HEADER_BYTES
@@ -55,7 +55,7 @@ def crossing(*, topic_bytes: int, payload_bytes: int, qos: int, expiry: bool = F
 
 
 class Meter:
-    """Adds up the crossings of one device's link."""
+    """The sum of the crossings of one device's link."""
 
     def __init__(self) -> None:
         self._up_bytes = 0

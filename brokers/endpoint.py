@@ -1,4 +1,4 @@
-"""Where an MQTT broker is, and in one clear line why it cannot be reached. Knows no MQTT library.
+"""The endpoint of an MQTT broker, and in one clear line why it cannot be reached. Knows no MQTT library.
 
 Layout: `Endpoint` (with the errors of connecting to it) and `from_url`, which makes one.
 """
@@ -16,7 +16,7 @@ _HOW = "write mqtt://HOST:PORT or mqtts://HOST:PORT"
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """One broker, and as whom to ask it."""
+    """The address of one broker, and the credentials to show to it."""
 
     host: str
     port: int
@@ -37,7 +37,7 @@ class Endpoint:
         return BrokerLost(f"cannot reach {self.url}: {reason}")
 
     def not_connected(self, cause: BaseException | None) -> BrokerRefused | BrokerLost:
-        """What `cause` means, the error of a connection that did not come about; `None` if no MQTT answer came."""
+        """The error for a connection that did not come about, by its `cause`; `None` if no MQTT answer came."""
         match cause:
             case ssl.SSLCertVerificationError():
                 return BrokerRefused(
@@ -60,7 +60,7 @@ class Endpoint:
                 return self.out_of_reach("it does not answer as an MQTT broker; is this the right port and scheme?")
 
     def refused(self, reason: str) -> BrokerRefused | BrokerLost:
-        """What `reason` means, the name of the reason code in a CONNACK (MQTT 5, section 3.2.2.2)."""
+        """The error for the `reason` of a CONNACK, the name of its reason code (MQTT 5, section 3.2.2.2)."""
         match reason:
             case "Bad user name or password" | "Not authorized":
                 mend = "mend username and password_file in node.toml, or add the user to the broker's password file"
@@ -74,9 +74,10 @@ class Endpoint:
 def from_url(
     url: str, *, username: str | None = None, password: str | None = None, ca_file: str | None = None
 ) -> Endpoint:
-    """The broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; nothing is connected.
+    """The endpoint at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`; nothing is connected.
 
-    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. Raises `BadConfig`.
+    `ca_file` holds the certificates (PEM) to trust; without it those of the system are. Raises `BadConfig` for a URL or
+    a file that cannot be used.
     """
     try:
         parts = urlsplit(url)

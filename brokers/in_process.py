@@ -1,4 +1,4 @@
-"""What the brokers inside this process have in common: no network, no threads.
+"""The common parts of the brokers inside this process: no network, no threads.
 
 Layout: `PublishedMessage` (what is carried), `InProcessBroker` (carries, retains, publishes wills, can break) and
 `InProcessSession` (one device's connection to it; its kinds differ in how they deliver).
@@ -22,6 +22,8 @@ QUEUE_MESSAGES_MAX = 256
 
 @attrs.frozen(kw_only=True)
 class PublishedMessage:
+    """A message on its way, with its size on a link and the time at which it expires."""
+
     cluster: str
     delivery: Delivery
     crossing: Crossing
@@ -29,7 +31,7 @@ class PublishedMessage:
 
 
 class InProcessBroker:
-    """Carries messages between the sessions of one process; a queue holds `queue_messages_max` for each session."""
+    """A broker for the sessions of one process; a queue holds `queue_messages_max` for each session."""
 
     def __init__(self, *, queue_messages_max: int = QUEUE_MESSAGES_MAX) -> None:
         self.queue_messages_max = queue_messages_max
@@ -44,27 +46,31 @@ class InProcessBroker:
             self._publish_will(session)
 
     def crash(self) -> None:
-        """The hub dies and is back at once, with an empty memory: no retained messages, no wills, no sessions."""
+        """Crash and be back at once, with an empty memory: no retained messages, no wills, no sessions."""
         self._retained.clear()
         for session in list(self._sessions):
             self._forget(session, "connection lost: the broker crashed")
 
     def attach(self, session: "InProcessSession") -> None:
+        """Admit a session."""
         self._sessions.append(session)
 
     def detach(self, session: "InProcessSession") -> None:
-        """A clean end: the will is not published."""
+        """Close a session cleanly: the will is not published."""
         if session in self._sessions:
             self._forget(session, "the session is closed")
 
     def listen(self, session: "InProcessSession", pattern: Address) -> None:
+        """Let `session` receive messages that match `pattern`."""
         self._listeners.setdefault(_spot(session.cluster, pattern), {})[session] = None
 
     def ignore(self, session: "InProcessSession", pattern: Address) -> None:
-        """No pattern of `session` is left that names the same source and destination."""
+        """Remove the index entry of `pattern`, as no pattern of `session` is left that names the same source and
+        destination."""
         self._listeners.get(_spot(session.cluster, pattern), {}).pop(session, None)
 
     async def carry(self, message: PublishedMessage, *, publisher: "InProcessSession", retain: bool) -> None:
+        """Deliver a message to all subscribers, but not to its publisher, except on `Channel.BEAT`."""
         if retain:
             self._retain(message, publisher)
         for session in self._subscribers(message):
@@ -73,7 +79,7 @@ class InProcessBroker:
             await session.offer(message)
 
     def retained(self, pattern: Address, *, reader: "InProcessSession") -> list[PublishedMessage]:
-        """What matches and was not published by `reader` itself."""
+        """The retained messages that match and were not published by `reader` itself."""
         kept = self._retained.get((reader.cluster, pattern.channel), {})
         return [
             attrs.evolve(message, delivery=attrs.evolve(message.delivery, retained=True))
@@ -116,7 +122,7 @@ class InProcessBroker:
 
 
 class InProcessSession(BrokerSession):
-    """One connection of `device` to `hub`, with its subscriptions."""
+    """One connection of `device` to the in-process broker `hub`, with its subscriptions."""
 
     def __init__(self, hub: InProcessBroker, device: DeviceId, topics: Topics, will: Will | None) -> None:
         self.device = device
@@ -129,20 +135,20 @@ class InProcessSession(BrokerSession):
 
     @abc.abstractmethod
     async def offer(self, message: PublishedMessage) -> None:
-        """Put `message` where `receive` finds it, when there is room."""
+        """Queue `message` for `receive`, when there is room."""
 
     @abc.abstractmethod
     def deliver(self, message: PublishedMessage) -> None:
-        """The same at once, for what the hub itself sends: retained messages and wills."""
+        """Queue `message` at once, whatever the room: for what the broker itself sends, retained messages and wills."""
 
     @abc.abstractmethod
     def release(self) -> None:
-        """Nobody reads any more: whoever waits for room need not."""
+        """Release all who wait for room, as nobody reads any more."""
 
     async def subscribe(self, *patterns: Address) -> None:
         with self.lifeline.holding():
             for pattern in patterns:
-                self._topics.pattern(pattern)  # refuses what no broker would take
+                self._topics.pattern(pattern)  # raises for a pattern that no broker would take
                 subscribed = self._patterns.setdefault(pattern.channel, [])
                 if pattern not in subscribed:
                     subscribed.append(pattern)
@@ -171,7 +177,7 @@ class InProcessSession(BrokerSession):
         return any(matches(pattern, address) for pattern in self._patterns.get(address.channel, ()))
 
     def message(self, address: Address, payload: bytes, *, expiry_s: int | None) -> PublishedMessage:
-        """What carries `payload`; `ValueError` if nothing can be published to `address`."""
+        """The message that carries `payload`; `ValueError` if nothing can be published to `address`."""
         cost = crossing(
             topic_bytes=len(self._topics.topic(address)),
             payload_bytes=len(payload),
@@ -187,7 +193,7 @@ class InProcessSession(BrokerSession):
 
 
 _Spot = tuple[str, Channel, DeviceId | None, DeviceId | None]
-"""Where in the hub's index a pattern stands: by cluster, channel, source and destination."""
+"""A key of the broker's index of patterns: cluster, channel, source and destination."""
 
 
 def _spot(cluster: str, pattern: Address) -> _Spot:
@@ -195,7 +201,7 @@ def _spot(cluster: str, pattern: Address) -> _Spot:
 
 
 def _spots(cluster: str, address: Address) -> Iterator[_Spot]:
-    """Where all patterns stand that could match."""
+    """The index keys of all patterns that could match `address`."""
     for source in {address.source: None, None: None}:
         for destination in {address.destination: None, None: None}:
             yield (cluster, address.channel, source, destination)

@@ -1,7 +1,7 @@
 """A broker inside this process, for tests: no network, no threads, any event loop of anyio.
 
-Layout: `MemoryBroker` (one device's way to a `InProcessBroker`), `MemorySession`, its `_Inbox`, and `from_url`
-(`memory://NAME`: within a process one hub for a name).
+Layout: `MemoryBroker` (one device's access to an `InProcessBroker`), `MemorySession`, its `_Inbox`, and `from_url`
+(`memory://NAME`: within a process one broker for a name).
 
 Unlike a network's broker it holds publishers back and drops nothing but heartbeats: `publish` waits while the queue of
 a subscriber is full. Whoever publishes must therefore receive in another task, or two full devices wait for each other.
@@ -29,7 +29,8 @@ _hubs: dict[str, InProcessBroker] = {}
 
 
 class MemoryBroker(Broker):
-    """The way of `device` to `hub`. Devices of different clusters on one hub do not hear each other."""
+    """The access of `device` to the in-process broker `hub`. Devices of different clusters on one broker do not hear
+    each other."""
 
     def __init__(self, hub: InProcessBroker, device: DeviceId, *, cluster: str = "memory") -> None:
         self._hub = hub
@@ -55,6 +56,8 @@ class MemoryBroker(Broker):
 
 
 class MemorySession(InProcessSession):
+    """A connection to an `InProcessBroker` that holds publishers back."""
+
     def __init__(self, hub: InProcessBroker, device: DeviceId, topics: Topics, meter: Meter, will: Will | None) -> None:
         super().__init__(hub, device, topics, will)
         self._inbox = _Inbox(hub.queue_messages_max)
@@ -80,7 +83,8 @@ class MemorySession(InProcessSession):
         return message.delivery
 
     async def offer(self, message: PublishedMessage) -> None:
-        """Waits for room, except that a heartbeat without room is dropped: the next one says the same."""
+        """Queue `message`; wait for room, except that a heartbeat without room is dropped: the next one says the
+        same."""
         if self.lifeline.lost:
             return
         if message.delivery.address.channel is Channel.BEAT and self._inbox.full:
@@ -109,7 +113,7 @@ class _Inbox:
         return len(self._messages) >= self._size
 
     def force(self, message: PublishedMessage) -> None:
-        """In at once, whatever the size."""
+        """Queue `message` at once, whatever the size."""
         self._messages.append(message)
         self._arrival.set()
 
@@ -136,7 +140,7 @@ class _Inbox:
         return message
 
     def release(self) -> None:
-        """Nobody reads any more: whoever waits need not."""
+        """Admit all who wait for room, as nobody reads any more."""
         while self._waiting:
             self._admit()
 
@@ -156,8 +160,8 @@ def from_url(
     ca_file: str | None = None,
     slower: float = 1.0,
 ) -> Broker:
-    """The way of `device` to the hub called NAME, for `memory://NAME`; there is nobody to show credentials to, and the
-    hub is on the clock of this event loop, however slow.
+    """The access of `device` to the in-process broker called NAME, for `memory://NAME`; there is nobody to show
+    credentials to, and the broker is on the clock of this event loop, however slow.
 
     Raises `BadConfig` for another kind of URL.
     """

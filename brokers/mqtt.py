@@ -1,7 +1,7 @@
 """An MQTT 5 broker, by aiomqtt; the only file that knows the library.
 
-Layout: `MqttBroker` (one device's way to the broker), `_MqttSession` (a live connection) and `from_url` (`mqtt://` and
-`mqtts://`).
+Layout: `MqttBroker` (one device's access to the broker), `_MqttSession` (a live connection) and `from_url` (`mqtt://`
+and `mqtts://`).
 
 Everything is QoS 1 but heartbeats (QoS 0). A slow receiver holds the broker back by MQTT's own means: an arrived
 message is acknowledged only when `receive` hands it out, and the broker sends no more than `RECEIVE_MESSAGES_MAX`
@@ -40,7 +40,7 @@ from crowd.units import Address, Channel, DeviceId
 RECEIVE_MESSAGES_MAX = 32
 BEATS_MAX = 256
 KEEPALIVE_S_MAX = 65_535
-"""What fits into CONNECT (MQTT 5, section 3.1.2.10)."""
+"""The longest keep-alive that fits into CONNECT (MQTT 5, section 3.1.2.10)."""
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 
@@ -55,7 +55,7 @@ _library_log.setLevel(logging.CRITICAL)
 
 
 class MqttBroker(Broker):
-    """The way of `device` to the broker at `endpoint`; made by `from_url`."""
+    """The access of `device` to the broker at `endpoint`; made by `from_url`."""
 
     def __init__(self, endpoint: Endpoint, *, cluster: str, device: DeviceId, slower: float = 1.0) -> None:
         self._endpoint = endpoint
@@ -65,7 +65,7 @@ class MqttBroker(Broker):
         self._meter = Meter()
 
     def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
-        """As the port says. A cancelled connecting attempt takes until `CONNECT_TIMEOUT_S` to give up its socket."""
+        """Connect. A cancelled attempt takes until `CONNECT_TIMEOUT_S` to give up its socket."""
         return self._session(will)
 
     @property
@@ -124,7 +124,7 @@ class MqttBroker(Broker):
         return client
 
     async def _find_host(self) -> None:
-        """Apart from connecting, because a resolver that does not answer can be cancelled only here."""
+        """Resolve the host's name; only here can a resolver that does not answer be cancelled."""
         try:
             with anyio.fail_after(CONNECT_TIMEOUT_S):
                 await anyio.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
@@ -149,7 +149,7 @@ class MqttBroker(Broker):
 @attrs.frozen(kw_only=True)
 class _Arrival:
     address: Address | None
-    """`None` for a topic that is not ours."""
+    """The address that the topic stands for; `None` for a topic that is not ours."""
     message: aiomqtt.Message
 
     @property
@@ -198,7 +198,7 @@ class _MqttSession(BrokerSession):
             self._meter.sent(
                 crossing(topic_bytes=len(topic), payload_bytes=len(payload), qos=qos, expiry=expiry_s is not None)
             )
-            # No timeout of its own: a slow link is not a lost one. The lifeline ends it.
+            # No timeout of its own: a slow link is not a lost one. The session state ends it.
             await self._call(self._client.publish(topic, payload, qos, retain, properties=properties, timeout=math.inf))
 
     async def subscribe(self, *patterns: Address) -> None:
@@ -231,7 +231,7 @@ class _MqttSession(BrokerSession):
         return Delivery(address=arrival.address, payload=arrival.message.payload, retained=arrival.message.retain)
 
     async def take_arrivals(self) -> None:
-        """Moves what arrives into the bounded queue until the connection goes."""
+        """Move arriving messages into the bounded queue until the connection goes."""
         try:
             async for message in self._client.messages:
                 self._take(message)
@@ -239,7 +239,7 @@ class _MqttSession(BrokerSession):
             self._lose(error)
 
     def end(self) -> None:
-        """No more calls; what arrived and was not handed out has still crossed the link."""
+        """End all calls, and count the arrived messages that were not handed out: they have crossed the link."""
         self._lifeline.lose(f"the session with {self._endpoint.url} is closed")
         self._put.close()
         with self._arrivals, contextlib.suppress(anyio.EndOfStream):
@@ -253,7 +253,7 @@ class _MqttSession(BrokerSession):
         if own == message.payload:
             self._settle(arrival)
             return
-        # Beats may fill all places but those that the Receive Maximum keeps for the rest.
+        # Heartbeats may fill the queue but for the slots that the Receive Maximum keeps for the rest.
         places = BEATS_MAX if message.qos == 0 else BEATS_MAX + RECEIVE_MESSAGES_MAX
         if arrival.address is not None and self._put.statistics().current_buffer_used < places:
             self._put.send_nowait(arrival)
@@ -270,7 +270,7 @@ class _MqttSession(BrokerSession):
             return None
 
     def _settle(self, arrival: _Arrival) -> None:
-        """Counts it and acknowledges it, which lets the broker send the next one."""
+        """Count the message and acknowledge it, which lets the broker send the next one."""
         self._meter.received(arrival.crossing)
         if arrival.message.qos > 0:
             _paho(self._client).ack(arrival.message.mid, arrival.message.qos)
@@ -297,12 +297,12 @@ def from_url(
     ca_file: str | None = None,
     slower: float = 1.0,
 ) -> Broker:
-    """The way of `device` to the broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`.
+    """The access of `device` to the broker at `mqtt://host[:port]` or, with TLS, `mqtts://host[:port]`. Nothing is
+    connected yet.
 
     `ca_file` holds the certificates (PEM) to trust; without it those of the system are. `slower` tells how many times
-    slower than the broker's the clock of this event loop goes: so much longer is what the broker is told of times.
-    Nothing is connected yet.
-    Raises `BadConfig` for a URL or a file that cannot be used.
+    slower than the broker's the clock of this event loop goes: times that the broker is told are so much longer. Raises
+    `BadConfig` for a URL or a file that cannot be used.
     """
     return MqttBroker(
         endpoint.from_url(url, username=username, password=password, ca_file=ca_file),
@@ -324,7 +324,7 @@ def _properties(packet_type: int, **values: int) -> Properties:
 
 
 def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
-    """No waiting to fill a segment; and, where the system can, bytes unacknowledged for a keep-alive end it."""
+    """Socket options: no waiting to fill a segment; on Linux, bytes unacknowledged for a keep-alive end it."""
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
     if sys.platform == "linux":
         options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keepalive_s * 1000))
@@ -333,11 +333,11 @@ def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
 
 def _paho(client: aiomqtt.Client) -> PahoClient:
     """The paho client inside: aiomqtt offers neither acknowledging later nor closing a socket that is stuck."""
-    return client._client
+    return client._client  # noqa: SLF001
 
 
 async def _say_goodbye(client: aiomqtt.Client) -> None:
-    """A clean DISCONNECT if the broker still takes one."""
+    """Send a clean DISCONNECT if the broker still takes one."""
     try:
         with anyio.move_on_after(CLOSE_TIMEOUT_S):
             await client.__aexit__(None, None, None)
@@ -346,7 +346,7 @@ async def _say_goodbye(client: aiomqtt.Client) -> None:
 
 
 def _close_socket(client: aiomqtt.Client) -> None:
-    """Close it now if it is still open. paho does so itself once it reads the end of the stream."""
+    """Close the socket now if it is still open. paho does so itself once it reads the end of the stream."""
     paho = _paho(client)
     stuck = paho.socket()
     if stuck is None:

@@ -1,7 +1,7 @@
-"""What the sessions of every adapter have in common.
+"""The common parts of every adapter's sessions.
 
 Layout: `KEEPALIVE_S`, `SessionState` (makes the pending and all later calls of a session fail when its connection goes)
-and `Drops` (counts the messages that found no room, and says so now and then).
+and `Drops` (counts the messages that found no room, and logs it now and then).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ from crowd.errors import BrokerLost
 from crowd.units import Address, DeviceId
 
 KEEPALIVE_S = 15
-"""A client that has not heard its broker for so long gives the connection up, a broker its client after half as much
-again (MQTT 5, section 3.1.2.10)."""
+"""Seconds without a sign of its broker after which a client gives the connection up, and a broker its client after half
+as much again (MQTT 5, section 3.1.2.10)."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SessionState:
-    """One session's connection: intact until `lose`."""
+    """The state of one session's connection: intact until `lose`."""
 
     def __init__(self) -> None:
         self._pending: dict[anyio.CancelScope, None] = {}  # no set: cancelled in the order in which they came
@@ -31,7 +31,7 @@ class SessionState:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Runs its body while the connection lasts; `BrokerLost` if it has gone or goes meanwhile."""
+        """Run the body of the context while the connection lasts; `BrokerLost` if it has gone or goes meanwhile."""
         self.check()
         with anyio.CancelScope() as scope:
             self._pending[scope] = None
@@ -43,11 +43,12 @@ class SessionState:
             self.check()
 
     def call_when_lost(self, callback: Callable[[], None]) -> None:
-        """For who waits in another way than in `holding`, and checks then."""
+        """Call `callback` when the connection goes: for whoever waits in another way than in `holding`, and calls
+        `check` then."""
         self._told.append(callback)
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """The connection has gone, because of `reason`; only the first one counts."""
+        """Note that the connection has gone, because of `reason`; only the first one counts."""
         if self._reason is not None:
             return
         self._reason, self._cause = reason, cause
@@ -58,16 +59,17 @@ class SessionState:
 
     @property
     def lost(self) -> bool:
+        """Whether the connection has gone."""
         return self._reason is not None
 
     def check(self) -> None:
-        """Raises `BrokerLost` if the connection has gone."""
+        """Raise `BrokerLost` if the connection has gone."""
         if self._reason is not None:
             raise BrokerLost(self._reason) from self._cause
 
 
 class Drops:
-    """Messages to `device` that were dropped; logged when their number reaches a power of two."""
+    """The counter of messages to `device` that were dropped; logs when their number reaches a power of two."""
 
     def __init__(self, device: DeviceId) -> None:
         self._device = device

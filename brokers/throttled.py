@@ -11,10 +11,11 @@ from crowd.units import Address
 
 
 class ThrottledBroker(Broker):
-    """`inner` behind a link that carries no more than `uplink_bytes_s` and `downlink_bytes_s` (both above 0).
+    """A broker behind an emulated link: `inner`, which carries no more than `uplink_bytes_s` and `downlink_bytes_s`
+    (both above 0).
 
-    A message is handed to `inner` when its last byte has crossed the uplink, and to the receiver when its last byte
-    has crossed the downlink; headers and acknowledgements, by what `inner.traffic` says of them, delay what follows.
+    A message is handed to `inner` when its last byte has crossed the uplink, and to the receiver when its last byte has
+    crossed the downlink; headers and acknowledgements, as `inner.traffic` counts them, delay what follows.
     """
 
     def __init__(self, inner: Broker, *, uplink_bytes_s: int, downlink_bytes_s: int) -> None:
@@ -35,17 +36,18 @@ class ThrottledBroker(Broker):
             yield _ThrottledSession(inner, self)
 
     async def cross_uplink(self, size_bytes: int) -> None:
-        """Returns when `size_bytes` of payload have crossed, after all that was put on the uplink before."""
+        """Wait until `size_bytes` of payload have crossed, after all that was put on the uplink before."""
         await anyio.sleep_until(self._uplink.put(size_bytes))
         self._uplink.waited_for(size_bytes)
 
     def enter_downlink(self, size_bytes: int) -> float:
-        """When `size_bytes` of payload will have crossed, after all that was put on the downlink before."""
+        """The time at which `size_bytes` of payload will have crossed, after all that was put on the downlink
+        before."""
         self._downlink.waited_for(size_bytes)
         return self._downlink.put(size_bytes)
 
     def settle(self) -> None:
-        """Charge each direction with what crossed it beyond the payloads that were waited for."""
+        """Charge each direction with bytes that crossed it beyond the payloads that were waited for."""
         self._uplink.settle(self._inner.traffic.up_bytes)
         self._downlink.settle(self._inner.traffic.down_bytes)
 
@@ -86,7 +88,7 @@ class _ThrottledSession(BrokerSession):
 
 
 class _Direction:
-    """One direction of a link, and how much of what crossed it was put on its pipe."""
+    """One direction of a link, and how many of the bytes that crossed it were put on its pipe."""
 
     def __init__(self, bytes_s: int) -> None:
         self._bytes_s = bytes_s
@@ -94,15 +96,15 @@ class _Direction:
         self._charged_bytes = 0
 
     def put(self, size_bytes: int) -> float:
-        """The time when the last of these bytes has crossed."""
+        """The time at which the last of these bytes has crossed."""
         return self._pipe.put(size_bytes / self._bytes_s, ready_at_s=anyio.current_time())
 
     def waited_for(self, size_bytes: int) -> None:
-        """These bytes, which the broker counts as crossed from now on, were put before."""
+        """Count bytes that were put before, and that the broker counts as crossed from now on."""
         self._charged_bytes += size_bytes
 
     def settle(self, crossed_bytes: int) -> None:
-        """`crossed_bytes` in all have crossed: put what was not put before."""
+        """Put the bytes that were not put before, if `crossed_bytes` in all have crossed."""
         owed_bytes = max(0, crossed_bytes - self._charged_bytes)
         self._charged_bytes += owed_bytes
         self.put(owed_bytes)

@@ -55,14 +55,15 @@ class Topics:
             raise ValueError(f"{cluster!r} is no cluster name: use a-z, 0-9 and inner hyphens, at most 48 characters")
 
     def topic(self, address: Address) -> str:
-        """Where to publish for `address`; `ValueError` if a field is missing, superfluous or no identifier."""
+        """The topic to publish to for `address`; `ValueError` if a field is missing, superfluous or no identifier."""
         levels = self._levels(address)
         if None in levels:
             raise ValueError(f"{address} is a pattern: nothing can be published to it")
         return self._join(address, levels)
 
     def pattern(self, address: Address) -> str:
-        """What to subscribe to for the pattern `address`; `ValueError` if a field is superfluous or no identifier."""
+        """The topic filter to subscribe to for the pattern `address`; `ValueError` if a field is superfluous or no
+        identifier."""
         return self._join(address, [_ANY if level is None else level for level in self._levels(address)])
 
     def parse(self, topic: str) -> Address:

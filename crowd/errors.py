@@ -1,4 +1,4 @@
-"""What can go wrong, by what the caller can do about it.
+"""The errors of this project, by what the caller can do about them.
 
 `CrowdError` → `Retryable` (try again: a supervisor restarts) | `Rejected` (the input is at fault: mend it).
 """
@@ -9,7 +9,7 @@ class CrowdError(Exception):
 
 
 class Retryable(CrowdError):
-    """The world was at fault for now; the same call may succeed later."""
+    """A fault outside the caller, for now; the same call may succeed later."""
 
 
 class BrokerLost(Retryable):
@@ -29,7 +29,7 @@ class MailboxFull(Retryable):
 
 
 class Rejected(CrowdError):
-    """The input was at fault; nothing was done."""
+    """A fault of the input; nothing was done."""
 
 
 class MalformedMessage(Rejected):

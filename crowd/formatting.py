@@ -1,4 +1,4 @@
-"""Times and sizes for people."""
+"""Times and sizes for people: `duration`, `seconds` and `size`."""
 
 
 def seconds(time_s: float) -> str:

@@ -1,4 +1,4 @@
-"""Where a process of this project writes its log."""
+"""The log of a process of this project: `logs_to_stderr`."""
 
 import sys
 

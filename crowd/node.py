@@ -17,6 +17,7 @@ from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
@@ -48,36 +49,36 @@ log = structlog.get_logger()
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """What a node reports after each round, and when a plan begins or the run ends."""
+    """The report of a node after each round, and when a plan begins or the run ends."""
 
     round: int
+    """Number of the last complete round; 0 before the first."""
     accuracy: float | None
-    """Of the state before this round, over all devices that evaluated; `None` while nothing was evaluated."""
+    """Accuracy of the state before this round, over all devices that evaluated; `None` while nothing was evaluated."""
     bytes_up: int
+    """Bytes that this device has sent in this run, headers included."""
     bytes_down: int
-    """Over this device's link, in this run."""
+    """Bytes that this device has received in this run, headers included."""
     elapsed_s: float
-    """Since this device's first plan with work."""
+    """Seconds since this device's first plan with work."""
     plan: Plan | None
-    """Who does what."""
+    """The plan in force: who trains, lends and merges what. `None` before the first."""
     finished: bool = False
+    """Whether the run has ended with this round."""
     digest: str | None = None
-    """Of the state after this round, in hexadecimal; the same on every device. `None` before the first."""
+    """Digest of the state after this round, in hexadecimal; the same on every device. `None` before the first."""
     samples_trained: int = 0
-    """By this device, in this run."""
+    """Samples that this device has trained in this run, each as often as it did."""
     generations: int = 0
-    """How many plans this device has followed by the end of this round."""
+    """Plans that this device has followed by the end of this round."""
 
 
 class Node:
-    """This device's part in its cluster.
+    """This device's part in its cluster, as an asynchronous context manager.
 
-    1. Entering reads the data, checks that task and network fit together, and starts the four actors; raises
-       `BadConfig` for what cannot work, `BrokerRefused` if the broker does.
+    1. Entering reads the data, checks it against the network, starts the actors; raises `BadConfig`, `BrokerRefused`.
     2. `progress()` tells of every round; `wait()` returns when the run is over on every living member.
     3. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
-
-    All that a node talks to can be given; what is not is found through `config` and what is installed.
     """
 
     def __init__(
@@ -90,10 +91,13 @@ class Node:
         signer: Signer | None = None,
         store: Store | None = None,
         timing: Timing | None = None,
+        policies: Mapping[str, Policy] | None = None,
         chance: random.Random | None = None,
+        probe: Probe | None = None,
     ) -> None:
-        """`task` is called with the device's name; without it the one that `config` names is made. `chance` draws what
-        is drawn at random (boot IDs, pauses); without it the system does, so that no two nodes draw alike."""
+        """Make a node, not yet started. `task` makes the `Task` from the device's name; `policies`, by name, join
+        the installed ones; `chance` draws all that is random; `probe` is told what happens. Without them, as for the
+        rest, `config` and what is installed decide. Raises `BadConfig`."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
@@ -110,13 +114,14 @@ class Node:
         self._store: Store | None = store
         self._timing = timing or Timing()
         self._chance = chance or random.SystemRandom()
+        self._probe = probe or Probe()
         self._policies: Mapping[str, Policy] = {
             name: plugins.policies.load(name)() for name in plugins.policies.names()
-        }
+        } | dict(policies or {})
         if config.policy not in self._policies:
             plugins.policies.load(config.policy)  # says what is wrong with it
         self.results: dict[DeviceId, ResultMessage] = {}
-        """How the run ended, by device, as far as is known here."""
+        """Results of the run, by device, as far as they are known here."""
         self._task: Task | None = None
         self._state: ReplicaState | None = None
         self._plan: Plan | None = None
@@ -171,6 +176,7 @@ class Node:
                 data_mover=supervisor.ref("data mover"),
                 observe=self._observe,
                 timing=self._timing,
+                probe=self._probe,
             )
 
         def make_trainer() -> Trainer:
@@ -186,12 +192,14 @@ class Node:
                 traffic=lambda: self.traffic,
                 downlink_bytes_s=config.downlink_bytes_s,
                 seed=config.seed,
+                probe=self._probe,
             )
 
         def make_data_mover() -> DataMover:
             nonlocal life
             # the first of the four to start, and all restart together: each time in a life of its own
             life = Life(incarnation=1, boot=self._chance.randbytes(16))
+            self._probe.life_began(life)
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -205,6 +213,7 @@ class Node:
                 profiler=supervisor.ref("profiler"),
                 info=json.dumps(info).encode(),
                 seed=int.from_bytes(life.boot[:4], "big"),
+                probe=self._probe,
             )
 
         def make_profiler() -> Profiler:
@@ -231,7 +240,7 @@ class Node:
         return supervisor
 
     def _unmeasured_profile(self, work: Work, life: Life) -> Profile:
-        """All that the configuration and the data say of this device; the rest the profiler measures."""
+        """The profile by the configuration and the data of this device; the profiler measures the rest."""
         config, facts = self.config, work.facts
         return Profile(
             device=self.name,
@@ -261,22 +270,27 @@ class Node:
 
     @property
     def traffic(self) -> Traffic:
-        """Bytes over this device's link since the node was made."""
+        """Bytes over this device's link since the node was made, headers included."""
         return self._broker.traffic
 
     @property
+    def kept(self) -> Mapping[str, int]:
+        """While it runs: how many it keeps of what grows by what comes to it, by a name for each."""
+        return self._supervisor.kept()
+
+    @property
     def plan(self) -> Plan | None:
-        """The active plan."""
+        """The active plan; `None` before the first."""
         return self._plan
 
     @property
     def digest(self) -> str | None:
-        """Of the final state, in hexadecimal; `None` before the run is finished here."""
+        """Digest of the final state, in hexadecimal; `None` before the run is finished here."""
         return None if self._state is None else self._state.digest.hex()
 
     @property
     def model(self) -> torch.nn.Module:
-        """The trained network, the same on every device; raises `RuntimeError` before the run is finished here."""
+        """The trained network, in evaluation mode, the same on every device; `RuntimeError` before the run's end."""
         if self._state is None or self._task is None:
             raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
         model = self._task.model()
@@ -284,12 +298,12 @@ class Node:
         return model.eval()
 
     async def wait(self) -> None:
-        """Return when every living member has published the result of the run."""
+        """Wait until every living member has published the result of the run."""
         await self._over.wait()
 
     async def progress(self) -> AsyncGenerator[Progress, None]:
-        """Every round from now on, and every new plan; ends when `wait` would return. A listener that is slower than
-        the rounds misses some, never the last."""
+        """Yield a `Progress` for every round from now on, and for every new plan; end when `wait` would return. A
+        listener that is slower than the rounds misses some, never the last."""
         send: MemoryObjectSendStream[Progress]
         receive: MemoryObjectReceiveStream[Progress]
         send, receive = anyio.create_memory_object_stream(PROGRESS_BUFFER)

@@ -39,9 +39,9 @@ class Group(Generic[T]):
     entry_points: str
     """The name of the entry-point group."""
     noun: str
-    """What errors call a plug-in of this kind."""
+    """The words for a plug-in of this kind in errors."""
     kind: str
-    """What such a plug-in is."""
+    """The kind of object that a plug-in must be, for errors."""
     fits: Callable[[Any], bool]
     """Whether an object may be such a plug-in."""
 
@@ -83,7 +83,7 @@ def subclass_of(base: type) -> Callable[[Any], bool]:
 
 
 class BrokerFactory(Protocol):
-    """Makes the way of a device to the broker at a URL of one scheme. Connects to nothing yet; raises `BadConfig` if
+    """Makes the access of a device to the broker at a URL of one scheme. Connects to nothing yet; raises `BadConfig` if
     the URL or what goes with it is of no use."""
 
     def __call__(
@@ -106,23 +106,25 @@ class LinkFactory(Protocol):
 
 
 TaskFunction = Callable[..., "Task"]
-"""From a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
+"""A function from a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
 
 brokers: Group[BrokerFactory] = Group("crowd.brokers", "kind of broker", "function", callable)
-"""By the scheme of their URLs."""
+"""Brokers, by the scheme of their URLs."""
 links: Group[LinkFactory] = Group("crowd.links", "kind of link", "subclass of Broker", subclass_of(Broker))
 """Brokers as slow as an emulated device's link."""
 devices: Group[Callable[..., Device]] = Group("crowd.devices", "device", "function", callable)
-"""`local`, this machine, takes nothing; `emulated` takes a speed in kFLOP/s and its free memory in bytes."""
+"""Devices: `local`, this machine, takes nothing; `emulated` takes a speed in kFLOP/s and its free memory in bytes."""
 stores: Group[Callable[..., Store]] = Group("crowd.stores", "kind of store", "subclass of Store", subclass_of(Store))
-"""`file` takes a directory; `memory` takes nothing."""
+"""Stores: `file` takes a directory; `memory` takes nothing."""
 catalogs: Group[Callable[[], Mapping[str, DeviceKind]]] = Group("crowd.catalogs", "catalog", "function", callable)
-"""Kinds of devices, by name."""
+"""Catalogs of kinds of devices, by name."""
 policies: Group[type[Policy]] = Group("crowd.policies", "policy", "subclass of Policy", subclass_of(Policy))
+"""Policies, by name."""
 tasks: Group[TaskFunction] = Group("crowd.tasks", "task", "function", callable)
+"""Built-in tasks, by name."""
 
 GROUPS: tuple[Group[Any], ...] = (brokers, links, devices, stores, catalogs, policies, tasks)
-"""All but the backends, which experiments alone need (`crowd.experiment.experiment.backends`)."""
+"""All kinds but the backends, which experiments alone need (`crowd.experiment.experiment.backends`)."""
 
 
 def broker_from_url(
@@ -135,9 +137,9 @@ def broker_from_url(
     ca_file: Path | None = None,
     slower: float = 1.0,
 ) -> Broker:
-    """The way of `device` to the broker at `url`, whose scheme names the kind; `slower` is how many times slower than
-    the broker's the clock of this event loop goes. Connects only when a session is opened. Raises `BadConfig` if the
-    URL or what goes with it is of no use."""
+    """The access of `device` to the broker at `url`, whose scheme names the kind; `slower` is how many times slower
+    than the broker's the clock of this event loop goes. Connects only when a session is opened. Raises `BadConfig` if
+    the URL or what goes with it is of no use."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise BadConfig(f"broker {url!r}: expected a URL as 'mqtt://host:1883'")
@@ -221,7 +223,7 @@ def _guarded(function: TaskFunction, spec: str) -> TaskFunction:
 
 
 def _place_and_cause(error: Exception) -> str:
-    """Where in the user's own files `error` arose, and what it was, in one line."""
+    """The line of the user's own files at which `error` arose, and what it was, in one line."""
     what = traceback.format_exception_only(error)[-1].strip().replace("\n", " ")
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}, line {error.lineno}: {what}"

@@ -1,4 +1,4 @@
-"""What an adapter must promise: `Broker` (messages), `Signer` (identity), `Compute` (work on this device),
+"""The ports that adapters implement: `Broker` (messages), `Signer` (identity), `Compute` (work on this device),
 `Sensor` (live readings) and `Store` (files that outlive the process)."""
 
 import abc
@@ -20,12 +20,12 @@ class Delivery:
     address: Address
     payload: bytes = attrs.field(repr=lambda payload: f"<{len(payload)} bytes>")
     retained: bool = False
-    """Whether it was kept by the broker and may be old."""
+    """Whether the broker had kept the message, so that it may be old."""
 
 
 @attrs.frozen(kw_only=True)
 class Will:
-    """What the broker publishes, retained, when the session ends without `close`."""
+    """The message that the broker publishes, retained, when the session ends without `close`."""
 
     address: Address
     payload: bytes
@@ -40,25 +40,29 @@ class Traffic:
 
 
 class BrokerSession(abc.ABC):
-    """A live connection. Guarantees: a published message reaches every session that is subscribed to its address at
-    least once while both live; no order across addresses, the order of one address is kept within a session; the
-    inbound queue is bounded and a slow receiver holds the carrier back (which may then drop: the carrier is no
-    promise, end-to-end acknowledgement is the caller's). Every method raises `BrokerLost` once the connection has gone.
-    A session does not receive what it publishes itself, except on `Channel.BEAT`."""
+    """A live connection to the broker. Every method raises `BrokerLost` once the connection has gone.
+
+    Guarantees: a published message reaches every session that is subscribed to its address at least once while both
+    live; no order across addresses, the order of one address is kept within a session; the inbound queue is bounded and
+    a slow receiver holds the carrier back (which may then drop: the carrier is no promise, end-to-end acknowledgement
+    is the caller's). A session does not receive what it publishes itself, except on `Channel.BEAT`.
+    """
 
     @abc.abstractmethod
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
-        """Hand `payload` to the broker; returns when it was taken. An empty retained payload clears the address."""
+        """Hand `payload` to the broker; returns when it was taken. Retained, it is kept for later subscribers; an empty
+        retained payload clears the address. The broker may drop it if a receiver has not taken it after `expiry_s`
+        seconds."""
 
     @abc.abstractmethod
     async def subscribe(self, *patterns: Address) -> None:
-        """Receive what is published to addresses that match; retained messages come at once."""
+        """Receive messages published to addresses that match any of `patterns`; retained ones come at once."""
 
     @abc.abstractmethod
     async def unsubscribe(self, *patterns: Address) -> None:
-        """No longer receive what matches these patterns, given exactly as they were subscribed."""
+        """Stop receiving messages that match `patterns`, given exactly as they were subscribed."""
 
     @abc.abstractmethod
     async def receive(self) -> Delivery:
@@ -66,74 +70,86 @@ class BrokerSession(abc.ABC):
 
 
 class Broker(abc.ABC):
-    """A way to the cluster's broker for one device; sessions are opened one after the other, never two at once."""
+    """The access of one device to its cluster's broker; sessions are opened one after the other, never two at once."""
 
     @abc.abstractmethod
     def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
-        """Connect. Raises `BrokerRefused` if the broker refuses this device, `BrokerLost` if it is out of reach.
-        Leaving the context closes cleanly: the will is not published."""
+        """Connect, and publish `will` if the session ends without leaving the context cleanly.
+
+        Raises `BrokerRefused` if the broker refuses this device, `BrokerLost` if it is out of reach. Leaving the
+        context closes cleanly: the will is not published.
+        """
 
     @property
     @abc.abstractmethod
     def traffic(self) -> Traffic:
-        """What has crossed the link so far, over all sessions."""
+        """Bytes that have crossed the link so far, over all sessions."""
 
 
 class Signer(abc.ABC):
-    """Signs as this device and verifies every member."""
+    """The identity of this device: signs in its name and verifies every member."""
 
     @abc.abstractmethod
-    def sign(self, data: bytes) -> bytes: ...
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data` in the name of this device."""
+        ...
 
     @abc.abstractmethod
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
-        """Whether `device` is a member and signed `data`."""
+        """Whether `device` is a member and `signature` is its own of `data`."""
 
 
 class Compute(abc.ABC):
-    """Runs work on this device."""
+    """The processor of this device, or a model of one."""
 
     @property
     def executes(self) -> bool:
-        """False in a simulation of the control plane: training takes its time but leaves the parameters as they are,
-        and nothing is evaluated."""
+        """Whether training really happens. False in a simulation of the control plane: training takes its time but
+        leaves the parameters as they are, and nothing is evaluated."""
         return True
 
     @abc.abstractmethod
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
-        """Run `work` away from the event loop and return what it returns. `flops` is how much training arithmetic it
-        contains: an emulated device takes as long as the real one would. Exceptions pass through. When cancelled it
-        waits for `work` to return, so keep each piece short."""
+        """Run `work` away from the event loop and return what it returns.
+
+        `flops` is how much training arithmetic it contains: an emulated device takes as long as the real one would.
+        Exceptions pass through. When cancelled it waits for `work` to return, so keep each piece short.
+        """
 
 
 @attrs.frozen(kw_only=True)
 class Readings:
-    """What a device says of itself at this moment."""
+    """The readings of a device at this moment."""
 
     memory_free_bytes: int
+    """Memory that the process could still use."""
 
 
 class Sensor(abc.ABC):
     """Live readings of this device."""
 
     @abc.abstractmethod
-    def read(self) -> Readings: ...
+    def read(self) -> Readings:
+        """The present readings. Called on the event loop, so it must return at once."""
+        ...
 
 
 class Store(abc.ABC):
     """Small files that outlive the process. Writes are atomic: a reader sees the old or the new content, whole."""
 
     @abc.abstractmethod
-    def write(self, name: str, data: bytes) -> None: ...
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the content of the file `name`."""
+        ...
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes | None:
-        """The content, or `None` if there is none."""
+        """The content of the file `name`, or `None` if there is none."""
 
 
 @attrs.frozen(kw_only=True)
 class Device:
-    """What a device plug-in (entry-point group `crowd.devices`) provides to a node."""
+    """The parts that a device plug-in (entry-point group `crowd.devices`) provides to a node."""
 
     compute: Compute
     sensor: Sensor

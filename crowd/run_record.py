@@ -1,4 +1,4 @@
-"""What happened in a run, as JSON (docs/experiments.md): `DeviceMetrics` of one device, `run_record` of all of them."""
+"""The record of a run as JSON (docs/experiments.md): `DeviceMetrics` of one device, `run_record` of all of them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,31 +18,35 @@ class Point:
     round: int
     elapsed_s: float
     accuracy: float | None
-    """Of the state before the round; `None` where nobody evaluated."""
+    """Accuracy of the state before the round; `None` where nobody evaluated."""
     traffic_bytes: int
-    """Up and down, over this device's link."""
+    """Bytes over this device's link, up and down."""
 
 
 @attrs.frozen(kw_only=True)
 class DeviceMetrics:
-    """One device's part in a run. `None`: not known here."""
+    """The metrics of one device in a run. `None`: not known here."""
 
     elapsed_s: float
-    """Until the run's end here."""
+    """Seconds until the run's end on this device."""
     away_s: float = 0.0
-    """Of that, switched off."""
+    """Seconds before the run's end in which the device was switched off."""
     busy_s: float | None
+    """Seconds in which the device trained."""
     bytes_up: int
     bytes_down: int
     samples_trained: int | None
+    """Samples that the device trained, each as often as it did."""
     generations: int | None
+    """Plans that the device followed."""
     digest: str | None
-    """Of its final state, in hexadecimal."""
+    """Digest of the device's final state, in hexadecimal."""
     curve: tuple[Point, ...]
+    """Completed rounds, in order."""
 
 
 def metrics_of(result: "ResultMessage") -> DeviceMetrics:
-    """What a device published at the end of its run."""
+    """The metrics that a device published at the end of its run."""
     return DeviceMetrics(
         elapsed_s=result.elapsed_us / SECOND_US,
         busy_s=result.busy_us / SECOND_US,
@@ -75,7 +79,7 @@ def run_record(
     balance_efficiency: float | None = None,
 ) -> dict[str, Any]:
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
-    so what it took until then is what it took. `balance_efficiency` is known only where every processor was watched."""
+    so its totals are those to the target. `balance_efficiency` is known only where every processor was watched."""
     curve = cluster_curve(devices)
     bytes_up = sum(metrics.bytes_up for metrics in devices.values())
     bytes_total = bytes_up + sum(metrics.bytes_down for metrics in devices.values())

@@ -1,7 +1,7 @@
 """The ground floor: identifiers and integer units that every other module shares.
 
-Layout: `DeviceId` (who), `Life` (which start of that device), `Channel` and `Address` (where a message goes),
-and the constants by which planning counts in integers only.
+Layout: `DeviceId` (who), `Life` (which start of that device), `Channel` and `Address` (where a message goes), and the
+constants by which planning counts in integers only.
 """
 
 import enum
@@ -14,9 +14,10 @@ DeviceId = NewType("DeviceId", str)
 """A device's name in its cluster: lower-case letters, digits and inner hyphens, at most 48 characters."""
 
 EVERYBODY = "all"
-"""Stands for all devices where a destination is named, so no device may be called so."""
+"""The name that stands for all devices where a destination is named, so no device may have it."""
 
 SECOND_US = 1_000_000
+"""Microseconds of a second."""
 MEBIBYTE = 1 << 20
 DIGEST_BYTES = 16
 """The length of every BLAKE2b digest by which devices compare plans, states and chunks."""
@@ -47,7 +48,7 @@ class Life:
 
     incarnation: int
     boot: bytes = attrs.field(repr=lambda boot: boot.hex()[:8])
-    """128 random bits, drawn once for each start of the process."""
+    """Boot ID: 128 random bits, drawn once for each start of the process."""
 
     # written out: attrs' own take ten times as long, and lives are compared with each message
     def __lt__(self, other: "Life") -> bool:
@@ -64,7 +65,7 @@ class Life:
 
 
 class Channel(enum.Enum):
-    """The kinds of address; the value is the word that a carrier may use for it."""
+    """The kinds of address; the value is the name that a carrier may use for it."""
 
     STATUS = "status"
     """Retained plain text `online` or `offline`; the last will of the device's connection."""
@@ -75,20 +76,20 @@ class Channel(enum.Enum):
     ACK = "ack"
     """Retained: the device's latest ack."""
     RESULT = "result"
-    """Retained: how the device's last run ended."""
+    """Retained: the result of the device's last run."""
     BEAT = "beat"
     """The device's heartbeat, not retained."""
     ALL = "all"
-    """From one device to every member."""
+    """Messages from one device to every member."""
     TO = "to"
-    """From one device to another."""
+    """Messages from one device to another."""
     BLOB = "blob"
     """One chunk of a transfer, to one device or, with no destination, to all."""
 
 
 @attrs.frozen(kw_only=True)
 class Address:
-    """Where a message goes. A broker adapter maps it to its own kind of name (MQTT: a topic).
+    """The destination of a message. A broker adapter maps it to its own kind of name (MQTT: a topic).
 
     As a subscription pattern, a field that is `None` matches anything, except that a `BLOB` pattern without a
     destination matches the chunks meant for all.
@@ -96,15 +97,15 @@ class Address:
 
     channel: Channel
     source: DeviceId | None = None
-    """Who sends."""
+    """The device that sends."""
     destination: DeviceId | None = None
-    """Who receives: of `TO` always; of `BLOB`, `None` means all."""
+    """The device that receives, on `TO` and `BLOB`; on `BLOB` `None` means all."""
     name: str | None = None
-    """Of `BLOB`: the transfer."""
+    """Name of the transfer on `BLOB`."""
     chunk: int | None = None
-    """Of `BLOB`: the chunk's number."""
+    """Number of the chunk on `BLOB`."""
 
 
 def bytes_per_second(mbps: float) -> int:
-    """Megabits per second as bytes per second, in integers as planning needs them."""
+    """Bytes per second of so many megabits per second, in integers as planning needs them."""
     return round(mbps * 125_000)

@@ -1,4 +1,4 @@
-"""Kinds of devices and what they can do, from `catalog.toml` next to this file."""
+"""The catalog of kinds of devices and their abilities, from `catalog.toml` next to this file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,5 +10,5 @@ _FILE = Path(__file__).with_name("catalog.toml")
 
 
 def load() -> Mapping[str, DeviceKind]:
-    """Every kind by its name."""
+    """Every kind of the catalog by its name. Raises `BadConfig` if the file is not right."""
     return structure(read_toml(_FILE), dict[str, DeviceKind], path=_FILE)

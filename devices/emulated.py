@@ -1,5 +1,5 @@
-"""Another device than this one. `EmulatedCompute`: a slower one, in real time: real work, then a pause until it would
-be done. `VirtualCompute`: any device, under virtual time."""
+"""The processors of other devices than this one. `EmulatedCompute`: a slower one, in real time: real work, then a pause
+until it would be done. `VirtualCompute`: any device, under virtual time."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from devices.sensors import FixedSensor
 T = TypeVar("T")
 
 LAG_S_MAX = 1.0
-"""How far an emulated device may fall behind before it says so; less is the scheduler's jitter."""
+"""Seconds that an emulated device may fall behind before it warns; less is the scheduler's jitter."""
 WARNING_EVERY_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -24,8 +24,8 @@ _log = structlog.get_logger(__name__)
 
 class EmulatedCompute(Compute):
     """One processor of `speed_kflops`: calls with `flops` run one after the other, each for as long as they take there.
-    What one call takes too long, or too short because it was cancelled, the next makes up for: over many calls the rate
-    is exact. Work without `flops` takes the time that it takes here, beside them.
+    Time that one call takes too long, or too short because it was cancelled, the next makes up for: over many calls the
+    rate is exact. Work without `flops` takes the time that it takes here, beside them.
 
     Logs `emulation_too_slow`, at most once a minute, when this machine cannot keep up. `clock` and `sleep` are anyio's.
     """
@@ -74,12 +74,12 @@ class EmulatedCompute(Compute):
 
 
 class VirtualCompute(Compute):
-    """One processor of `speed_kflops` under virtual time, with work that runs inline: calls with `flops` run one after
-    the other, each for as long as they take there, times the next of `unevenness`; work without is handled beside them
-    as if it had `overhead_flops`. Without `executes` nothing is trained, only the time for it taken. What is handled
-    beside training comes first: training rests meanwhile.
+    """One processor of `speed_kflops` under virtual time, with work that runs inline.
 
-    A call that is cancelled ends at once, with its work done or not begun.
+    Calls with `flops` run one after the other, each for as long as they take there, times the next of `unevenness`;
+    work without is handled beside them as if it had `overhead_flops`. Without `executes` nothing is trained, only the
+    time for it taken. Work that is handled beside training comes first: training rests meanwhile. A call that is
+    cancelled ends at once, with its work done or not begun.
     """
 
     def __init__(
@@ -96,13 +96,14 @@ class VirtualCompute(Compute):
         self._maths = executes
         self._processor = anyio.Lock()
         self._handled_s = 0.0
-        """In all, what waits included."""
+        """Seconds of all handled work, waiting work included."""
         self._free_at_s = 0.0
-        """When nothing is left to handle."""
+        """Time at which nothing is left to handle."""
 
     @property
     def speed_kflops(self) -> int:
-        """May be set at any time: a piece in hand ends when it would have at the speed with which it began."""
+        """The speed in kFLOP/s. May be set at any time: a piece in hand ends when it would have at the speed with which
+        it began."""
         return self._speed_kflops
 
     @speed_kflops.setter

@@ -7,7 +7,7 @@ from crowd.ports import Readings, Sensor
 
 
 class MachineSensor(Sensor):
-    """This machine."""
+    """A sensor of this machine."""
 
     def read(self) -> Readings:
         return Readings(memory_free_bytes=psutil.virtual_memory().available)
@@ -15,7 +15,7 @@ class MachineSensor(Sensor):
 
 @attrs.frozen(kw_only=True)
 class FixedSensor(Sensor):
-    """A device that always has the same memory free."""
+    """A sensor of a device that always has the same memory free."""
 
     memory_free_bytes: int
 

@@ -13,9 +13,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 class FileStore(Store):
-    """Keeps each name as a file in `directory`, made if it is missing (`BadConfig` if that fails). Only one store at a
-    time writes to a directory; its threads may share it. A write survives a power cut once it has returned. A full or
-    broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen, underscore a `ValueError`.
+    """A store that keeps each name as a file in `directory`, made if it is missing (`BadConfig` if that fails).
+
+    Only one store at a time writes to a directory; its threads may share it. A write survives a power cut once it has
+    returned. A full or broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen,
+    underscore a `ValueError`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -46,7 +48,7 @@ class FileStore(Store):
 
 
 class MemoryStore(Store):
-    """Files that are gone with the process, which is all that a demonstration or a simulation needs."""
+    """A store whose files are gone with the process, which is all that a demonstration or a simulation needs."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}

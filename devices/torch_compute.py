@@ -1,4 +1,4 @@
-"""Work on this very machine, in a thread."""
+"""Compute on this very machine, in threads."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class TorchCompute(Compute):
-    """Runs training (work with `flops`) one piece at a time in a worker thread, first come, first served, and all other
-    work likewise in a second one, so that a piece of training holds up no encoding; torch uses its own threads within.
-    """
+    """A compute that runs training (work with `flops`) one piece at a time in a worker thread, first come, first
+    served, and all other work likewise in a second one, so that a piece of training holds up no encoding; torch uses
+    its own threads within."""
 
     def __init__(self) -> None:
         self._training = anyio.CapacityLimiter(1)
@@ -26,5 +26,5 @@ class TorchCompute(Compute):
 
 
 def local() -> Device:
-    """This machine, as it is."""
+    """The device that this machine is."""
     return Device(compute=TorchCompute(), sensor=MachineSensor())

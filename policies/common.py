@@ -1,4 +1,4 @@
-"""What policies have in common: why samples stay idle, shares of the evaluation set, slices of the state, and the plan
+"""The common parts of policies: why samples stay idle, shares of the evaluation set, slices of the state, and the plan
 in which nobody trains."""
 
 import itertools
@@ -11,11 +11,13 @@ from crowd.planning.profile import Profile
 from crowd.units import DeviceId, ceil_div
 
 NO_MEMORY = "they may not leave it, and it has not the memory to train"
+"""The reason for which samples are idle on a device that cannot train."""
 NO_ROOM = "no trainer has the memory for them"
+"""The reason for which lendable samples are idle."""
 
 
 def cut(elements: int, owners: Sequence[DeviceId]) -> tuple[SliceOwner, ...]:
-    """`[0, elements)` in nearly equal slices of whole blocks, one for each of `owners`, in their order; fewer slices
+    """Nearly equal slices of `[0, elements)` in whole blocks, one for each of `owners`, in their order; fewer slices
     where there are fewer blocks than owners."""
     blocks = ceil_div(elements, BLOCK_ELEMENTS)
     count = min(len(owners), blocks)

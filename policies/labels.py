@@ -1,4 +1,4 @@
-"""Which labels each borrower trains, and from whom they come.
+"""The labels that each borrower trains, and the lenders that they come from.
 
 Layout: `proportional` (largest remainders), `deal` (shared samples to borrowers, label by label), `match` (surplus to
 lack).
@@ -19,7 +19,7 @@ def padded(counts: Sequence[int], length: int) -> Counts:
 
 
 def proportional(weights: Sequence[int], total: int) -> Counts:
-    """`total` split in proportion to `weights` by largest remainders (ties: the first); no part exceeds its weight
+    """A split of `total` in proportion to `weights` by largest remainders (ties: the first); no part exceeds its weight
     where `total` does not exceed their sum."""
     every = sum(weights)
     if not every or not total:
@@ -42,9 +42,9 @@ def deal(
     *,
     balanced: bool,
 ) -> list[Counts]:
-    """For each borrower the samples of the `pool` that it shall train, by label; they add up to its target.
+    """The samples of the `pool` that each borrower shall train, by label; they add up to its target.
 
-    Balanced: all labels in proportion, except that whoever has not the `room` to swap for it keeps its own samples
+    Balanced: all labels in proportion, except that a borrower without the `room` to swap for it keeps its own samples
     first, as everybody does if not balanced. The samples of `pinned` devices are not in the pool.
     """
     everybody = {member.device for member in borrowers} - set(pinned)
@@ -70,7 +70,8 @@ def _lack(member: Profile, want: Counts) -> int:
 def _hands(
     borrowers: Sequence[Profile], targets: Sequence[int], pool: Sequence[int], keeping: Collection[DeviceId]
 ) -> list[Counts]:
-    """Each hand in proportion to what the hands before it left of every label: both margins come out exactly."""
+    """The counts dealt to each borrower, in proportion to what was left of every label before: both margins come out
+    exactly."""
     left = list(pool)
     kept: list[Counts] = []
     for member, target in zip(borrowers, targets, strict=True):
@@ -90,7 +91,7 @@ def _hands(
 def match(
     surplus: Mapping[DeviceId, Counts], lacks: Mapping[DeviceId, Counts]
 ) -> tuple[dict[tuple[DeviceId, DeviceId], Counts], dict[DeviceId, Counts]]:
-    """Moves `(lender, borrower) -> counts`, and what is left over of each lender's surplus.
+    """The moves `(lender, borrower) -> counts`, and what is left over of each lender's surplus.
 
     The largest lack of a label is served from the largest surplus of it (ties: the lowest ID), so that few pairs of
     devices have to meet.

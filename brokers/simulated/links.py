@@ -1,7 +1,7 @@
-"""Links that take their time.
+"""Simulated links, on which messages take time.
 
-Layout: `Pipe` (what carries one thing after the other), `LinkSpec` (what a device's link can do), `Link` (that
-link), `_Flow` (its bytes in one direction) and `Route` (from a device to the broker and back).
+Layout: `Pipe` (what carries one thing after the other), `LinkSpec` (what a device's link can do), `Link` (that link),
+`_Flow` (its bytes in one direction) and `Route` (from a device to the broker and back).
 """
 
 import random
@@ -17,39 +17,40 @@ from crowd.ports import Traffic
 
 
 class Pipe:
-    """Carries one thing after the other."""
+    """One direction of a link, or a half-duplex one: carries one thing after the other."""
 
     def __init__(self) -> None:
         self._free_at_s = 0.0
 
     def free_at_s(self, ready_at_s: float) -> float:
-        """When a thing that is ready at `ready_at_s` would begin to cross, after all that was put before."""
+        """The time at which a thing that is ready at `ready_at_s` would begin to cross, after all that was put
+        before."""
         return ready_at_s if ready_at_s > self._free_at_s else self._free_at_s
 
     def put(self, takes_s: float, *, ready_at_s: float) -> float:
-        """When it will have crossed."""
+        """Put a thing on the pipe; returns the time at which it will have crossed."""
         self._free_at_s = self.free_at_s(ready_at_s) + takes_s
         return self._free_at_s
 
 
 @attrs.frozen(kw_only=True)
 class LinkSpec:
-    """What the link of one device can do."""
+    """The abilities of one device's link."""
 
     uplink_bytes_s: int = attrs.field(validator=gt(0))
     downlink_bytes_s: int = attrs.field(validator=gt(0))
     latency_s: float = attrs.field(default=0.0, validator=ge(0.0))
-    """One way to the broker."""
+    """Seconds from the device to the broker, and as many back."""
     jitter_s: float = attrs.field(default=0.0, validator=ge(0.0))
-    """Each crossing takes up to so much longer. The order is kept, as TCP keeps it."""
+    """Largest addition to the latency, drawn for each crossing. The order is kept, as TCP keeps it."""
     half_duplex: bool = False
-    """One direction at a time, each at its own rate."""
+    """Whether only one direction works at a time, each at its own rate."""
     loss: float = attrs.field(default=0.0, validator=[ge(0.0), lt(1.0)])
     """Fraction of the packets that are lost. TCP sends them again: time and bytes grow by 1 / (1 - loss)."""
 
 
 class Link:
-    """The link of one device: what is put on it takes time, headers and acknowledgements too, and is counted."""
+    """The link of one device: messages on it take time, headers and acknowledgements too, and are counted."""
 
     def __init__(self, spec: LinkSpec) -> None:
         self._spec = spec
@@ -62,17 +63,18 @@ class Link:
 
     @property
     def transfers(self) -> LinkBusy:
-        """When messages crossed, those included that are on their way; without what acknowledges them."""
+        """The times at which messages crossed, those included that are on their way; without their acknowledgements."""
         return LinkBusy(up=self._sending.spans, down=self._taking.spans)
 
     @property
     def traffic(self) -> Traffic:
-        """What has crossed by now, of a message on its way its part."""
+        """The bytes that have crossed by now; of a message on its way a part."""
         now_s = anyio.current_time()
         return Traffic(up_bytes=self._up.bytes_at(now_s), down_bytes=self._down.bytes_at(now_s))
 
     def send(self, message: Crossing, *, ready_at_s: float) -> float:
-        """When a message that is ready at `ready_at_s` will have left the device."""
+        """Put a message on the uplink; returns the time at which it will have left the device, if it is ready at
+        `ready_at_s`."""
         message = self._with_resends(message)
         self._down.add(message.backward_bytes)
         self._downlink.put(message.backward_bytes / self._spec.downlink_bytes_s, ready_at_s=ready_at_s)
@@ -83,7 +85,8 @@ class Link:
         return ends_s
 
     def take(self, message: Crossing, *, ready_at_s: float) -> float:
-        """When a message that waits for the device since `ready_at_s` will have come in."""
+        """Put a message on the downlink; returns the time at which it will have come in, if it waits for the device
+        since `ready_at_s`."""
         message = self._with_resends(message)
         self._up.add(message.backward_bytes)
         self._uplink.put(message.backward_bytes / self._spec.uplink_bytes_s, ready_at_s=ready_at_s)
@@ -94,15 +97,15 @@ class Link:
         return ends_s
 
     def sent_from_s(self, ready_at_s: float) -> float:
-        """When a message that is ready at `ready_at_s` would begin to leave the device."""
+        """The time at which a message that is ready at `ready_at_s` would begin to leave the device."""
         return self._uplink.free_at_s(ready_at_s)
 
     def taken_from_s(self, ready_at_s: float) -> float:
-        """When a message that waits for the device since `ready_at_s` would begin to come in."""
+        """The time at which a message that waits for the device since `ready_at_s` would begin to come in."""
         return self._downlink.free_at_s(ready_at_s)
 
     def delay_s(self, chance: random.Random) -> float:
-        """How long after it left a thing arrives."""
+        """Draw the seconds from leaving to arriving."""
         if self._spec.jitter_s == 0.0:
             return self._spec.latency_s
         return self._spec.latency_s + self._spec.jitter_s * chance.random()
@@ -118,24 +121,25 @@ class Link:
 
 
 class _Flow:
-    """Counts bytes as they cross."""
+    """The bytes of one direction, counted as they cross."""
 
     def __init__(self) -> None:
         self._crossed_bytes = 0
         self._coming: deque[tuple[float, float, int]] = deque()
-        """`(began_s, ended_s, size_bytes)`, in order."""
+        """Messages that have not crossed wholly, in order: `(began_s, ended_s, size_bytes)`."""
 
     def add(self, size_bytes: int) -> None:
-        """So many have crossed."""
+        """Count bytes that have crossed."""
         self._crossed_bytes += size_bytes
 
     def put(self, size_bytes: int, *, ready_at_s: float, began_s: float, ended_s: float) -> None:
-        """So many cross between the two moments, after all that was put before; it is not later than `ready_at_s`."""
+        """Note that so many bytes cross between the two moments, after all that was put before; it is not later than
+        `ready_at_s`."""
         self._count_until(ready_at_s)
         self._coming.append((began_s, ended_s, size_bytes))
 
     def bytes_at(self, now_s: float) -> int:
-        """So many have crossed by now."""
+        """The bytes that have crossed by `now_s`."""
         self._count_until(now_s)
         parts = (
             int((now_s - began_s) / (ended_s - began_s) * size)
@@ -150,7 +154,7 @@ class _Flow:
 
 
 class Route:
-    """The way between a device and the broker: over the link of the device, and over that of the broker's host if it
+    """The path between a device and the broker: over the link of the device, and over that of the broker's host if it
     has one. A message is on all of them at the same time."""
 
     def __init__(self, *, own: Link | None, host: Link | None, chance: random.Random) -> None:
@@ -159,25 +163,28 @@ class Route:
         self._chance = chance
 
     def up(self, message: Crossing, *, ready_at_s: float) -> float:
-        """When a message that is ready at `ready_at_s` will have left the last link."""
+        """Send a message to the broker; returns the time at which it will have left the last link, if it is ready at
+        `ready_at_s`."""
         own_s = ready_at_s if self._own is None else self._own.send(message, ready_at_s=ready_at_s)
         host_s = ready_at_s if self._host is None else self._host.take(message, ready_at_s=ready_at_s)
         return max(own_s, host_s)
 
     def down(self, message: Crossing, *, ready_at_s: float) -> float:
-        """The same for a message to the device."""
+        """Send a message to the device; returns the time at which it will have left the last link, if it is ready at
+        `ready_at_s`."""
         own_s = ready_at_s if self._own is None else self._own.take(message, ready_at_s=ready_at_s)
         host_s = ready_at_s if self._host is None else self._host.send(message, ready_at_s=ready_at_s)
         return max(own_s, host_s)
 
     def begins_down_s(self, ready_at_s: float) -> float:
-        """When a message to the device that is ready at `ready_at_s` would leave the broker, all links being free."""
+        """The time at which a message to the device that is ready at `ready_at_s` would leave the broker, all links
+        being free."""
         own_s = ready_at_s if self._own is None else self._own.taken_from_s(ready_at_s)
         host_s = ready_at_s if self._host is None else self._host.sent_from_s(ready_at_s)
         return max(own_s, host_s)
 
     def delay_s(self) -> float:
-        """How long after it left a thing arrives."""
+        """Draw the seconds from leaving to arriving, over all links."""
         own_s = 0.0 if self._own is None else self._own.delay_s(self._chance)
         host_s = 0.0 if self._host is None else self._host.delay_s(self._chance)
         return own_s + host_s

@@ -1,14 +1,14 @@
-"""A cluster's network in simulation: links with a rate and a delay around a broker in memory, and all that can go
-wrong with them. For an asyncio loop, of which it uses timers; under virtual time the same seed gives the same course.
+"""A cluster's network in simulation: links with a rate and a delay around a broker in memory, and all that can go wrong
+with them. For an asyncio loop, of which it uses timers; under virtual time equal seeds give equal runs.
 
-Layout: `Network` (the broker, who can reach it, and the faults), `_NetworkBroker` (one device's way to it) and
-`_NetworkSession`. The links are in `links`, what befalls single messages is in `subscriber_queue`.
+Layout: `Network` (the broker, who can reach it, and the faults), `_NetworkBroker` (one device's access to it) and
+`_NetworkSession`. The links are in `links`, the faults of single messages in `subscriber_queue`.
 
 A message crosses the uplink of its sender, waits at the broker until the downlink of each subscriber is free for it,
-and crosses that, whether somebody reads there or not: a reader that is late finds what came meanwhile. What was sent
-and what was received has its place on a half-duplex link in the order in which it was ready. There are no tasks of the
-network's own: what a device sends is carried by its own calls, and rests while its process does; what is sent to it
-takes a timer.
+and crosses that, whether somebody reads there or not: a reader that is late finds what came meanwhile. Sent and
+received messages take their turns on a half-duplex link in the order in which they were ready. There are no tasks of
+the network's own: a device's messages are carried by its own calls, and rest while its process does; those sent to it
+take a timer.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Handle = Callable[[int], Awaitable[None]]
 
 
 class Network(InProcessBroker):
-    """A broker that drops what finds `queue_messages_max` messages waiting for a subscriber, and the links to it.
+    """A broker that drops messages beyond `queue_messages_max` that wait for a subscriber, and the links to it.
 
     With a `host` the broker runs on that device: its own messages cross no link, everybody else's cross its link too.
     """
@@ -57,7 +57,7 @@ class Network(InProcessBroker):
         super().__init__(queue_messages_max=queue_messages_max)
         self.fault_rates = fault_rates
         self.dropped: Counter[str] = Counter()
-        """Messages, by what became of them: `lost`, `overflow`, `cut`, `muted`."""
+        """Numbers of dropped messages by cause: `lost`, `overflow`, `cut`, `muted`."""
         self.published = 0
         self._host = host
         self.chance = random.Random(seed)
@@ -69,7 +69,7 @@ class Network(InProcessBroker):
         self._refuses_until_s = float("-inf")
 
     def broker(self, device: DeviceId, spec: LinkSpec, *, cluster: str, handle: Handle | None = None) -> Broker:
-        """The way of `device`, over a new link; its `traffic` is all that crossed that link, resends included.
+        """The access of `device`, over a new link; its `traffic` is all that crossed that link, resends included.
 
         `handle` is awaited with the size of each payload, before it is sent and before it is received: it returns when
         the device's processor has done what belongs to it.
@@ -78,16 +78,17 @@ class Network(InProcessBroker):
         return _NetworkBroker(self, device, self._links[device], Topics(cluster), handle)
 
     def transfers(self, device: DeviceId) -> LinkBusy:
-        """When the link of `device` was busy so far."""
+        """The times at which the link of `device` was busy so far."""
         return self._links[device].transfers
 
     def saw(self, device: DeviceId, delivery: Delivery) -> None:
-        """Called once for everything that `device` publishes, when it begins to leave the device; for checkers."""
+        """Notice a message of `device` as it begins to leave it; called once for each; for checkers to override."""
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
     def cut(self, device: DeviceId, *, up: bool = True, down: bool = True) -> None:
-        """What `device` sends (`up`) and what is sent to it (`down`) vanishes from now on, and it can open no session.
+        """Cut the link of `device`: what it sends (`up`) and what is sent to it (`down`) vanishes from now on, and it
+        can open no session.
 
         A session that is not mended ends: for the client after `KEEPALIVE_S`; for the broker, which then publishes the
         will, at the same time if it can still hear the client go, else half as much later.
@@ -99,14 +100,14 @@ class Network(InProcessBroker):
                 session.lose_what_is_coming()
 
     def mend(self, device: DeviceId) -> None:
-        """Both directions work again, and sessions that have not ended go on."""
+        """Mend the link of `device` in both directions; sessions that have not ended go on."""
         self.reach.mend(device)
         for session in self._all_sessions():
             self._note_silence(session)
 
     def drop(self, device: DeviceId, *, will_after_s: float = 0.0) -> None:
-        """The connection of `device` is gone now. The broker notices, and publishes the will, `will_after_s` later,
-        even if the device is back by then."""
+        """End the connection of `device` now. The broker notices, and publishes the will, `will_after_s` later, even if
+        the device is back by then."""
         for session in self._sessions_of(device):
             self._forget(session, "connection lost: the link was cut")
             if will_after_s == 0.0:
@@ -115,29 +116,29 @@ class Network(InProcessBroker):
                 self._later(will_after_s, functools.partial(self._publish_will, session))
 
     def crash(self, *, down_s: float = 0.0) -> None:
-        """The broker dies, comes back after `down_s` with an empty memory, and until then refuses sessions."""
+        """Crash the broker: it comes back after `down_s` with an empty memory, and until then refuses sessions."""
         super().crash()
         self._latest.clear()
         self._crashes += 1
         self._refuses_until_s = anyio.current_time() + down_s
 
     def mute(self, device: DeviceId, matching: Callable[[Delivery], bool]) -> None:
-        """What is `matching` of all that `device` publishes vanishes at the broker, which still acknowledges it."""
+        """Drop all `matching` messages of `device` at the broker, which still acknowledges them."""
         self._muted[device] = matching
 
     def unmute(self, device: DeviceId) -> None:
-        """The broker carries all that `device` publishes again."""
+        """Let the broker carry all messages of `device` again."""
         self._muted.pop(device, None)
 
     def stale_will(self, device: DeviceId) -> None:
-        """The will of the latest session of `device` is published now, whether the device is online or not."""
+        """Publish the will of the latest session of `device` now, whether the device is online or not."""
         if device in self._latest:
             self._publish_will(self._latest[device])
 
     # --- for brokers and sessions -------------------------------------------------------------------------------------
 
     def route(self, device: DeviceId, link: Link) -> Route:
-        """The way from `device` over its `link`; `ValueError` if the broker's host has no link yet."""
+        """The path from `device` over its `link`; `ValueError` if the broker's host has no link yet."""
         if self._host is None:
             return Route(own=link, host=None, chance=self.chance)
         if device == self._host:
@@ -147,7 +148,7 @@ class Network(InProcessBroker):
         return Route(own=link, host=self._links[self._host], chance=self.chance)
 
     def admit(self, device: DeviceId) -> None:
-        """Raises `BrokerLost` if `device` can open no session now."""
+        """Raise `BrokerLost` if `device` can open no session now."""
         if not self.reach.both(device):
             raise BrokerLost(f"the broker is out of reach: the link of {device} is cut")
         if anyio.current_time() < self._refuses_until_s:
@@ -158,7 +159,7 @@ class Network(InProcessBroker):
         self._latest[session.device] = session
 
     def detach(self, session: InProcessSession) -> None:
-        """A clean end if the broker hears of it: then the will is not published."""
+        """Close a session: cleanly, without the will, if the broker hears of it."""
         if self.reach.up(session.device) and not session.lifeline.lost:
             super().detach(session)
         session.lifeline.lose("the session is closed")
@@ -199,7 +200,7 @@ class Network(InProcessBroker):
             self._publish_will(session)
 
     def _later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Call `action` unless the broker has crashed by then: it forgets what it had in mind."""
+        """Call `action` unless the broker has crashed by then, which forgets what it had in mind."""
         crashes = self._crashes
 
         def act() -> None:
@@ -251,7 +252,7 @@ class _NetworkSession(InProcessSession):
     ) -> None:
         super().__init__(network, device, topics, will)
         self.silent_since_s: float | None = None
-        """Since when not all that one side sends reaches the other."""
+        """Time since which not all that one side sends reaches the other; `None`: it does."""
         self._network = network
         self._route = route
         self._handler = handle
@@ -317,14 +318,15 @@ class _NetworkSession(InProcessSession):
             self._queue.put(message, self._network.fault_rates)
 
     def release(self) -> None:
-        """Nobody waits: what finds no room is dropped."""
+        """Do nothing, as nobody waits: messages that find no room are dropped."""
 
     def lose_what_is_coming(self) -> None:
-        """The link was cut while that was on it, or waiting for it."""
+        """Drop the messages that were on the link to this device, or waiting for it, when it was cut."""
         self._network.dropped["cut"] += self._queue.clear_coming()
 
     def _arrival_s(self, message: PublishedMessage, ready_at_s: float) -> float | None:
-        """Puts a message on the link to this device; when it will be there, or `None` if it does not go."""
+        """Put a message on the link to this device; returns the time at which it will be there, or `None` if it does
+        not go."""
         if not self._network.reach.down(self.device):
             self._network.dropped["cut"] += 1
             return None
@@ -333,10 +335,10 @@ class _NetworkSession(InProcessSession):
         return self._route.down(message.crossing, ready_at_s=ready_at_s) + self._route.delay_s()
 
     async def _cross(self) -> None:
-        """What a small packet needs in one direction, and TCP repeats until it gets there."""
+        """Wait as long as a small packet needs in one direction, which TCP repeats until it gets there."""
         await self._network.reach.restored(self.device)
         await anyio.sleep(self._route.delay_s())
 
     def _stamped(self, message: PublishedMessage, expiry_s: int | None) -> PublishedMessage:
-        """The broker counts a message's age from its arrival there."""
+        """The message with its age counted from its arrival at the broker, as brokers do."""
         return message if expiry_s is None else attrs.evolve(message, expires_at_s=anyio.current_time() + expiry_s)

@@ -1,4 +1,4 @@
-"""`Partitions`: which devices can reach the broker at this moment, and which it can reach."""
+"""Network partitions: which devices can reach the broker at this moment, and which it can reach: `Partitions`."""
 
 import anyio
 
@@ -6,8 +6,8 @@ from crowd.units import DeviceId
 
 
 class Partitions:
-    """Everybody reaches everybody until `cut`. On the link of the broker's `host` all others depend, but not the host
-    itself."""
+    """The links that are cut. Everybody reaches everybody until `cut`. All others depend on the link of the broker's
+    `host`, but not the host itself."""
 
     def __init__(self, host: DeviceId | None) -> None:
         self._host = host
@@ -16,14 +16,14 @@ class Partitions:
         self._mended = anyio.Event()
 
     def cut(self, device: DeviceId, *, up: bool, down: bool) -> None:
-        """The link of `device` no longer carries in these directions."""
+        """Cut the link of `device` in these directions."""
         if up:
             self._cut_up.add(device)
         if down:
             self._cut_down.add(device)
 
     def mend(self, device: DeviceId) -> None:
-        """Its link carries in both directions again."""
+        """Mend the link of `device` in both directions."""
         self._cut_up.discard(device)
         self._cut_down.discard(device)
         self._mended.set()
@@ -38,9 +38,10 @@ class Partitions:
         return device == self._host or not (device in self._cut_down or self._host in self._cut_up)
 
     def both(self, device: DeviceId) -> bool:
+        """Whether `device` and the broker reach each other."""
         return self.up(device) and self.down(device)
 
     async def restored(self, device: DeviceId) -> None:
-        """Returns when both directions carry, at once if they do."""
+        """Wait until both directions carry; return at once if they do."""
         while not self.both(device):
             await self._mended.wait()

@@ -1,6 +1,6 @@
-"""What waits at a simulated broker for one subscriber.
+"""The queue of a simulated broker for one subscriber.
 
-Layout: `FaultRates` (what can happen to it) and `SubscriberQueue`.
+Layout: `FaultRates` (the faults of deliveries) and `SubscriberQueue`.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _probability = [ge(0.0), le(1.0)]
 
 @attrs.frozen(kw_only=True)
 class FaultRates:
-    """How probable it is that one delivery, of a message to one subscriber, is lost, made twice, or held up by up to
+    """The probabilities that one delivery, of a message to one subscriber, is lost, made twice, or held up by up to
     `held_up_s_max` while later messages of other addresses overtake it."""
 
     lost: float = attrs.field(default=0.0, validator=_probability)
@@ -36,9 +36,12 @@ NO_MISHAPS = FaultRates()
 
 
 class SubscriberQueue:
-    """Holds up to `size` messages on their way from the broker to one subscriber. What does not get in is counted in
-    `dropped`, as `lost` or `overflow`. A message sets out as soon as it may, whether somebody reads or not: `arrival`
-    is asked then when it will be there, or `None` if it does not go."""
+    """Up to `size` messages on their way from the broker to one subscriber. Those that do not get in are counted in
+    `dropped`, as `lost` or `overflow`.
+
+    A message sets out as soon as it may, whether somebody reads or not: `arrival` is asked then when it will be there,
+    or `None` if it does not go.
+    """
 
     def __init__(
         self,
@@ -53,15 +56,16 @@ class SubscriberQueue:
         self._chance = chance
         self._dropped = dropped
         self._nobodys = contextvars.Context()
-        """For timers, which no simulated process owns."""
+        """Context for timers, which no simulated process owns."""
         self._held: list[tuple[float, int, PublishedMessage]] = []
-        """A heap by the time from which on each may go, and by the order in which they came."""
+        """Messages that are held up: a heap by the time from which on each may go, and by the order in which they
+        came."""
         self._came = 0
         self._coming: deque[tuple[float, PublishedMessage]] = deque()
-        """With the times of their arrival: in order, as TCP keeps it."""
+        """Messages under way, with the times of their arrival: in order, as TCP keeps it."""
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] = self._loop.create_future()
-        """Of the one who waits now, or waited last."""
+        """Future of the reader that waits now, or waited last."""
 
     def put(self, message: PublishedMessage, fault_rates: FaultRates) -> None:
         if self._befalls(fault_rates.lost):
@@ -72,7 +76,7 @@ class SubscriberQueue:
             self._enter(message, held_up_s)
 
     async def wait(self) -> None:
-        """Returns when a message has arrived, or before, after `wake`."""
+        """Wait until a message has arrived, or `wake` is called."""
         if self._has_arrived():
             await anyio.lowlevel.checkpoint()
             return
@@ -86,18 +90,18 @@ class SubscriberQueue:
         return self._coming[0][1] if self._has_arrived() else None
 
     def take(self) -> None:
-        """Away with what `arrived` gave."""
+        """Remove the message that `arrived` gave."""
         self._coming.popleft()
 
     def clear_coming(self) -> int:
-        """Forgets what has set out and not arrived; how many messages that were."""
+        """Drop the messages that have set out and not arrived; returns how many they were."""
         arrived = [entry for entry in self._coming if entry[0] <= self._loop.time()]
         lost = len(self._coming) - len(arrived)
         self._coming = deque(arrived)
         return lost
 
     def wake(self) -> None:
-        """Whoever waits is to look again."""
+        """Let whoever waits look again."""
         if not self._woken.done():
             self._woken.set_result(None)
 
@@ -117,7 +121,7 @@ class SubscriberQueue:
         self._call_at(ready_at_s, functools.partial(self._let_go, ready_at_s))
 
     def _let_go(self, until_s: float) -> None:
-        """What was held up until then sets out."""
+        """Let the messages set out that were held up until `until_s`."""
         while self._held and self._held[0][0] <= until_s:
             ready_at_s, _, message = heapq.heappop(self._held)
             self._send(message, ready_at_s)
@@ -142,7 +146,7 @@ class SubscriberQueue:
         return bool(self._coming) and self._coming[0][0] <= self._loop.time()
 
     def _latest(self, address: Address) -> float:
-        """When the last message of `address` may go: none of them overtakes another."""
+        """The time at which the last message of `address` may go: none of them overtakes another."""
         return max((at_s for at_s, _, held in self._held if held.delivery.address == address), default=0.0)
 
     def _befalls(self, probability: float) -> bool:

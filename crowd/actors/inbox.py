@@ -1,4 +1,4 @@
-"""What the four actors say to each other. No actor waits for another's answer, but the profiler once for the trainer's.
+"""The messages between the four actors. No actor waits for another's answer, but the profiler once for the trainer's.
 
 Layout: to the planner, to the trainer, to the data mover, to the profiler.
 """
@@ -72,7 +72,7 @@ class StatusSeen:
 
 @attrs.frozen(kw_only=True)
 class Alive:
-    """Something that only this life of this device can have signed has come."""
+    """A sign of life: something that only this life of this device can have signed has come."""
 
     device: DeviceId
     life: Life
@@ -80,14 +80,14 @@ class Alive:
 
 @attrs.frozen(kw_only=True)
 class MeasuredProfile:
-    """What the profiler now thinks of this device."""
+    """The profile of this device as the profiler has measured it."""
 
     profile: Profile
 
 
 @attrs.frozen(kw_only=True)
 class RoundReady:
-    """May this round be completed?"""
+    """A proposal to complete this round, for the agreement to decide."""
 
     generation: int
     progress: StateProgress
@@ -134,7 +134,7 @@ class MeasureSpeed(Ask[int]):
 
 @attrs.frozen(kw_only=True)
 class BeginRun:
-    """Start from a fresh state of this run."""
+    """Start the run from a fresh state."""
 
     run: int
 
@@ -156,8 +156,8 @@ class RoundAccepted:
 
 @attrs.frozen(kw_only=True)
 class SliceNotHere:
-    """The owner of a slice that was asked for lives, and waits for contributions itself, or keeps that slice no longer:
-    the round is `over`."""
+    """The owner's answer about a missing slice: it lives, and waits for contributions itself, or (`over`) keeps the
+    slice no longer."""
 
     owner: DeviceId
     key: SliceKey
@@ -166,7 +166,7 @@ class SliceNotHere:
 
 @attrs.frozen(kw_only=True)
 class FinishedElsewhere:
-    """These devices hold the final state of the run, which this device has not reached."""
+    """The devices that hold the final state of the run, which this device has not reached."""
 
     progress: StateProgress
     holders: tuple[DeviceId, ...]
@@ -188,7 +188,7 @@ class MergedArrived:
 
 @attrs.frozen(kw_only=True)
 class ParametersArrived:
-    """A neighbour's, to be mixed with this device's own."""
+    """Parameters of a neighbour, to be mixed with this device's own."""
 
     sender: DeviceId
     header: Parameters
@@ -197,7 +197,7 @@ class ParametersArrived:
 
 @attrs.frozen(kw_only=True)
 class ContributionEnded:
-    """A contribution of this device's has arrived at its owner, or will not any more."""
+    """A contribution of this device has arrived at its owner, or will not any more."""
 
     key: SliceKey
 
@@ -284,17 +284,17 @@ class NewLife:
 
 @attrs.frozen(kw_only=True)
 class WatchBeats:
-    """Whose heartbeats to read."""
+    """Read the heartbeats of these devices, and no others."""
 
     devices: tuple[DeviceId, ...]
 
 
 @attrs.frozen(kw_only=True)
 class PlanBegun:
-    """What the members of a plan say of their links, and how long a round should take."""
+    """The links of a plan's members, as they publish them, and the planned time of a round."""
 
     uplink_bytes_s: int
-    """Of this device."""
+    """Uplink of this device."""
     downlinks_bytes_s: Mapping[DeviceId, int]
     round_us: int
 
@@ -310,7 +310,7 @@ class SendCargo:
 
 @attrs.frozen(kw_only=True)
 class Forget:
-    """Transfers of rounds before this generation are of no use any more."""
+    """Drop transfers of rounds before this generation."""
 
     generation: int
 
@@ -348,7 +348,7 @@ DataMoverMessage: TypeAlias = (
 
 @attrs.frozen(kw_only=True)
 class StepsTimed:
-    """Training that was done anyway, and how long it took."""
+    """A piece of training that was done anyway, and the time that it took."""
 
     flops: int
     elapsed_us: int

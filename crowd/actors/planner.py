@@ -1,4 +1,4 @@
-"""The planner: feeds the pure agreement with what it hears, and carries out what it says."""
+"""The planner: feeds the pure agreement with events, and carries out its effects."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
@@ -8,6 +8,7 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.agreement import events
 from crowd.agreement.state import Active, Decision, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
@@ -24,7 +25,7 @@ from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 SETTLE_US = SECOND_US // 2
-"""After connecting, how long retained messages may take to come in before this device introduces itself."""
+"""Wait after connecting for retained messages, before this device introduces itself."""
 
 MEMO_MAX = 16
 
@@ -33,14 +34,14 @@ log = structlog.get_logger()
 
 @attrs.frozen(kw_only=True)
 class PlanActivated:
-    """For observers of the node: a new generation has begun."""
+    """The node's observers are told that a new generation has begun."""
 
     active: Active
 
 
 @attrs.frozen(kw_only=True)
 class ResultKnown:
-    """For observers of the node: a device has published how its run ended."""
+    """The node's observers are told that a device has published the result of its run."""
 
     device: DeviceId
     result: messages.ResultMessage
@@ -48,14 +49,14 @@ class ResultKnown:
 
 @attrs.frozen(kw_only=True)
 class RunOver:
-    """For observers of the node: every living member has published the result of this run."""
+    """The node's observers are told that every living member has published the result of this run."""
 
     run: int
 
 
 @attrs.frozen(kw_only=True)
 class LeftOut:
-    """For observers of the node: the others plan without this device; the plan says why."""
+    """The node's observers are told that the others plan without this device; the plan says why."""
 
     plan: Plan
 
@@ -92,6 +93,7 @@ class Planner(Actor[PlannerMessage]):
         data_mover: ActorRef[DataMoverMessage],
         observe: Callable[[Observation], None],
         timing: Timing,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._life = life
@@ -101,10 +103,11 @@ class Planner(Actor[PlannerMessage]):
         self._data_mover = data_mover
         self._observe = observe
         self._timing = timing
+        self._probe = probe
         self._state: State | None = None
         self._own: Profile | None = None
         self._due_state: State | None = None
-        """Whose deadline `_due_us` is: it is asked for again and again."""
+        """The state whose deadline `_due_us` is, kept because it is asked for again and again."""
         self._due_us: int | None = None
         self._settled_us: int | None = None
         self._early: list[events.Event] = []
@@ -113,7 +116,7 @@ class Planner(Actor[PlannerMessage]):
         self._results: dict[DeviceId, messages.ResultMessage] = {}
         self._result_lives: dict[DeviceId, Life] = {}
         self._followed: DeviceId | None = None
-        """Who was last named to the trainer as holder of the final state."""
+        """The device that was last named to the trainer as holder of the final state."""
         self._watched: tuple[DeviceId, ...] = ()
         self._nonce = 0
         self._over_run = 0
@@ -154,8 +157,8 @@ class Planner(Actor[PlannerMessage]):
         await self._begin_if_settled()
 
     def absorb(self, message: PlannerMessage) -> bool:
-        """Take in at once what is nearly all in a large cluster: acks from which nothing follows yet, heartbeats, and
-        that somebody is online who was."""
+        """Whether the message was noted at once: nearly all messages of a large cluster are acks from which nothing
+        follows yet, heartbeats, and repeated signs that a device is online."""
         match message:
             case inbox.AgreementMessage(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
@@ -173,6 +176,11 @@ class Planner(Actor[PlannerMessage]):
             self._due_state, self._due_us = self._state, next_deadline_us(self._state)
         return self._due_us
 
+    def kept(self) -> Mapping[str, int]:
+        state = self._state
+        held = {} if state is None else {"acks": len(state.acks.latest), "tombstones": len(state.view.tombstones)}
+        return {"plans": len(self._memo), **held}
+
     async def tick(self) -> None:
         await self._begin_if_settled()
         await self._step(events.Tick(), at_least_us=self._due_us)
@@ -184,15 +192,16 @@ class Planner(Actor[PlannerMessage]):
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
+        self._probe.agreement_moved(self._state)
         await self._trainer.tell(inbox.BeginRun(run=run))
-        # what the others have said comes first: this device may have to introduce itself in another life
+        # messages of the others come first: this device may have to introduce itself in another life
         early = sorted(self._early, key=lambda event: isinstance(event, events.Connected | events.Disconnected))
         self._early = []
         for event in early:
             await self._step(event)
 
     def _first_run(self) -> int:
-        """The run of those who are here; if nobody is, the one after the last that is known to have ended."""
+        """The run of the devices that are here; without any, the one after the last that is known to have ended."""
         offline = {event.device for event in self._early if isinstance(event, events.StatusHeard) and not event.online}
         runs = [
             profile.run
@@ -237,7 +246,7 @@ class Planner(Actor[PlannerMessage]):
                 log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
 
     def _has_noted(self, heard: Notable | events.BeatHeard) -> bool:
-        """Whether nothing else is to be done about it, and nothing due earlier than it was."""
+        """Whether `heard` is taken in without anything else to do, and with nothing due earlier than it was."""
         if self._state is None:
             return False
         if isinstance(heard, events.BeatHeard):
@@ -249,6 +258,7 @@ class Planner(Actor[PlannerMessage]):
         if self._due_state is self._state:
             self._due_state = noted
         self._state = noted
+        self._probe.agreement_moved(noted)
         return True
 
     async def _hear_result(self, sender: DeviceId, result: messages.ResultMessage) -> None:
@@ -258,7 +268,7 @@ class Planner(Actor[PlannerMessage]):
         self._check_over()
 
     async def _follow_result(self, device: DeviceId) -> None:
-        """Whoever sees a result fetches that state and redoes nothing."""
+        """Fetch the final state of the device that has published a result, instead of redoing its rounds."""
         state, result = self._state, self._results[device]
         if device == self._me:
             return  # a former life's, and its state has gone with it
@@ -278,8 +288,8 @@ class Planner(Actor[PlannerMessage]):
             await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
 
     def _peers(self) -> tuple[Profile, ...]:
-        """The living with this very task: another's state is of no use here, and a device that is left out for its task
-        never has the result of this run."""
+        """The living devices with this very task: another's state is of no use here, and a device that is left out for
+        its task never has the result of this run."""
         assert self._state is not None
         own = self._state.own.profile.task.fingerprint
         return tuple(profile for profile in self._state.view.living if profile.task.fingerprint == own)
@@ -311,6 +321,7 @@ class Planner(Actor[PlannerMessage]):
             except _Undecided as needed:
                 await self._work_out(needed.view)
         before, (self._state, effects) = self._state, stepped
+        self._probe.agreement_moved(self._state)
         for effect in effects:
             await self._carry_out(effect)
         if self._state.view is not before.view:
@@ -356,11 +367,13 @@ class Planner(Actor[PlannerMessage]):
                 address = Address(channel=Channel.PROFILE, source=self._me)
                 await self._send(address, messages.ProfileMessage(profile=profile), retain=True)
             case events.PublishAck(ack=ack):
+                self._probe.promised(ack)
                 log.debug("plan_acknowledged", generation=ack.generation, round=ack.progress.round)
                 await self._send(
                     Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
                 )
             case events.SendAck(device=device, ack=ack):
+                self._probe.promised(ack)
                 await self._send_to(device, messages.AckMessage(ack=ack))
             case events.PublishEvictions(lives=lives):
                 address = Address(channel=Channel.ALL, source=self._me)
@@ -373,6 +386,7 @@ class Planner(Actor[PlannerMessage]):
             case events.SendView(device=device, profiles=names, tombstones=tombstones):
                 await self._send_view(device, names, tombstones)
             case events.SendProbe(device=device):
+                self._probe.probed(device)
                 self._nonce += 1
                 await self._send_to(device, messages.Probe(nonce=self._nonce))
             case events.Freeze():
@@ -381,13 +395,16 @@ class Planner(Actor[PlannerMessage]):
                 self._report_activation(active)
                 await self._data_mover.tell(self._plan_begun(active.plan))
                 self._trainer.tell_nowait(inbox.Activated(active=active))
+                self._probe.activated(active)
                 self._observe(PlanActivated(active=active))
             case events.RoundAccepted(progress=progress):
+                self._probe.accepted(progress)
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
             case events.Excluded(plan=plan):
                 self._warn_of_left_out(plan)
                 self._observe(LeftOut(plan=plan))
             case events.Evicted(device=device, reason=reason):
+                self._probe.evicted(device, reason)
                 log.warning("device_evicted", departed=device, reason=reason)
             case _:
                 assert_never(effect)

@@ -1,4 +1,4 @@
-"""The profiler: what this device can do, measured, and published only when it has changed enough to matter."""
+"""The profiler: the abilities of this device, measured, and published only when they have changed enough to matter."""
 
 import statistics
 from collections import deque
@@ -17,19 +17,19 @@ from crowd.runtime.clock import now_us
 from crowd.units import MEBIBYTE, SECOND_US
 
 HYSTERESIS_PERMILLE = 150
-"""A speed or rate is published again when it differs by so much from what was last published."""
+"""Change of a speed or rate, in thousandths of what was last published, that is published again."""
 READ_EVERY_US = 10 * SECOND_US
 SPEED_WINDOW_US = 4 * SECOND_US
-"""A speed is the median over at least so much training, and has changed when two such windows in a row say so: a new
-plan costs a new epoch, and a moment's load is not worth it."""
+"""Least training that a speed is the median over. It has changed when two such windows in a row say so: a new plan
+costs a new epoch, and a moment's load is not worth it."""
 LINK_WINDOW_BYTES = MEBIBYTE
-"""A link's rate counts as observed after so many bytes."""
+"""Bytes after which a link's rate counts as observed."""
 LINK_WINDOWS = 8
-"""A link's rate is the best of so many windows: in the others something else held the bytes up."""
+"""Windows of which the best is a link's rate: in the others something else held the bytes up."""
 PUBLISH_AGAIN_S = 15.0
-"""At least so long between two profiles, as each of them costs the whole cluster a new epoch."""
+"""Least seconds between two profiles, as each of them costs the whole cluster a new epoch."""
 LINK_BYTES_S_MAX = 125_000_000
-"""1 Gbit/s: beyond it the link is never what limits."""
+"""Highest rate of a link, 1 Gbit/s, beyond which the link is never what limits."""
 MEMORY_STEP_BYTES = 64 * MEBIBYTE
 MEMORY_RESERVE_BYTES = 64 * MEBIBYTE
 MEASURING_LIMIT_S = 120.0
@@ -53,7 +53,8 @@ class Profiler(Actor[ProfilerMessage]):
         planner: ActorRef[PlannerMessage],
         trainer: ActorRef[TrainerMessage],
     ) -> None:
-        """`profile` says all that is not measured; its rates are the assumed ones."""
+        """Make a profiler with nothing measured. `profile` says all that is not measured; its rates are the assumed
+        ones."""
         self._published = profile
         self._sensor = sensor
         self._planner = planner
@@ -92,7 +93,8 @@ class Profiler(Actor[ProfilerMessage]):
         return self._read_at_us
 
     async def tick(self) -> None:
-        """Memory is a budget: it is not lowered here, as what is missing may well be this training's own use."""
+        """Read the sensor. Memory is a budget: it is not lowered here, as what is missing may well be this training's
+        own use."""
         self._read_at_us = now_us() + READ_EVERY_US
         if not self._ready:
             return
@@ -141,5 +143,5 @@ def differs(value: int, published: int) -> bool:
 
 
 def budget(free_bytes: int) -> int:
-    """Free memory as a budget: less a reserve, rounded down."""
+    """Memory budget of `free_bytes`: less a reserve, rounded down."""
     return max(0, (free_bytes - MEMORY_RESERVE_BYTES) // MEMORY_STEP_BYTES * MEMORY_STEP_BYTES)

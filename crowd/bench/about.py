@@ -1,4 +1,4 @@
-"""What the rows, columns and tables of the comparison are, in the words of their own files."""
+"""The descriptions of the comparison's rows, columns and tables, in the words of their own files."""
 
 import inspect
 import itertools
@@ -12,25 +12,25 @@ from crowd.units import device_id
 
 
 def about_policy(name: str) -> str:
-    """The first paragraphs of its module and of its class."""
+    """The first paragraphs of a policy's module and of its class."""
     policy = plugins.policies.load(name)
     return " ".join(filter(None, (_first_paragraph(_module_text(policy)), _first_paragraph(inspect.getdoc(policy)))))
 
 
 def about_task(name: str) -> str:
-    """The first paragraph of its module."""
+    """The first paragraph of a built-in task's module; empty for a task of the user's own."""
     return _first_paragraph(_module_text(plugins.tasks.load(name))) if ":" not in name else ""
 
 
 def about_cluster(file: Path) -> str:
-    """The comment at the head of its file."""
+    """The comment at the head of a cluster file."""
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
     return _first_paragraph("\n".join(line.lstrip("#").strip() for line in comment))
 
 
 def about_devices(experiment: Experiment) -> list[str]:
-    """A line for each kind of device: who is of it, and what it can do."""
+    """A line for each kind of device: its devices, and their abilities."""
     alike: dict[str, list[str]] = {}
     for device in experiment.cluster.devices:
         kind = experiment.kinds[device_id(device.name)]

@@ -1,4 +1,5 @@
-"""Who was busy when: how much of each equal part of a run a device computed, sent, received or was switched off."""
+"""The activity of devices over a run: how much of each equal part of it a device computed, sent, received or was
+off."""
 
 import itertools
 import math
@@ -11,15 +12,16 @@ from crowd.experiment.balance import ComputeTrace
 from crowd.experiment.metering import LinkBusy
 
 PARTS = 400
-"""A picture has about as many columns to show them, and a cell of seven devices stays at 30 kB."""
+"""Equal parts of a run: a picture has about as many columns to show them, and a cell of seven devices stays at 30
+kB."""
 
 Spans = Sequence[tuple[float, float]]
 
 
 @attrs.frozen(kw_only=True)
 class Activity:
-    """One device over a run: for each of `PARTS` equal parts of it, how many percent of that time were so spent. All
-    are empty for a run that took no time."""
+    """One device over a run: percent of the time that it so spent, for each of `PARTS` equal parts of it. All are empty
+    for a run that took no time."""
 
     compute: list[int]
     up: list[int]
@@ -28,7 +30,7 @@ class Activity:
 
 
 def activity(trace: ComputeTrace, transfers: LinkBusy | None, *, end_s: float) -> Activity:
-    """From the beginning of the run to `end_s`."""
+    """The activity of one device from the beginning of the run to `end_s`."""
     later_s = [*(from_s for from_s, _ in trace.speeds[1:]), math.inf]
     off = [(from_s, to_s) for (from_s, speed), to_s in zip(trace.speeds, later_s, strict=True) if not speed]
     return Activity(
@@ -40,7 +42,7 @@ def activity(trace: ComputeTrace, transfers: LinkBusy | None, *, end_s: float) -
 
 
 def percents(spans: Spans, *, end_s: float) -> list[int]:
-    """How much of each equal part of the time from 0 to `end_s` is within `spans`, which do not overlap and are in
+    """Percent of each equal part of the time from 0 to `end_s` that is within `spans`, which do not overlap and are in
     order."""
     if end_s <= 0.0:
         return []

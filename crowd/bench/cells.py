@@ -1,5 +1,5 @@
-"""The cells of the comparison: `Cell` (one training), `Provenance` (what decides what comes of it, and so its key), and
-`Entry` (what came of it) in a file of the cache."""
+"""The cells of the comparison: `Cell` (one training), `Provenance` (what decides its result, and so its key), and
+`Entry` (its result) in a file of the cache."""
 
 import enum
 import json
@@ -29,16 +29,17 @@ class Cell:
     """One training of the comparison."""
 
     file: Path
-    """Of the cluster."""
+    """The cluster file."""
     experiment: Experiment
-    """Without a limit of time."""
+    """The experiment of the cell, without a limit of time."""
     key: str
     path: Path
-    """Where its entry is, or will be."""
+    """Path of the cell's entry, which need not be there yet."""
 
     @classmethod
     def of(cls, file: Path, experiment: Experiment, *, cache: Path, spare: Path) -> "Cell":
-        """A task of one's own may read data from anywhere: its entry goes into `spare`, where none is from before."""
+        """Make the cell of `experiment`. A task of one's own may read data from anywhere: its entry goes into `spare`,
+        where none is from before."""
         key = key_of(experiment)
         return cls(
             file=file, experiment=experiment, key=key, path=(spare if ":" in experiment.task else cache) / f"{key}.json"
@@ -46,11 +47,12 @@ class Cell:
 
     @property
     def group(self) -> tuple[str, str, int]:
-        """What it has in common with the cells that it is compared with."""
+        """The task, cluster and seed that the cell has in common with those that it is compared with."""
         return self.experiment.task, self.experiment.cluster.name, self.experiment.seed
 
     @property
     def label(self) -> str:
+        """The name of the cell for people."""
         experiment = self.experiment
         return f"{experiment.cluster.name}, {experiment.task}, {experiment.policy}, seed {experiment.seed}"
 
@@ -64,42 +66,42 @@ def _tuple(words: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class Provenance:
-    """All that decides what a trial comes to, but how much time it is given."""
+    """All that decides the result of an experiment, but how much time it is given."""
 
     asked: str = attrs.field(validator=_text)
-    """A digest of the trial: of plain values and the names of the fields that they are in, wherever its classes are and
-    whatever they are called."""
+    """A digest of the experiment: of plain values and the names of the fields that they are in, wherever its classes
+    are and whatever they are called."""
     source: str = attrs.field(validator=_text)
     """A digest of the engine, of the policy and of the task, and of the task's data where they come with it."""
     versions: Mapping[str, str] = attrs.field(validator=attrs.validators.deep_mapping(_text, _text))
-    """Of what does the arithmetic and counts the bytes."""
+    """Versions of what does the arithmetic and counts the bytes, by name."""
     processor: tuple[str, ...] = attrs.field(converter=_tuple, validator=attrs.validators.deep_iterable(_text))
-    """Its kind."""
+    """Kind of the processor."""
 
     @property
     def key(self) -> str:
-        """The name under which what comes of the trial is kept."""
+        """The name under which the result of the experiment is kept."""
         return _digest(attrs.asdict(self))
 
     def differs_in_source_alone(self, other: "Provenance") -> bool:
-        """Or not at all."""
+        """Whether the two differ in their source at most."""
         return attrs.evolve(self, source=other.source) == other
 
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """What came of a cell."""
+    """The result of a cell."""
 
     run: dict[str, Any]
-    """As JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With `diverged`
-    it ends with the last round before the loss was no longer a number."""
+    """The run as JSON (docs/experiments.md); `stopped_after_s` is the limit of time that ended it, else `None`. With
+    `diverged` it ends with the last round before the loss was no longer a number."""
     activity: Mapping[str, Activity]
-    """Of each device, in the order of the cluster file."""
+    """Activity of each device, in the order of the cluster file."""
     provenance: Provenance
 
     @property
     def seconds_to_target(self) -> float | None:
-        """`None` if it did not get there."""
+        """Seconds of the cluster's clock to the target; `None` if the run did not reach it."""
         seconds: float | None = self.run["seconds_to_target"]
         return seconds
 
@@ -109,17 +111,17 @@ class Entry:
         return stopped_after_s is None or (limit_s is not None and limit_s <= stopped_after_s)
 
     def to_json(self) -> str:
-        """What its file holds."""
+        """The content of the entry's file."""
         return json.dumps(attrs.asdict(self), allow_nan=False)
 
 
 def key_of(experiment: Experiment) -> str:
-    """The name under which what comes of `experiment` in the present code, here, is kept."""
+    """The name under which the result of `experiment` with the present code and processor is kept."""
     return provenance_of(experiment).key
 
 
 def provenance_of(experiment: Experiment) -> Provenance:
-    """Of `experiment` in the present code, here."""
+    """The provenance of `experiment` with the present code and processor."""
     own_task = ":" in experiment.task
     task_module = experiment.task.partition(":")[0] if own_task else plugins.tasks.module_of(experiment.task)
     roots = (
@@ -147,7 +149,7 @@ def _digest(values: object) -> str:
 
 
 def make_entry(experiment: Experiment, outcome: ExperimentResult) -> Entry:
-    """What is kept of `outcome`."""
+    """The entry that keeps `outcome`."""
     run = record(experiment, outcome)
     limit_s = experiment.seconds_max
     stopped = limit_s is not None and not outcome.reached and run["seconds_total"] >= round(limit_s, 3)
@@ -162,7 +164,7 @@ def make_entry(experiment: Experiment, outcome: ExperimentResult) -> Entry:
 
 
 def read_entry(path: Path) -> Entry | None:
-    """The entry that is kept there; `None` if there is none, or nothing that was one."""
+    """The entry in the file `path`; `None` if there is none, or nothing that was one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         devices = {name: Activity(**lanes) for name, lanes in values["activity"].items()}
@@ -173,7 +175,7 @@ def read_entry(path: Path) -> Entry | None:
 
 
 def write_entry(path: Path, entry: Entry) -> None:
-    """Keep `entry` there: whoever reads finds what was there before or all of this. Raises `OSError`."""
+    """Write `entry` to the file `path`: whoever reads finds the old content or all of the new. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, entry.to_json().encode(), draft=path.with_name(f".{path.name}.{os.getpid()}"))
 

@@ -1,7 +1,6 @@
-"""The cells of the comparison are computed: side by side, each in a process of its own, and none twice.
+"""The computation of the comparison's cells: side by side, each in a process of its own, and none twice.
 
-Layout: `CellStatus` and `MatrixListener` (what is heard of it meanwhile), `Matrix` (all cells), `compare` (what came of
-them).
+Layout: `CellStatus` and `MatrixListener` (progress), `Matrix` (all cells), `compare` (their results).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +15,7 @@ from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.subprocesses import ProcessFailed, started
 
 PATIENCE = 10.0
-"""How many times as long as the fastest of the leaders a policy may take to the target."""
+"""Times as long as the fastest of the leaders that a policy may take to the target."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,30 +28,38 @@ class CellStatus:
 
 
 STATUSES = MessageLines[CellStatus](CellStatus)
-"""As the process of a cell tells them."""
+"""The lines in which the process of a cell reports its progress."""
 
 
 class MatrixListener:
-    """Is told what happens; this one takes no notice."""
+    """A listener to the progress of a matrix; this one ignores it."""
 
     def found(self, cell: Cell) -> None:
-        """Its entry was there."""
+        """The entry of `cell` was there."""
 
-    def began(self, cell: Cell) -> None: ...
+    def began(self, cell: Cell) -> None:
+        """The process of `cell` starts."""
+        ...
 
-    def heard(self, cell: Cell, news: CellStatus) -> None: ...
+    def heard(self, cell: Cell, news: CellStatus) -> None:
+        """A round of `cell` was completed."""
+        ...
 
-    def ended(self, cell: Cell, entry: Entry) -> None: ...
+    def ended(self, cell: Cell, entry: Entry) -> None:
+        """The result of `cell` is there."""
+        ...
 
-    def failed(self, cell: Cell, cause: str) -> None: ...
+    def failed(self, cell: Cell, cause: str) -> None:
+        """The process of `cell` failed, for this cause."""
+        ...
 
 
 class Matrix:
-    """All cells, and what came of each.
+    """All cells of a comparison, and the result of each.
 
     In each group of cells that are compared the `leaders` go first; the others are stopped when they have taken
-    `PATIENCE` times as long as the fastest leader that reached the target. So a limit, and with it an entry, depends
-    on no order in which cells happen to end. An entry that was there and tells more than the limit asks for is kept.
+    `PATIENCE` times as long as the fastest leader that reached the target. So a limit, and with it an entry, depends on
+    no order in which cells happen to end. An entry that was there and tells more than the limit asks for is kept.
     """
 
     def __init__(
@@ -64,8 +71,8 @@ class Matrix:
         watch: MatrixListener,
         processes: int,
     ) -> None:
-        """`leaders` are policies; `command` starts the process that computes a cell within a limit of simulated
-        seconds, tells its news in lines, and leaves the entry in its place."""
+        """Begin without results. `leaders` are policies; `command` starts the process that computes a cell within a
+        limit of simulated seconds, writes a `CellStatus` per line, and leaves the entry at its path."""
         self.cells = cells
         self.entries: dict[Cell, Entry] = {}
         self.failures: dict[Cell, str] = {}
@@ -75,7 +82,7 @@ class Matrix:
         self._free = anyio.CapacityLimiter(processes)
 
     async def settle(self) -> None:
-        """Returns when every cell has its entry or has failed. When cancelled, all processes have ended."""
+        """Return when every cell has its entry or has failed. When cancelled, all processes have ended."""
         async with anyio.create_task_group() as tasks:
             for group in groups(self.cells):
                 tasks.start_soon(self._settle_group, group)
@@ -121,7 +128,7 @@ class Matrix:
 
 
 def compare(cells: Sequence[Cell], entries: Mapping[Cell, Entry], failures: Collection[Cell]) -> Comparison:
-    """All that came of `cells`; those with neither an entry nor a failure are still to come."""
+    """The comparison of all `cells`; those with neither an entry nor a failure are still to come."""
     return Comparison(
         [entries[cell].run for cell in cells if cell in entries],
         {

@@ -15,12 +15,12 @@ from crowd.bench.report import CellMetrics, Comparison, Scenario
 from crowd.bench.statistics import SEEDS_MIN, Regret
 
 REGRET_SHOWN_MAX = 10.0
-"""A bar as long as the column stands for this much or more."""
+"""Regret for which a bar is as long as its column, or any larger one."""
 
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One policy at one place."""
+    """One policy in one scenario."""
 
     policy: str
     metrics: CellMetrics | None
@@ -30,13 +30,14 @@ class Row:
     balance: str
     accuracy: str
     first: Entry | None
-    """With the first seed."""
+    """Result with the first seed."""
     picture: str
-    """Who was busy when in it."""
+    """Picture of who was busy when with the first seed, as SVG."""
 
 
 def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders: Sequence[str], made_by: str) -> str:
-    """HTML. `leaders` are the policies that limit the others, `made_by` is the command that makes the page."""
+    """The page as HTML. `leaders` are the policies that limit the others, `made_by` is the command that makes the
+    page."""
     comparison = compare([*entries, *failures], entries, failures)
     known = [*comparison.regrets, *(policy for policy in comparison.policies if policy not in comparison.regrets)]
     environment = jinja2.Environment(

@@ -20,12 +20,12 @@ from crowd.bench.runs import Run
 from crowd.formatting import size
 
 COLOURS = ("#3c4bff", "#c38700", "#c31e3c", "#3ca587", "#964b96", "#0096ff")
-"""Each has a contrast of 3 on white and on the page's black, and differs from the others by 30 at the least (CIE 1976),
-also for those who see no red or no green."""
+"""The colours of policies. Each has a contrast of 3 on white and on the page's black, and differs from the others by 30
+at the least (CIE 1976), also for people with red or green blindness."""
 COMPUTE, UP, DOWN, OFF = "#2e86de", "#e4572e", "#29a36a", "#808080"
 
 _INK = "#010203"
-"""Becomes the page's colour of text."""
+"""Placeholder that becomes the page's colour of text."""
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -48,28 +48,28 @@ LANES = (4, 2, 2, 2)
 
 @attrs.frozen
 class Look:
-    """Of a policy's lines."""
+    """The style of a policy's lines."""
 
     colour: str
     dashed: bool
 
 
 def looks(policies: Sequence[str]) -> dict[str, Look]:
-    """More policies than twice the colours share them."""
+    """The styles of `policies`; more policies than twice the colours share them."""
     every = [Look(colour, dashed) for dashed in (False, True) for colour in COLOURS]
     return dict(zip(policies, itertools.cycle(every)))
 
 
 def accuracy_over_time(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
-    """A line for each run of which anything was evaluated; that of the first seed is thicker. It ends when the run did,
-    in a dot where the target was reached, else in a cross."""
+    """The picture of accuracy over time, as SVG. A line for each run of which anything was evaluated; that of the first
+    seed is thicker. It ends when the run did, in a dot where the target was reached, else in a cross."""
     return _accuracy(
         runs, look, title, column=0, end="seconds_total", label="time since the first plan", words=_seconds
     )
 
 
 def accuracy_over_bytes(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
-    """The same over the bytes on all links."""
+    """The picture of accuracy over the bytes on all links, as SVG; else as `accuracy_over_time`."""
     return _accuracy(runs, look, title, column=2, end="bytes_total", label="bytes on all links", words=_size)
 
 
@@ -119,7 +119,8 @@ def _line(axes: Axes, points: list[tuple[float, float]], look: Look, *, reached:
 
 
 def who_was_busy(activity: Mapping[str, Activity], *, seconds: float, title: str) -> str:
-    """A band for each device: computing above, sending and receiving below; grey while it was switched off."""
+    """The picture of the devices' activity, as SVG. A band for each device: computing above, sending and receiving
+    below; grey while it was switched off."""
     rows = [_band(device) for device in activity.values()]
     band = sum(LANES)
     with mpl.rc_context(_STYLE):
@@ -136,7 +137,7 @@ def who_was_busy(activity: Mapping[str, Activity], *, seconds: float, title: str
 
 
 def _band(device: Activity) -> np.ndarray:
-    """Pixels, (sum of LANES, PARTS, RGBA)."""
+    """The pixels of one device's band: (sum of LANES, PARTS, RGBA)."""
     above, sending, receiving, gap = LANES
     idle = np.zeros((sum(LANES), PARTS, 4))
     idle[: -gap or None] = (0.5, 0.5, 0.5, 0.10)
@@ -148,7 +149,7 @@ def _band(device: Activity) -> np.ndarray:
 
 
 def _paint(lane: np.ndarray, percents: Sequence[int], colour: str, *, most: float = 1.0) -> None:
-    """As much of `colour` as there is of each part; `most` is how strong the whole of a part is."""
+    """Paint as much of `colour` as there is of each part into `lane`; `most` is how strong the whole of a part is."""
     share = np.clip(np.array(percents) / 100.0, 0.0, 1.0)
     lane[:, share > 0.0, :3] = mpl.colors.to_rgb(colour)
     lane[:, :, 3] = np.maximum(lane[:, :, 3], most * share**0.6)
@@ -163,7 +164,8 @@ def _size(value: float) -> str:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Without what makes files of it, with names of its own for what it refers to inside."""
+    """The figure as an SVG element, without what makes files of it, with names of its own for what it refers to
+    inside."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -179,7 +181,7 @@ def _svg(figure: Figure, title: str) -> str:
 
 
 def _prefix(text: str) -> str:
-    """Of one picture's own: pictures that share it are the same."""
+    """The prefix of one picture's names; pictures that share it are the same."""
     return f"p{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 

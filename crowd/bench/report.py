@@ -19,15 +19,15 @@ from crowd.bench.statistics import CensoredValue, PolicyRegret, Regret, Summary,
 from crowd.formatting import size
 
 NONE, FAILED, TO_COME = "none", "failed", "to come"
-"""What there is in place of a run: nobody knows why there is none, it failed, or it has not been computed yet."""
+"""The words in place of runs that are missing: nobody knows why, they failed, or they have not been computed yet."""
 BEST = "bold green"
 CELL_WIDTH = 15
-"""Of a cell on a screen; a range that is longer takes two lines."""
+"""Characters of a cell on a screen; a range that is longer takes two lines."""
 
 
 @attrs.frozen(kw_only=True)
 class Scenario:
-    """A cell of the table: what policies are compared on."""
+    """A cell of the table: the task and the cluster on which policies are compared."""
 
     task: str
     cluster: str
@@ -38,13 +38,13 @@ class Scenario:
 
 @attrs.frozen(kw_only=True)
 class CellMetrics:
-    """One policy at one place, over the seeds of which there are runs."""
+    """The metrics of one policy in one scenario, over the seeds of which there are runs."""
 
     runs: tuple[Run, ...]
     asked: int
-    """How many runs there should be; the others failed, or are still to come."""
+    """Runs that there should be; the others failed, or are still to come."""
     seconds: Summary
-    """To the target."""
+    """Seconds to the target."""
     traffic: Summary
     """Bytes to the target."""
 
@@ -52,12 +52,12 @@ class CellMetrics:
 class Comparison:
     """All runs; tasks, clusters and policies in order of their first.
 
-    Every policy should have a run at each place and seed at which any has one. Who lacks one there is not said to be
-    the best, and its regret is a lower bound.
+    Every policy should have a run at each scenario and seed at which any has one. A policy that lacks one there is not
+    said to be the best, and its regret is right-censored.
     """
 
     def __init__(self, runs: Iterable[Run], missing: Mapping[tuple[Scenario, str], str] | None = None) -> None:
-        """`missing`: for places and policies that lack a run, what there is in its place."""
+        """Sort `runs`. `missing` says why policies lack runs in a scenario: `FAILED` or `TO_COME`."""
         self._missing = missing or {}
         self._runs: dict[Scenario, dict[str, dict[int, Run]]] = {}
         self._seeds: dict[Scenario, set[int]] = {}
@@ -73,15 +73,16 @@ class Comparison:
         self.policies = tuple(dict.fromkeys(policy for runs in self._runs.values() for policy in runs))
 
     def why_missing(self, scenario: Scenario, policy: str) -> str:
-        """What there is in place of runs of `policy`."""
+        """The word in place of runs of `policy` in `scenario`."""
         return self._missing.get((scenario, policy), NONE)
 
     def scenarios_of(self, task: str) -> tuple[Scenario, ...]:
+        """The scenarios of one task."""
         return tuple(scenario for scenario in self.scenarios if scenario.task == task)
 
     @functools.cached_property
     def metrics(self) -> dict[Scenario, dict[str, CellMetrics]]:
-        """By place and policy; what has no run has no figures."""
+        """Metrics by scenario and policy, where there are runs."""
         return {
             scenario: {
                 policy: _metrics(list(runs.values()), asked=len(self._seeds[scenario]))
@@ -93,8 +94,9 @@ class Comparison:
 
     @functools.cached_property
     def regrets(self) -> dict[str, PolicyRegret]:
-        """By policy, those with the smallest worst one first, then by their median; a lower bound may stand for
-        anything, so among those the first is who reached the target most often. Their cells are `scenarios`."""
+        """Regrets by policy: those with the smallest worst one first, then by their median. A right-censored one may
+        stand for anything, so among those the first is the policy that reached the target most often. Their cells are
+        `scenarios`."""
         found = policy_regrets(
             [
                 {
@@ -112,11 +114,13 @@ class Comparison:
         return {policy: found[policy] for policy in sorted(found, key=rank)}
 
     def fastest(self, scenario: Scenario) -> tuple[str, ...]:
-        """Of the policies that reached the target there, with all their runs; more than one if they are alike."""
+        """The fastest of the policies that reached the target in `scenario` and have all their runs; more than one if
+        they are alike."""
         return best_of({policy: metrics.seconds.median for policy, metrics in self._whole(scenario).items()})
 
     def thriftiest(self, scenario: Scenario) -> tuple[str, ...]:
-        """The same, by bytes."""
+        """The policies with the fewest bytes of those that reached the target in `scenario` and have all their runs;
+        more than one if they are alike."""
         return best_of({policy: metrics.traffic.median for policy, metrics in self._whole(scenario).items()})
 
     def _whole(self, scenario: Scenario) -> dict[str, CellMetrics]:
@@ -125,7 +129,7 @@ class Comparison:
         }
 
     def reached(self, policy: str) -> tuple[int, int]:
-        """How many runs of `policy` met the target, of how many that there are or should be."""
+        """The number of runs of `policy` that met the target, and of all that there are or should be."""
         runs = [run for of_policy in self._runs.values() for run in of_policy.get(policy, {}).values()]
         return sum(run["reached"] for run in runs), sum(len(seeds) for seeds in self._seeds.values())
 
@@ -159,7 +163,7 @@ def bytes_words(amount: CensoredValue) -> str:
 
 
 def percent_words(regret: Regret) -> str:
-    """With its interval, if there is one."""
+    """The regret in percent, with its interval, if there is one."""
     words = _bound(regret.amount) + _percent(regret.amount.value)
     if regret.interval is None:
         return words
@@ -168,7 +172,8 @@ def percent_words(regret: Regret) -> str:
 
 
 def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
-    """Where a policy's worst regret is. Of several lower bounds nobody knows which."""
+    """The scenario of a policy's worst regret, or how many there are: of several right-censored ones nobody knows which
+    is."""
     if len(regret.worst_cells) == 1:
         return str(comparison.scenarios[regret.worst_cells[0]])
     known = sum(cell is not None for cell in regret.cells)
@@ -176,12 +181,12 @@ def worst_words(comparison: Comparison, regret: PolicyRegret) -> str:
 
 
 def lacking_words(metrics: CellMetrics) -> str:
-    """How many runs there are, if there should be more."""
+    """The number of runs, if there should be more."""
     return "" if len(metrics.runs) == metrics.asked else f"{len(metrics.runs)} of {metrics.asked} runs"
 
 
 def range_words(metrics: CellMetrics) -> str:
-    """Of the seconds; nothing for a single seed."""
+    """The range of seconds over the seeds; nothing for a single seed."""
     if len(metrics.runs) == 1:
         return ""
     return f"{seconds_words(metrics.seconds.least)} – {seconds_words(metrics.seconds.most)}"
@@ -199,8 +204,8 @@ def _percent(fraction: float) -> str:
 
 
 def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
-    """One of policies and clusters for each task, or several where `console` is too narrow for all clusters; and the
-    regrets."""
+    """Tables of policies and clusters, one for each task, or several where `console` is too narrow for all clusters;
+    and the regrets."""
     for task in comparison.tasks:
         yield from _task_tables(comparison, comparison.scenarios_of(task), console)
     if comparison.regrets:
@@ -208,7 +213,7 @@ def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
 
 
 def _task_tables(comparison: Comparison, scenarios: Sequence[Scenario], console: Console) -> Iterator[Table]:
-    """Each has as many of `scenarios`, all of one task, as fit, and at least one."""
+    """Tables of `scenarios`, all of one task, each with as many as fit, and at least one."""
     while scenarios:
         count = len(scenarios)
         while count > 1 and _width(_task_table(comparison, scenarios[:count]), console) > console.width:
@@ -218,12 +223,12 @@ def _task_tables(comparison: Comparison, scenarios: Sequence[Scenario], console:
 
 
 def _width(table: Table, console: Console) -> int:
-    """On a screen that is wide enough."""
+    """The width of `table` on a screen that is wide enough."""
     return console.measure(table, options=console.options.update_width(sys.maxsize)).maximum
 
 
 def _task_table(comparison: Comparison, scenarios: Sequence[Scenario]) -> Table:
-    """Of places of one task."""
+    """The table of scenarios of one task."""
     table = Table(
         title=f"{scenarios[0].task}: time and bytes to the target",
         caption="median, least and most over the seeds; >: a lower bound, for the target was not reached by then; "
@@ -280,7 +285,7 @@ def _regret_table(comparison: Comparison) -> Table:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The same tables, in brief."""
+    """The comparison's tables in Markdown, in brief."""
     parts = [_task_markdown(comparison, task) for task in comparison.tasks]
     if comparison.regrets:
         parts.append(_regret_markdown(comparison))

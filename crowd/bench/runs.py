@@ -8,7 +8,7 @@ from typing import Any
 from crowd.errors import BadConfig
 
 Run = Mapping[str, Any]
-"""As JSON (docs/experiments.md#the-figures-of-a-run)."""
+"""A run as JSON (docs/experiments.md#the-figures-of-a-run)."""
 KEYS = frozenset(
     (
         "policy",
@@ -27,16 +27,16 @@ KEYS = frozenset(
         "stopped_after_s",
     )
 )
-"""What the comparison needs of a run."""
+"""The keys that the comparison needs of a run."""
 
 
 def is_run(value: object) -> bool:
-    """Whether that was a run when it was written."""
+    """Whether `value` was a run when it was written."""
     return isinstance(value, Mapping) and value.keys() >= KEYS
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The runs in what `crowd bench --json` has written; at least one. Raises `BadConfig` for anything else."""
+    """The runs in a file that `crowd bench --json` has written; at least one. Raises `BadConfig` for anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

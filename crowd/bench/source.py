@@ -1,13 +1,14 @@
 """The source behind a result: which modules a module imports, all the way down, and one digest of them all.
 
-Of a module counts what decides what it does: its syntax tree, without what only people and type checkers read. So these
-count for nothing: comments, layout, docstrings and whatever else is a constant that nobody uses, the annotations of
-parameters, results and variables, and all that is under `if TYPE_CHECKING`.
+A module's digest is of what decides what it does: its syntax tree, without what only people and type checkers read. So
+these count for nothing: comments, layout, docstrings and whatever else is a constant that nobody uses, the annotations
+of parameters, results and variables, and all that is under `if TYPE_CHECKING`.
 
 Two kinds of annotations do count. Those in the body of a class, with a value or without, declare the fields of attrs
 and dataclasses, and their types decide how cattrs reads them. Those of a decorated function may be read by the
-decorator, as `functools.singledispatch` does. Who reads annotations or docstrings in any other way when it runs gets a
-digest that does not change with them; no module of this project does.
+decorator, as `functools.singledispatch` does. A module that reads annotations or docstrings in any other way when it
+runs gets a digest that does not change with them; of this project only the command line and `crowd.bench.about` do, for
+people.
 """
 
 import ast
@@ -25,17 +26,17 @@ from crowd.experiment.experiment import backends
 
 @attrs.frozen(kw_only=True)
 class Module:
-    """What is known of a Python file."""
+    """The facts about a Python file."""
 
     digest: str
-    """Of what decides what it does."""
+    """Digest of what decides what the module does."""
     needs: frozenset[str]
     """Dotted names that may be modules: the packages that it is in, and all that it imports."""
 
 
 def source_digest(roots: Iterable[str], *, data: Iterable[Path] = ()) -> str:
-    """Of the modules `roots` and of all that they import, wherever in a function, that belongs to the engine or to any
-    installed plug-in; and of the bytes of the files `data`. Nothing is imported."""
+    """The digest of the modules `roots` and of all that they import, wherever in a function, that belongs to the engine
+    or to any installed plug-in; and of the bytes of the files `data`. Nothing is imported."""
     roots = sorted(set(roots))
     followed = _plug_in_packages() | {root.partition(".")[0] for root in roots}
     digests: dict[str, str] = {}
@@ -73,7 +74,7 @@ def _plug_in_packages() -> set[str]:
 
 @functools.cache
 def _places(package: str) -> tuple[tuple[Path, ...], Path | None]:
-    """Where the modules of a top-level package are, and its own file. Looking does not import it."""
+    """The directories of a top-level package's modules, and its own file. Looking does not import it."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return (), None
@@ -112,11 +113,11 @@ def _read(name: str, file: Path) -> Module:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes away what counts for nothing."""
+    """A transformer that removes what counts for nothing."""
 
     def __init__(self) -> None:
         self._in_class = False
-        """Not in a function in it."""
+        """Whether the node is in a class, but not in a function in it."""
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         return self._inside(node, in_class=True)

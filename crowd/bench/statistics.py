@@ -1,8 +1,8 @@
-"""Figures of which some are only lower bounds: `CensoredValue`, its median, spread and regret.
+"""Values of which some are right-censored: `CensoredValue`, its median, spread and regret.
 
-A run that was stopped before its target took longer than it was given, nobody knows how much. Such a figure is kept as
-a lower bound, and what is computed from it is a lower bound wherever it could be larger. Of a run that failed, or that
-is still to come, nothing is known at all: `UNKNOWN`.
+A run that was stopped before its target took longer than it was given, nobody knows how much. Such a value is kept as a
+lower bound, and what is computed from it is a lower bound wherever it could be larger. Of a run that failed, or that is
+still to come, nothing is known at all: `UNKNOWN`.
 """
 
 import math
@@ -14,30 +14,30 @@ import attrs
 
 RESAMPLES = 1000
 SEEDS_MIN = 5
-"""With fewer seeds a bootstrap interval says nothing."""
+"""Seeds with fewer than which a bootstrap interval says nothing."""
 INTERVAL = (0.025, 0.975)
 
 
 @attrs.frozen
 class CensoredValue:
-    """A figure, or a lower bound of one."""
+    """A value, or (not `exact`) a lower bound of it: a right-censored value."""
 
     value: float
     exact: bool = True
 
     @property
     def at_most(self) -> float:
-        """The largest that it may be."""
+        """The largest that the value may be; infinite if it is right-censored."""
         return self.value if self.exact else math.inf
 
 
 UNKNOWN = CensoredValue(0.0, exact=False)
-"""Nothing is known of it but that it is no less than zero."""
+"""A value of which nothing is known but that it is no less than zero."""
 
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """One figure over several seeds."""
+    """One metric over several seeds."""
 
     median: CensoredValue
     least: CensoredValue
@@ -45,13 +45,14 @@ class Summary:
 
 
 def median(amounts: Sequence[CensoredValue]) -> CensoredValue:
-    """Exact where the lower bounds among `amounts` cannot change it. Raises `ValueError` without any."""
+    """The median, exact where the right-censored ones among `amounts` cannot change it. Raises `ValueError` without
+    any."""
     least = statistics.median(amount.value for amount in amounts)
     return CensoredValue(least, exact=least == statistics.median(amount.at_most for amount in amounts))
 
 
 def summary(amounts: Sequence[CensoredValue]) -> Summary:
-    """Raises `ValueError` without any."""
+    """Median, least and most of `amounts`. Raises `ValueError` without any."""
     least, most = min(amount.value for amount in amounts), max(amount.value for amount in amounts)
     return Summary(
         median=median(amounts),
@@ -61,15 +62,15 @@ def summary(amounts: Sequence[CensoredValue]) -> Summary:
 
 
 def best_of(amounts: Mapping[str, CensoredValue]) -> tuple[str, ...]:
-    """Whose is the smallest of those that are exact, in the order of `amounts`; of nobody if none is."""
+    """The names of the smallest of those that are exact, in the order of `amounts`; none if none is exact."""
     exact = {name: amount.value for name, amount in amounts.items() if amount.exact}
     least = min(exact.values(), default=None)
     return tuple(name for name, value in exact.items() if value == least)
 
 
 def regrets(amounts: Mapping[str, CensoredValue]) -> dict[str, CensoredValue]:
-    """By how much each exceeds the smallest exact one, as a fraction of that one; empty if none is exact, or if that is
-    zero."""
+    """The regret of each: by how much it exceeds the smallest exact one, as a fraction of that one; empty if none is
+    exact, or if that is zero."""
     best = best_of(amounts)
     if not best or amounts[best[0]].value <= 0.0:
         return {}
@@ -83,13 +84,13 @@ def regrets(amounts: Mapping[str, CensoredValue]) -> dict[str, CensoredValue]:
 # --- regret over seeds and cells --------------------------------------------------------------------------------------
 
 Cells = Sequence[Mapping[str, Mapping[int, CensoredValue]]]
-"""For each cell of the table, by policy and seed. A seed that one policy has in a cell another one lacks there: that is
-`UNKNOWN`, and all that is said of the policy there a lower bound, so that nobody gains by a run that failed."""
+"""The cells of the table, each by policy and seed. A seed that one policy has in a cell another one lacks there is
+`UNKNOWN`, and all that is said of the policy there is right-censored, so that nobody gains by a run that failed."""
 
 
 @attrs.frozen(kw_only=True)
 class Regret:
-    """A figure of regret and, where there are seeds enough, its 95 % interval; its upper end may be infinite."""
+    """A regret and, where there are seeds enough, its 95 % interval, whose upper end may be infinite."""
 
     amount: CensoredValue
     interval: tuple[float, float] | None
@@ -97,20 +98,24 @@ class Regret:
 
 @attrs.frozen(kw_only=True)
 class PolicyRegret:
-    """One policy over all cells in which somebody reached the target."""
+    """The regret of one policy over all cells in which somebody reached the target."""
 
     cells: tuple[Regret | None, ...]
-    """Of each cell; `None` where nobody reached the target."""
+    """Regret in each cell; `None` where nobody reached the target."""
     median: Regret
     worst: Regret
     worst_cells: tuple[int, ...]
-    """Those whose regret may be the worst: all lower bounds, or without any those that are as large."""
+    """Indices of the cells whose regret may be the worst: all right-censored ones, or without any those that are as
+    large."""
 
 
 def policy_regrets(cells: Cells) -> dict[str, PolicyRegret]:
-    """Of every policy, if anybody reached the target anywhere. Intervals are percentiles of `RESAMPLES` tables whose
-    seeds are drawn from those of each cell, with replacement and alike for all policies (Efron and Tibshirani 1993,
-    chapter 13): the lower end of the least that each figure may be, the upper one of the most."""
+    """The regrets of every policy, if anybody reached the target anywhere.
+
+    Intervals are percentiles of `RESAMPLES` tables whose seeds are drawn from those of each cell, with replacement and
+    alike for all policies (Efron and Tibshirani 1993, chapter 13): the lower end of the least that each regret may be,
+    the upper one of the most.
+    """
     chance = random.Random(0)
     policies = tuple(dict.fromkeys(policy for cell in cells for policy in cell))
     enough = [len(_seeds(cell)) >= SEEDS_MIN for cell in cells]
@@ -156,7 +161,7 @@ def _over_cells(policy: str, found: _Table, resampled: list[_Table], enough: Seq
 
 
 def _of_cells(cells: Cells, policies: Sequence[str], draw: Callable[[list[int]], list[int]]) -> _Table:
-    """By medians over the seeds that `draw` makes of those that there are."""
+    """The regrets by medians over the seeds that `draw` makes of those that there are."""
     table = []
     for cell in cells:
         every = _seeds(cell)
@@ -175,7 +180,7 @@ def _seeds(cell: Mapping[str, Mapping[int, CensoredValue]]) -> list[int]:
 
 
 def _interval(drawn: Sequence[CensoredValue | None]) -> tuple[float, float]:
-    """Where nobody reached the target (`None`), the figure may be anything."""
+    """The interval of regrets `drawn`; where nobody reached the target (`None`), the value may be anything."""
     amounts = [UNKNOWN if amount is None else amount for amount in drawn]
     least, most = (sorted(values) for values in zip(*((each.value, each.at_most) for each in amounts), strict=True))
     low, high = (math.floor(part * len(amounts)) for part in INTERVAL)

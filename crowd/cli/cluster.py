@@ -1,4 +1,4 @@
-"""From a cluster file to the profiles that its devices would publish."""
+"""The profiles that the devices of a cluster file would publish: `read_cluster`, `make_profiles`, `load_policy`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from crowd.units import DeviceId, Life, device_id
 
 
 def read_cluster(path: Path) -> tuple[ClusterConfig, dict[DeviceId, DeviceKind]]:
-    """A cluster file, and what each of its devices can do by the catalog. Raises `BadConfig`."""
+    """The cluster of the file `path`, and the abilities of each of its devices by the catalog. Raises `BadConfig`."""
     cluster = read_cluster_config(path)
     catalog = plugins.catalogs.load("built-in")()
     try:
@@ -26,7 +26,8 @@ def read_cluster(path: Path) -> tuple[ClusterConfig, dict[DeviceId, DeviceKind]]
 def make_profiles(
     cluster: ClusterConfig, kinds: Mapping[DeviceId, DeviceKind], *, task: str, policy: str, seed: int = 0
 ) -> tuple[Profile, ...]:
-    """What every device would publish before a run, had it measured just what its `kinds` say. Reads the task's data.
+    """The profiles that all devices would publish before a run, had they measured just what their `kinds` say. Reads
+    the task's data.
 
     Raises `BadConfig` if the task or the policy cannot be used.
     """

@@ -1,5 +1,5 @@
-"""What the commands that train a cluster file share: `read_experiment` (what is asked), `RunScreen` (a line for each
-round), `devices_table`, `model` and `exit_code` (what came of it)."""
+"""The common parts of the commands that train a cluster file: `read_experiment` (the settings), `RunScreen` (a line for
+each round), `devices_table`, `model` and `exit_code` (the result)."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from crowd.run_record import Point
 def read_experiment(
     cluster: Path, *, task: str, policy: str, seed: int, target_accuracy: float | None, rounds_max: int | None
 ) -> Experiment:
-    """What a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no use."""
+    """The experiment that a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no
+    use."""
     config, kinds = read_cluster(cluster)
     experiment = Experiment(
         cluster=config,
@@ -38,13 +39,13 @@ def read_experiment(
 
 
 def exit_code(experiment: Experiment, outcome: ExperimentResult) -> int:
-    """Rounds that were asked for without a target are done when they are over."""
+    """The exit code of a command. Rounds that were asked for without a target are done when they are over."""
     asked_for_target = experiment.target_accuracy is not None or experiment.rounds_max is None
     return NOT_REACHED if asked_for_target and not outcome.reached else DONE
 
 
 class RunScreen(LiveView):
-    """Shows each round as it comes: on a terminal one line that is drawn anew, else a line for each."""
+    """The progress of a run, round by round: on a terminal one line that is drawn anew, else a line for each."""
 
     def __init__(self, console: Console, experiment: Experiment) -> None:
         super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
@@ -62,7 +63,8 @@ class RunScreen(LiveView):
 
 
 def devices_table(run: dict[str, Any], outcome: ExperimentResult) -> Table:
-    """What each device did: its processor's time, its link, the samples that it trained (each as often as it did)."""
+    """The table of devices: their processors' time, their links, the samples that they trained (each as often as it
+    did)."""
     table = Table(title=f"{run['cluster']}, {run['task']}, {run['policy']}, seed {run['seed']}")
     table.add_column("device", no_wrap=True)
     for heading in ("busy", "idle", "up", "down", "samples"):

@@ -1,4 +1,4 @@
-"""What commands write for programs: `check_writable` (before the work) and `write_runs` (after it)."""
+"""The files that commands write for programs: `check_writable` (before the work) and `write_runs` (after it)."""
 
 import json
 from collections.abc import Mapping, Sequence

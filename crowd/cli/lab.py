@@ -18,7 +18,7 @@ from crowd.run_record import cluster_curve
 from crowd.units import SECOND_US
 
 OWNERS_MAX = 2
-"""So many owners of slices are named; of more, the number is given."""
+"""Owners of slices that are named; of more, the number is given."""
 
 
 def lab(
@@ -66,7 +66,7 @@ def lab(
         measured = backend.run(scale.experiment, screen.round_done)
     run = _record(scale.experiment, measured, backend="lab", slower=scale.slower)
     if json is not None:
-        write_runs(json, [run])  # whatever becomes of the other one
+        write_runs(json, [run])  # even if the simulated run fails
     console.print("the same in simulation")
     simulation = backends.load("simulation")()
     with RunScreen(console, scale.experiment) as screen:
@@ -82,14 +82,14 @@ def lab(
 
 
 def pace(slower: float) -> str:
-    """By how much a lab's cluster is slower than its file says, for people."""
+    """The factor by which a lab's cluster is slower than its file says, for people."""
     if slower == 1.0:
         return "all devices run at full speed"
     return f"played {slower:g} times slower: processors, links and clocks alike; times are the cluster's own"
 
 
 def _record(experiment: Experiment, outcome: ExperimentResult, *, backend: str, slower: float) -> dict[str, Any]:
-    """The run as in `crowd sim`, and where it was; the lab took `slower` times as long."""
+    """The run as in `crowd sim`, and its backend; the lab took `slower` times as long."""
     explaining = {
         "plans": [{"at_s": round(at_s, 3)} | planned.record() for planned, at_s in outcome.plans.items()],
         "told_kflops": None
@@ -100,8 +100,8 @@ def _record(experiment: Experiment, outcome: ExperimentResult, *, backend: str, 
 
 
 def counters_table(experiment: Experiment, outcome: ExperimentResult) -> Table:
-    """Whether each device was what it should be: the speeds that its node published and that of its training, and its
-    link's bytes by its interface beside those that its node counts."""
+    """The table that shows whether each device was what it should be: the speeds that its node published and that of
+    its training, and its link's bytes by its interface beside those that its node counts."""
     table = Table(title="what the devices were")
     table.add_column("device", no_wrap=True)
     for heading in ("asked GFLOP/s", "told GFLOP/s", "found GFLOP/s", "interface", "counted"):
@@ -125,7 +125,7 @@ def counters_table(experiment: Experiment, outcome: ExperimentResult) -> Table:
 
 
 def plans_table(outcomes: Mapping[str, ExperimentResult]) -> Table:
-    """The plans that each backend followed: where they differ, so do time and bytes."""
+    """The table of the plans that each backend followed: where they differ, so do time and bytes."""
     table = Table(title="plans")
     for heading in ("world", "from", "a round", "deltas", "merged by", "why"):
         table.add_column(heading, no_wrap=heading != "why")
@@ -139,7 +139,7 @@ def plans_table(outcomes: Mapping[str, ExperimentResult]) -> Table:
 
 @attrs.frozen(kw_only=True)
 class _Pace:
-    """Means over the rounds that both backends completed."""
+    """The means over the rounds that both backends completed."""
 
     round_s: float
     round_bytes: float
@@ -147,7 +147,7 @@ class _Pace:
 
 
 def comparison(measured: ExperimentResult, predicted: ExperimentResult) -> Table:
-    """The real run beside the simulated one, over the rounds that both completed."""
+    """The table of the real run beside the simulated one, over the rounds that both completed."""
     curves = [cluster_curve(outcome.devices) for outcome in (measured, predicted)]
     rounds = min((curve[-1].round if curve else 0) for curve in curves)
     table = Table(title=f"measured and predicted, over {rounds} rounds")

@@ -10,7 +10,7 @@ from crowd.logs import logs_to_stderr
 
 
 class LiveView:
-    """Shows its `_live` view from entry to exit, with warnings above it."""
+    """A view that is shown from entry to exit, with warnings above it."""
 
     def __init__(self, console: Console, live: Live) -> None:
         self._console = console

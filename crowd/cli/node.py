@@ -46,7 +46,7 @@ def node(
 
 
 def use_threads(cpu_share_max: float) -> None:
-    """Let torch take that share of the cores, and one at least."""
+    """Let torch use `cpu_share_max` of the cores, and one at least."""
     import torch
 
     torch.set_num_threads(max(1, int((os.cpu_count() or 1) * cpu_share_max)))
@@ -106,7 +106,7 @@ class _Session:
 
 
 def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[str, Any]:
-    """The run that has just ended on `node`, with the figures of every device that ended with it."""
+    """The record of the run that has just ended on `node`, with the metrics of every device that ended with it."""
     own = node.results[node.name]
     results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
     return run_record(

@@ -46,8 +46,8 @@ def _table(title: str, decided: Plan, profiles: tuple[Profile, ...]) -> Table:
 
 
 def _row(decided: Plan, profile: Profile) -> tuple[str, ...]:
-    """One device: samples that it holds, trains in an epoch, lends, borrows and trains in a round; its part of the
-    state to merge."""
+    """The table row of one device: samples that it holds, trains in an epoch, lends, borrows and trains in a round; its
+    part of the state to merge."""
     device = profile.device
     mine = [assignment for assignment in decided.assignments if device in (assignment.lender, assignment.trainer)]
     trains = sum(assignment.samples for assignment in mine if assignment.trainer == device)

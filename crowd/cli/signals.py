@@ -9,8 +9,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def unless_stopped(work: Callable[[], Awaitable[int]]) -> int:
-    """What `work` returns; when the process is told to stop, `work` is cancelled and this returns 130 (SIGINT) or 143
-    (SIGTERM). Call it from the main thread."""
+    """Run `work` and return its exit code. When the process is told to stop, `work` is cancelled and this returns 130
+    (SIGINT) or 143 (SIGTERM). Call it from the main thread."""
     code = 0
 
     async def listen() -> None:

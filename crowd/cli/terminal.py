@@ -1,4 +1,4 @@
-"""What several commands show on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
+"""The common output of commands on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from crowd.formatting import seconds, size
 
 BAR_STYLE = "cyan"
-"""Whatever the length: a short bar is no alarm, and a full one no success."""
+"""Style of a bar, whatever its length: a short bar is no alarm, and a full one no success."""
 
 
 BAR_WIDTH = 40
@@ -21,12 +21,12 @@ def bar(fraction: float, *, width: int = BAR_WIDTH) -> ProgressBar:
 
 
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
-    """A run in one line for people."""
+    """The verdict on a run and the digest of its model, in one line for people."""
     return f"{verdict(record)}, model {digest}"
 
 
 def verdict(record: Mapping[str, Any]) -> str:
-    """How a run went, in one line for people."""
+    """The outcome of a run, in one line for people."""
     target, accuracy = record["target_accuracy"], record["final_accuracy"]
     if record["reached"]:
         reached = "reached"

@@ -21,23 +21,25 @@ from crowd.units import MEBIBYTE, bytes_per_second
 
 @attrs.frozen(kw_only=True)
 class DeviceKind:
-    """What a kind of device can do. Rates in decimal units, memory in MiB."""
+    """The abilities of a kind of device. Rates in decimal units, memory in MiB."""
 
     train_gflops: float = attrs.field(validator=validators.positive)
-    """Sustained while training small networks."""
+    """Sustained speed while training small networks, in GFLOP/s."""
     memory_mib: int = attrs.field(validator=validators.at_least_one)
-    """Free for training, above the idle trainer process."""
+    """Memory free for training, above the idle trainer process."""
     uplink_mbps: float = attrs.field(validator=validators.positive)
     downlink_mbps: float = attrs.field(validator=validators.positive)
     latency_ms: float = attrs.field(default=1.0, validator=validators.not_negative)
+    """Delay of the link, in each direction."""
     half_duplex: bool = False
     """Whether both directions share one radio channel."""
     battery: bool = False
     source: str = ""
-    """Where the figures come from."""
+    """Source of these numbers."""
 
     @property
     def speed_kflops(self) -> int:
+        """Sustained training speed, in kFLOP/s."""
         return max(1, round(self.train_gflops * 1_000_000))
 
     @property
@@ -59,6 +61,7 @@ class DeviceConfig:
 
     name: str = attrs.field(validator=validators.identifier)
     kind: str | None = attrs.field(default=None, validator=validators.not_empty)
+    """Name of an entry of the catalog; `None`: the file gives all that the device can do."""
     train_gflops: float | None = attrs.field(default=None, validator=validators.positive)
     memory_mib: int | None = attrs.field(default=None, validator=validators.at_least_one)
     uplink_mbps: float | None = attrs.field(default=None, validator=validators.positive)
@@ -67,14 +70,17 @@ class DeviceConfig:
     half_duplex: bool | None = None
     battery: bool | None = None
     loss: float = attrs.field(default=0.0, validator=validators.not_all)
-    """The fraction of packets that the link loses."""
+    """Fraction of packets that the link loses."""
     share: Share = attrs.field(default=Share.RAW, converter=Share)
+    """The part of the device's data that may leave it."""
     broker: bool = False
-    """Whether the broker runs here; if on no device, on a wired machine of its own."""
+    """Whether the broker runs on this device; if on no device, on a wired machine of its own."""
     speed_schedule: tuple[tuple[float, float], ...] = ()
-    """`(from_s, factor)`: from then on the device runs at that factor of its speed."""
+    """Pairs `(from_s, factor)`: from that second on the device runs at that factor of its speed."""
     fails_at_s: tuple[float, ...] = attrs.field(default=(), validator=validators.times_s)
+    """Seconds at which the device fails, ascending."""
     returns_at_s: tuple[float, ...] = attrs.field(default=(), validator=validators.times_s)
+    """Seconds at which it returns, one after each failure, before the next."""
 
     def __attrs_post_init__(self) -> None:
         times = tuple(time for time, _ in self.speed_schedule)
@@ -88,8 +94,8 @@ class DeviceConfig:
             raise BadConfig("returns_at_s: expected one return after each failure, before the next")
 
     def resolve(self, catalog: Mapping[str, DeviceKind]) -> DeviceKind:
-        """What this device can do: its kind's figures, with its own in their place. Raises `BadConfig` if its kind is
-        not in the `catalog`, or if without a kind a figure is missing."""
+        """The abilities of this device: its kind's, with its own in their stead. Raises `BadConfig` if its kind is not
+        in the `catalog`, or if without a kind a value is missing."""
         own = {
             field.name: value
             for field in attrs.fields(DeviceKind)
@@ -111,9 +117,11 @@ class ClusterConfig:
 
     name: str
     prefer: Prefer = Prefer.TIME
+    """The cost that plans should save first."""
     data: PartitionConfig = attrs.field(factory=PartitionConfig)
+    """The division of the task's data set among the devices."""
     devices: tuple[DeviceConfig, ...]
-    """At least one; a device's part of the data is its place here."""
+    """The devices, at least one; a device's index here is its part of the data."""
 
 
 @attrs.frozen(kw_only=True)
@@ -139,6 +147,6 @@ class _ClusterFile:
 
 
 def read_cluster_config(path: Path) -> ClusterConfig:
-    """A cluster file. Raises `BadConfig`, in one line, for anything that is not right."""
+    """The cluster that the file `path` describes. Raises `BadConfig`, in one line, for anything that is not right."""
     file = structure(read_toml(path), _ClusterFile, path=path)
     return ClusterConfig(name=file.cluster.name, prefer=file.cluster.prefer, data=file.data, devices=file.device)

@@ -1,4 +1,4 @@
-"""Help for whoever mistyped a word."""
+"""Help for whoever mistyped a word: `did_you_mean`."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""From a TOML file to attrs values, strictly: what is not exactly right is a `BadConfig` of one line that names the
+"""Strict reading of TOML files into attrs values: what is not exactly right is a `BadConfig` of one line that names the
 file, the key, what was expected and how to mend it."""
 
 import tomllib

@@ -14,7 +14,8 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
 def must(expected: str, holds: Callable[[Any], bool]) -> Validator:
-    """What was `expected` of the field, and whether it `holds`. `None`, where a field allows it, is always right."""
+    """A validator that raises `BadConfig`, with what was `expected` of the field, unless the value `holds`. `None`,
+    where a field allows it, is always right."""
 
     def validate(_: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
         if value is not None and not holds(value):
@@ -24,6 +25,7 @@ def must(expected: str, holds: Callable[[Any], bool]) -> Validator:
 
 
 def increasing(values: Sequence[float]) -> bool:
+    """Whether each value is greater than the one before."""
     return all(earlier < later for earlier, later in itertools.pairwise(values))
 
 

@@ -1,4 +1,4 @@
-"""How evenly a cluster's work is spread over its processors: `balance_efficiency` (docs/experiments.md)."""
+"""The balance of a cluster's work over its processors: `balance_efficiency` (docs/experiments.md)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,19 @@ from crowd.experiment.metering import Span
 
 @attrs.frozen(kw_only=True)
 class ComputeTrace:
-    """What one device computed, and what it could have."""
+    """The trace of one device's computation, and of its speed."""
 
     spans: tuple[Span, ...]
     speeds: tuple[tuple[float, int], ...]
-    """`(from_s, speed_kflops)`, in order; a speed of 0 while the device is switched off."""
+    """Speed from each moment on: `(from_s, speed_kflops)`, in order; a speed of 0 while the device is switched off."""
 
 
 def balance_efficiency(compute_traces: Iterable[ComputeTrace], *, from_s: float, until_s: float) -> float | None:
-    """The work that was done between two moments, over what those devices that did any of it could have done in the
-    time in which at least one of them computed; the time in which nobody does, exposed communication, counts for
-    nothing. 1 if all participants compute all that time. `None` if nobody computed.
+    """The balance of a cluster between two moments: the work that was done, over what the devices that did any of it
+    could have done in the time in which at least one of them computed.
+
+    The time in which nobody does, exposed communication, counts for nothing. 1 if all participants compute all that
+    time. `None` if nobody computed.
     """
     participants = [trace for trace in compute_traces if any(_within(span, from_s, until_s) for span in trace.spans)]
     spans = [span for trace in participants for span in trace.spans]
@@ -41,7 +43,8 @@ def _within(span: Span, from_s: float, until_s: float) -> float:
 
 
 def _union(intervals: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The same moments in intervals that do not touch, in order; those that are empty or reversed hold none."""
+    """The union of `intervals`, in intervals that do not touch, in order; those that are empty or reversed hold
+    nothing."""
     joined: list[tuple[float, float]] = []
     for began_s, ended_s in sorted(interval for interval in intervals if interval[0] < interval[1]):
         if joined and began_s <= joined[-1][1]:

@@ -1,5 +1,5 @@
-"""One training of a cluster file, in simulation or in the lab: what is asked (`Experiment`), who can do it (`Backend`),
-what came of it (`ExperimentResult`), and its `record` as JSON (docs/experiments.md)."""
+"""One training of a cluster file, in simulation or in the lab: the settings (`Experiment`), where it runs (`Backend`),
+the result (`ExperimentResult`), and its `record` as JSON (docs/experiments.md)."""
 
 import abc
 import math
@@ -19,57 +19,65 @@ from crowd.run_record import DeviceMetrics, Point, run_record
 from crowd.units import DeviceId
 
 WARM_UP_ROUNDS = 2
-"""The first rounds, in which samples still move and speeds are still measured, say nothing of the balance."""
+"""Rounds at the beginning, in which samples still move and speeds are still measured, that say nothing of the
+balance."""
 
 CORE_KFLOPS = 12_700_000
-"""One processor of a 2-core virtual machine with AVX2, and `digits`, while the other one trains too."""
+"""Speed of one processor of a 2-core virtual machine with AVX2 for `digits`, in kFLOP/s, while the other one trains
+too."""
 
 OnRound = Callable[[Point], None]
-"""Called for each round of the cluster with what is known when the first device has completed it."""
+"""A function that is called for each round of the cluster with what is known when the first device has completed it."""
 
 
 @attrs.frozen(kw_only=True)
 class Experiment:
-    """What is to be trained, where and how. Raises `BadConfig` for a number that is out of range."""
+    """The settings of one training of a cluster. Raises `BadConfig` for a number that is out of range."""
 
     cluster: ClusterConfig
+    """The cluster, as its file describes it."""
     kinds: Mapping[DeviceId, DeviceKind]
-    """What each device can do."""
+    """Abilities of each device, by its name: rates, memory and speed."""
     task: str
-    """A built-in task's name, or `module:function`."""
+    """Name of a built-in task, or `module:function`."""
     policy: str
+    """Entry-point name of the policy that plans, in the group `crowd.policies`."""
     seed: int = attrs.field(validator=validators.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
+    """Seed of all that is drawn, 0 to 2^63 - 1."""
     target_accuracy: float | None = attrs.field(default=None, validator=validators.some_or_all)
-    """`None`: the task's own."""
+    """Accuracy that ends the run, above 0 and at most 1; `None`: the task's own."""
     rounds_max: int | None = attrs.field(default=None, validator=validators.at_least_one)
-    """Stop after so many rounds; `None`: when the target is reached, or the task's largest number of epochs."""
+    """Rounds after which the run stops; `None`: it stops at the target, or at the task's largest number of epochs."""
     seconds_max: float | None = attrs.field(default=None, validator=validators.positive)
-    """Stop so many seconds, by the cluster's clock, after its first plan with work; `None`: as above."""
+    """Seconds, by the cluster's clock, after the first plan with work at which the run stops; `None`: no limit."""
     core_kflops: int = attrs.field(default=CORE_KFLOPS, validator=validators.at_least_one)
-    """How fast the processor trains this task on which a message or a merge takes the time that the simulation states;
-    on the devices these take as much longer as their training does."""
+    """Speed, in kFLOP/s, at which the processor trains this task on which a message or a merge takes the time that the
+    simulation states. On a slower device these take as much longer as its training does."""
 
 
 @attrs.frozen(kw_only=True)
 class ExperimentResult:
-    """How a trial went."""
+    """The result of an experiment."""
 
     target_accuracy: float
+    """Accuracy that the run was to reach."""
     reached: bool
     """Whether all devices that were there at the end hold a state that meets the target."""
     devices: Mapping[str, DeviceMetrics]
-    """Times from the cluster's first plan with work on."""
+    """Metrics of each device, by name; times from the cluster's first plan with work on."""
     compute_traces: Mapping[str, ComputeTrace]
-    """On the same clock as the figures."""
+    """Compute trace of each device, by name, on the same clock as `devices`."""
     transfers: Mapping[str, LinkBusy] = attrs.field(factory=dict)
-    """When each device's link was busy, on the same clock; empty where that is not known."""
+    """Times at which each device's link was busy, by name, on the same clock as `devices`; empty where they are not
+    known."""
     counted_bytes: Mapping[str, int] | None = None
-    """What each device's node itself counted over its link, both ways, by the stated formula; `None` where the figures
-    say just that."""
+    """Bytes that each device's node itself counted over its link, both directions, by the stated formula; `None` where
+    `devices` has just these."""
     told_kflops: Mapping[str, tuple[int, ...]] | None = None
-    """The speeds that each device's node published, one after the other; `None` where they are just the cluster's."""
+    """Speeds that each device's node published, in kFLOP/s, one after the other; `None` where they are just the
+    cluster's."""
     plans: Mapping[PlanSummary, float] = attrs.field(factory=dict)
-    """All plans with work that any device followed, and when the first one began to."""
+    """All plans with work that any device followed, and the seconds at which the first device began to."""
 
 
 @attrs.frozen(kw_only=True)
@@ -78,29 +86,29 @@ class ScaledExperiment:
 
     experiment: Experiment
     slower: float
-    """How many times as long as on the devices themselves it takes: the backend's clock goes so much slower."""
+    """Factor by which the backend's clock goes slower, so that the experiment takes so many times as long."""
 
 
 class Backend(abc.ABC):
-    """Where a cluster can be trained; in the entry-point group `crowd.backends`."""
+    """A place to train a cluster, simulated or real; found by name through the entry-point group `crowd.backends`."""
 
     def scale(self, experiment: Experiment) -> ScaledExperiment:
-        """`experiment` as `run` will run it: as it is, unless this backend has limits. What fits already is left as it
-        is. Raises `BadConfig` for an experiment that this backend cannot run at all."""
+        """`experiment` as `run` will run it: unchanged, unless this backend has limits that it does not fit. Raises
+        `BadConfig` for an experiment that this backend cannot run at all."""
         return ScaledExperiment(experiment=experiment, slower=1.0)
 
     @abc.abstractmethod
     def run(self, experiment: Experiment, report: OnRound) -> ExperimentResult:
-        """Train to the end. Raises `BadConfig` for a task, a policy or a cluster that cannot work; `KeyboardInterrupt`
-        passes through when all that was started has ended."""
+        """Run the experiment to its end, and call `report` for each round. Raises `BadConfig` for a task, a policy or a
+        cluster that cannot work; `KeyboardInterrupt` passes through when all that was started has ended."""
 
 
 backends: Group[type[Backend]] = Group("crowd.backends", "backend", "subclass of Backend", subclass_of(Backend))
 
 
 def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:
-    """The part of a built-in task's data set that the device at `index` of the file plays the owner of; a task of the
-    user's own brings its own data: `None`."""
+    """The part of a built-in task's data set that the device at `index` of the file plays the owner of. `None` for a
+    task of the user's own, which brings its own data."""
     if ":" in task:
         return None
     return DataConfig(
@@ -123,8 +131,8 @@ def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
 
 
 def _balance(outcome: ExperimentResult) -> float | None:
-    """From the end of the warm-up until the end of the last round, each where it came first: a device that only waits
-    for its copy may lag behind those that train."""
+    """The balance efficiency from the end of the warm-up until the end of the last round, each where it came first: a
+    device that only waits for its copy may lag behind those that train."""
     ends_s: dict[int, float] = {}
     for metrics in outcome.devices.values():
         for point in metrics.curve:

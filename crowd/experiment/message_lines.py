@@ -1,4 +1,4 @@
-"""What two processes of this project say to each other, as lines of JSON: `MessageLines`."""
+"""The messages between two processes of this project, as lines of JSON: `MessageLines`."""
 
 import json
 from typing import Any, Generic, TypeVar, get_args
@@ -12,10 +12,10 @@ _converter = make_converter(forbid_extra_keys=True)
 
 
 class MessageLines(Generic[T]):
-    """Messages as lines of JSON and back: each an attrs object, its class named in its line."""
+    """A codec of messages to lines of JSON and back: each an attrs object, its class named in its line."""
 
     def __init__(self, union: Any) -> None:
-        """`union` is `T` itself: an attrs class, or a union of some."""
+        """Make the codec of `T`. `union` is `T` itself: an attrs class, or a union of some."""
         self._kinds: dict[str, type[T]] = {kind.__name__: kind for kind in get_args(union) or (union,)}
 
     def to_line(self, message: T) -> str:

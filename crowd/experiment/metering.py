@@ -1,5 +1,5 @@
-"""How busy a device is: `Span` (one piece of training), `MeteredCompute` (any `Compute`, watched), `Occupancy` (when
-something, such as a link, was in use) and `LinkBusy` (a link's two directions)."""
+"""The activity of a device: `Span` (one piece of training), `MeteredCompute` (any `Compute`, watched), `Occupancy`
+(when something, such as a link, was in use) and `LinkBusy` (a link's two directions)."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,18 +19,18 @@ class Span:
     began_s: float
     ended_s: float
     flops: int
-    """0 if it was cut short: it came to nothing."""
+    """Training arithmetic of the piece; 0 if it was cut short, as then it counts for nothing."""
 
 
 @attrs.frozen(kw_only=True)
 class LinkBusy:
-    """When a device sent and when it received: pairs `(began_s, ended_s)`, in order."""
+    """The times at which a device sent and received: pairs `(began_s, ended_s)`, in order."""
 
     up: tuple[tuple[float, float], ...]
     down: tuple[tuple[float, float], ...]
 
     def since(self, moment_s: float) -> "LinkBusy":
-        """The same on a clock that was at 0 at `moment_s`."""
+        """These times on a clock that was at 0 at `moment_s`."""
         return LinkBusy(
             up=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.up),
             down=tuple((began_s - moment_s, ended_s - moment_s) for began_s, ended_s in self.down),
@@ -38,7 +38,8 @@ class LinkBusy:
 
 
 class Occupancy:
-    """When something was in use that takes one thing after the other. Uses without a gap of `GAP_S` are one."""
+    """The times at which something was in use that takes one thing after the other. Uses without a gap of `GAP_S` are
+    one."""
 
     GAP_S = 0.001
 
@@ -47,7 +48,7 @@ class Occupancy:
         self._ended_s: list[float] = []
 
     def note(self, *, ended_s: float, took_s: float) -> None:
-        """It was in use for `took_s` until `ended_s`, and is not in use before that again."""
+        """Note a use for `took_s` until `ended_s`; no later use is before that."""
         if self._ended_s and ended_s - took_s < self._ended_s[-1] + self.GAP_S:
             self._ended_s[-1] = ended_s
         else:
@@ -56,12 +57,12 @@ class Occupancy:
 
     @property
     def spans(self) -> tuple[tuple[float, float], ...]:
-        """`(began_s, ended_s)`, in order."""
+        """The times of use: `(began_s, ended_s)`, in order."""
         return tuple(zip(self._began_s, self._ended_s, strict=True))
 
 
 class MeteredCompute(Compute):
-    """`inner`, and when it trained: one piece at a time, as one trainer does."""
+    """A `Compute` that lets `inner` work and records when it trained: one piece at a time, as one trainer does."""
 
     def __init__(self, inner: Compute) -> None:
         self._inner = inner
@@ -75,7 +76,7 @@ class MeteredCompute(Compute):
 
     @property
     def busy_s(self) -> float:
-        """Until now, a piece in hand included."""
+        """Seconds of training until now, a piece in hand included."""
         return self._busy_s + (0.0 if self._began_s is None else anyio.current_time() - self._began_s)
 
     @property

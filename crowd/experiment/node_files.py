@@ -12,7 +12,7 @@ from crowd.protocol.identity import generate_key, public_line, write_key
 
 
 def write_files(directory: Path, configs: Iterable[NodeConfig]) -> dict[str, Path]:
-    """Write all that the devices of `configs` need into `directory`, with a new key for each; returns, by name, the
+    """Write all that the devices of `configs` need into `directory`, with a new key for each. Returns, by name, the
     file that each is started with."""
     paths, lines = {}, []
     for config in configs:

@@ -10,15 +10,15 @@ from crowd.units import SECOND_US
 
 @attrs.frozen(kw_only=True)
 class PlanSummary:
-    """What a plan asks of whom. The lives of its members, which are drawn at each start, are left out."""
+    """A plan without the lives of its members, which are drawn at each start."""
 
     why: str
     encoding: str
-    """In which deltas travel."""
+    """Encoding of deltas."""
     round_us: int
-    """How long a round should take."""
+    """Planned microseconds of a round."""
     samples: tuple[tuple[str, int], ...]
-    """Of each round, by trainer."""
+    """Samples of each round, by trainer."""
     slices: tuple[tuple[str, int], ...]
     """Elements of the state that are merged, by their owner."""
     moved: int
@@ -29,6 +29,7 @@ class PlanSummary:
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
+        """The summary of `plan`."""
         return cls(
             why=plan.why,
             encoding=plan.encoding.value,
@@ -40,7 +41,7 @@ class PlanSummary:
         )
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it; times in seconds."""
+        """The summary as JSON has it; times in seconds."""
         return {
             "why": self.why,
             "form": self.encoding,

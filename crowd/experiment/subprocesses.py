@@ -17,25 +17,25 @@ from crowd.errors import BAD_INPUT, BadConfig
 LAST_WORDS = 20
 LINE_BYTES_MAX = 1 << 16
 GRACE_S = 5.0
-"""A process that is told to end has so long to say goodbye."""
+"""Seconds that a process that is told to end has to do so by itself."""
 
 
 class ProcessFailed(RuntimeError):
-    """A process ended before its work was done."""
+    """The failure of a process that ended before its work was done."""
 
     def __init__(self, name: str, code: int, words: Sequence[str]) -> None:
-        """`words` are the last lines that it wrote to standard error."""
+        """Make the error of a process. `words` are the last lines that it wrote to standard error."""
         how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
         super().__init__("\n".join([f"the process of {name} {how}{':' if words else ''}", *words]))
         self.cause = words[-1] if code > 0 and words else f"its process {how}"
-        """In one line. A process that fails by itself says it in its last one."""
+        """The cause in one line: the last line of a process that failed by itself."""
 
 
 class Subprocess:
     """A process that is running or has ended."""
 
     def __init__(self, name: str, process: Process, complaints: IO[bytes]) -> None:
-        """`name` is what errors call it; `complaints` holds its standard error."""
+        """Watch `process`. `name` is what errors call it; `complaints` holds its standard error."""
         self._name = name
         self._process = process
         self._complaints = complaints
@@ -45,13 +45,14 @@ class Subprocess:
         return self._process.pid
 
     async def lines(self) -> AsyncIterator[str]:
-        """What it writes to standard output, until it closes it. Call it once."""
+        """The lines that the process writes to standard output, until it closes it. Call it once."""
         assert self._process.stdout is not None
         async for line in _lines(self._process.stdout):
             yield line
 
     async def tell(self, line: str) -> None:
-        """Write a line to its standard input, which `started` was asked to open. What has ended hears nothing."""
+        """Write a line to the process's standard input, which `started` was asked to open. A process that has ended
+        hears nothing."""
         assert self._process.stdin is not None
         try:
             await self._process.stdin.send(f"{line}\n".encode())
@@ -59,8 +60,8 @@ class Subprocess:
             return
 
     async def expect_success(self) -> None:
-        """Wait for its end. Raises `BadConfig` if it was given what cannot work, `ProcessFailed` if it failed, both
-        with its last words."""
+        """Wait for the process's end. Raises `BadConfig` if it was given what cannot work, `ProcessFailed` if it
+        failed, both with its last lines."""
         code = await self._process.wait()
         if code:
             self._complaints.seek(0)
@@ -70,12 +71,12 @@ class Subprocess:
             raise ProcessFailed(self._name, code, words)
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """End the process at once, as a power cut does."""
         if self._process.returncode is None:
             self._process.kill()
 
     async def end(self, *, grace_s: float) -> None:
-        """Politely, and after `grace_s` at once."""
+        """End the process politely, and after `grace_s` at once."""
         with anyio.CancelScope(shield=True):
             if self._process.returncode is None and grace_s:
                 self._process.terminate()
@@ -94,7 +95,7 @@ async def started(
     environment: Mapping[str, str] | None = None,
     grace_s: float = GRACE_S,
 ) -> AsyncIterator[Subprocess]:
-    """A process that has ended when the context is left, however that comes about. `environment` is added to this
+    """Start a process that has ended when the context is left, however that comes about. `environment` is added to this
     process's own; with `listens` it can be told lines; without `grace_s` it is ended at once."""
     with tempfile.TemporaryFile() as complaints:
         # in a session of its own, so that Ctrl-C reaches this process alone, which then ends the others

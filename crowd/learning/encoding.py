@@ -1,4 +1,4 @@
-"""How a delta is written on the wire, and error feedback: what an encoding loses is added to the next delta.
+"""The encoding of deltas on the wire, and error feedback: what an encoding loses is added to the next delta.
 
 Encoding is lossy except for `FLOAT32`; decoding is bitwise the same on every processor (conversions are exact, and
 `BLOCKWISE8` is one float32 multiplication per element).
@@ -16,6 +16,7 @@ from crowd.planning.plan import Encoding
 from crowd.units import ceil_div
 
 BLOCK_ELEMENTS = 256
+"""Elements that share a scale in `BLOCKWISE8`."""
 _CODE_MAX = 127
 _FLOAT16_MAX = 65504.0
 _SCALE_MAX = float(np.finfo(np.float32).max) / 128
@@ -24,7 +25,7 @@ _PIECE_BLOCKS = 512
 
 
 def encoded_bytes(elements: int, encoding: Encoding) -> int:
-    """Size of an encoded delta of so many elements."""
+    """Bytes of an encoded delta of so many elements."""
     match encoding:
         case Encoding.FLOAT32:
             return 4 * elements
@@ -39,7 +40,7 @@ def encoded_bytes(elements: int, encoding: Encoding) -> int:
 
 
 def encode(vector: Tensor, encoding: Encoding) -> bytes:
-    """`vector` (elements,) float32, finite, in `encoding`, little-endian.
+    """The bytes of `vector` (elements,) float32, finite, in `encoding`, little-endian.
 
     `FLOAT16` is clamped to its finite range. `BLOCKWISE8` is the scales of all blocks of 256 as float32 (the largest
     magnitude of the block / 127), then one int8 per element, rounded half to even. Raises `TrainingDiverged` if an
@@ -123,8 +124,8 @@ def _decode_blockwise8(data: bytes, elements: int) -> Tensor:
 
 
 def with_feedback(delta: Tensor, residual: Tensor, encoding: Encoding) -> tuple[bytes, Tensor]:
-    """Encode `delta + residual`; returns the bytes and the new residual, what they failed to say. Neither argument is
-    written into. All (elements,) float32; raises `TrainingDiverged` like `encode`."""
+    """Encode `delta + residual`, both (elements,) float32; neither is written into. Returns the bytes and the new
+    residual (elements,) float32, which is what the bytes fail to say. Raises `TrainingDiverged` like `encode`."""
     total = delta + residual
     data = encode(total, encoding)
     return data, total - decode(data, encoding, total.numel())

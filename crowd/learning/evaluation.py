@@ -1,4 +1,5 @@
-"""How good a state is, and when a run has reached its target: two consecutive evaluations that meet it."""
+"""The accuracy of a state, and the end of a run that has reached its target: two consecutive evaluations that meet
+it."""
 
 import torch
 from torch import Tensor
@@ -6,15 +7,18 @@ from torch import Tensor
 from crowd.errors import BadConfig
 
 EVALUATION_BATCH = 256
+"""Samples of one forward pass of an evaluation."""
 REACHED_STREAK = 2
+"""Consecutive evaluations that must meet the target."""
 
 
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> int:
-    """How many samples the model gets right: the largest output along the last axis is the label (all of them, where a
-    label has several elements). Runs in evaluation mode and restores the mode of every layer.
+    """Count the samples of `inputs` (samples, …) whose labels (samples, …) the model predicts.
 
-    Raises `BadConfig` if outputs and labels cannot be compared so.
+    The largest output along the last axis is the predicted label; where a label has several elements, all must be
+    right. Runs in evaluation mode and restores the mode of every layer. Raises `BadConfig` if outputs and labels cannot
+    be compared so.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -27,7 +31,7 @@ def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> int:
 
 
 def _correct(outputs: Tensor, labels: Tensor) -> int:
-    """`outputs` (batch, ..., classes) against `labels` (batch, ...)."""
+    """Count the samples for which `outputs` (batch, ..., classes) are right about `labels` (batch, ...)."""
     predicted = outputs.argmax(dim=-1)
     if predicted.shape != labels.shape or labels.is_floating_point():
         raise BadConfig(
@@ -38,11 +42,12 @@ def _correct(outputs: Tensor, labels: Tensor) -> int:
 
 
 def next_streak(streak: int, correct: int, evaluated: int, target: float) -> int:
-    """How many consecutive evaluations have met `target` after this one. Nothing evaluated is no evaluation."""
+    """Consecutive evaluations that have met `target`, this one included. Nothing evaluated is no evaluation."""
     if not evaluated:
         return streak
     return streak + 1 if correct / evaluated >= target else 0
 
 
 def is_reached(streak: int) -> bool:
+    """Whether so many consecutive evaluations that met the target end the run."""
     return streak >= REACHED_STREAK

@@ -19,19 +19,19 @@ class Feedback:
 
     @property
     def residual(self) -> torch.Tensor:
-        """Of the last complete round; not to be written to."""
+        """The residual (elements,) float32 after the last complete round; not to be written to."""
         return self._residual
 
     def contribute(self, delta: torch.Tensor, start: int, stop: int, encoding: Encoding) -> bytes:
-        """Encode `delta[start:stop]` with what is left from earlier rounds."""
+        """Encode the slice `[start, stop)` of `delta` (elements,) together with what is left from earlier rounds."""
         residual = self._residual[start:stop]  # (stop - start,)
         data, left = with_feedback(delta[start:stop], residual, encoding)
         self._sent[start, stop] = (delta[start:stop] + residual, left)
         return data
 
     def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool]) -> None:
-        """The round is complete. `taken` says of each slice whether its owner named this device; `delta` is what was
-        trained, sent or not (`None`: nothing)."""
+        """Update the residual after a complete round. `taken` says of each slice whether its owner merged this device's
+        contribution; `delta` (elements,) is what was trained, sent or not (`None`: nothing)."""
         residual = self._residual.clone()
         for (start, stop), named in taken.items():
             if (start, stop) in self._sent:
@@ -43,11 +43,11 @@ class Feedback:
         self._sent = {}
 
     def abandon(self) -> None:
-        """The round will be redone: forget what was sent in it."""
+        """Forget what was sent in this round, as it will be redone."""
         self._sent = {}
 
     def drop(self) -> None:
-        """The state was replaced by another device's: what became of the residual is not known. At most once, never
-        twice, so it is gone."""
+        """Clear the residual, as another device's state has replaced this one: what became of the residual is not
+        known, and it counts at most once, never twice."""
         self._residual = torch.zeros_like(self._residual)
         self._sent = {}

@@ -14,8 +14,8 @@ _IMPLEMENTATION = frozenset({"params", "foreach", "fused", "capturable", "differ
 
 def fingerprint(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> bytes:
     """Digest of what replicas must have in common: task name; names, shapes and dtypes of the state; sample format;
-    loss; optimiser class and settings; batch, target, epochs; content of the common evaluation set. Not of initial
-    parameters or of a device's own data."""
+    loss; optimiser class and settings; batch, target, epochs; content of the common evaluation set. Initial parameters
+    and a device's own data do not count."""
     optimizer = task.optimizer(model.parameters())
     state = [*model.named_parameters(), *model.named_buffers()]
     return digest(
@@ -33,12 +33,13 @@ def fingerprint(task: Task, model: torch.nn.Module, form: SampleFormat, evaluati
 
 
 def loss_name(loss: Any) -> str:
-    """Of a function its qualified name, of any other callable that of its class."""
+    """The qualified name of a loss function; for any other callable that of its class."""
     name = getattr(loss, "__qualname__", None)
     return name if isinstance(name, str) else type(loss).__qualname__
 
 
 def _settings(group: dict[str, Any]) -> list[list[str]]:
-    """Of one parameter group; by `repr`, which distinguishes all that an optimiser takes: numbers, pairs, flags."""
+    """The settings of one parameter group, by `repr`, which distinguishes all that an optimiser takes: numbers, pairs,
+    flags."""
     counted: list[list[str]] = [["params", str(len(group["params"]))]]
     return counted + sorted([name, repr(value)] for name, value in group.items() if name not in _IMPLEMENTATION)

@@ -9,18 +9,19 @@ from torch import Tensor
 from crowd.learning.task import Task
 
 UNIFORM_PART = 0.2
-"""Of the probability, spread evenly: it bounds the weights, and no sample is left out for ever."""
+"""Part of the probability that is spread evenly: it bounds the weights, and no sample is left out for ever."""
 
 
 def losses(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
-    """The loss of each sample alone: (batch,), with gradient."""
+    """The loss of each sample alone: (batch,) float32, with gradient. `outputs` (batch, …), `labels` (batch, …)."""
     pairs = zip(torch.split(outputs, 1), torch.split(labels, 1), strict=True)
     return torch.stack([task.loss(output, label) for output, label in pairs])
 
 
 def draw(values: Tensor, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Of samples with these losses (group,) draw `count` with replacement; returns their places (count,) int64 and
-    weights (count,), so that the weighted mean of anything over the drawn is in expectation its mean over the group."""
+    """Draw `count` samples with replacement from a group whose losses are `values` (group,). Returns their indices
+    (count,) int64 and weights (count,) float32, so that the weighted mean of anything over the drawn is in expectation
+    its mean over the group."""
     group = len(values)
     share = values.double().clamp(min=0.0).numpy()
     total = share.sum()

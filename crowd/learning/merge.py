@@ -1,4 +1,4 @@
-"""One slice of one round at its owner: `SliceMerge`, what came and its mean."""
+"""One slice of one round at its owner: `SliceMerge`, the contributions so far and their mean."""
 
 import math
 from collections.abc import Mapping
@@ -16,13 +16,15 @@ class Merged:
     """The weighted mean of the contributions of `senders`."""
 
     mean: Tensor = attrs.field(repr=False)
-    """(elements,) float32."""
+    """The mean delta of the slice, (elements,) float32."""
     senders: dict[DeviceId, int]
-    """Who is in it, with how many samples, by ID."""
+    """Samples of each merged trainer, by ID."""
     counters: tuple[int, ...]
-    """Elementwise the largest."""
+    """Integer buffers: elementwise the largest of the senders'."""
     correct: int
+    """Samples that the senders predicted right in their evaluations, summed."""
     evaluated: int
+    """Samples that the senders evaluated, summed."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -36,7 +38,7 @@ class _Contribution:
 
 
 class SliceMerge:
-    """Collects the trainers' deltas of a slice of `elements`; `planned` is each trainer's samples in a round.
+    """The contributions to one slice of `elements` in one round; `planned` is each trainer's samples in a round.
 
     With a `quorum` it is complete as soon as so many trainers were heard; without, when all were, or the owner settles
     for what is `enough`.
@@ -59,8 +61,8 @@ class SliceMerge:
         *,
         lag: int = 0,
     ) -> bool:
-        """Take `sender`'s delta (elements,), trained on `samples` from a state `lag` rounds old; it must not be written
-        into afterwards.
+        """Take `sender`'s delta (elements,) float32, trained on `samples` from a state `lag` rounds old; it must not be
+        written into afterwards.
 
         Returns False, and changes nothing, for a sender that the plan does not name or that has been heard. Raises
         `MalformedMessage` for another number of elements or counters than the others', or impossible counts.
@@ -95,16 +97,19 @@ class SliceMerge:
 
     @property
     def enough(self) -> bool:
-        """Whether what has come may be merged: with a quorum only all of that, else at least half of the planned
-        samples."""
+        """Whether the contributions so far may be merged: with a quorum only all of it, else at least half of the
+        planned samples."""
         if self._quorum:
             return self.complete
         return 2 * sum(self._planned[sender] for sender in self._came) >= sum(self._planned.values())
 
     def merged(self) -> Merged:
-        """The mean of what has come, weighted by samples and accumulated in the order of the senders' IDs; where nobody
-        has trained a sample all weigh alike. What lags counts for `1 / sqrt(1 + lag)` of that (FedBuff, arXiv
-        2106.06639)."""
+        """Merge the contributions so far: their mean, weighted by samples and accumulated in the order of the senders'
+        IDs.
+
+        Where nobody has trained a sample all weigh alike. A contribution that lags counts for `1 / sqrt(1 + lag)` of
+        its weight (FedBuff, arXiv 2106.06639).
+        """
         came = sorted(self._came.items())
         total = sum(contribution.samples for _, contribution in came)
         mean = torch.zeros(self._elements)

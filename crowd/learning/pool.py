@@ -1,4 +1,4 @@
-"""What one generation trains: `TrainingPool` (the assigned samples, as rows) and `EpochSampler` (in which order).
+"""The samples that one generation trains: `TrainingPool` (as rows) and `EpochSampler` (in which order).
 
 Rows are plain integers, so a batch costs one gather: rows `[0, own)` are the device's own assigned samples, those after
 it the borrowed ones, in the order in which the plan names them.
@@ -26,7 +26,7 @@ class TrainingPool:
         self.refresh()
 
     def __len__(self) -> int:
-        """All assigned samples, here or not."""
+        """Number of assigned samples, arrived or not."""
         return len(self._index)
 
     @property
@@ -35,28 +35,29 @@ class TrainingPool:
         return bool(len(self._index)) and not self._absent
 
     def refresh(self) -> None:
-        """Show what `lent` holds now."""
+        """Show the samples that `lent` holds now."""
         borrowed = [self._lent.rows(source, ranges) for source, ranges in self._borrowed]
         self._index = np.concatenate([self._own_index, *borrowed])
         self._absent = bool((self._index == NOT_HERE).any())
         self._samples = self._lent.samples
 
     def batch(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The samples of these rows, which are here, as `(inputs, labels)`, in this order."""
+        """The samples of `rows` (batch,) int64, which are here, as `(inputs, labels)`, in this order: (batch,
+        *input_shape) and (batch, *label_shape), their own memory."""
         picked = torch.from_numpy(self._index[rows])
         return self._samples.inputs.index_select(0, picked), self._samples.labels.index_select(0, picked)
 
 
 @attrs.frozen(kw_only=True)
 class SamplerSnapshot:
-    """Where an `EpochSampler` was: the epoch, and how many rows of it had been dealt out."""
+    """The position of an `EpochSampler`: the epoch, and how many rows of it had been dealt out."""
 
     epoch: int
     dealt: int
 
 
 class EpochSampler:
-    """Deals out the rows `[0, count)`: each once per epoch, in an order seeded by `(seed, generation, epoch)`."""
+    """A dealer of the rows `[0, count)`: each once per epoch, in an order seeded by `(seed, generation, epoch)`."""
 
     def __init__(self, count: int, *, seed: int, generation: int) -> None:
         self._count = count
@@ -81,7 +82,8 @@ class EpochSampler:
         return SamplerSnapshot(epoch=self.epoch, dealt=self._dealt)
 
     def restore(self, snapshot: SamplerSnapshot) -> None:
-        """Deal again exactly what was dealt after `snapshot`, which a sampler of the same seeds made."""
+        """Return to `snapshot`, which a sampler of the same seeds made, and deal again exactly what was dealt after
+        it."""
         self._begin(snapshot.epoch)
         self._dealt = snapshot.dealt
 

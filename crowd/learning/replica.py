@@ -31,28 +31,31 @@ _HEADER_BYTES_MAX = 4096
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReplicaState:
-    """One state of a run. Immutable: nobody writes into its tensors, so snapshots share them."""
+    """One state of a run, equal bit by bit on every device. Immutable: nobody writes into its tensors, so snapshots
+    share them."""
 
     vector: Tensor = attrs.field(repr=False)
-    """(elements,) float32, contiguous, on the CPU: parameters, then floating-point buffers, in the model's order."""
+    """Parameters, then floating-point buffers, in the model's order: (elements,) float32, contiguous, on the CPU."""
     counters: tuple[int, ...] = ()
     """All integer buffers, flattened (boolean buffers are constant masks and no part of the state)."""
     momentum: Tensor | None = attrs.field(default=None, repr=False)
-    """(elements,) float32: the outer optimiser's; `None` until it has one."""
+    """Momentum of the outer optimiser: (elements,) float32; `None` until it has one."""
     run: int = 0
+    """Number of the training run of the cluster."""
     round: int = 0
-    """The last complete round."""
+    """Number of the last complete round."""
     samples: int = 0
-    """Merged so far, over all devices."""
+    """Samples merged so far, over all devices."""
     epochs_ppb: int = 0
     """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
     finished: bool = False
+    """Whether the run is over."""
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """BLAKE2b (16 bytes) of all of it, in little-endian bytes."""
+        """BLAKE2b digest (16 bytes) of the whole state, in little-endian bytes."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
         metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
@@ -64,6 +67,7 @@ class ReplicaState:
 
     @property
     def progress(self) -> StateProgress:
+        """The position of this state in the run, as devices tell each other."""
         return StateProgress(
             run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
         )
@@ -84,27 +88,28 @@ def _integer(model: torch.nn.Module) -> Iterator[Tensor]:
 
 
 def from_model(model: torch.nn.Module) -> tuple[Tensor, tuple[int, ...]]:
-    """A copy of the model's state as `(vector, counters)`; the model must have passed `work.check_model`."""
+    """A copy of the model's state as `(vector, counters)`: (elements,) float32 and integers. The model must have passed
+    `work.check_model`."""
     vector = torch.cat([tensor.detach().reshape(-1) for tensor in _floating(model)])
     counters = tuple(int(value) for buffer in _integer(model) for value in buffer.reshape(-1).tolist())
     return vector, counters
 
 
 def initial(model: torch.nn.Module, run: int) -> ReplicaState:
-    """Round 0 of `run`, with the model as it is."""
+    """The state of round 0 of `run`, with the model as it is."""
     vector, counters = from_model(model)
     return ReplicaState(vector=vector, counters=counters, run=run)
 
 
 def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
-    """`state` with parameters that are `offset` (elements,) of it; itself if they are not."""
+    """`state` with its vector moved by `offset` (elements,) float32; `state` itself without one."""
     return state if offset is None else attrs.evolve(state, vector=state.vector + offset)
 
 
 @torch.no_grad()
 def load(model: torch.nn.Module, state: ReplicaState) -> None:
-    """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of
-    the state's kind: as many elements and counters."""
+    """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of the
+    state's kind: as many elements and counters."""
     load_vector(model, state.vector)
     start = 0
     for buffer in _integer(model):
@@ -114,7 +119,7 @@ def load(model: torch.nn.Module, state: ReplicaState) -> None:
 
 @torch.no_grad()
 def load_vector(model: torch.nn.Module, vector: Tensor) -> None:
-    """Copy parameters and floating-point buffers (elements,) alone into the model."""
+    """Copy parameters and floating-point buffers (elements,) float32 alone into the model."""
     start = 0
     for tensor in _floating(model):
         tensor.copy_(vector[start : start + tensor.numel()].view(tensor.shape))
@@ -145,7 +150,7 @@ def apply(
     finished: bool,
 ) -> ReplicaState:
     """The state after one more round, in which `samples` were trained, `epochs_ppb` of an epoch, and the merged delta
-    is `mean_delta`.
+    is `mean_delta` (elements,) float32.
 
     `counters` are the largest over the senders; the state's own are never lowered. Bitwise the same on every processor.
     Raises `MalformedMessage` if lengths differ from the state's, `TrainingDiverged` if the new state is not finite.
@@ -196,7 +201,7 @@ def is_finite(vector: Tensor) -> bool:
 
 
 def to_bytes(state: ReplicaState) -> bytes:
-    """The whole state as safetensors; equal states give equal bytes."""
+    """The whole state as a safetensors file; equal states give equal bytes."""
     tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
     if state.momentum is not None:
         tensors["momentum"] = state.momentum
@@ -207,8 +212,9 @@ def to_bytes(state: ReplicaState) -> bytes:
 
 
 def from_bytes(data: bytes, elements: int, counters_count: int) -> ReplicaState:
-    """What `to_bytes` wrote. Raises `MalformedMessage` for anything else: another size, shape or dtype, a value that is
-    not finite, missing metadata, or content that does not match the digest in the metadata."""
+    """Read the state that `to_bytes` wrote, of `elements` and `counters_count`. Raises `MalformedMessage` for anything
+    else: another size, shape or dtype, a value that is not finite, missing metadata, or content that does not match the
+    digest in the metadata."""
     size_bytes_max = _HEADER_BYTES_MAX + 8 * elements + 8 * counters_count
     if len(data) > size_bytes_max:
         raise MalformedMessage(f"a state of {elements} elements has at most {size_bytes_max} bytes, not {len(data)}")

@@ -15,20 +15,20 @@ from torch import Tensor
 from crowd.errors import BadConfig
 
 LABEL_MAX = 9999
-"""Labels are counted one by one in every profile, so their number is limited."""
+"""Largest label; labels are counted one by one in every profile, so their number is limited."""
 HELD_OUT_PARTS = 10
-"""One part in so many is held out where a task has no evaluation set."""
+"""Part of a device's samples, one in so many, that is held out where a task has no evaluation set."""
 
 DTYPES = {
     name: getattr(torch, name)
     for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 }
-"""What a sample may consist of, by the name that travels."""
+"""The dtypes that a sample may consist of, by the name that travels."""
 
 
 @attrs.frozen(kw_only=True)
 class SampleFormat:
-    """Shape and dtype of one sample; the same on every device of a cluster."""
+    """Shape and dtype of one sample; equal on every device of a cluster."""
 
     input_dtype: str
     input_shape: tuple[int, ...]
@@ -37,15 +37,17 @@ class SampleFormat:
 
     @property
     def input_bytes(self) -> int:
+        """Bytes of one input."""
         return math.prod(self.input_shape) * int(DTYPES[self.input_dtype].itemsize)
 
     @property
     def label_bytes(self) -> int:
+        """Bytes of one label."""
         return math.prod(self.label_shape) * int(DTYPES[self.label_dtype].itemsize)
 
     @property
     def sample_bytes(self) -> int:
-        """One sample on the wire: raw input and raw label."""
+        """Bytes of one sample on the wire: raw input and raw label."""
         return self.input_bytes + self.label_bytes
 
     @property
@@ -59,18 +61,19 @@ class SampleFormat:
 
 @attrs.frozen(eq=False)
 class SampleSet:
-    """Samples in memory; never written in place."""
+    """Samples in memory, as stacked tensors; never written in place."""
 
     inputs: Tensor = attrs.field(repr=False)
-    """(samples, *input_shape), contiguous."""
+    """Inputs: (samples, *input_shape), contiguous."""
     labels: Tensor = attrs.field(repr=False)
-    """(samples, *label_shape), contiguous."""
+    """Labels: (samples, *label_shape), contiguous."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def format(self) -> SampleFormat:
+        """Shape and dtype of one sample."""
         return SampleFormat(
             input_dtype=_dtype_name(self.inputs),
             input_shape=tuple(self.inputs.shape[1:]),
@@ -80,7 +83,7 @@ class SampleSet:
 
     @property
     def digest(self) -> bytes:
-        """BLAKE2b (16 bytes) of format and content."""
+        """BLAKE2b digest (16 bytes) of format and content."""
         hasher = hashlib.blake2b(f"{len(self)} {self.format}".encode(), digest_size=16)
         hasher.update(as_bytes(self.inputs).data)
         hasher.update(as_bytes(self.labels).data)
@@ -88,7 +91,7 @@ class SampleSet:
 
 
 def seeded(*parts: object) -> np.random.Generator:
-    """PCG64 seeded from BLAKE2b of `parts`: the same parts give the same order, in any process."""
+    """PCG64 generator, seeded from BLAKE2b of `parts`: equal parts give the same order, in any process."""
     seed = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(seed, "little")))
 
@@ -100,7 +103,7 @@ def as_bytes(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
 
 
 def empty(form: SampleFormat) -> SampleSet:
-    """No samples, of this format."""
+    """A set of no samples, of the format `form`."""
     return SampleSet(
         torch.empty((0, *form.input_shape), dtype=DTYPES[form.input_dtype]),
         torch.empty((0, *form.label_shape), dtype=DTYPES[form.label_dtype]),
@@ -191,7 +194,7 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 def holdout(samples: SampleSet, *, device: str, data_epoch: int) -> tuple[SampleSet, SampleSet]:
-    """Split off a seeded tenth (of two samples or more at least one); returns `(training, held out)`."""
+    """Split off a seeded tenth of the samples (of two or more at least one). Returns `(training, held out)`."""
     count = 0 if len(samples) < 2 else max(1, len(samples) // HELD_OUT_PARTS)
     order = torch.from_numpy(seeded("holdout", device, data_epoch).permutation(len(samples)))
     held, kept = order[:count].sort().values, order[count:].sort().values

@@ -1,6 +1,6 @@
 """Samples by name: `SampleStore` (a device's own) and `LentSamples` (those that it borrowed).
 
-A sample is named by `(Source, label, position)`: whose it is, and its position in the lender's seeded order of that
+A sample is named by `(Source, label, position)`: its data set, and its position in the lender's seeded order of that
 label. Both sides know positions only; a plan names them as `Range`s.
 """
 
@@ -18,10 +18,12 @@ from crowd.planning.plan import Plan, Range
 from crowd.units import DeviceId, Life
 
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-"""Row numbers of a tensor of samples, or positions in an order."""
+"""Row numbers of a tensor of samples, or positions in an order: (rows,) int64."""
 
 NOT_HERE = -1
+"""Stands in `Rows` for a sample that has not arrived."""
 POSITION_MAX = 2**31
+"""Largest position that a lender may name."""
 _NO_ROWS: Rows = np.empty(0, dtype=np.int64)
 
 
@@ -35,7 +37,7 @@ class Source:
 
 
 class SampleHeader(Protocol):
-    """What travels with lent samples; `protocol.messages.Samples` is one."""
+    """The header of lent samples; `protocol.messages.Samples` is one."""
 
     @property
     def lender(self) -> DeviceId: ...
@@ -59,8 +61,8 @@ Ranges = tuple[Range, ...]
 
 
 def share_of(plan: Plan, trainer: DeviceId, data_epochs: Mapping[DeviceId, int]) -> tuple[Ranges, dict[Source, Ranges]]:
-    """What `plan` names for `trainer`: ranges of its own samples, and ranges by source that it borrows. `data_epochs`
-    has the epoch of every lender, from the profiles that the plan was made from."""
+    """The samples that `plan` assigns to `trainer`: ranges of its own, and ranges by source that it borrows.
+    `data_epochs` has the epoch of every lender, from the profiles that the plan was made from."""
     lives = {member.device: member.life for member in plan.members}
     own: Ranges = ()
     borrowed: dict[Source, Ranges] = {}
@@ -82,7 +84,7 @@ class SampleStore:
 
     def __init__(self, samples: SampleSet, *, device: DeviceId, data_epoch: int) -> None:
         self.samples = samples
-        """In the data set's order; `LentSamples` may replace it by an equal one."""
+        """The samples in the data set's order; `LentSamples` may replace the set by an equal one."""
         self.format = samples.format
         labels = samples.labels.numpy() if self.format.has_classes else np.zeros(len(samples), dtype=np.int64)
         self.label_counts: tuple[int, ...] = tuple(np.bincount(labels).tolist()) if len(samples) else ()
@@ -93,7 +95,8 @@ class SampleStore:
         ]
 
     def rows(self, ranges: Iterable[Range]) -> Rows:
-        """Which rows of `samples` these positions are. Raises `MalformedMessage` for positions that do not exist."""
+        """The rows of `samples` at these positions, in the order of the ranges. Raises `MalformedMessage` for positions
+        that do not exist."""
         picked = [_NO_ROWS]
         for span in ranges:
             held = self.label_counts[span.label] if 0 <= span.label < len(self.label_counts) else 0
@@ -103,27 +106,30 @@ class SampleStore:
         return np.concatenate(picked)
 
     def take(self, ranges: Iterable[Range]) -> tuple[Tensor, Tensor]:
-        """Copies of these samples as `(inputs, labels)`, in the order of the ranges."""
+        """Copies of the samples in these ranges as `(inputs, labels)`, in the order of the ranges: (samples,
+        *input_shape) and (samples, *label_shape). Raises `MalformedMessage` like `rows`."""
         rows = torch.from_numpy(self.rows(ranges))
         return self.samples.inputs[rows], self.samples.labels[rows]
 
     def to_bytes(self, ranges: Iterable[Range]) -> bytes:
-        """These samples for the wire: all inputs, then all labels, raw (their format is `format`)."""
+        """The samples in these ranges as they travel: all inputs, then all labels, raw (of the format `format`)."""
         inputs, labels = self.take(ranges)
         return as_bytes(inputs).tobytes() + as_bytes(labels).tobytes()
 
 
 class LentSamples:
-    """Borrowed samples, in memory only: rows behind the device's own in the same tensors, so that a batch is one gather
-    and nothing is held twice (the store then shows its part of them). Rows once written are never moved or changed:
-    dropping samples makes new tensors, so a `TrainingPool` stays valid (and keeps the old ones) until it is refreshed.
+    """Borrowed samples, in memory only.
+
+    They are rows behind the device's own in the same tensors, so that a batch is one gather and nothing is held twice
+    (the store then shows its part of them). Rows once written are never moved or changed: dropping samples makes new
+    tensors, so a `TrainingPool` stays valid (and keeps the old ones) until it is refreshed.
     """
 
     def __init__(self, store: SampleStore) -> None:
         self.format = store.format
         self._store = store
         self._held: dict[tuple[Source, int], tuple[Rows, Rows]] = {}
-        """By source and label: sorted positions, and the row of each."""
+        """Borrowed samples by source and label: sorted positions, and the row of each."""
         self._own = len(store.samples)
         self._used = self._own
         self.samples = store.samples
@@ -131,12 +137,12 @@ class LentSamples:
 
     @property
     def size_bytes(self) -> int:
-        """Memory of the borrowed samples, without what is reserved for those to come."""
+        """Bytes of the borrowed samples, without what is reserved for those to come."""
         return (self._used - self._own) * self.format.sample_bytes
 
     def add(self, header: SampleHeader, data: bytes) -> None:
-        """Keep what a lender sent; samples already here are left as they are. Sizes are checked before anything is
-        allocated: raises `MalformedMessage` for another format, ranges that are no ranges or overlap, a wrong number
+        """Keep samples that a lender sent; those already here are left as they are. Sizes are checked before anything
+        is allocated. Raises `MalformedMessage` for another format, ranges that are no ranges or overlap, a wrong number
         of bytes, values that are not finite, or labels that are not those of their range."""
         _check_header(header, data, self.format)
         source = Source(device=header.lender, life=header.life, data_epoch=header.data_epoch)
@@ -156,12 +162,12 @@ class LentSamples:
             start += len(positions)
 
     def rows(self, source: Source, ranges: Iterable[Range]) -> Rows:
-        """The row of each of these positions; `NOT_HERE` where a sample has not arrived."""
+        """The rows of `samples` at these positions of `source`; `NOT_HERE` where a sample has not arrived."""
         found = [self._rows(source, span.label, np.arange(span.start, span.stop)) for span in ranges]
         return np.concatenate([_NO_ROWS, *found])
 
     def missing(self, source: Source, ranges: Iterable[Range]) -> Ranges:
-        """What of `ranges` is not here: merged, sorted by label and start."""
+        """The parts of `ranges` that have not arrived: merged, sorted by label and start."""
         by_label: dict[int, list[Rows]] = {}
         for span in ranges:
             by_label.setdefault(span.label, []).append(np.arange(span.start, span.stop))
@@ -174,7 +180,7 @@ class LentSamples:
         return tuple(gaps)
 
     def keep_only(self, borrowed: Mapping[Source, Ranges]) -> None:
-        """Forget what an active plan does not name, and make room for all that it does."""
+        """Forget all samples that an active plan does not name, and make room for all that it does."""
         kept: dict[tuple[Source, int], tuple[Rows, Rows]] = {}
         for source, ranges in borrowed.items():
             for label in {span.label for span in ranges}:
@@ -202,7 +208,7 @@ class LentSamples:
         self._held[source, label] = (positions[order], rows[order])
 
     def _keep(self, kept: dict[tuple[Source, int], tuple[Rows, Rows]], capacity: int) -> None:
-        """Forget all but `kept`, and have room for so many borrowed samples."""
+        """Forget all samples but `kept`, and make room for so many borrowed ones."""
         rows = np.concatenate([_NO_ROWS, *(rows for _, rows in kept.values())])
         if len(rows) == self._used - self._own and capacity <= len(self.samples) - self._own:
             self._held = {key: held for key, held in kept.items() if len(held[0])}
@@ -215,7 +221,7 @@ class LentSamples:
                 start += len(old)
 
     def _reserve(self, count: int) -> Rows:
-        """Rows for so many new samples; doubles the memory where `keep_only` has not made room."""
+        """Reserve rows for so many new samples; doubles the memory where `keep_only` has not made room."""
         needed = self._used + count
         if needed > len(self.samples):
             borrowed = np.arange(self._own, self._used)
@@ -225,7 +231,7 @@ class LentSamples:
         return rows
 
     def _allocate(self, kept: Rows, capacity: int) -> None:
-        """New tensors with the own samples, then these borrowed rows, then room up to `capacity` borrowed ones."""
+        """Make new tensors with the own samples, then these borrowed rows, then room up to `capacity` borrowed ones."""
         old, start, stop = self.samples, self._own, self._own + len(kept)
         grown = []
         for tensor in (old.inputs, old.labels):

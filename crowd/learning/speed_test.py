@@ -1,4 +1,5 @@
-"""How fast this device trains the very task: a few timed steps on a throw-away copy of the network."""
+"""The speed test: how fast this device trains the very task, by a few timed steps on a throw-away copy of the
+network."""
 
 import statistics
 from functools import partial
@@ -16,17 +17,20 @@ from crowd.ports import Compute
 from crowd.units import DeviceId
 
 WARM_UP_STEPS = 2
+"""Steps before the first timed piece."""
 STEPS = 4
+"""Steps of one timed piece."""
 PIECES = 9
+"""Largest number of timed pieces."""
 LIMIT_S = 0.5
-"""A slow device times fewer pieces."""
+"""Seconds of timed pieces after which no more are begun, so that a slow device times fewer."""
 CLOCK_S = 1e-9
-"""The finest step of a clock."""
+"""Seconds of the finest step of a clock."""
 
 
 async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
-    """Sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the fastest and
-    the slowest do not count. Trains zeros of the task's shape, so a device without data can do it too."""
+    """Measure the sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the
+    fastest and the slowest do not count. Trains zeros of the task's shape, so a device without data can do it too."""
     facts = work.facts
     local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.executes))
 
@@ -44,7 +48,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
         pieces_s.append(await piece_s(STEPS))
     elapsed_s = statistics.fmean(sorted(pieces_s)[1:-1] or pieces_s)
     flops = STEPS * facts.batch_size * facts.flops_per_sample
-    # rounded, as the difference of two times is a hair off
+    # rounded: the difference of two float times is slightly off
     return max(1, round(flops / max(elapsed_s, CLOCK_S) / 1000))
 
 

@@ -34,13 +34,14 @@ class Work:
     store: SampleStore
     """This device's own training samples."""
     evaluation: SampleSet
-    """The common evaluation set; without one, what this device held out of its own."""
+    """The common evaluation set; without one, the samples that this device holds out of its own."""
     facts: TaskFacts
+    """The facts about the task that planning needs."""
 
 
 def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
     """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together.
-    Raises `BadConfig` in one line that says what does not."""
+    Raises `BadConfig`, in one line, if something does not."""
     common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
     own = materialise(task.data, "data", like=None if common is None else common.format)
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
@@ -56,7 +57,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
 
 
 def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
-    """The task's network as a run begins with it: where `seed` and the processors are alike, the same on every device,
+    """The task's network as `run` begins with it: where `seed` and the processors are alike, the same on every device,
     so that none has to send it. The process's own random numbers go on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
@@ -85,7 +86,8 @@ def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: st
 
 
 def _forward_and_backward(task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str) -> None:
-    """On a copy of the model; `BadConfig` names the layer that fails."""
+    """Run a batch through a copy of the model, forward and backward; raise `BadConfig` that names the layer that
+    fails."""
     tried = copy.deepcopy(model).train()
     if len(inputs) == 1:
         _rest_batch_norm(tried)
@@ -115,7 +117,7 @@ def _first_line(error: Exception) -> str:
 
 
 def task_facts(task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None) -> TaskFacts:
-    """What planning needs to know; equal on all devices of one fingerprint, whatever data they hold. `evaluation` is
+    """The facts that planning needs; equal on all devices of one fingerprint, whatever data they hold. `evaluation` is
     the common set, if there is one."""
     return TaskFacts(
         fingerprint=fingerprint(task, model, form, evaluation),
@@ -129,7 +131,8 @@ def task_facts(task: Task, model: torch.nn.Module, form: SampleFormat, evaluatio
 
 
 def _flops_per_sample(task: Task, model: torch.nn.Module, form: SampleFormat) -> int:
-    """Counted on one whole batch of zeros, so that it does not depend on how many samples are here; at least 1."""
+    """FLOPs of training one sample, counted on one whole batch of zeros, so that they do not depend on how many samples
+    are here; at least 1."""
     none = empty(form)
     inputs, labels = (tensor.new_zeros(task.batch_size, *tensor.shape[1:]) for tensor in (none.inputs, none.labels))
     with FlopCounterMode(display=False) as counter:
@@ -152,28 +155,32 @@ def _rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 @attrs.frozen(kw_only=True)
 class StepReport:
-    """What a piece of local training did."""
+    """The outcome of a piece of local training."""
 
     samples: int
+    """Samples trained."""
     steps: int
+    """Optimiser steps made."""
     loss_sum: float
     """Sum over the steps of the mean loss of the batch."""
 
 
 @attrs.frozen(kw_only=True)
 class StepConfig:
-    """How a local step is made."""
+    """The settings of a local step."""
 
     batch_size: int
+    """Samples of one step."""
     proximal: float = 0.0
-    """Times the distance from the start, added to the gradient (FedProx, arXiv 1812.06127, equation 2)."""
+    """Factor of the distance from the start that is added to the gradient (FedProx, arXiv 1812.06127, equation 2)."""
     chance: np.random.Generator | None = None
-    """Draws each batch by importance from a group of `GROUP_BATCHES`; `None`: batches are taken as they come."""
+    """Generator that draws each batch by importance from a group of `GROUP_BATCHES`; `None`: batches are taken as they
+    come."""
 
 
 class LocalTrainer:
-    """A model and its (inner) optimiser; nothing else changes them. Its optimiser must step without a closure. Without
-    `executes` (see `Compute`) it deals out samples and trains none."""
+    """A model and its (inner) optimiser; nothing else changes them. The optimiser must step without a closure. Without
+    `executes` (see `Compute`) samples are dealt out and none is trained."""
 
     def __init__(self, task: Task, model: torch.nn.Module, *, executes: bool = True) -> None:
         self._task = task
@@ -185,7 +192,7 @@ class LocalTrainer:
         self._start, _ = replica.from_model(model)
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
-        """Start from this state, and step in this manner (`None`: plainly, in the task's batches); the optimiser's own
+        """Start from `state`, and step by `step_config` (`None`: plainly, in the task's batches); the optimiser's own
         state stays."""
         replica.load(self.model, state)
         self._start = state.vector
@@ -225,7 +232,7 @@ class LocalTrainer:
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
     def _step(self, size: int, inputs: Tensor, labels: Tensor) -> float:
-        """One optimiser step on `size` of these samples; returns the batch's mean loss."""
+        """Make one optimiser step on `size` of these samples; returns the batch's mean loss."""
         weights: Tensor | None = None
         if self._manner.chance is not None:
             drawn, weights = self._draw(size, inputs, labels, self._manner.chance)
@@ -247,7 +254,7 @@ class LocalTrainer:
 
     @torch.no_grad()
     def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """By importance, as the model is now; which batch normalisation is not to notice."""
+        """Draw `size` samples by importance, as the model is now, without batch normalisation noticing."""
         self.model.eval()
         values = losses(self._task, self.model(inputs), labels)
         self.model.train()
@@ -263,21 +270,23 @@ class LocalTrainer:
                 parameter.grad += proximal * (parameter - start)
 
     def evaluate(self, samples: SampleSet) -> tuple[int, int]:
-        """How many of `samples` the model gets right, and of how many; of none without `executes`."""
+        """Evaluate the model on `samples`: `(correct, evaluated)`, both 0 without `executes`. Raises `BadConfig` like
+        `evaluation.evaluate`."""
         if not self.executes or not len(samples):
             return 0, 0
         return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 
     def delta(self) -> Tensor:
-        """What was trained since `load`: (elements,) float32, its own memory."""
+        """The change of the state vector since `load`: (elements,) float32, its own memory."""
         return replica.from_model(self.model)[0].sub_(self._start)
 
     def parameters(self) -> Tensor:
-        """As they are now, floating-point buffers included: (elements,) float32, its own memory."""
+        """The present parameters and floating-point buffers: (elements,) float32, its own memory."""
         return replica.from_model(self.model)[0]
 
     def mix(self, others: Iterable[tuple[Tensor, float]]) -> None:
-        """Take in the parameters (elements,) of others, each with its weight; the own ones keep the rest of 1."""
+        """Take in the parameters (elements,) float32 of others, each with its weight; the own ones keep the rest of
+        1."""
         own = self.parameters()
         mixed, rest = torch.zeros_like(own), 1.0
         for theirs, weight in others:
@@ -286,7 +295,7 @@ class LocalTrainer:
         replica.load_vector(self.model, mixed.add_(rest * own))
 
     def counters(self) -> tuple[int, ...]:
-        """The model's integer buffers as they are now."""
+        """The present values of the model's integer buffers."""
         return replica.from_model(self.model)[1]
 
     def snapshot(self) -> dict[str, Any]:
@@ -294,5 +303,5 @@ class LocalTrainer:
         return copy.deepcopy(self._optimizer.state_dict())
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Back to `snapshot`, which stays as it is and may be restored again."""
+        """Return the optimiser to `snapshot`, which stays as it is and may be restored again."""
         self._optimizer.load_state_dict(copy.deepcopy(snapshot))

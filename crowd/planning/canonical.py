@@ -18,17 +18,17 @@ def canonical(value: Any) -> bytes:
 
 def canonical_array(items: Sequence[bytes]) -> bytes:
     """The canonical form of an array whose items are in canonical form already."""
-    placeholders = cbor2.dumps([0] * len(items), canonical=True)  # of a byte each
+    placeholders = cbor2.dumps([0] * len(items), canonical=True)  # one byte each
     return b"".join([placeholders[: len(placeholders) - len(items)], *items])
 
 
 def blake2b(form: bytes) -> bytes:
-    """16 bytes."""
+    """BLAKE2b digest (16 bytes) of `form`."""
     return hashlib.blake2b(form, digest_size=DIGEST_BYTES).digest()
 
 
 def digest(value: Any) -> bytes:
-    """BLAKE2b (16 bytes) of the canonical form."""
+    """BLAKE2b digest (16 bytes) of the canonical form of `value`."""
     return blake2b(canonical(value))
 
 
@@ -50,5 +50,5 @@ _PLAIN = frozenset({int, bool, str, bytes, type(None)})
 
 @functools.cache
 def field_names(kind: type) -> tuple[str, ...] | None:
-    """Of an attrs class, in order; `None` of any other."""
+    """The field names of an attrs class, in order; `None` for any other class."""
     return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else None

@@ -13,12 +13,12 @@ from crowd.planning.profile import Profile, Share, TaskFacts
 from crowd.units import DeviceId
 
 NO_SAMPLES = "no device has samples"
-"""Why a plan without work has none, where that cannot change by itself."""
+"""The `why` of a plan without work that cannot change by itself."""
 
 
 def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
-    """Everything that is wrong with `plan` for these living devices, one sentence each; empty if it may be carried
-    out. An engine refuses any other plan with `InfeasiblePlan`."""
+    """Everything that is wrong with `plan` for these living devices, one sentence each; empty if it may be carried out.
+    An engine refuses any other plan with `InfeasiblePlan`."""
     living = {profile.device: profile for profile in profiles}
     found = [*_form(plan), *_members(plan, living)]
     if found:
@@ -48,7 +48,8 @@ def check_hope(plan: Plan, device: str, members_min: int) -> None:
 
 
 def _form(plan: Plan) -> Iterator[str]:
-    """Integers only, none negative, and every tuple in its canonical order without repetition."""
+    """Violations of the plan's form: integers only, none negative, every tuple in its canonical order without
+    repetition."""
     orders: dict[str, list[tuple[Any, ...]]] = {
         "members": [(member.device,) for member in plan.members],
         "left_out": [(left_out.device,) for left_out in plan.left_out],
@@ -66,7 +67,7 @@ def _form(plan: Plan) -> Iterator[str]:
 
 
 def _no_counts(plan: Plan) -> Iterator[object]:
-    """The numbers in it that are no counts; a life's and the seed need not be."""
+    """The numbers in `plan` that are no counts; a life's and the seed need not be."""
     unseen: list[object] = [plan]
     while unseen:
         value = unseen.pop()
@@ -96,7 +97,7 @@ def _members(plan: Plan, living: Mapping[DeviceId, Profile]) -> Iterator[str]:
 
 
 def _roles(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
-    """Only members have a part in the plan, only trainers are given samples, and no work means none at all."""
+    """Violations of roles: only members have a part, only trainers are given samples, no work means none at all."""
     trainers = {trainer.device for trainer in plan.trainers}
     given = {assignment.trainer for assignment in plan.assignments}
     named = {assignment.lender for assignment in plan.assignments} | {idle.device for idle in plan.idle}
@@ -109,7 +110,8 @@ def _roles(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
 
 
 def _samples(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
-    """S2: each sample of every member is assigned once or idle with a reason; a plan without work may leave it open."""
+    """Violations of S2: each sample of every member is assigned once or idle with a reason; a plan without work may
+    leave it open."""
     placed = {device: [0] * len(profile.label_counts) for device, profile in members.items()}
     entries = [(assignment.lender, assignment.counts) for assignment in plan.assignments]
     for device, counts in (*entries, *((idle.device, idle.counts) for idle in plan.idle)):
@@ -130,7 +132,7 @@ def _samples(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
 
 
 def _sharing(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
-    """S4: raw samples leave only a device that shares them."""
+    """Violations of S4: raw samples leave only a device that shares them."""
     for assignment in plan.assignments:
         share = members[assignment.lender].share
         if assignment.lender != assignment.trainer and share is not Share.RAW:
@@ -138,7 +140,7 @@ def _sharing(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
 
 
 def _memory(plan: Plan, members: Mapping[DeviceId, Profile], task: TaskFacts) -> Iterator[str]:
-    """S4: every device can hold what its part needs."""
+    """Violations of S4: every device can hold what its part needs."""
     trainers = {trainer.device for trainer in plan.trainers}
     borrowed: dict[DeviceId, int] = {}
     for assignment in plan.assignments:
@@ -172,7 +174,7 @@ def _slices(plan: Plan, task: TaskFacts) -> Iterator[str]:
 
 
 def _manner(plan: Plan) -> Iterator[str]:
-    """How rounds are trained and merged goes together."""
+    """Contradictions in how rounds are trained and merged."""
     trainers = {trainer.device for trainer in plan.trainers}
     if plan.has_work and plan.evaluate_every < 1:
         yield "no round is evaluated"
@@ -199,7 +201,7 @@ def _manner(plan: Plan) -> Iterator[str]:
 
 
 def _gaps(what: str, ranges: Iterable[tuple[int, int]], length: int) -> Iterator[str]:
-    """Whether the ranges, one after the other, cover `[0, length)` without gap or overlap."""
+    """Violations where the ranges, one after the other, do not cover `[0, length)` without gap or overlap."""
     position = 0
     for start, stop in ranges:
         if stop < start or (start != position and start != stop):

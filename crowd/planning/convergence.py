@@ -1,4 +1,4 @@
-"""How many epochs a cluster needs to the target: the only place for what was found by training and not by counting.
+"""The number of epochs that a cluster needs to the target: all that was found by training and not by counting.
 
 Layout: the constants, `Mix` (how a plan spreads the data over its trainers) and `epochs_permille`.
 """
@@ -11,25 +11,26 @@ import attrs
 from crowd.planning.policy import Cluster
 
 NOMINAL_EPOCHS = 20
-"""How many epochs one trainer with all the data needs, where the task does not allow fewer."""
+"""Epochs that one trainer with all the data needs, where the task does not allow fewer."""
 EPOCHS_PER_SKEW_PERMILLE = 1_000
-"""More epochs if trainers see wholly other labels than the cluster holds."""
+"""Additional epochs, in thousandths, if trainers see wholly other labels than the cluster holds."""
 CONFIRMING_ROUNDS = 2
-"""The target must be met by two evaluations in a row, and the second is known one round later."""
+"""Rounds that confirm the target: two evaluations in a row must meet it, and the second is known one round later."""
 
 
 @attrs.frozen(kw_only=True)
 class Mix:
-    """How the data is spread over the trainers, as far as it bears on the number of epochs."""
+    """The spread of the data over the trainers, as far as it bears on the number of epochs."""
 
     samples: int
-    """Of all members."""
+    """Samples of all members."""
     effective: int
-    """How many evenly trained samples those that are trained at all are worth: fewer where some are trained more often
-    than others (Kish's effective sample size)."""
+    """Evenly trained samples that those that are trained at all are worth: fewer where some are trained more often than
+    others (Kish's effective sample size)."""
     effective_trainers_permille: int
+    """Number of equally busy trainers that these are worth, in thousandths."""
     skew_permille: int
-    """Mean total variation distance between a trainer's labels and the cluster's, weighted by work."""
+    """Mean total variation distance between a trainer's labels and the cluster's, weighted by work, in thousandths."""
 
 
 def label_totals(cluster: Cluster) -> tuple[int, ...]:
@@ -42,8 +43,8 @@ def label_totals(cluster: Cluster) -> tuple[int, ...]:
 
 
 def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> Mix:
-    """`parts` has, for each trainer, the samples that it trains in a given time and its assigned samples by label;
-    `totals` are the cluster's samples by label."""
+    """The spread of the data over trainers. `parts` has, for each trainer, the samples that it trains in a given time
+    and its assigned samples by label; `totals` are the cluster's samples by label."""
     samples = sum(totals)
     trained = sum(pace for pace, _ in parts)
     squares = scaled_squares = skew = 0
@@ -63,13 +64,17 @@ def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> 
 
 
 def effective_trainers_permille(total: int, squares: int) -> int:
-    """`1 / sum(share²)` in thousandths, from the sum and the sum of squares of the shares."""
+    """Effective number of trainers, `1 / sum(share²)`, in thousandths, from the sum and the sum of squares of their
+    samples."""
     return 1_000 * total * total // max(1, squares)
 
 
 def epochs_permille(*, effective_trainers_permille: int, skew_permille: int = 0) -> int:
-    """Epochs to the target as thousandths of what one trainer with all the data needs: as the square root of the
-    number of effective trainers, for an average of n replicas advances as if each had trained with a batch n times as
-    large. Whether they merge once an epoch or four times makes no measurable difference."""
+    """Epochs to the target, in thousandths of what one trainer with all the data needs.
+
+    They grow as the square root of the number of effective trainers, for an average of n replicas advances as if each
+    had trained with a batch n times as large. Whether they merge once an epoch or four times makes no measurable
+    difference.
+    """
     drift_permille = EPOCHS_PER_SKEW_PERMILLE * skew_permille // 1_000
     return math.isqrt(1_000 * max(1_000, effective_trainers_permille)) + drift_permille

@@ -1,8 +1,8 @@
-"""What a plan costs: memory, time and bytes, in integers only, so that every device ranks plans alike.
+"""The cost of a plan: memory, time and bytes, in integers only, so that every device ranks plans alike.
 
 Layout: the constants; the costs of one device (`memory_needed_bytes`, `train_us`, `evaluation_us`); of a merge
-(`sync_cost`) and of the moves (`ship_cost`); all of it together, to the target (`project`, `estimate`). How many epochs
-that takes is in `convergence`.
+(`sync_cost`) and of the moves (`ship_cost`); all of it together, to the target (`project`, `estimate`). The number of
+epochs to the target is in `convergence`.
 
 Model of the network: every device has its own link to a broker on a machine of its own (a star).
 """
@@ -21,26 +21,30 @@ from crowd.units import SECOND_US, DeviceId, ceil_div
 
 ELEMENT_BYTES = 4
 REPLICA_COPIES = 4
-"""Live state, snapshot of the last round, outer optimiser, a state being fetched or served."""
+"""Copies of the state that every member holds: live state, snapshot of the last round, outer optimiser, a state being
+fetched or served."""
 TRAINING_COPIES = 4
-"""Gradient, delta, residual, inner optimiser; with the replica's, all that a trainer holds."""
+"""Further copies of the state on a trainer: gradient, delta, residual, inner optimiser."""
 OWNING_COPIES = 4
-"""Of the owned elements: the running sum, one decoded contribution, two encoded rounds kept for repair."""
+"""Copies of its slices that an owner holds: the running sum, one decoded contribution, two encoded rounds kept for
+repair."""
 
 # --- network ----------------------------------------------------------------------------------------------------------
 
 BLOCK_ELEMENTS = 256
+"""Elements that share a scale in `Encoding.BLOCKWISE8`."""
 BLOCK_SCALE_BYTES = 4
+"""Bytes of one scale in `Encoding.BLOCKWISE8`."""
 PHASE_US = 5_000
 """Latency of each of the two phases of a merge, and of the moves."""
 MESSAGE_US = 500
 """A device's own work for each message: signature, decoding, the broker's turn."""
 MESSAGE_BYTES = 512
-"""Manifest, signature and the headers of MQTT, TCP and IP."""
+"""Overhead of a message: manifest, signature and the headers of MQTT, TCP and IP."""
 
 
 def encoded_bytes(encoding: Encoding, elements: int) -> int:
-    """Size of `elements` of a delta on the wire."""
+    """Bytes on the wire of `elements` of a delta."""
     match encoding:
         case Encoding.FLOAT32:
             return 4 * elements
@@ -56,8 +60,8 @@ def encoded_bytes(encoding: Encoding, elements: int) -> int:
 
 
 def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int = 0, owned_elements: int = 0) -> int:
-    """Every copy of the state that a member holds in its role, and the samples lent to it. A device's own samples and
-    the activations of one batch are in the reserve that its memory budget leaves."""
+    """Bytes of every copy of the state that a member holds in its role, and of the samples lent to it. A device's own
+    samples and the activations of one batch are in the reserve that its memory budget leaves."""
     copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0)
     return (
         ELEMENT_BYTES * (copies * task.state_elements + OWNING_COPIES * owned_elements)
@@ -66,23 +70,23 @@ def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int 
 
 
 def training_flops(task: TaskFacts, samples: int, sampling: Sampling) -> int:
-    """Work of training `samples`, and of the forward passes, a third of that each, in which they were chosen."""
+    """FLOPs of training `samples`, and of the forward passes, a third of that each, in which they were chosen."""
     scored = GROUP_BATCHES * samples if sampling is Sampling.IMPORTANCE else 0
     return (3 * samples + scored) * task.flops_per_sample // 3
 
 
 def train_us(profile: Profile, samples: int) -> int:
-    """Time in which `profile`'s device trains `samples`."""
+    """Microseconds in which `profile`'s device trains `samples`."""
     return ceil_div(samples * profile.task.flops_per_sample * 1_000, max(1, profile.speed_kflops))
 
 
 def evaluation_us(profile: Profile, samples: int) -> int:
-    """Time for the forward pass alone, a third of the training work, over `samples`."""
+    """Microseconds of the forward pass alone, a third of the training work, over `samples`."""
     return ceil_div(samples * profile.task.flops_per_sample * 1_000, 3 * max(1, profile.speed_kflops))
 
 
 def link_bytes_s(profile: Profile) -> int:
-    """The slower direction of the device's link: by this, links are ranked."""
+    """Bytes per second of the slower direction of the device's link, by which links are ranked."""
     return min(profile.uplink_bytes_s, profile.downlink_bytes_s)
 
 
@@ -99,21 +103,22 @@ def _transfer_us(profile: Profile, up_bytes: int, down_bytes: int) -> int:
 
 @attrs.frozen(kw_only=True)
 class SyncCost:
-    """One merge."""
+    """The cost of one merge."""
 
     critical_us: int
-    """From the last local step to the merged state on every trainer."""
+    """Microseconds from the last local step to the merged state on every trainer."""
     bystander_us: int
-    """How long the slowest member that neither trains nor owns a slice takes to receive: no round can be shorter, yet
-    nobody waits for it."""
+    """Microseconds that the slowest member that neither trains nor owns a slice takes to receive: no round can be
+    shorter, yet nobody waits for it."""
     bytes_total: int
-    """On all links, up and down."""
+    """Bytes of the merge on all links, up and down."""
 
 
 def sync_cost(
     cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], encoding: Encoding
 ) -> SyncCost:
-    """Two phases: contributions go up to the slice owners; each merged slice goes up once and down to all others."""
+    """The cost of a merge in two phases: contributions go up to the slice owners; each merged slice goes up once and
+    down to all others."""
     profiles = cluster.by_device
     owned: dict[DeviceId, tuple[int, int]] = {}
     every_bytes = every_slices = 0
@@ -151,7 +156,8 @@ def sync_cost(
 def _slowest_links(
     cluster: Cluster, trainers: Collection[DeviceId], owners: Collection[DeviceId]
 ) -> tuple[int | None, int | None, int | None]:
-    """Of those who own no slice: the slowest uplink and downlink of a trainer, the slowest downlink of a bystander."""
+    """The slowest links of devices that own no slice, in bytes/s: uplink and downlink of a trainer, downlink of a
+    bystander."""
     up = next((rate for rate, device in cluster.by_uplink if device in trainers and device not in owners), None)
     down = next((rate for rate, device in cluster.by_downlink if device in trainers and device not in owners), None)
     bystander = next(
@@ -165,15 +171,16 @@ def _slowest_links(
 
 @attrs.frozen(kw_only=True)
 class ShipCost:
-    """All samples on their way to their borrowers."""
+    """The cost of sending all lent samples to their borrowers."""
 
     ship_us: int
+    """Microseconds until the last sample has arrived."""
     bytes_total: int
-    """On all links, up and down."""
+    """Bytes of the samples on all links, up and down."""
 
 
 def ship_cost(cluster: Cluster, lent: Mapping[DeviceId, int], borrowed: Mapping[DeviceId, int]) -> ShipCost:
-    """What it takes to move `lent[device]` samples away from and `borrowed[device]` samples to each device."""
+    """The cost of moving `lent[device]` samples away from and `borrowed[device]` samples to each device."""
     size = cluster.members[0].task.sample_bytes
     moved = sum(lent.values()) + sum(borrowed.values())
     if not moved:
@@ -203,24 +210,27 @@ def _moves(plan: Plan) -> tuple[dict[DeviceId, int], dict[DeviceId, int]]:
 
 @attrs.frozen(kw_only=True)
 class Estimate:
+    """The projected cost of a plan: one round, and the whole run to the target."""
+
     round_us: int
-    """Local steps, evaluation and merge."""
+    """Microseconds of a round: local steps, evaluation and merge."""
     sync_us: int
-    """The merge's part of it."""
+    """Microseconds of the merge within a round."""
     rounds: int
-    """To the target."""
+    """Rounds to the target."""
     ship_us: int
+    """Microseconds of the moves before the first round."""
     total_us: int
-    """Moves and rounds to the target."""
+    """Microseconds to the target: moves and rounds."""
     bytes_total: int
-    """The same on all links, up and down."""
+    """Bytes to the target on all links, up and down: moves and rounds."""
 
 
 def project(
     task: TaskFacts, *, spread: Mix, round_samples: int, work_us: int, sync: SyncCost, ship: ShipCost
 ) -> Estimate:
-    """The whole run from its parts: `round_samples` of all trainers together, `work_us` of the slowest in a round.
-    Samples that are idle, or trained less often than others, are made up for with longer training."""
+    """The cost of a whole run from its parts: `round_samples` of all trainers together, `work_us` of the slowest in a
+    round. Samples that are idle, or trained less often than others, are made up for with longer training."""
     round_us = max(work_us + sync.critical_us, sync.bystander_us)
     epochs = epochs_permille(
         effective_trainers_permille=spread.effective_trainers_permille,
@@ -242,7 +252,7 @@ def project(
 
 
 def estimate(cluster: Cluster, plan: Plan) -> Estimate:
-    """What `plan`, which must contain work, costs this cluster."""
+    """The cost of `plan`, which must contain work, on this cluster."""
     profiles = {member.device: member for member in cluster.members}
     counts: dict[DeviceId, list[int]] = {trainer.device: [] for trainer in plan.trainers}
     for assignment in plan.assignments:
@@ -274,7 +284,7 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
 
 
 def _mixing_bytes(plan: Plan, task: TaskFacts) -> int:
-    """Of all exchanges of a round: over each pair's link both ways, each time up and down."""
+    """Bytes of all exchanges of a round: over each pair's link both ways, each time up and down."""
     if plan.mixing is None:
         return 0
     size = encoded_bytes(plan.encoding, task.state_elements) + MESSAGE_BYTES
@@ -282,7 +292,8 @@ def _mixing_bytes(plan: Plan, task: TaskFacts) -> int:
 
 
 def _mixing_us(plan: Plan, profiles: Mapping[DeviceId, Profile]) -> int:
-    """All exchanges of a round, each as long as for the trainer with the most neighbours for its link."""
+    """Microseconds of all exchanges of a round, each as long as for the trainer with the most neighbours for its
+    link."""
     if plan.mixing is None:
         return 0
     exchange_us = 0

@@ -1,4 +1,4 @@
-"""A plan: who trains which samples, who merges which slice, in what form deltas travel. Integers only.
+"""A plan: who trains which samples, who merges which slice, in which encoding deltas travel. Integers only.
 
 A plan is rich enough that every method of the comparison is a policy on the same engine: no moves, one slice owner and
 equal epochs is FedAvg; everything moved to one trainer is ship-once.
@@ -15,48 +15,57 @@ from crowd.units import DeviceId, Life
 PPM = 1_000_000
 """A whole, in parts per million: plans hold integers only."""
 GROUP_BATCHES = 2
-"""Importance sampling chooses among so many times what it trains."""
+"""Batches among which importance sampling chooses each batch that it trains."""
 
 
 class Encoding(enum.Enum):
-    """How a delta is written on the wire."""
+    """The encoding of a delta on the wire."""
 
     FLOAT32 = "float32"
+    """IEEE 754 binary32, little-endian; lossless."""
     FLOAT16 = "float16"
+    """IEEE 754 binary16, little-endian."""
     BLOCKWISE8 = "blockwise8"
     """Signed 8-bit integers with one float32 scale for each block of 256."""
     NONE = "nothing"
-    """No bytes: all of it stays at home."""
+    """No bytes: the delta stays on its device."""
 
 
 class OuterKind(enum.Enum):
+    """The kind of outer optimiser."""
+
     PLAIN = "plain"
+    """The merged delta, times the rate, is added to the state."""
     NESTEROV = "nesterov"
+    """Nesterov momentum over merged deltas (DiLoCo, arXiv 2311.08105)."""
 
 
 class Sampling(enum.Enum):
-    """Which assigned samples a trainer's steps are made of."""
+    """The choice of assigned samples for a trainer's steps."""
 
     UNIFORM = "uniform"
-    """Each once in an epoch."""
+    """Each sample once in an epoch."""
     IMPORTANCE = "importance"
-    """Of every `GROUP_BATCHES` batches in the epoch's order one is drawn, in proportion to the samples' losses."""
+    """One batch drawn from every `GROUP_BATCHES` batches in the epoch's order, in proportion to the samples' losses."""
 
 
 class Consistency(enum.Enum):
-    """When the replicas are equal."""
+    """The moments at which the replicas are equal."""
 
     EVERY_ROUND = "every_round"
+    """Replicas equal bit by bit on all devices that have completed the same round."""
     AT_END = "at_end"
-    """Every trainer goes on from parameters of its own. Rounds carry evaluations of these, until one more round merges
-    all into the final state."""
+    """Replicas equal at the end only. Every trainer goes on from parameters of its own; rounds carry evaluations of
+    these, until one more round merges all into the final state."""
     NONE = "none"
-    """As at the end, but nothing is ever merged: every device ends with its own."""
+    """Replicas never equal: trainers go on from parameters of their own, nothing is ever merged, every device ends with
+    its own."""
 
 
 @attrs.frozen(kw_only=True)
 class Outer:
-    """The outer optimiser: what is done with the merged delta. Parts per million, to stay in integers."""
+    """The outer optimiser, which applies the merged delta to the state. Rates are in parts per million, to stay in
+    integers."""
 
     kind: OuterKind = OuterKind.PLAIN
     rate_ppm: int = PPM
@@ -65,26 +74,27 @@ class Outer:
 
 @attrs.frozen(kw_only=True)
 class MixingEdge:
-    """Two trainers that exchange parameters, and with what weight each takes in the other's."""
+    """Two trainers that exchange parameters, and the weight with which each takes in the other's."""
 
     first: DeviceId
     second: DeviceId
-    """The greater ID."""
+    """The greater ID of the two."""
     weight_ppm: int
+    """Weight of the other's parameters in the mean, in parts per million."""
 
 
 @attrs.frozen(kw_only=True)
 class Mixing:
-    """Gossip: after each so many local steps every trainer waits for the parameters of its neighbours and takes the
-    weighted mean of theirs and its own, whose weight is what the links leave."""
+    """Gossip: after every `every_steps` local steps each trainer waits for the parameters of its neighbours and takes
+    the weighted mean of theirs and its own, whose weight is what the links leave."""
 
     every_steps: int
     exchanges: int
-    """In a round, which is over after the last one, however many samples that were."""
+    """Exchanges in a round, which is over after the last one, however many samples were trained."""
     links: tuple[MixingEdge, ...]
 
     def neighbours(self, device: DeviceId) -> dict[DeviceId, int]:
-        """Weights in millionths, by neighbour."""
+        """Weights of the neighbours of `device`, in parts per million, by neighbour."""
         return {
             link.second if link.first == device else link.first: link.weight_ppm
             for link in self.links
@@ -94,10 +104,12 @@ class Mixing:
 
 @attrs.frozen(kw_only=True)
 class Member:
+    """A device that takes part in a plan, in one of its lives."""
+
     device: DeviceId
     life: Life
     data_epoch: int = 0
-    """Which of its data sets the plan's assignments mean."""
+    """The device's data set that the plan's assignments mean, by its `Profile.data_epoch`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +123,8 @@ class LeftOut:
 
 @attrs.frozen(kw_only=True)
 class Assignment:
-    """`counts[label]` samples of `lender` are trained by `trainer` (its own where the two are the same)."""
+    """A share of a lender's samples that one trainer trains: `counts[label]` samples (its own where `lender` is
+    `trainer`)."""
 
     lender: DeviceId
     trainer: DeviceId
@@ -119,6 +132,7 @@ class Assignment:
 
     @property
     def samples(self) -> int:
+        """Number of assigned samples, over all labels."""
         return sum(self.counts)
 
 
@@ -137,16 +151,16 @@ class Trainer:
 
     device: DeviceId
     round_samples: int
-    """Samples that it trains between two merges."""
+    """Samples that the device trains between two merges."""
     evaluation: tuple[int, int] = (0, 0)
-    """Its share `[start, stop)` of the common evaluation set."""
+    """Share `[start, stop)` of the common evaluation set that the device evaluates."""
     batch_size: int = 0
-    """Samples of one of its steps; 0: the task's."""
+    """Samples of one of the device's steps; 0: the task's batch size."""
 
 
 @attrs.frozen(kw_only=True)
 class SliceOwner:
-    """`owner` merges elements `[start, stop)` of the flat state vector."""
+    """A slice of the state: `owner` merges elements `[start, stop)` of the flat vector."""
 
     owner: DeviceId
     start: int
@@ -164,43 +178,55 @@ class Range:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a cluster does until its next plan. Canonical: every tuple is sorted by device (slices by `start`)."""
+    """The work of a cluster until its next plan. Canonical: every tuple is sorted by device (slices by `start`)."""
 
     members: tuple[Member, ...]
+    """Devices that take part, trainers or not."""
     left_out: tuple[LeftOut, ...] = ()
+    """Living devices that are no members, each with the reason."""
     trainers: tuple[Trainer, ...] = ()
-    """Empty: the plan contains no work."""
+    """Members that train; empty: the plan contains no work."""
     assignments: tuple[Assignment, ...] = ()
+    """Samples by lender and trainer."""
     idle: tuple[Idle, ...] = ()
+    """Samples that nobody trains for now, each entry with the reason."""
     slices: tuple[SliceOwner, ...] = ()
-    """Cover `[0, state_elements)` without gap or overlap if there is work."""
+    """Slices of the state and their owners; they cover `[0, state_elements)` without gap or overlap if there is
+    work."""
     encoding: Encoding = Encoding.FLOAT32
+    """Encoding of contributions, merged slices and exchanged parameters."""
     outer: Outer = Outer()
     consistency: Consistency = Consistency.EVERY_ROUND
     quorum: int = 0
-    """So many contributions make a merged slice; 0: all that come before the owner's deadline."""
+    """Contributions that make a merged slice; 0: all that come before the owner's deadline."""
     staleness_max: int = 0
-    """By how many rounds a contribution may lag behind the one that merges it, with weight `1 / sqrt(1 + lag)`. Above 0
-    the plan is asynchronous: the one owner completes the rounds, and nobody else follows them. A trainer fetches the
-    newest state whenever its last contribution has arrived; all others get the final one."""
+    """Rounds by which a contribution may lag behind the one that merges it, with weight `1 / sqrt(1 + lag)`.
+
+    Above 0 the plan is asynchronous: the one owner completes the rounds, and nobody else follows them. A trainer
+    fetches the newest state whenever its last contribution has arrived; all others get the final one.
+    """
     mixing: Mixing | None = None
-    """Only where trainers go on from parameters of their own."""
+    """Exchange of parameters between neighbours; only where trainers go on from parameters of their own."""
     proximal_ppm: int = 0
-    """Pull of local steps towards the round's start: this part of the distance is added to the gradient."""
+    """Pull of local steps towards the round's start, in parts per million: this part of the distance is added to the
+    gradient (FedProx, arXiv 1812.06127, equation 2)."""
     sampling: Sampling = Sampling.UNIFORM
     evaluate_every: int = 1
     """Rounds from one evaluation to the next."""
     round_us: int = 0
-    """Planned time of one round, merge included."""
+    """Planned microseconds of one round, merge included."""
     samples_total: int = 0
     """Samples of all members that some trainer trains: one epoch."""
     epochs_max: int = 0
+    """Epochs after which the run ends without reaching the target."""
     seed: int = 0
+    """Seed of the sampling orders."""
     why: str = ""
-    """One sentence for people."""
+    """The reason for this plan, one sentence for people."""
 
     @property
     def has_work(self) -> bool:
+        """Whether anybody trains."""
         return bool(self.trainers)
 
     @property
@@ -213,12 +239,15 @@ class Plan:
         return next((member.life for member in self.members if member.device == device), None)
 
     def trainer(self, device: DeviceId) -> Trainer | None:
+        """The part of `device` as a trainer, or `None`."""
         return next((trainer for trainer in self.trainers if trainer.device == device), None)
 
     def ranges(self) -> Iterator[tuple[Assignment, tuple[Range, ...]]]:
-        """Which positions each assignment names. A lender keeps the head of its seeded order per label and lends
-        consecutive ranges behind it, borrowers in order of their IDs; what is left is idle. Every device computes the
-        same names from the plan alone."""
+        """The positions that each assignment names.
+
+        A lender keeps the head of its seeded order per label and lends consecutive ranges behind it, borrowers in order
+        of their IDs; the rest is idle. Every device computes the same ranges from the plan alone.
+        """
         taken: dict[DeviceId, list[int]] = {}
         for own_first in (True, False):
             for assignment in self.assignments:
@@ -234,5 +263,5 @@ class Plan:
 
 
 def plan_digest(plan: Plan) -> bytes:
-    """The digest by which devices compare plans: BLAKE2b (16 bytes) of the plan's canonical form."""
+    """BLAKE2b digest (16 bytes) of the plan's canonical form, by which devices compare plans."""
     return digest(plan)

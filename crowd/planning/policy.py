@@ -1,4 +1,4 @@
-"""From a view to a plan: who is fit, whose word counts, and the port that a policy fills.
+"""The way from a view to a plan: who is fit, whose settings count, and the port that a policy fills.
 
 `decide` is what every device computes for itself; equal views give equal plans, on any processor.
 """
@@ -17,14 +17,18 @@ from crowd.units import DeviceId
 
 @attrs.frozen(kw_only=True)
 class Cluster:
-    """What a policy plans for: the members, sorted by ID, and what counts for all of them."""
+    """The input of a policy: the profiles of the members, sorted by ID, and the settings that count for all of them."""
 
     members: tuple[Profile, ...]
+    """Profiles of the fit devices, at least one, sorted by device ID."""
     prefer: Prefer
+    """The cost that the plan should save first."""
     seed: int
+    """Seed of the run, for seeded (not random) choices; equal on all devices."""
 
     @functools.cached_property
     def by_device(self) -> Mapping[DeviceId, Profile]:
+        """The members' profiles by device ID."""
         return {member.device: member for member in self.members}
 
     @functools.cached_property
@@ -34,12 +38,12 @@ class Cluster:
 
     @functools.cached_property
     def by_uplink(self) -> tuple[tuple[int, DeviceId], ...]:
-        """The uplinks in bytes/s, the slowest first."""
+        """The uplinks as `(bytes/s, device)`, the slowest first."""
         return tuple(sorted((member.uplink_bytes_s, member.device) for member in self.members))
 
     @functools.cached_property
     def by_downlink(self) -> tuple[tuple[int, DeviceId], ...]:
-        """The downlinks in bytes/s, the slowest first."""
+        """The downlinks as `(bytes/s, device)`, the slowest first."""
         return tuple(sorted((member.downlink_bytes_s, member.device) for member in self.members))
 
 
@@ -50,12 +54,17 @@ class Policy(abc.ABC):
     """
 
     version: int = 1
-    """Raised with every change of what `plan` returns; devices with different versions do not plan together."""
+    """Version of the planning rules, raised with every change of what `plan` returns. Devices with different versions
+    do not plan together."""
 
     @abc.abstractmethod
     def plan(self, cluster: Cluster) -> Plan:
-        """A plan for at least one member and at least one sample. `members`, `left_out`, `epochs_max` and `seed` may
-        be left empty: `decide` fills them in."""
+        """The plan for a cluster of at least one member with at least one sample between them.
+
+        Must be equal for equal clusters, on any processor, and free of `violations` (`planning.check`), or the engine
+        refuses it with `InfeasiblePlan`. `members`, `left_out`, `epochs_max` and `seed` may be left empty: `decide`
+        fills them in.
+        """
 
 
 def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
@@ -98,7 +107,7 @@ def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Pla
 
 
 def _unfit(ordered: list[Profile], policies: Mapping[str, Policy]) -> dict[DeviceId, str]:
-    """Why each device that is left out is left out."""
+    """The reason of each device that is left out."""
     reasons = {profile.device: profile.unfit for profile in ordered if profile.unfit}
     candidates = [profile for profile in ordered if not profile.unfit]
     if not candidates:

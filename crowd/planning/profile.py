@@ -1,4 +1,4 @@
-"""What one device can do and holds, in integers only: the planner's whole knowledge of it."""
+"""The abilities and data of one device, in integers only: the planner's whole knowledge of it."""
 
 import enum
 import functools
@@ -10,17 +10,18 @@ from crowd.units import DeviceId, Life
 
 
 class Share(enum.Enum):
-    """What of a device's data may leave it."""
+    """The part of a device's data that may leave it."""
 
     RAW = "raw"
+    """Raw samples and labels; only such a device can lend."""
     FEATURES = "features"
-    """Activations and labels."""
+    """Activations and labels, but no raw samples."""
     NEVER = "never"
-    """Only parameter deltas."""
+    """Parameter deltas only."""
 
 
 class Prefer(enum.Enum):
-    """What a plan should save first."""
+    """The cost that a plan should save first."""
 
     TIME = "time"
     BYTES = "bytes"
@@ -29,72 +30,84 @@ class Prefer(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class TaskFacts:
-    """What planning needs to know of the work; equal on all devices with the same fingerprint."""
+    """The facts about the work that planning needs; equal on all devices with the same fingerprint."""
 
     fingerprint: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
     """Digest of everything that replicas must have in common (docs/protocol.md#rules: fitness)."""
     state_elements: int
     """Length of the flat state vector: parameters and floating-point buffers."""
     flops_per_sample: int
-    """Forward and backward pass of one training sample."""
+    """FLOPs of the forward and backward pass of one training sample."""
     sample_bytes: int
-    """One sample on the wire, its label included."""
+    """Bytes of one sample on the wire, its label included."""
     batch_size: int
+    """Samples of one local step."""
     evaluation_samples: int
     """Size of the common evaluation set; 0 if each device holds out a part of its own."""
     epochs_max: int
+    """Epochs after which the run ends without reaching the target."""
 
 
 @attrs.frozen(kw_only=True)
 class Profile:
-    """One device, as it published itself. Compared by `version` only; never changed in place."""
+    """The abilities and data of one device, as it published them. Compared by `version` only; never changed in
+    place."""
 
     device: DeviceId
     life: Life
     revision: int
-    """Counts the profiles of one life."""
+    """Number of this profile within the device's life."""
 
     run: int
-    """Which training of this cluster the device is at; the largest in a view counts."""
+    """Number of the cluster's training run that the device is at; the largest in a view counts."""
     started: bool
     """Whether the device has seen this run start."""
     members_min: int
+    """Fit devices that this device asks for before the run may start."""
     policy: str
+    """Entry-point name of the policy that this device is configured with."""
     policy_version: int
     protocol_version: int
     prefer: Prefer
+    """The cost that this device wants to be saved first."""
     seed: int
+    """Seed that this device is configured with; the plan's, if this is the smallest fit device."""
     task: TaskFacts
     unfit: str = ""
-    """Why the device asks to be left out; empty if it does not."""
+    """The reason for which the device asks to be left out; empty if it does not."""
 
     speed_kflops: int
     """Sustained training speed for this very task, in kFLOP/s."""
     memory_bytes: int
-    """Free for training on top of the idle process: a budget, rounded down."""
+    """Memory budget for training on top of the idle process, rounded down."""
     uplink_bytes_s: int
+    """Rate of the device's link to the broker."""
     downlink_bytes_s: int
+    """Rate of the device's link from the broker."""
     link_assumed: bool
     """Whether the link's rates come from the configuration and not yet from observation."""
 
     share: Share
+    """The part of the device's data that may leave it."""
     data_epoch: int
-    """Counts the changes of the device's own data set; names samples together with device and index."""
+    """Number of the device's present data set, raised with every change; names samples together with device and
+    index."""
     label_counts: tuple[int, ...]
     """Training samples held, by label; a task without classes has one label."""
     held_out: int = 0
-    """Evaluation samples of its own (only where the task has no common evaluation set)."""
+    """Evaluation samples of the device's own (only where the task has no common evaluation set)."""
 
     @property
     def version(self) -> tuple[Life, int]:
-        """Orders the profiles of one device: the larger is the newer."""
+        """The key that orders the profiles of one device: the larger is the newer."""
         return (self.life, self.revision)
 
     @functools.cached_property
     def samples(self) -> int:
+        """Training samples held, over all labels."""
         return sum(self.label_counts)
 
     @functools.cached_property
     def canonical(self) -> bytes:
-        """Its canonical form; worked out once, as every view that the profile is in has a digest."""
+        """The profile's canonical form; worked out once, as every view that the profile is in has a digest."""
         return canonical(self)

@@ -1,4 +1,4 @@
-"""Between bytes and messages; the only place where anything from outside is decoded.
+"""The codec between bytes and messages; the only module where anything from outside is decoded.
 
 Layout: `Refused` (why bytes were not let in), `encode` and `decode` (a message and its payload), `Sealer` and `Opener`
 (a message and its signed envelope).
@@ -23,15 +23,17 @@ from crowd.strict import Hook
 from crowd.units import Address, Channel, DeviceId, Life
 
 ENVELOPE_BYTES_MAX = 2 << 20
+"""Bytes of the longest envelope that is sent or let in."""
 REMEMBERED_MAX = 512
+"""Decoded envelopes, and as many payloads, that are kept in memory."""
 REMEMBERED_BYTES_MAX = 4096
-"""How many envelopes and payloads are remembered, and up to which length: 4 MiB at most."""
+"""Bytes of the longest envelope or payload that is kept in memory, so 4 MiB at most for all."""
 BOOTS_MAX = 4
-"""How many lives of one sender an `Opener` remembers."""
+"""Lives of one sender that an `Opener` remembers."""
 
 
 class Reason(enum.Enum):
-    """Why bytes were refused; a caller counts by it."""
+    """The reason why bytes were refused, by which a caller counts them."""
 
     TOO_LONG = "too_long"
     MALFORMED = "malformed"
@@ -98,7 +100,7 @@ _CONVERTER = _make_converter()
 
 
 def encode(message: Message) -> bytes:
-    """The payload of `message`."""
+    """The payload of `message`, in CBOR."""
     return _CONVERTER.dumps(message, unstructure_as=Message)
 
 
@@ -126,7 +128,7 @@ def _decode(payload: bytes) -> Message:
         raise Refused(Reason.MALFORMED, str(error)) from error
 
 
-# What a broker hands out twice, and in a simulation to hundreds of devices in one process, is taken apart once.
+# A message that the broker delivers twice, or in a simulation to hundreds of devices in one process, is decoded once.
 _decode_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_decode)
 
 
@@ -135,7 +137,7 @@ _decode_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_decode)
 
 @attrs.frozen(kw_only=True)
 class Opened:
-    """A message, and the device that signed it."""
+    """An opened message, and the device that signed it."""
 
     sender: DeviceId
     life: Life
@@ -144,14 +146,14 @@ class Opened:
 
 
 class Sealer:
-    """Puts this device's messages into signed envelopes, numbered from 0. Set `life` when a new one begins."""
+    """The maker of this device's signed envelopes, numbered from 0. Set `life` when a new one begins."""
 
     def __init__(self, cluster: str, device: DeviceId, life: Life, signer: Signer) -> None:
         self.life = life
         self._header = Header(version=PROTOCOL_VERSION, cluster=cluster, sender=device)
         self._signer = signer
         self.sequence = 0
-        """Of the next envelope."""
+        """Number of the next envelope."""
 
     def seal(self, address: Address, message: Message) -> bytes:
         """The envelope of `message` for `address`, whose source is this device. Raises `Refused` if it would be longer
@@ -167,7 +169,7 @@ class Sealer:
 
 
 class Opener:
-    """Lets in what members of this cluster sent to this device, each envelope once."""
+    """The gate for envelopes that members of this cluster sent to this device; lets in each of them once."""
 
     def __init__(self, cluster: str, device: DeviceId, signer: Signer) -> None:
         self._cluster = cluster
@@ -223,7 +225,7 @@ class Opener:
 
 
 def _read(data: bytes) -> Envelope:
-    """An envelope of this version; raises `Refused`."""
+    """The envelope of this version in `data`; raises `Refused`."""
     try:
         items = strict.load_plain(data)
         header = read_header(items)
@@ -241,7 +243,7 @@ _RETAINED = frozenset({Channel.PROFILE, Channel.ACK, Channel.RESULT})
 
 
 def _open(sealed: Envelope) -> Opened:
-    """The message of a checked envelope. A device speaks for itself alone; raises `Refused`."""
+    """The message of a checked envelope, in which a device speaks for itself alone; raises `Refused`."""
     message, sender = decode(sealed.payload), sealed.header.sender
     match message:
         case ProfileMessage(profile=told) | AckMessage(ack=told) if told.device != sender:

@@ -1,9 +1,10 @@
-"""The signed envelope around every message, as it lies on the wire; what is in it stays closed.
+"""The signed envelope around every message, in its form on the wire; the payload in it is not decoded here.
 
 The CBOR array `[protocol version, cluster, sender, incarnation, boot, sequence, address, payload, signature]`. The
-first three keep their places in every version. The signature covers all bytes before its own.
+first three keep their positions in every version. The signature covers all bytes before its own.
 
-Layout: `Header` (what every version can read), `Envelope` and its functions, `SequenceWindow` (what has come before).
+Layout: `Header` (what every version can read), `Envelope` and its functions, `SequenceWindow` (which numbers have
+come).
 """
 
 import reprlib
@@ -17,15 +18,16 @@ from crowd.protocol import strict
 from crowd.units import Address, Channel, DeviceId, Life
 
 BOOT_BYTES_MAX = 16
+"""Bytes of the longest boot ID."""
 WINDOW_SEQUENCES = 8192
-"""How far back a `SequenceWindow` remembers."""
+"""Sequence numbers that a `SequenceWindow` remembers, back from the latest."""
 
 _CHANNELS = {channel.value: channel for channel in Channel}
 
 
 @attrs.frozen(kw_only=True)
 class Header:
-    """What can be read of an envelope of any version."""
+    """The part of an envelope that every version can read."""
 
     version: int
     cluster: str
@@ -34,6 +36,8 @@ class Header:
 
 @attrs.frozen(kw_only=True)
 class Envelope:
+    """A message under way: its sender, number, address and payload, and the signature over them."""
+
     header: Header
     life: Life
     sequence: int
@@ -62,7 +66,7 @@ class Envelope:
 
 
 def read_header(items: Any) -> Header:
-    """The header of what `strict.load_plain` found; raises `ValueError`."""
+    """The header of the CBOR items that `strict.load_plain` found; raises `ValueError`."""
     if type(items) is not list or len(items) < 3:
         raise ValueError(f"{reprlib.repr(items)} is no array that begins with version, cluster and sender")
     version, cluster, sender = strict.natural(items[0]), strict.identifier(items[1]), strict.identifier(items[2])
@@ -70,7 +74,7 @@ def read_header(items: Any) -> Header:
 
 
 def read(header: Header, items: list[Any], data: bytes) -> Envelope:
-    """The envelope of this version whose bytes are `data`, and its CBOR items `items`; raises `ValueError`."""
+    """The envelope of this version whose bytes are `data`, and whose CBOR items are `items`; raises `ValueError`."""
     if len(items) != 9:
         raise ValueError(f"{len(items)} items instead of 9")
     boot, signature = strict.byte_string(items[4]), strict.byte_string(items[8])
@@ -88,7 +92,7 @@ def read(header: Header, items: list[Any], data: bytes) -> Envelope:
 
 
 def _address(items: Any) -> Address:
-    """Raises `ValueError`."""
+    """The address in CBOR form; raises `ValueError`."""
     if type(items) is not list or len(items) != 5 or type(items[0]) is not str or items[0] not in _CHANNELS:
         raise ValueError(f"{reprlib.repr(items)} is no address")
     channel, source, destination, name, chunk = items
@@ -102,7 +106,7 @@ def _address(items: Any) -> Address:
 
 
 class SequenceWindow:
-    """Which of the latest `WINDOW_SEQUENCES` sequence numbers of one life have come."""
+    """The sequence numbers of one life that have come, of the latest `WINDOW_SEQUENCES`."""
 
     _ALL = (1 << WINDOW_SEQUENCES) - 1
 

@@ -1,4 +1,4 @@
-"""Who a device is: an Ed25519 key of its own (RFC 8032), and the public keys of the cluster's members.
+"""The identity of a device: an Ed25519 key of its own (RFC 8032), and the public keys of the cluster's members.
 
 A key file is PKCS 8 in PEM, as `openssl genpkey -algorithm ed25519` writes it; a members file is TOML with one line
 `name = "public key in base64"` for each device.
@@ -23,14 +23,15 @@ from crowd.units import DeviceId, device_id
 
 
 class Ed25519Signer(Signer):
-    """Signs with this device's key; `members` must contain this device too, or it does not know its own heartbeat."""
+    """A signer with this device's Ed25519 key; `members` must contain this device too, or it does not know its own
+    heartbeat."""
 
     def __init__(self, private_key: Ed25519PrivateKey, members: Mapping[DeviceId, Ed25519PublicKey]) -> None:
         self._private_key = private_key
         self._members = dict(members)
 
     def sign(self, data: bytes) -> bytes:
-        """64 bytes."""
+        """The Ed25519 signature of `data`, 64 bytes."""
         return self._private_key.sign(data)
 
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
@@ -45,16 +46,19 @@ class Ed25519Signer(Signer):
 
 
 class KeyedHashSigner(Signer):
-    """Signs with a key that follows from this device's name and the cluster's `secret` (at most 64 bytes). Whoever
-    knows the secret can sign as any member, so it is for simulations: signatures are as long as Ed25519's and cost a
-    fiftieth of the time. `members` must contain this device too."""
+    """A signer for simulations, whose key follows from this device's name and the cluster's `secret` (at most 64
+    bytes).
+
+    Whoever knows the secret can sign as any member. Signatures are as long as Ed25519's and cost a fiftieth of the
+    time. `members` must contain this device too.
+    """
 
     def __init__(self, device: DeviceId, members: Iterable[DeviceId], *, secret: bytes) -> None:
         self._keys = {member: hashlib.blake2b(member.encode(), key=secret).digest() for member in members}
         self._key = self._keys[device]
 
     def sign(self, data: bytes) -> bytes:
-        """64 bytes."""
+        """The keyed BLAKE2b hash of `data`, 64 bytes."""
         return hashlib.blake2b(data, key=self._key).digest()
 
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
@@ -63,6 +67,7 @@ class KeyedHashSigner(Signer):
 
 
 def generate_key() -> Ed25519PrivateKey:
+    """A new random Ed25519 key."""
     return Ed25519PrivateKey.generate()
 
 
@@ -85,7 +90,7 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
 
 
 def read_key(path: Path) -> Ed25519PrivateKey:
-    """The key that `write_key` wrote; raises `BadConfig`."""
+    """The key that `write_key` wrote. Raises `BadConfig` if `path` holds none or cannot be read."""
     mend = "give key_file the path of a file made by `crowd keys new`"
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -108,7 +113,7 @@ def public_line(name: str, key: Ed25519PrivateKey) -> str:
 
 
 def read_members(path: Path) -> dict[DeviceId, Ed25519PublicKey]:
-    """Every member's public key; raises `BadConfig`."""
+    """The public key of every member in the file `path`. Raises `BadConfig` if it holds none or cannot be read."""
     mend = "give each device one line, as `crowd keys show` prints it"
     try:
         table = read_toml(path)
@@ -138,7 +143,7 @@ def ephemeral_signers(devices: Iterable[DeviceId]) -> dict[DeviceId, Ed25519Sign
 
 
 def _public_bytes(value: object) -> bytes:
-    """Raises `ValueError`."""
+    """The 32 bytes of a public key in base64; raises `ValueError`."""
     if not isinstance(value, str):
         raise ValueError("a public key is a text in quotation marks")
     try:

@@ -1,4 +1,4 @@
-"""Everything that devices say to each other; `Message` is the tagged union that the codec reads and writes.
+"""The messages that devices send each other; `Message` is the tagged union that the codec reads and writes.
 
 Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
 `ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
@@ -13,6 +13,7 @@ from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
 
 PROTOCOL_VERSION = 1
+"""Version of the wire protocol; devices of different versions do not train together."""
 
 
 # --- retained ---------------------------------------------------------------------------------------------------------
@@ -20,17 +21,22 @@ PROTOCOL_VERSION = 1
 
 @attrs.frozen(kw_only=True)
 class ProfileMessage:
+    """The sender's newest profile; retained."""
+
     profile: Profile
 
 
 @attrs.frozen(kw_only=True)
 class AckMessage:
+    """The sender's newest ack; retained."""
+
     ack: Ack
 
 
 @attrs.frozen(kw_only=True)
 class CurvePoint:
-    """After one evaluated round, as one device saw it."""
+    """The measurements after one evaluated round, as one device saw it. Counts since the run's beginning, but for the
+    evaluation."""
 
     round: int
     elapsed_us: int
@@ -42,7 +48,7 @@ class CurvePoint:
 
 @attrs.frozen(kw_only=True)
 class ResultMessage:
-    """How a device's run ended. Times in microseconds since the run's first plan with work was activated here."""
+    """The end of a device's run. Times in microseconds since the run's first plan with work was activated here."""
 
     progress: StateProgress
     reached: bool
@@ -51,11 +57,11 @@ class ResultMessage:
     bytes_up: int
     bytes_down: int
     samples_trained: int
-    """By this device."""
+    """Samples that this device trained, each as often as it did."""
     speed_kflops: int
     generations: int
     model_digest: bytes
-    """Of the state that this device keeps: the run's, or one of its own where replicas never become equal."""
+    """Digest of the state that this device keeps: the run's, or one of its own where replicas never become equal."""
     curve: tuple[CurvePoint, ...]
 
 
@@ -64,6 +70,8 @@ class ResultMessage:
 
 @attrs.frozen(kw_only=True)
 class Beat:
+    """The heartbeat: the sender lives, and this is its view and its generation."""
+
     life: Life
     view_digest: bytes
     generation: int
@@ -78,13 +86,15 @@ class Evictions:
 
 @attrs.frozen(kw_only=True)
 class Version:
+    """The version of a profile: the life it is of, and its number within that."""
+
     life: Life
     revision: int
 
 
 @attrs.frozen(kw_only=True)
 class ViewRequest:
-    """«This is what I have; send what is newer.»"""
+    """A request for newer profiles: the versions that the sender has, for the receiver to send what is newer."""
 
     versions: dict[DeviceId, Version]
     buried: dict[DeviceId, Life]
@@ -92,7 +102,8 @@ class ViewRequest:
 
 @attrs.frozen(kw_only=True)
 class ViewReply:
-    """Profiles as their devices signed them: whole envelopes, so that a relay cannot change them."""
+    """The answer to `ViewRequest`: profiles as their devices signed them, in whole envelopes that a relay cannot
+    change."""
 
     envelopes: tuple[bytes, ...]
     buried: dict[DeviceId, Life]
@@ -100,11 +111,15 @@ class ViewReply:
 
 @attrs.frozen(kw_only=True)
 class Probe:
+    """A question whether the receiver lives."""
+
     nonce: int
 
 
 @attrs.frozen(kw_only=True)
 class ProbeAnswer:
+    """The answer to the `Probe` with this `nonce`, by the receiver in its present life."""
+
     nonce: int
     life: Life
 
@@ -114,12 +129,13 @@ class ProbeAnswer:
 
 @attrs.frozen(kw_only=True)
 class SliceKey:
-    """Names one slice of one round of one plan; anything under another key is discarded."""
+    """The name of one slice of one round of one plan; anything under another key is discarded."""
 
     generation: int
     plan_digest: bytes
     round: int
     index: int
+    """Index of the slice in `Plan.slices`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -128,13 +144,16 @@ class Contribution:
 
     key: SliceKey
     form: Encoding
+    """Encoding of the delta."""
     samples: int
-    """Trained in this round: the weight."""
+    """Samples that the sender trained in this round, the weight of its delta."""
     counters: tuple[int, ...] = ()
-    """Integer buffers; only with slice 0."""
+    """Integer buffers of the sender's model; only with slice 0."""
     correct: int = 0
+    """Samples that the state before this round predicts right, in the sender's share of the evaluation; only with slice
+    0."""
     evaluated: int = 0
-    """Evaluation of the state before this round, on the sender's share; only with slice 0."""
+    """Samples of the sender's share of the evaluation of the state before this round; only with slice 0."""
 
 
 @attrs.frozen(kw_only=True)
@@ -143,12 +162,14 @@ class MergedSlice:
 
     key: SliceKey
     form: Encoding
+    """Encoding of the mean."""
     senders: dict[DeviceId, int]
-    """Who is in it, with how many samples."""
+    """Samples of each merged trainer."""
     counters: tuple[int, ...] = ()
     correct: int = 0
+    """Samples that the state before this round predicts right, summed over the senders; only in slice 0."""
     evaluated: int = 0
-    """Sums over the senders' evaluations of the state before this round; only in slice 0."""
+    """Samples on which the state before this round was evaluated, summed over the senders; only in slice 0."""
 
 
 @attrs.frozen(kw_only=True)
@@ -159,8 +180,9 @@ class Parameters:
     plan_digest: bytes
     round: int
     exchange: int
-    """Counted from 0 in each round."""
+    """Number of the exchange, counted from 0 in each round."""
     form: Encoding
+    """Encoding of the parameters."""
 
 
 @attrs.frozen(kw_only=True)
@@ -173,19 +195,21 @@ class Samples:
     ranges: tuple[Range, ...]
     input_dtype: str
     input_shape: tuple[int, ...]
-    """Of one sample."""
+    """Shape of the input of one sample."""
     label_dtype: str
     label_shape: tuple[int, ...]
+    """Shape of the label of one sample."""
 
 
 @attrs.frozen(kw_only=True)
 class State:
-    """A whole replicated state, as safetensors."""
+    """A whole replicated state, as a safetensors file."""
 
     progress: StateProgress
     generation: int = 0
     plan_digest: bytes = b""
-    """The plan under which it was reached, or which starts from it; 0 and empty where that is not known."""
+    """Digest of the plan of `generation`, under which the state was reached, or which starts from it; 0 and empty where
+    that is not known."""
 
 
 Cargo = Contribution | MergedSlice | Parameters | Samples | State
@@ -200,13 +224,13 @@ class Offer:
     size_bytes: int
     chunk_bytes: int
     digests: tuple[bytes, ...]
-    """BLAKE2b (16 bytes) of every chunk; of the one inline chunk too."""
+    """BLAKE2b digests (16 bytes) of all chunks; of the one inline chunk too."""
     inline: bytes = attrs.field(default=b"", repr=lambda data: f"<{len(data)} bytes>")
 
 
 @attrs.frozen(kw_only=True)
 class Want:
-    """The receiver's credit: send these chunks `[start, stop)` now."""
+    """The receiver's credit: a request to send these chunks `[start, stop)` now."""
 
     transfer: str
     chunks: tuple[tuple[int, int], ...]
@@ -214,7 +238,8 @@ class Want:
 
 @attrs.frozen(kw_only=True)
 class Done:
-    """The receiver has it all, or (`refused`) wants none of it; the sender may forget the transfer."""
+    """The receiver's end of a transfer: it has all bytes, or (`refused`) wants none of them. The sender may forget the
+    transfer."""
 
     transfer: str
     refused: bool = False
@@ -222,7 +247,7 @@ class Done:
 
 @attrs.frozen(kw_only=True)
 class AskSamples:
-    """A borrower's request, under the plan that names it."""
+    """A borrower's request for samples, under the plan that names them."""
 
     generation: int
     plan_digest: bytes
@@ -232,20 +257,22 @@ class AskSamples:
 
 @attrs.frozen(kw_only=True)
 class AskState:
+    """A request for the whole state with this digest."""
+
     digest: bytes
 
 
 @attrs.frozen(kw_only=True)
 class AskSlice:
-    """«Its merged slice has not come; send it to me.»"""
+    """A request to the owner of a slice for the merged slice, which has not come."""
 
     key: SliceKey
 
 
 @attrs.frozen(kw_only=True)
 class NoSlice:
-    """The answer to `AskSlice` while contributions are missing: «I live, and wait for others.» Or «I have gone on, and
-    no longer keep it», where the round is `over`."""
+    """The answer to `AskSlice` while contributions are missing: the owner lives, and waits for others. Where the round
+    is `over`, the owner has gone on and no longer keeps the slice."""
 
     key: SliceKey
     over: bool
@@ -253,9 +280,10 @@ class NoSlice:
 
 @attrs.frozen(kw_only=True)
 class Revoke:
-    """Delete what you borrowed from the sender before your next step."""
+    """An order to delete, before the next step, all samples that were borrowed from the sender."""
 
     data_epoch: int
+    """The lender's data set that the order is about."""
 
 
 Message = (

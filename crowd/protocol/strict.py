@@ -18,7 +18,7 @@ from crowd.units import DeviceId, is_identifier
 
 TEXT_CHARACTERS_MAX = 1024
 DEPTH_MAX = 8
-"""Of nested CBOR containers; the deepest message has 5."""
+"""Depth of nested CBOR containers that is let in; the deepest message has 5."""
 
 _TAG = "t"
 
@@ -31,7 +31,8 @@ class UnknownKind(ValueError):
 
 
 def load_plain(data: bytes) -> Any:
-    """The one plain value that `data` is the CBOR form of: no tags, no indefinite lengths, no duplicate keys."""
+    """The one plain value that `data` is the CBOR form of: no tags, no indefinite lengths, no duplicate keys. Raises
+    `ValueError` for anything else."""
     stream = io.BytesIO(data)
     decoder = cbor2.CBORDecoder(
         stream,
@@ -51,7 +52,7 @@ def load_plain(data: bytes) -> Any:
 
 
 class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
-    """Refuses every tag: references can tie knots, others parse what they are given."""
+    """A table that refuses every CBOR tag: references can tie knots, others parse what they are given."""
 
     def __getitem__(self, tag: int) -> Callable[[Any, bool], Any]:
         return _refuse_tag
@@ -68,12 +69,14 @@ def _refuse_tag(value: Any, immutable: bool) -> NoReturn:
 
 
 def natural(value: Any, _: Any = None) -> int:
+    """`value`, if it is an integer from 0 to 2^64 - 1; else raises `ValueError`."""
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise ValueError(f"{reprlib.repr(value)} is no integer from 0 to 2^64 - 1")
     return value
 
 
 def integer(value: Any, _: Any = None) -> int:
+    """`value`, if it is a signed 64-bit integer; else raises `ValueError`."""
     if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
         raise ValueError(f"{reprlib.repr(value)} is no 64-bit integer")
     return value
@@ -86,32 +89,36 @@ def integers(value: Any, _: Any = None) -> tuple[int, ...]:
 
 
 def boolean(value: Any, _: Any = None) -> bool:
+    """`value`, if it is a boolean; else raises `ValueError`."""
     if type(value) is not bool:
         raise ValueError(f"{reprlib.repr(value)} is no boolean")
     return value
 
 
 def byte_string(value: Any, _: Any = None) -> bytes:
+    """`value`, if it is a byte string; else raises `ValueError`."""
     if type(value) is not bytes:
         raise ValueError(f"{reprlib.repr(value)} is no byte string")
     return value
 
 
 def text(value: Any, _: Any = None) -> str:
+    """`value`, if it is a text of at most `TEXT_CHARACTERS_MAX` characters; else raises `ValueError`."""
     if type(value) is not str or len(value) > TEXT_CHARACTERS_MAX:
         raise ValueError(f"{reprlib.repr(value)} is no text of at most {TEXT_CHARACTERS_MAX} characters")
     return value
 
 
 def identifier(value: Any, _: Any = None) -> str:
+    """`value`, if it is an identifier as `is_identifier` says; else raises `ValueError`."""
     if type(value) is not str or not is_identifier(value):
         raise ValueError(f"{reprlib.repr(value)} is no identifier")
     return value
 
 
 def strict_converter(fields: Mapping[str, Hook]) -> Cbor2Converter:
-    """Structures attrs classes of ints (natural numbers), booleans, byte strings, texts, identifiers, enums, tuples and
-    dicts. `fields` has hooks for the fields of these names, whatever the class."""
+    """A converter to attrs classes of ints (natural numbers), booleans, byte strings, texts, identifiers, enums, tuples
+    and dicts. `fields` has hooks for the fields of these names, whatever the class."""
     converter = make_converter(forbid_extra_keys=True)  # so that a tag is taken out before its class is structured
     leaves = {int: natural, bool: boolean, bytes: byte_string, str: text, DeviceId: identifier}
     set_up(converter, WORDING, leaves=leaves, fields=fields, complete=True)
@@ -119,7 +126,8 @@ def strict_converter(fields: Mapping[str, Hook]) -> Cbor2Converter:
 
 
 def tag_union(converter: Cbor2Converter, union: Any, tags: Mapping[type, str]) -> None:
-    """`configure_tagged_union` with one clear error: `UnknownKind` for a tag that is not in `tags`."""
+    """Let `converter` read the members of `union` by their tags, with one clear error: `UnknownKind` for a tag that is
+    not in `tags`."""
     configure_tagged_union(union, converter, tag_generator=tags.__getitem__, tag_name=_TAG)
     generated = converter.get_structure_hook(union)
     known = frozenset(tags.values())

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar, TypeVarTuple, cast
 
 import anyio
@@ -18,14 +18,15 @@ M_contra = TypeVar("M_contra", contravariant=True)
 Args = TypeVarTuple("Args")
 
 STOP_LIMIT_S = 2.0
-"""How long `Actor.stopped` may take before it is cancelled."""
+"""Seconds that `Actor.stopped` may take before it is cancelled."""
 
 log = structlog.get_logger()
 
 
 @attrs.frozen
 class ActorRef(Generic[M_contra]):
-    """How others talk to an actor. Stays valid when the actor is restarted; each sender's messages keep their order."""
+    """The way others talk to an actor. Stays valid when the actor is restarted; each sender's messages keep their
+    order."""
 
     _mailbox: Mailbox[M_contra] = attrs.field(repr=lambda mailbox: mailbox.owner)
 
@@ -34,19 +35,20 @@ class ActorRef(Generic[M_contra]):
         return self._mailbox.owner
 
     async def tell(self, message: M_contra) -> None:
-        """Queue `message`; waits while the mailbox is full (an actor must not do that to itself). Raises `ActorDied` if
+        """Queue `message`; wait while the mailbox is full (an actor must not do that to itself). Raises `ActorDied` if
         the actor has stopped for good."""
         await self._mailbox.put(message)
 
     def tell_nowait(self, message: M_contra) -> None:
-        """Queue `message`; raises `MailboxFull` if there is no room, `ActorDied` if the actor has stopped for good."""
+        """Queue `message` at once. Raises `MailboxFull` if there is no room, `ActorDied` if the actor has stopped for
+        good."""
         self._mailbox.put_nowait(message)
 
     async def ask(self, message: Ask[R], *, timeout_s: float) -> R:
-        """The actor's answer to `message`, which must be one of its messages. A restart is waited for.
+        """The actor's answer to `message`, which must be one of its messages. Waits through a restart.
 
-        Raises `AskTimeout` after `timeout_s`, waiting for room in the mailbox included, and `ActorDied` if the life
-        that took the message ends before the answer, or the actor has stopped for good.
+        Raises `AskTimeout` after `timeout_s` seconds, waiting for room in the mailbox included, and `ActorDied` if the
+        life that took the message ends before the answer, or the actor has stopped for good.
         """
         answer = message.answer
         assert not answer.sent, f"{message} has been asked before: make a new one for each ask"
@@ -77,35 +79,42 @@ class Actor(abc.ABC, Generic[M]):
     """
 
     ref: ActorRef[M]
-    """This actor's own reference; set before `started`."""
+    """The actor's own reference; set before `started`."""
 
     async def started(self) -> None:
-        """Called first. What it raises ends this life."""
+        """Begin this life; called first. An exception ends the life."""
 
     @abc.abstractmethod
     async def receive(self, message: M) -> None:
-        """Called for one message after the other. What it raises ends this life."""
+        """Handle one message; called for one after the other. An exception ends this life."""
 
     def absorb(self, message: M) -> bool:
-        """Whether this message has been taken in here and now, and needs no `receive`: for what comes so often that
-        waking this actor for each would cost more than the message itself. Called by whoever sends it, while this actor
-        waits and nothing is queued before it; must not raise, and must not move the deadline forward."""
+        """Whether `message` has been taken in at once and needs no `receive`. Meant for messages so frequent that
+        waking the actor for each would cost more than the message itself. Called by the sender, while this actor waits
+        and nothing is queued before it; must not raise, and must not move the deadline forward."""
         return False
 
+    def kept(self) -> Mapping[str, int]:
+        """How many it keeps of what grows by what comes to it, by a name for each: for whoever watches that everything
+        has an end."""
+        return {}
+
     async def stopped(self) -> None:
-        """Called at every end, also that of a life that failed in `started`; for at most `STOP_LIMIT_S`, in which
-        cancellation from outside has to wait. A `Retryable` here is logged and goes no further."""
+        """Clean up; called at every end, also that of a life that failed in `started`. Takes at most `STOP_LIMIT_S`
+        seconds, in which cancellation from outside has to wait. A `Retryable` raised here is logged and goes no
+        further."""
 
     def deadline_us(self) -> int | None:
-        """When `tick` is due, in microseconds of `now_us`; asked for again after every message and tick."""
+        """The time at which `tick` is due, in microseconds of `now_us`; `None`: never. Asked for again after every
+        message and tick."""
         return None
 
     async def tick(self) -> None:
-        """Called once `reached_us` has reached the deadline; must move it on, or it is called again at once."""
+        """Do what is due once `reached_us` has reached the deadline. Must move it on, or it is called again at once."""
 
     def spawn(self, async_fn: Callable[[*Args], Awaitable[Any]], *args: *Args) -> None:
-        """Run `async_fn(*args)` next to this actor, from `started` on and no longer than its life, which an exception
-        in it ends."""
+        """Run `async_fn(*args)` next to this actor, from `started` on and no longer than its life. An exception in it
+        ends the life."""
         # Shielded from its group, which cancels in an arbitrary order: a simulation must be the same each time.
         scope = anyio.CancelScope(shield=True)
         self._scopes[scope] = None
@@ -115,7 +124,7 @@ class Actor(abc.ABC, Generic[M]):
         self._tasks.start_soon(self._run_spawned, scope, lambda: async_fn(*args), name=name)
 
     async def live(self, mailbox: Mailbox[M]) -> None:
-        """One life, for the supervisor to call; raises what ended it, in an exception group."""
+        """Run one life; called by the supervisor. Raises what ended it, in an exception group."""
         self.ref = ActorRef(mailbox)
         self._scopes: dict[anyio.CancelScope, None] = {}
         self._ending = False

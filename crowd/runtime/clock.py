@@ -6,7 +6,7 @@ from crowd.units import SECOND_US
 
 
 def now_us() -> int:
-    """The node's clock, in microseconds; virtual in a simulation."""
+    """The time on the node's clock, in microseconds; virtual in a simulation."""
     return int(anyio.current_time() * SECOND_US)
 
 

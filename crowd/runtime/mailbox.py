@@ -14,7 +14,8 @@ R = TypeVar("R")
 
 
 class Answer(Generic[R]):
-    """What an asker waits for. Settled once, by a value or by the death of who owes it; what comes later is ignored."""
+    """The pending answer to an `Ask`. Settled once, by a value or by the death of the actor that owes it; later ones
+    are ignored."""
 
     def __init__(self) -> None:
         self.sent = False
@@ -23,7 +24,7 @@ class Answer(Generic[R]):
         self._debts: dict[Answer[R], None] = {}
 
     def value(self) -> R:
-        """Once settled; raises `ActorDied` if no value will come."""
+        """The value of a settled answer; raises `ActorDied` if none will come."""
         if isinstance(self._outcome, ActorDied):
             raise self._outcome
         return self._outcome
@@ -35,7 +36,7 @@ class Answer(Generic[R]):
             self.owe({})
 
     def owe(self, debts: "dict[Answer[R], None]") -> None:
-        """From now on the keeper of `debts` owes this answer, and nobody else."""
+        """Let the keeper of `debts`, and nobody else, owe this answer from now on."""
         self._debts.pop(self, None)
         self._debts = debts
         if not self.settled.is_set():
@@ -44,20 +45,25 @@ class Answer(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class Ask(Generic[R]):
-    """Base of the messages that want an answer of type `R`: `class Total(Ask[int])`, itself `@attrs.frozen`. Sent by
-    `ActorRef.ask`, each object once. The actor that took it last owes the answer, now or later: if its life ends first,
-    the asker gets `ActorDied`."""
+    """Base of the messages that want an answer of type `R`: `class Total(Ask[int])`, itself `@attrs.frozen`.
+
+    Sent by `ActorRef.ask`, each object once. The actor that took it last owes the answer, now or later: if its life
+    ends first, the asker gets `ActorDied`.
+    """
 
     answer: Answer[R] = attrs.field(init=False, factory=Answer, eq=False, repr=False)
 
     def reply(self, value: R) -> None:
-        """Answer. Only the first reply counts; one to an asker that no longer waits goes nowhere."""
+        """Settle the answer with `value`. Only the first reply counts; one to an asker that no longer waits is
+        dropped."""
         self.answer.settle(value)
 
 
 class Mailbox(Generic[M]):
-    """At most `size` messages for one reader, first in, first out; those who wait to put keep their turn. Outlives its
-    reader: after `end_life` the next one goes on where the last one stopped; `close` is for good."""
+    """A queue of at most `size` messages for one reader, first in, first out; waiting puts keep their turn.
+
+    Outlives its reader: after `end_life` the next one goes on where the last one stopped; `close` is for good.
+    """
 
     def __init__(self, owner: str, size: int) -> None:
         self.owner = owner
@@ -69,12 +75,12 @@ class Mailbox(Generic[M]):
         self._closed = False
         self._reader_waits = False
         self.absorb: Callable[[M], bool] | None = None
-        """Of the present reader: asked while it waits, about what would be its next message; whether it has taken that
-        in, so that it need not be woken."""
+        """The present reader's `absorb`: asked while it waits, about its next message; returns whether it has taken
+        that in, so that it need not be woken."""
 
     async def put(self, message: M) -> None:
-        """Waits for room. Raises `ActorDied` if the mailbox is closed, now or while waiting. A message whose `put` is
-        cancelled may have been taken."""
+        """Queue `message`; wait for room. Raises `ActorDied` if the mailbox is closed, now or while waiting. A message
+        whose `put` is cancelled may have been taken."""
         if self._absorbs(message):
             return
         if self._admits():
@@ -90,12 +96,17 @@ class Mailbox(Generic[M]):
             raise self._death()
 
     def put_nowait(self, message: M) -> None:
-        """Raises `MailboxFull` if there is no room, `ActorDied` if the mailbox is closed."""
+        """Queue `message` at once. Raises `MailboxFull` if there is no room, `ActorDied` if the mailbox is closed."""
         if self._absorbs(message):
             return
         if not self._admits():
             raise MailboxFull(f"the mailbox of {self.owner} holds {self._size} messages: wait, or send less")
         self._accept(message)
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait to be read."""
+        return len(self._messages)
 
     @property
     def is_empty(self) -> bool:
@@ -127,13 +138,13 @@ class Mailbox(Generic[M]):
         return message
 
     def end_life(self) -> None:
-        """The reader's life has ended: what it was asked and did not answer fails; what is queued stays."""
+        """End the reader's life: asks that it took and did not answer fail; queued messages stay."""
         self.absorb = None
         for answer in tuple(self._debts):
             answer.settle(ActorDied(f"{self.owner} died before it answered: ask again"))
 
     def close(self) -> None:
-        """There will be no reader any more: all asks and all waiting puts fail with `ActorDied`."""
+        """Refuse all readers from now on: all asks and all waiting puts fail with `ActorDied`."""
         self._closed = True
         self.end_life()
         for message in self._messages:

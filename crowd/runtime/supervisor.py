@@ -1,9 +1,9 @@
-"""Who owns actors: `Supervisor` starts them, restarts what may succeed the next time, and leaves none behind."""
+"""The owner of actors: `Supervisor` starts them, restarts what may succeed the next time, and leaves none behind."""
 
 import enum
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, assert_never
 
@@ -22,23 +22,23 @@ log = structlog.get_logger()
 
 
 class Strategy(enum.Enum):
-    """Who is restarted when one child fails."""
+    """The children that are restarted when one fails."""
 
     ONE_FOR_ONE = "one_for_one"
-    """The child that failed."""
+    """Only the child that failed."""
     ONE_FOR_ALL = "one_for_all"
-    """All children."""
+    """All children, whichever failed."""
     REST_FOR_ONE = "rest_for_one"
     """The child that failed and those listed after it."""
 
 
 @attrs.frozen(kw_only=True)
 class ChildSpec:
-    """How to make one child, again for each of its lives."""
+    """The recipe for one child, used again for each of its lives."""
 
     name: str
     factory: Callable[[], Actor[Any]]
-    """Called when all references exist; what it raises counts as the child's failure."""
+    """Makes the actor; called when all references exist. An exception counts as the child's failure."""
     mailbox_size: int = attrs.field(default=64, validator=attrs.validators.gt(0))
 
 
@@ -59,8 +59,11 @@ class _Child:
     spec: ChildSpec
     mailbox: Mailbox[Any]
     life: _Life | None = None
+    actor: Actor[Any] | None = None
+    """The latest; `None` before the first."""
     starts_at: float = math.inf
-    """When its next life is due, if it is to have one."""
+    """The time at which the child's next life is due, in seconds of `anyio.current_time()`; infinite if it is to have
+    none."""
 
     async def halt(self) -> None:
         if self.life is not None:
@@ -104,9 +107,16 @@ class Supervisor:
         """The reference to the child of that name; raises `KeyError` if there is none."""
         return ActorRef({child.spec.name: child.mailbox for child in self._children}[name])
 
+    def kept(self) -> Mapping[str, int]:
+        """How much waits in the children's mailboxes, and what they keep themselves (`Actor.kept`)."""
+        sizes = {f"messages for the {child.spec.name}": child.mailbox.queued for child in self._children}
+        for child in self._children:
+            sizes.update({} if child.actor is None else child.actor.kept())
+        return sizes
+
     async def wait(self) -> None:
-        """Waits for the end. In the block it never returns: when a child fails for good, the block is cancelled, and
-        the failure leaves it. Elsewhere it returns when the block has been left."""
+        """Wait for the supervisor's end. In the block it never returns: when a child fails for good, the block is
+        cancelled, and the failure leaves it. Elsewhere it returns when the block has been left."""
         await self._left.wait()
 
     async def __aenter__(self) -> Self:
@@ -146,7 +156,8 @@ class Supervisor:
         failure: BaseException | None = None
         try:
             with life.scope:
-                await child.spec.factory().live(child.mailbox)
+                child.actor = child.spec.factory()
+                await child.actor.live(child.mailbox)
         except Exception as error:
             failure = _root_cause(error)
         finally:
@@ -158,7 +169,7 @@ class Supervisor:
             raise failure
 
     async def _watch(self) -> None:
-        """See to failures as they come, and to starts as they are due."""
+        """Handle failures as they come, and starts as they are due."""
         try:
             with self._watch_life.scope:
                 while True:
@@ -202,7 +213,8 @@ class Supervisor:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """What a group holds, if that is one error or all of it may be retried (then the first); else `error`."""
+    """The error inside a group, if that is one error or all of it may be retried (then the first); else `error`
+    itself."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     causes = [_root_cause(inner) for inner in error.exceptions]

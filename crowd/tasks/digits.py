@@ -16,7 +16,8 @@ from crowd.tasks.scale import Scale
 
 
 def task(device: str, part: Partition) -> Task:
-    """The digits that `device` plays the owner of. Raises `BadConfig` without scikit-learn."""
+    """The digits task, with the part of the data that `device` plays the owner of. Raises `BadConfig` without
+    scikit-learn."""
     train, evaluation = _samples()
     return Task(
         name="digits",
@@ -30,7 +31,7 @@ def task(device: str, part: Partition) -> Task:
 
 
 def network() -> torch.nn.Module:
-    """From (batch, 64) pixels to (batch, 10) logits; 99,530 parameters."""
+    """The network: from (batch, 64) uint8 pixels to (batch, 10) float32 logits; 99,530 parameters."""
     return torch.nn.Sequential(
         Scale(16.0),
         torch.nn.Linear(64, 256),

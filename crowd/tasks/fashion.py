@@ -21,7 +21,7 @@ from crowd.tasks.recipe import Samples, sgd
 from crowd.tasks.scale import Scale
 
 DIRECTORY_VARIABLE = "CROWD_FASHION_MNIST_DIR"
-"""Names the environment variable that says where the four files are, if not where Debian puts them."""
+"""Name of the environment variable that says where the four files are, if not where Debian puts them."""
 
 _DIRECTORY = "/usr/share/datasets/fashion-mnist"
 _PIXELS = (28, 28)
@@ -30,19 +30,20 @@ _UNSIGNED_BYTE = 0x08
 
 
 def task(device: str, part: Partition) -> Task:
-    """The images that `device` plays the owner of. Raises `BadConfig` if the data set is missing or damaged."""
+    """The small Fashion-MNIST task, with the part of the data that `device` plays the owner of. Raises `BadConfig` if
+    the data set is missing or damaged."""
     train, evaluation = small_samples()
     return _task("fashion", train, evaluation, part)
 
 
 def full_task(device: str, part: Partition) -> Task:
-    """As `task`, with the whole data set."""
+    """The Fashion-MNIST task with the whole data set; else as `task`."""
     train, evaluation = _samples("train"), _samples("t10k")
     return _task("fashion-full", train, evaluation, part)
 
 
 def network() -> torch.nn.Module:
-    """From (batch, 1, 28, 28) pixels to (batch, 10) logits; 54,314 parameters."""
+    """The network: from (batch, 1, 28, 28) uint8 pixels to (batch, 10) float32 logits; 54,314 parameters."""
     return torch.nn.Sequential(
         Scale(255.0),
         torch.nn.Conv2d(1, 8, kernel_size=5, padding=2),
@@ -59,7 +60,7 @@ def network() -> torch.nn.Module:
 
 
 def small_samples() -> tuple[Samples, Samples]:
-    """The first 12,000 training and the first 3,000 test images, (samples, 1, 28, 28)."""
+    """The first 12,000 training and the first 3,000 test images, (samples, 1, 28, 28) uint8."""
     return _first(_samples("train"), 12_000), _first(_samples("t10k"), 3_000)
 
 

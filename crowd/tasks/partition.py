@@ -1,4 +1,4 @@
-"""Which samples of a built-in data set a device plays the owner of."""
+"""The parts into which a built-in data set is divided among devices."""
 
 from typing import Literal
 
@@ -13,9 +13,11 @@ Indices = NDArray[np.int64]
 
 @attrs.frozen(kw_only=True)
 class Partition:
-    """Part `part` of `parts`. `iid`: every label evenly; `dirichlet`: each label's samples in proportions drawn from
-    Dir(`alpha`), the smaller `alpha` the more skewed; `subject`: whole subjects, dealt round robin (data sets that have
-    subjects). The same values always name the same samples."""
+    """Part `part` of `parts` of a data set. Equal values always name the same samples.
+
+    `iid`: every label evenly; `dirichlet`: each label's samples in proportions drawn from Dir(`alpha`), the smaller
+    `alpha` the more skewed; `subject`: whole subjects, dealt round robin (data sets that have subjects).
+    """
 
     kind: Literal["iid", "dirichlet", "subject"] = attrs.field(
         default="iid", validator=attrs.validators.in_(("iid", "dirichlet", "subject"))
@@ -31,7 +33,8 @@ class Partition:
 
 
 def split(labels: Indices, partition: Partition, subjects: Indices | None = None) -> Indices:
-    """The indices, ascending, of the samples in this part of a data set with these `labels` (and `subjects`).
+    """The indices (samples,) int64, ascending, of the samples in this part of a data set with these `labels` (and
+    `subjects`), each (samples,) int64.
 
     The parts of one split are disjoint and cover the data set; if there are at least as many samples (for `subject`:
     subjects) as parts, none is empty. Raises `BadConfig` for `subject` without subjects.
@@ -72,7 +75,7 @@ def _dirichlet(labels: Indices, partition: Partition, random: np.random.Generato
 
 
 def _fill_empty_parts(owners: Indices, parts: int, random: np.random.Generator) -> None:
-    """Gives each empty part one sample of the part that then has the most, if there are enough samples."""
+    """Give each empty part one sample of the part that then has the most, if there are enough samples."""
     sizes = np.bincount(owners, minlength=parts)
     for empty in np.flatnonzero(sizes == 0):
         largest = int(sizes.argmax())

@@ -1,4 +1,4 @@
-"""What the built-in tasks have in common: the form of their data and their optimiser."""
+"""The common parts of the built-in tasks: the form of their data and their optimiser."""
 
 from collections.abc import Iterable
 
@@ -19,10 +19,12 @@ class Samples:
     subjects: torch.Tensor | None = None
 
     def dataset(self) -> TensorDataset:
+        """All samples, as `(input, label)`."""
         return TensorDataset(self.inputs, self.labels)
 
     def part(self, partition: Partition) -> TensorDataset:
-        """The samples of one device. Raises `BadConfig` for parts by subject where subjects are not known."""
+        """The samples of one device, as `(input, label)`. Raises `BadConfig` for parts by subject where subjects are
+        not known."""
         subjects = None if self.subjects is None else self.subjects.numpy()
         indices = torch.from_numpy(split(self.labels.numpy(), partition, subjects))
         return TensorDataset(self.inputs[indices], self.labels[indices])

@@ -4,7 +4,8 @@ import torch
 
 
 class Scale(torch.nn.Module):
-    """Casts samples of any dtype to float32 and divides them by `divisor`. Holds neither parameters nor buffers."""
+    """Cast samples of any shape and dtype to float32 and divide them by `divisor`. Holds neither parameters nor
+    buffers."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()

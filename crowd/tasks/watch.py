@@ -23,7 +23,8 @@ _STEP = 50
 
 
 def task(device: str, part: Partition) -> Task:
-    """The windows that `device` plays the owner of; with parts by subject, all windows of its subjects."""
+    """The smartwatch task, with the windows that `device` plays the owner of; with parts by subject, all windows of its
+    subjects."""
     train, evaluation = _samples()
     return Task(
         name="watch",
@@ -37,7 +38,7 @@ def task(device: str, part: Partition) -> Task:
 
 
 def network() -> torch.nn.Module:
-    """From (batch, 6, 100) readings to (batch, 7) logits; 32,295 parameters."""
+    """The network: from (batch, 6, 100) float16 readings to (batch, 7) float32 logits; 32,295 parameters."""
     return torch.nn.Sequential(
         Scale(1.0),
         torch.nn.Conv1d(6, 32, kernel_size=5, padding=2),

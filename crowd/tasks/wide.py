@@ -10,7 +10,8 @@ from crowd.tasks.scale import Scale
 
 
 def task(device: str, part: Partition) -> Task:
-    """The images that `device` plays the owner of. Raises `BadConfig` if the data set is missing or damaged."""
+    """The wide task, with the images that `device` plays the owner of. Raises `BadConfig` if the data set is missing or
+    damaged."""
     train, evaluation = fashion.small_samples()
     return Task(
         name="wide",
@@ -24,7 +25,7 @@ def task(device: str, part: Partition) -> Task:
 
 
 def network() -> torch.nn.Module:
-    """From (batch, 1, 28, 28) pixels to (batch, 10) logits; 20,037,642 parameters."""
+    """The network: from (batch, 1, 28, 28) uint8 pixels to (batch, 10) float32 logits; 20,037,642 parameters."""
     return torch.nn.Sequential(
         Scale(255.0),
         torch.nn.Flatten(),  # (batch, 784)

@@ -1,5 +1,5 @@
-"""How the run of a cluster goes, in whatever backend: `ClusterRun` (all devices, and when it is over), `ClusterDevice`
-(one device over all its lives) and what each of them is told (`make_task`, `node_config`)."""
+"""The run of a cluster, in whatever backend: `ClusterRun` (all devices, and when it is over), `ClusterDevice` (one
+device over all its lives) and their settings (`make_task`, `node_config`)."""
 
 import math
 from collections.abc import Sequence
@@ -36,15 +36,15 @@ class ClusterRun:
         self.experiment = experiment
         self.over = anyio.Event()
         self.plans: dict[PlanSummary, float] = {}
-        """By when the first device began to follow each, in seconds since the beginning."""
+        """Plans with work, and the seconds since the beginning at which the first device began to follow each."""
         self.asynchronous = False
-        """Whether the plan that was begun last is."""
+        """Whether the plan that was begun last is asynchronous."""
         self._begun = anyio.Event()
         self._report = report
         self._rounds = 0
 
     def begin(self, planned: PlanSummary | None) -> None:
-        """A plan with work is active, if it is known: from the first one on time and bytes count."""
+        """Note that a plan with work is active, if it is known: from the first one on time and bytes count."""
         if not self._begun.is_set():
             self._begun.set()
             for member in self.members:
@@ -54,7 +54,7 @@ class ClusterRun:
             self.plans.setdefault(planned, self.members[0].recorder.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
-        """A device has completed a round; the first one is reported."""
+        """Note that a device has completed a round; the first one is reported."""
         if progress.round > self._rounds:
             self._rounds = progress.round
             accounts = [member.recorder for member in self.members]
@@ -68,8 +68,8 @@ class ClusterRun:
             )
 
     def check_over(self) -> None:
-        """It is over when all who are there are done (who is gone, and may come back, holds nobody up), when nobody is
-        there or will be, and when the broker is gone for good."""
+        """Set `over` when all that are there are done (a device that is gone, and may come back, holds nobody up), when
+        nobody is there or will be, and when the broker is gone for good."""
         living = [member for member in self.members if member.on]
         gone = [member for member in self.members if not member.on and not member.returns]
         done = bool(living) and all(member.done for member in living)
@@ -95,7 +95,7 @@ class ClusterRun:
         self.over.set()
 
     def outcome(self) -> ExperimentResult:
-        """What has come of it by now. Raises `RuntimeError` if all have reached the target, but not in one state."""
+        """The result by now. Raises `RuntimeError` if all have reached the target, but not in one state."""
         living = [member for member in self.members if member.on]
         reached = bool(living) and all(member.reached for member in living)
         ends = {member.name: member.end.digest.hex() for member in living if member.end is not None}
@@ -116,15 +116,16 @@ class ClusterRun:
 
 
 class ClusterDevice:
-    """One device's part in a course.
+    """One device's part in a cluster run.
 
     1. It lives from a start to the next failure, and again after each return.
     2. It is done when the run is over for it, or it has completed the rounds that were asked for.
     """
 
     recorder: DeviceRecorder
+    """Metrics of the device; set by subclasses."""
     target_accuracy: float
-    """Of its task. Subclasses set both."""
+    """Target of the device's task; set by subclasses."""
 
     def __init__(self, run: ClusterRun, index: int) -> None:
         self.spec = run.experiment.cluster.devices[index]
@@ -133,12 +134,12 @@ class ClusterDevice:
         self.done = False
         self.reached = False
         self.end: StateProgress | None = None
-        """The state in which the run ended, as this device's result says."""
+        """State in which the run ended, as this device's result says."""
         self.hosts_broker = self.spec.broker
         self._course = run
         self._life = 0
         self._round = 0
-        """The last that this life completed."""
+        """Number of the last round that this life completed."""
 
     @property
     def returns(self) -> bool:
@@ -147,24 +148,28 @@ class ClusterDevice:
 
     @property
     def next_start_s(self) -> float:
+        """The time at which the next life begins, in seconds; infinite if there is none."""
         return self.recorder.lives[self._life + 1][0] if self.returns else math.inf
 
     @property
     def last_start_s(self) -> float:
+        """The time at which the last life begins, in seconds."""
         return self.recorder.lives[-1][0]
 
     def begin_life(self, life: int) -> None:
+        """Note that a life begins."""
         self._life, self._round, self.end = life, 0, None
         self.on, self.done = True, False
         self.recorder.new_life()
 
     def end_life(self) -> None:
-        """It fails. The course is checked by the caller, when all that failed with it has gone as well."""
+        """Note that this life fails. The caller checks whether the run is over, when all that failed with it has gone
+        as well."""
         self.on = self.reached = False
         self.recorder.fail()
 
     def advance(self, progress: Progress) -> None:
-        """Its node has told of its progress."""
+        """Note the progress of the device's node."""
         if self.done or progress.round <= self._round:
             return
         self._round = progress.round
@@ -173,14 +178,14 @@ class ClusterDevice:
             self.recorder.round_done(progress)
             self._course.round_done(progress)
         if progress.finished:
-            self.recorder.end()  # its result says the rest
+            self.recorder.end()  # the result says the rest
         elif progress.round >= rounds_max:
             # in an asynchronous plan the others do not complete rounds themselves
             for member in self._course.members if self._course.asynchronous else (self,):
-                member._be_done(reached=False)
+                member._be_done(reached=False)  # noqa: SLF001  # of its own class
 
     def run_over(self, result: ResultMessage) -> None:
-        """Every living device has said how the run ended."""
+        """Note that every living device has published the result of its run."""
         if not self.done:
             self.end = result.progress
             self.recorder.run_over(result)
@@ -204,7 +209,7 @@ def make_task(experiment: Experiment, index: int) -> Task:
 
 
 def node_config(experiment: Experiment, index: int, *, broker: str) -> NodeConfig:
-    """What would be in this device's `node.toml`."""
+    """The configuration that would be in this device's `node.toml`."""
     spec = experiment.cluster.devices[index]
     kind = experiment.kinds[device_id(spec.name)]
     return NodeConfig(

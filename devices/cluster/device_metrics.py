@@ -1,4 +1,4 @@
-"""What one device of a cluster did in a run: `DeviceRecorder`."""
+"""The metrics of one device of a cluster over a run: `DeviceRecorder`."""
 
 import math
 from collections.abc import Callable
@@ -16,9 +16,11 @@ from crowd.run_record import DeviceMetrics, Point
 
 
 class DeviceRecorder:
-    """Counts over all lives of a device, from the cluster's first plan with work (`begin`): times to the end of the run
-    here (`end`), or of the last life (`fail`); bytes until the figures are asked for, as others may wait for them.
-    Times by `clock` (default: anyio's), on which the cluster was switched on at 0 s."""
+    """The counts of all lives of a device, from the cluster's first plan with work (`begin`): times to the end of the
+    run here (`end`), or of the last life (`fail`); bytes until the metrics are asked for, as others may wait for them.
+
+    Times by `clock` (default: anyio's), on which the cluster was switched on at 0 s.
+    """
 
     def __init__(
         self,
@@ -30,12 +32,13 @@ class DeviceRecorder:
         transfers: Callable[[], LinkBusy] | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        """`traffic`, `spans` and `transfers` (`None`: not known) tell of all lives so far, by the same clock."""
+        """Record nothing yet. `traffic`, `spans` and `transfers` (`None`: not known) return those of all lives so far,
+        by the same clock."""
         self._clock = clock
         self.lives = tuple(zip((0.0, *spec.returns_at_s), (*spec.fails_at_s, math.inf), strict=False))
-        """When each begins and ends."""
+        """Beginning and end of each life, in seconds."""
         self.digest: str | None = None
-        """Of the last state that counts, as long as the device holds it."""
+        """Digest of the last state that counts, as long as the device holds it."""
         self._spec = spec
         self._kind = kind
         self._traffic = traffic
@@ -75,11 +78,11 @@ class DeviceRecorder:
         self._samples[-1], self._generations[-1] = result.samples_trained, result.generations
 
     def end(self) -> None:
-        """The time from now on does not count, unless in another life."""
+        """Stop the time, which does not count from now on, unless in another life."""
         self._end_s = self._clock() if self._end_s is None else self._end_s
 
     def fail(self) -> None:
-        """This life ends, and with it what the device knew."""
+        """End this life, and with it what the device knew."""
         self.end()
         self.digest = None
 
@@ -87,12 +90,12 @@ class DeviceRecorder:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
         return 0.0 if self._began_s is None else self._clock() - self._began_s
 
     @property
     def traffic_bytes(self) -> int:
-        """Over the device's link since the beginning, both ways."""
+        """Bytes over the device's link since the beginning, both directions."""
         now = self._traffic()
         return now.up_bytes + now.down_bytes - self._before.up_bytes - self._before.down_bytes
 
@@ -112,7 +115,7 @@ class DeviceRecorder:
         )
 
     def trace(self) -> ComputeTrace:
-        """On the clock of the figures."""
+        """The compute trace of the device, on the clock of the metrics."""
         began_s = self._began_s or 0.0
         spec = self._spec
         moments = {0.0, *(from_s for from_s, _ in spec.speed_schedule), *spec.fails_at_s, *spec.returns_at_s}
@@ -125,11 +128,11 @@ class DeviceRecorder:
         )
 
     def transfers(self) -> LinkBusy | None:
-        """On the clock of the figures; `None` if not known."""
+        """The times at which the device's link was busy, on the clock of the metrics; `None` if not known."""
         return None if self._transfers is None else self._transfers().since(self._began_s or 0.0)
 
     def _speed_at(self, time_s: float) -> int:
-        """As the cluster file says; 0 while the device is switched off."""
+        """The speed by the cluster file, in kFLOP/s; 0 while the device is switched off."""
         if not any(begins_s <= time_s < fails_s for begins_s, fails_s in self.lives):
             return 0
         factors = [factor for from_s, factor in self._spec.speed_schedule if from_s <= time_s]
@@ -137,7 +140,7 @@ class DeviceRecorder:
 
 
 def speed_kflops(kind: DeviceKind, factor: float) -> int:
-    """Of such a device at that factor of its speed."""
+    """The speed of a device of that kind, in kFLOP/s, at that factor of it."""
     return max(1, round(kind.speed_kflops * factor))
 
 

@@ -31,19 +31,20 @@ from devices.lab.slowed_time import SlowedLoop
 from devices.lab.worker_process import expect, start_worker, worker_command
 
 CORES_SHARE = 0.6
-"""Of all processors' time, so much is for the devices; the broker, the lab and the kernel need some too. With eight
+"""Part of all processors' time that is for the devices; the broker, the lab and the kernel need some too. With eight
 devices and 1.6 MB/s over the broker they took 0.02, 0.02 and 0.06 of a processor: the rest is for what a scheduler
 cannot share out evenly among eight processes on two processors."""
 BUSY_SHARE = 0.25
-"""Of all processors: a machine whose load is above it has something else to do."""
+"""Part of all processors above whose load a machine has something else to do."""
 CORE_SHARE_MAX = 0.6
-"""Of one processor's, for one device: it trains in one thread, which at 0.9 came to 0.5 to 0.6 of what it should while
-the others trained too."""
+"""Part of one processor's time that one device may have: it trains in one thread, which at 0.9 came to 0.5 to 0.6 of
+what it should while the others trained too."""
 CORE_SHARE_MIN = QUOTA_US_MIN / PERIOD_US_MAX
+"""Smallest part of a processor's time that the kernel can give."""
 MEASURE_S = 2.0
 MEASURE_ENVELOPES_S = 0.5
 ENVELOPE_S = 195e-6
-"""What an envelope takes, sealed and opened, on a processor on which what a node does beside its training takes what
+"""Seconds that an envelope takes, sealed and opened, on a processor on which a node's work beside training takes what
 the simulation states: see `docs/decisions/070-lab-measures-envelopes.md`."""
 
 _log = structlog.get_logger(__name__)
@@ -51,36 +52,36 @@ _log = structlog.get_logger(__name__)
 
 @attrs.frozen(kw_only=True)
 class Core:
-    """One processor of this machine."""
+    """The speed of one processor of this machine."""
 
     kflops: int
-    """It trains the task so fast."""
+    """Speed at which the processor trains the task, in kFLOP/s."""
     envelope_s: float
-    """And seals and opens an envelope in so long."""
+    """Seconds in which the processor seals and opens an envelope."""
 
     @property
     def stated_kflops(self) -> int:
-        """`Experiment.core_kflops` of a simulation that is to be like this machine: a processor that does in the stated
-        time what a node does beside its training, and both that and training as many times faster or slower than here.
-        """
+        """The `Experiment.core_kflops` of a simulation that is to be like this machine: of a processor that does a
+        node's work beside training in the stated time, and both that and training as many times faster or slower than
+        here."""
         return max(1, round(self.kflops * self.envelope_s / ENVELOPE_S))
 
 
 class Lab(Backend):
-    """Trains with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
+    """A backend with a process for each device, in real time. Needs Linux and root; raises `BadConfig` without.
 
     If this machine cannot play the devices at full speed, all goes slower: processors, links and every clock, so that
-    nodes and figures know nothing of it. There is no latency: the lab has links of a rate only. Call it from the main
-    thread. What it has started and made goes with it, and if it was killed, with the next lab that starts on this
+    nodes and metrics know nothing of it. There is no latency: the lab has links of a rate only. Call it from the main
+    thread. All that it has started and made goes with it, and if it was killed, with the next lab that starts on this
     machine. SIGTERM ends it as SIGINT does.
     """
 
     run_class: type[LabRun] = LabCluster
-    """What the devices run."""
+    """The kind of run: what the devices execute."""
 
     def __init__(self) -> None:
         self._cores: dict[str, Core] = {}
-        """One unlimited processor here, by task."""
+        """One unlimited processor of this machine, by task."""
 
     def scale(self, experiment: Experiment) -> ScaledExperiment:
         _check(experiment)
@@ -127,9 +128,9 @@ def warn_if_busy(cores: int) -> None:
 
 
 def slower_by(speeds_kflops: Iterable[int], *, one_kflops: int, cores: int) -> float:
-    """How many times slower devices of these speeds must be, to be played on `cores` processors of which each trains
-    at `one_kflops`: 1 or more, rounded up to three digits. Raises `BadConfig` if the slowest would get less time than
-    the kernel can give."""
+    """The factor by which devices of these speeds must be slower, to be played on `cores` processors of which each
+    trains at `one_kflops`: 1 or more, rounded up to three digits. Raises `BadConfig` if the slowest would get less time
+    than the kernel can give."""
     shares = [speed_kflops / one_kflops for speed_kflops in speeds_kflops]
     needed = max(sum(shares) / (CORES_SHARE * cores), max(shares) / CORE_SHARE_MAX)
     slower = 1.0 if needed <= 1.0 else _up_to_three_digits(needed)
@@ -154,7 +155,7 @@ def without_latency(experiment: Experiment) -> Experiment:
 
 
 async def measure(experiment: Experiment, cores: int) -> Core:
-    """What one processor here does of the very task, and of messages, while all others do so too."""
+    """Measure how fast one processor here trains the very task, and handles envelopes, while all others do so too."""
     found: list[Core] = []
 
     async def measure(process: Subprocess) -> None:

@@ -22,18 +22,19 @@ from crowd.errors import BadConfig
 
 CONTROLLERS = ("cpu", "memory")
 PERIOD_US = 10_000
-"""Short beside a piece of training, so that its pace is even."""
+"""Microseconds of a period of limits: short beside a piece of training, so that its pace is even."""
 PERIOD_US_MAX = 1_000_000
 SHARES_MAX = 262_144
 WEIGHT_MAX = 10_000
-"""Version 2 takes no more ("Weights"). To the kernel a weight of 100 is what 1,024 shares are, so this is 102,400."""
+"""Largest weight of version 2 ("Weights"). To the kernel a weight of 100 is what 1,024 shares are, so this is
+102,400."""
 QUOTA_US_MIN = 1_000
-"""The kernel takes no less; a smaller share has a longer period."""
+"""Smallest quota that the kernel takes, in microseconds; a smaller share has a longer period."""
 
 
 @attrs.frozen(kw_only=True)
 class Hierarchies:
-    """Where each of `CONTROLLERS` is mounted; in version 2 that is one place."""
+    """The mount points of `CONTROLLERS`; in version 2 both are one."""
 
     version: Literal[1, 2]
     cpu: Path
@@ -45,9 +46,9 @@ class Hierarchies:
 
 
 def find_hierarchies(mounts: Iterable[str]) -> Hierarchies:
-    """Those of version 1 if both controllers are mounted there, else those of version 2, by the lines of `/proc/mounts`
-    and what `cgroup.controllers` says ("Mounting", "Controlling Controllers"): no controller is in both. Raises
-    `BadConfig` if neither has the two."""
+    """The hierarchies of this machine: those of version 1 if both controllers are mounted there, else those of version
+    2, by the lines of `/proc/mounts` and the content of `cgroup.controllers` ("Mounting", "Controlling Controllers"):
+    no controller is in both. Raises `BadConfig` if neither has the two."""
     old: dict[str, Path] = {}
     unified: list[Path] = []
     for line in mounts:
@@ -65,7 +66,7 @@ def find_hierarchies(mounts: Iterable[str]) -> Hierarchies:
 
 
 def _controllers(root: Path) -> set[str]:
-    """None if another mount hides this one."""
+    """The controllers of the hierarchy at `root`; none if another mount hides it."""
     file = root / "cgroup.controllers"
     return set(file.read_text().split()) if file.is_file() else set()
 
@@ -89,35 +90,38 @@ class Group(abc.ABC):
     processes or groups within. It goes with `remove_group`."""
 
     def __init__(self, *, cpu: Path, memory: Path) -> None:
-        """Its directories, which are there: `make_group` makes them."""
+        """Stand for a group whose directories are there: `make_group` makes them."""
         self._cpu = cpu
         self._memory = memory
 
     def add(self, pid: int) -> None:
-        """Raises `OSError` if there is no such process; in version 2 also if groups with limits are within."""
+        """Add a process. Raises `OSError` if there is no such process; in version 2 also if groups with limits are
+        within."""
         for place in {self._cpu, self._memory}:
             (place / "cgroup.procs").write_text(str(pid))
 
     @abc.abstractmethod
     def take_precedence(self) -> None:
-        """They and the groups within get what their limits allow before whatever else runs on this machine."""
+        """Give the processes, and those of groups within, what their limits allow before whatever else runs on this
+        machine."""
 
     @abc.abstractmethod
     def free_cpu(self) -> None:
-        """Set no limit to their time."""
+        """Remove the limit of processor time."""
 
     @abc.abstractmethod
     def limit_cpu(self, cores: float) -> None:
-        """Give them together as much time as `cores` processors have, which may be a fraction of one. Raises
+        """Give the processes together as much time as `cores` processors have, which may be a fraction of one. Raises
         `ValueError` for less than the kernel can give."""
 
     @abc.abstractmethod
     def limit_memory(self, *, more_bytes: int) -> None:
-        """Let them use so much more than they do now; past it the kernel ends one of them."""
+        """Let the processes use so much more memory than they do now; past it the kernel ends one of them."""
 
 
 class GroupV1(Group):
-    """The kernel may first move to swap what is past a limit of memory, if this machine has any."""
+    """A group of version 1. The kernel may first move to swap what is past a limit of memory, if this machine has
+    any."""
 
     def take_precedence(self) -> None:
         (self._cpu / "cpu.shares").write_text(str(SHARES_MAX))
@@ -137,7 +141,7 @@ class GroupV1(Group):
 
 
 class GroupV2(Group):
-    """By "CPU Interface Files" and "Memory Interface Files". What is limited is never in swap."""
+    """A group of version 2 ("CPU Interface Files", "Memory Interface Files"). Limited memory is never in swap."""
 
     def take_precedence(self) -> None:
         (self._cpu / "cpu.weight").write_text(str(WEIGHT_MAX))
@@ -158,8 +162,8 @@ class GroupV2(Group):
 
 
 def make_group(hierarchies: Hierarchies, name: str) -> Group:
-    """A new group; `name` may be a path, below a group that is there and holds no processes. Raises `BadConfig` if the
-    machine lets no group have limits there, and `OSError` if it cannot be made."""
+    """Make a new group; `name` may be a path, below a group that is there and holds no processes. Raises `BadConfig` if
+    the machine lets no group have limits there, and `OSError` if it cannot be made."""
     if hierarchies.version == 2:
         _pass_controllers_down((hierarchies.cpu / name).parent)
     for root in hierarchies.roots:
@@ -169,7 +173,7 @@ def make_group(hierarchies: Hierarchies, name: str) -> Group:
 
 
 def _pass_controllers_down(parent: Path) -> None:
-    """Let the groups directly within have limits ("Top-down Constraint"); no change where they may already."""
+    """Let the groups directly within `parent` have limits ("Top-down Constraint"); no change where they may already."""
     try:
         (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
     except OSError as error:
@@ -194,7 +198,7 @@ def groups(hierarchies: Hierarchies, *, prefix: str) -> set[str]:
 
 
 def processes(hierarchies: Hierarchies, name: str) -> set[int]:
-    """All that are in a group of that name or in one within it."""
+    """All processes that are in a group of that name or in one within it."""
     files = [file for root in hierarchies.roots for file in (root / name).rglob("cgroup.procs")]
     return {int(pid) for file in files for pid in file.read_text().split()}
 

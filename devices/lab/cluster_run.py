@@ -1,4 +1,4 @@
-"""What every run of a lab is made of, whatever program the devices run.
+"""The common parts of every run of a lab, whatever program the devices run.
 
 Layout: `LabRun` (all devices, and when they are switched on), `LabDevice` (one device with its limits) and `_Gate`
 (where they wait for each other).
@@ -30,26 +30,29 @@ from devices.lab.sandbox import Site
 from devices.lab.worker_process import expect, worker_command
 
 SERVER_HOST = "_server"
-"""No device has such a name."""
+"""Host of a server that runs on no device; no device has such a name."""
 PORT = 1883
 ADJUST_S = 2.0
-"""Real time, as `TUNE_S`."""
+"""Real seconds of one adjustment of a processor's share."""
 ADJUSTMENTS = 2
-"""So many times a device's share of a processor is corrected by what it then trains: with a small share and cold caches
-it is slower than in proportion."""
+"""Times that a device's share of a processor is corrected before the run by its measured speed: with a small share and
+cold caches it is slower than in proportion."""
 TUNE_S = 1.0
-"""After so much training its share is corrected again: what the node does beside its training takes from it, and a
-device that trains alone is faster than when all were measured together."""
+"""Real seconds of training after which a device's share is corrected again: the node's work beside training takes from
+it, and a device that trains alone is faster than when all were measured together."""
 TUNE_STEP_MAX = 1.25
+"""Largest factor of one such correction."""
 STANDSTILL_HOURS = 2.0
-"""Real time."""
+"""Real hours without a round after which a run stands still."""
 
 
 class LabRun(ClusterRun):
-    """All devices of a trial, and the server that they all talk to: on the device that has the broker, else in a place
-    of its own. The server's processor time is unlimited in both. Subclasses make each `member` and start the server.
+    """All devices of an experiment, and the server that they all talk to: on the device that has the broker, else on a
+    host of its own. The server's processor time is unlimited in both.
 
-    It runs on a clock that goes `slower` times slower than real time; processors and links are as much slower."""
+    Subclasses make each `member` and start the server. The run has a clock that goes `slower` times slower than real
+    time; processors and links are as much slower.
+    """
 
     members: Sequence["LabDevice"]
 
@@ -93,14 +96,14 @@ class LabRun(ClusterRun):
 
     @abc.abstractmethod
     def member(self, index: int, *, one_kflops: int) -> "LabDevice":
-        """The device at `index` of the cluster file."""
+        """Make the device at `index` of the cluster file."""
 
     @abc.abstractmethod
     async def start_server(self, tasks: TaskGroup) -> None:
-        """Returns when devices can connect to it."""
+        """Start the server; return when devices can connect to it."""
 
     def server_from(self, device: str) -> str:
-        """The server's address as that device sees it."""
+        """The server's address as `device` sees it."""
         return "127.0.0.1" if device == self.server_place else self.server_address
 
     async def _train(self) -> ExperimentResult | None:
@@ -121,18 +124,18 @@ class LabRun(ClusterRun):
         return outcome
 
     def clock(self) -> float:
-        """Since the devices were switched on."""
+        """Seconds since the devices were switched on."""
         return anyio.current_time() - self.on_s
 
     def switch_on(self) -> None:
-        """All devices are ready."""
+        """Switch on all devices, which are ready."""
         if not self.on.is_set():
             self.on_s = anyio.current_time()
             self.on.set()
 
 
 class LabDevice(ClusterDevice, abc.ABC):
-    """One device: its place on the network, its share of a processor, its memory, and what it used of them."""
+    """One device: its host on the network, its share of a processor, its memory, and what it used of them."""
 
     def __init__(self, lab: LabRun, index: int, *, one_kflops: int) -> None:
         super().__init__(lab, index)
@@ -154,28 +157,29 @@ class LabDevice(ClusterDevice, abc.ABC):
         self._counters: Counters | None = None
         self._spans: list[Span] = []
         self._untuned: list[Span] = []
-        """Since the processor's share was last set."""
+        """Pieces of training since the processor's share was last set."""
         self.recorder = DeviceRecorder(
             self.spec, kind, traffic=self._traffic, spans=lambda: tuple(self._spans), clock=lab.clock
         )
 
     @abc.abstractmethod
     async def live(self) -> None:
-        """Returns when it has failed for good."""
+        """Run the device; return when it has failed for good."""
 
     async def expect_ready(self, process: Subprocess, news: AsyncIterator[str]) -> None:
-        """A worker has begun to run, in this device's limits."""
+        """Wait until a worker has begun to run, and put it into this device's limits."""
         self.group.add(process.pid)
         self.target_accuracy = (await expect(Ready, process, news)).target_accuracy
         if self._counters is None:
             self._counters = self._lab.counters.enter_context(Counters(process.pid))
 
     def limit_memory(self) -> None:
-        """From now on: what the device has is free above what its programs have taken by now."""
+        """Limit the memory from now on: the device has its free memory above what its programs have taken by now."""
         self.group.limit_memory(more_bytes=self._kind.memory_bytes)
 
     async def adjust(self, process: Subprocess, news: AsyncIterator[str]) -> None:
-        """Find the share of a processor with which it is as fast as it should be, while all others train too."""
+        """Find the share of a processor with which the device is as fast as it should be, while all others train
+        too."""
         for _ in range(ADJUSTMENTS):
             self.group.limit_cpu(self._cores)
             await self._lab.gate.wait()
@@ -185,7 +189,7 @@ class LabDevice(ClusterDevice, abc.ABC):
             await self._lab.gate.wait()
 
     def set_pace(self) -> None:
-        """Let it be as fast as it should be now."""
+        """Let the device be as fast as it should be now."""
         self.group.limit_cpu(min(1.0, self._cores * self._factor))
 
     async def keep_schedule(self) -> None:
@@ -197,7 +201,7 @@ class LabDevice(ClusterDevice, abc.ABC):
                 self.set_pace()
 
     def has_computed(self, spans: Iterable[Span]) -> None:
-        """It has trained so, by the lab's clock. Its share is corrected by it now and then."""
+        """Note pieces of training, by the lab's clock. The device's share is corrected by them now and then."""
         on_s = self._lab.on_s
         spans = [attrs.evolve(span, began_s=span.began_s - on_s, ended_s=span.ended_s - on_s) for span in spans]
         self._spans += spans
@@ -215,7 +219,7 @@ class LabDevice(ClusterDevice, abc.ABC):
 
 
 class _Gate:
-    """Opens, again and again, when so many have come."""
+    """A gate that opens, again and again, when so many have come."""
 
     def __init__(self, count: int) -> None:
         self._count = count

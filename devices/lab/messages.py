@@ -1,4 +1,4 @@
-"""What a lab and the process of one of its devices say to each other: `WorkerOrder` and `WorkerReport`, and as lines
+"""The messages between a lab and the process of one of its devices: `WorkerOrder` and `WorkerReport`, and as lines
 `ORDERS` and `REPORTS`."""
 
 import attrs
@@ -10,14 +10,14 @@ from crowd.experiment.plan_summary import PlanSummary
 
 @attrs.frozen(kw_only=True)
 class Measure:
-    """Train the task on a throw-away network for about so long, and tell how fast that was."""
+    """Train the task on a throw-away network for about so long, and report how fast that was."""
 
     duration_s: float
 
 
 @attrs.frozen(kw_only=True)
 class MeasureEnvelopes:
-    """Seal and open envelopes for about so long, and tell how long one took."""
+    """Seal and open envelopes for about so long, and report how long one took."""
 
     duration_s: float
 
@@ -39,11 +39,15 @@ class Ready:
 
 @attrs.frozen(kw_only=True)
 class Measured:
+    """The answer to `Measure`."""
+
     speed_kflops: int
 
 
 @attrs.frozen(kw_only=True)
 class EnvelopesMeasured:
+    """The answer to `MeasureEnvelopes`."""
+
     envelope_s: float
 
 
@@ -59,7 +63,7 @@ class Working:
     """A plan with work is active."""
 
     plan: PlanSummary | None
-    """If what trains here has plans."""
+    """The plan, if what trains here has plans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,7 +83,7 @@ class Advanced:
 
 @attrs.frozen(kw_only=True)
 class Computed:
-    """Pieces of training that have ended since this was last said, by the machine's monotonic clock."""
+    """Pieces of training that have ended since the last such report, by the machine's monotonic clock."""
 
     spans: tuple[Span, ...]
 

@@ -1,4 +1,4 @@
-"""A real Mosquitto in one place of a lab's network: `LabBroker`."""
+"""A real Mosquitto on one host of a lab's network: `LabBroker`."""
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -11,7 +11,8 @@ _SETTINGS = ("allow_anonymous true", "persistence false", "user root", "log_dest
 
 
 class LabBroker:
-    """Runs in `tasks`, with as much processor time as it needs. If it ends unasked, `RuntimeError` leaves `tasks`."""
+    """A Mosquitto that runs in `tasks`, with as much processor time as it needs. If it ends unasked, `RuntimeError`
+    leaves `tasks`."""
 
     def __init__(self, site: Site, host: str, tasks: TaskGroup, *, port: int) -> None:
         self._site = site
@@ -22,11 +23,11 @@ class LabBroker:
         self._process: Subprocess | None = None
 
     async def start(self) -> None:
-        """Returns when it accepts connections; after `kill`, it begins anew."""
+        """Start the broker; return when it accepts connections. After `kill`, it begins anew."""
         await self._tasks.start(self._run)
 
     def kill(self) -> None:
-        """End it at once; all that it held is lost."""
+        """End the broker at once; all that it held is lost."""
         assert self._process is not None
         process, self._process = self._process, None
         process.kill()

@@ -1,6 +1,6 @@
-"""Networks of Linux namespaces: a hub with a bridge, and places that are joined to it by links of limited rate.
+"""Networks of Linux namespaces: a bridge, and hosts that are joined to it by links of limited rate.
 
-Layout: `Shape` (a link's rates), `Net` (a hub and its places), `Counters` (the bytes of one place's link),
+Layout: `Shape` (a link's rates), `Net` (a bridge and its hosts), `Counters` (the bytes of one host's link),
 `namespaces`, `processes` and `remove_namespace` (what is left of a name).
 """
 
@@ -18,26 +18,26 @@ from crowd.ports import Traffic
 from devices.lab.programs import find_program
 
 ETHERNET_BYTES = 14
-"""The header that interfaces count and IP does not; the rates and bytes of links are of IP packets."""
+"""Bytes of the header that interfaces count and IP does not; the rates and bytes of links are of IP packets."""
 QUEUE_BYTES = 4_000_000
-"""What may wait for a link: as much as TCP ever has in flight, so that a queue loses nothing."""
+"""Bytes that may wait for a link: as much as TCP ever has in flight, so that a queue loses nothing."""
 BURST_S = 0.004
-"""A link may catch up on so much time, a tick of the kernel."""
+"""Seconds that a link may catch up on, a tick of the kernel."""
 BURST_BYTES_MIN = 1_600
 INTERFACE = "eth0"
 PACKAGE = "iproute2"
-"""Which has the programs that are called here."""
+"""The package that has the programs that are called here."""
 _NAMES = Path("/run/netns")
 
 
 @attrs.frozen(kw_only=True)
 class Shape:
-    """What a link lets through."""
+    """The rates of a link."""
 
     uplink_bytes_s: int
     downlink_bytes_s: int
     half_duplex: bool
-    """Both directions share one channel; their rates must be the same."""
+    """Whether both directions share one channel; their rates must be the same."""
 
     def __attrs_post_init__(self) -> None:
         if self.half_duplex and self.uplink_bytes_s != self.downlink_bytes_s:
@@ -45,7 +45,7 @@ class Shape:
 
 
 class Net:
-    """A hub and its places, each a namespace whose name begins with `prefix`; they go with `remove_namespace`."""
+    """A bridge and its hosts, each in a namespace whose name begins with `prefix`; they go with `remove_namespace`."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -56,13 +56,13 @@ class Net:
         self._places: list[str] = []
 
     def join(self, host: str, shape: Shape | None) -> str:
-        """Make a place, and return its address; without a `shape` its link is as fast as the machine."""
+        """Make a host, and return its address; without a `shape` its link is as fast as the machine."""
         name, port = self._name(host), f"port{len(self._places)}"
         self._places.append(host)
         address = f"10.88.{len(self._places) >> 8}.{len(self._places) & 255}"
         _run("ip", "netns", "add", name)
         self._ip(self._hub, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", name)
-        # one frame for each packet, so that what is counted and shaped is what a wire would carry
+        # one frame for each packet, so that a wire's packets are what is counted and shaped
         for namespace, end in ((self._hub, port), (name, INTERFACE)):
             self._ip(namespace, "link", "set", end, "gso_max_segs", "1", "addrgenmode", "none")
         self._ip(self._hub, "link", "set", port, "master", "hub", "up")
@@ -77,7 +77,7 @@ class Net:
         return address
 
     def command(self, host: str, *command: str) -> list[str]:
-        """What starts `command` in that place, as the same process."""
+        """The command that starts `command` on that host, as the same process."""
         return [find_program("ip", package=PACKAGE), "netns", "exec", self._name(host), *command]
 
     def _name(self, host: str) -> str:
@@ -110,8 +110,8 @@ class Net:
 
 
 class Counters:
-    """What has crossed the link of the place that a process is in, by its interface's own counters; also after that
-    process has ended."""
+    """The bytes over the link of a process's host, by its interface's own counters; also after that process has
+    ended."""
 
     def __init__(self, pid: int) -> None:
         # the open file stays that of the namespace; this object is the context that closes it
@@ -126,13 +126,13 @@ class Counters:
         self._file.close()
 
     def read(self) -> Traffic:
-        """IP packets with their headers, since the place was made."""
+        """Bytes of IP packets with their headers, since the host was made."""
         self._file.seek(0)
         return parse_counters(self._file.read())
 
 
 def parse_counters(text: str) -> Traffic:
-    """The bytes of `INTERFACE` in what `/proc/net/dev` says, less the headers of its frames."""
+    """The bytes of `INTERFACE` in the text of `/proc/net/dev`, less the headers of its frames."""
     line = next(line for line in text.splitlines() if line.strip().startswith(f"{INTERFACE}:"))
     numbers = [int(word) for word in line.partition(":")[2].split()]
     received_bytes, received, sent_bytes, sent = numbers[0], numbers[1], numbers[8], numbers[9]
@@ -145,17 +145,18 @@ def namespaces(*, prefix: str) -> set[str]:
 
 
 def processes(name: str) -> set[int]:
-    """All that are in that namespace."""
+    """The processes that are in that namespace."""
     return {int(pid) for pid in _run("ip", "netns", "pids", name).split()}
 
 
 def remove_namespace(name: str) -> None:
-    """Remove it, and with it its end of every link."""
+    """Remove a namespace, and with it its end of every link."""
     _run("ip", "netns", "delete", name)
 
 
 def _run(*command: str) -> str:
-    """What it says. Raises `BadConfig` if it fails: the machine does not let the lab do what it needs."""
+    """Run a command and return its output. Raises `BadConfig` if it fails: the machine does not let the lab do what it
+    needs."""
     program = find_program(command[0], package=PACKAGE)
     done = subprocess.run(
         (program, *command[1:]), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL

@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LabCluster(LabRun):
-    """All devices of a trial as nodes."""
+    """All devices of an experiment as nodes."""
 
     members: "list[_Machine]"
     broker: LabBroker
@@ -65,11 +65,11 @@ class _Machine(LabDevice):
         super().__init__(lab, index, one_kflops=one_kflops)
         self.told_kflops: list[int] = []
         self._counted: dict[int, int] = {}
-        """By life."""
+        """Bytes that the node counted, by life."""
 
     @property
     def counted_bytes(self) -> int:
-        """By the node itself, in all its lives."""
+        """Bytes that the node itself counted, in all its lives."""
         return sum(self._counted.values())
 
     async def live(self) -> None:
@@ -92,7 +92,7 @@ class _Machine(LabDevice):
                 await self._follow(process, news, fails_s)
 
     async def _follow(self, process: Subprocess, news: AsyncIterator[str], fails_s: float) -> None:
-        """Returns when this life has ended."""
+        """Follow one life of the device until it has ended."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._fail, fails_s, process)
             async for line in news:
@@ -103,7 +103,7 @@ class _Machine(LabDevice):
             raise RuntimeError(f"the process of {self.name} ended before the run did")
 
     async def _fail(self, time_s: float, process: Subprocess) -> None:
-        """The power fails: all that is left is the will, unless the broker fails with it."""
+        """Fail as without power: all that is left is the will, unless the broker fails with it."""
         await anyio.sleep_until(self._lab.on_s + time_s)
         self.end_life()
         process.kill()

@@ -1,4 +1,4 @@
-"""The place in which a lab works, and how nothing of it stays behind: `check_machine`, `Site`, `remove_leftovers`.
+"""The sandbox in which a lab works, and how nothing of it stays behind: `check_machine`, `Site`, `remove_leftovers`.
 
 Everything that a lab makes has a name that begins with `PREFIX` and says which process made it, so that the next lab
 can tell what belongs to one that has died.
@@ -24,13 +24,13 @@ from devices.lab.programs import find_program
 
 PREFIX = "crowd-lab-"
 GONE_S_MAX = 10.0
-"""A process that was ended has gone by then."""
+"""Seconds by which a process that was ended has gone."""
 
 _log = structlog.get_logger(__name__)
 
 
 def check_machine() -> Hierarchies:
-    """Where the control groups are. Raises `BadConfig`, in one line, on a machine that cannot be a lab."""
+    """The control groups of this machine. Raises `BadConfig`, in one line, on a machine that cannot be a lab."""
     if sys.platform != "linux":
         raise BadConfig(f"the lab needs Linux, found {sys.platform}; 'crowd sim' works everywhere")
     if os.geteuid() != 0:
@@ -63,7 +63,7 @@ class Site:
         self._remove()
 
     def group(self, host: str) -> Group:
-        """A new control group for what runs in that place."""
+        """Make a control group for what runs on that host."""
         return make_group(self._hierarchies, f"{self._name}/{host}")
 
     def _remove(self) -> None:
@@ -71,7 +71,8 @@ class Site:
 
 
 def owner_name(pid: int) -> str:
-    """What the names of all that this process makes begin with. A number that is used again starts at another time."""
+    """The beginning of the names of all that process `pid` makes. A number that is used again starts at another
+    time."""
     return f"{PREFIX}{pid}-{_started(pid)}"
 
 
@@ -115,7 +116,7 @@ def _kill(pid: int) -> None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine was; `None` if it is not there."""
+    """The time at which a process was started, in ticks since the machine was; `None` if it is not there."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

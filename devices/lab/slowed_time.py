@@ -8,7 +8,8 @@ import selectors
 
 
 class SlowedLoop(asyncio.SelectorEventLoop):
-    """Its clock, the system's monotonic one, goes `slower` times slower: at 10 a sleep of 1 s takes 10 s."""
+    """An event loop whose clock, the system's monotonic one, goes `slower` times slower: at 10 a sleep of 1 s takes 10
+    s."""
 
     def __init__(self, slower: float) -> None:
         self._slower = slower
@@ -19,7 +20,7 @@ class SlowedLoop(asyncio.SelectorEventLoop):
 
 
 class _PatientSelector(selectors.DefaultSelector):
-    """Takes its timeouts by the slowed clock."""
+    """A selector that takes its timeouts by the slowed clock."""
 
     def __init__(self, slower: float) -> None:
         super().__init__()

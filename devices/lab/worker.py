@@ -2,7 +2,7 @@
 
     python -m devices.lab.worker NODE_TOML MEMORY_BYTES SLOWER [TARGET_ACCURACY]
 
-Takes orders on standard input and tells its news on standard output, as `devices.lab.messages` has them; it ends when
+Takes orders on standard input and writes reports to standard output, as `devices.lab.messages` has them; it ends when
 the one who gives the orders has. Its clock, by which all times are, goes SLOWER times slower than real time."""
 
 import statistics
@@ -59,11 +59,12 @@ from devices.store import MemoryStore
 from devices.torch_compute import TorchCompute
 
 COMPUTED_EVERY_S = 2.0
-"""Real time."""
+"""Real seconds between two reports of what was computed."""
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 when the orders have ended, 2 with one line on standard error for what cannot work."""
+    """Serve the lab's orders; returns the exit code: 0 when the orders have ended, 2 with one line on standard error
+    for what cannot work."""
     path, memory_bytes, slower, *target = arguments
     _listen_to_the_profiler()
     torch.set_num_threads(1)
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _listen_to_the_profiler() -> None:
-    """Tell which speeds it publishes, which it only logs; warnings go to standard error."""
+    """Report which speeds the profiler publishes, which it only logs; warnings go to standard error."""
 
     def hear(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         match event:
@@ -113,7 +114,7 @@ async def _serve(config: NodeConfig, backend: "_Backend", target_accuracy: float
 
 
 def _measure_envelopes(duration_s: float) -> float:
-    """How long a small message takes from one device to another without what carries it, in seconds: encoded, signed,
+    """Measure how long a small message takes from one device to another without a carrier, in seconds: encoded, signed,
     verified and decoded. It stands for all that a node does beside its training, which is Python and Ed25519 too."""
     sender, receiver = DeviceId("sender"), DeviceId("receiver")
     signers = ephemeral_signers([sender, receiver])
@@ -128,15 +129,15 @@ def _measure_envelopes(duration_s: float) -> float:
 
 @attrs.frozen(kw_only=True)
 class _Backend:
-    """What the lab makes of this process."""
+    """The lab's settings for this process."""
 
     memory_bytes: int
-    """Free to the device."""
+    """Bytes of memory that are free to the device."""
     slower: float
 
 
 class _Worker:
-    """Says `Ready` when it is made."""
+    """The device of this process. Reports `Ready` when it is made."""
 
     def __init__(self, config: NodeConfig, backend: _Backend, target_accuracy: float | None) -> None:
         self._config = config
@@ -148,12 +149,12 @@ class _Worker:
         self._compute = MeteredCompute(self._device.compute)
         self._planned: PlanSummary | None = None
         self._told = 0
-        """So many of its spans."""
+        """Number of pieces of training that have been reported."""
         _say(Ready(target_accuracy=self._task.target_accuracy))
 
     async def measure(self, duration_s: float) -> int:
-        """Sustained, in kFLOP/s, pauses that the processor's limit forces on it included: what its node would find, the
-        mean over `duration_s` after a first one that does not count."""
+        """Measure the sustained speed in kFLOP/s, pauses that the processor's limit forces on it included: what its
+        node would find, the mean over `duration_s` after a first one that does not count."""
         speeds_kflops: list[int] = []
         await measure_speed(self._task, self._work, self._device.compute)
         until_s = anyio.current_time() + duration_s
@@ -218,7 +219,7 @@ class _Worker:
 
 
 async def _orders() -> AsyncIterator[WorkerOrder]:
-    """Until the one who gives them has gone."""
+    """The orders from standard input, until the one who gives them has gone."""
     # the thread that waits for a line is left behind when this ends
     read = partial(anyio.to_thread.run_sync, sys.stdin.readline, abandon_on_cancel=True)
     while line := await read():

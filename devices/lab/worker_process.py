@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 def worker_command(file: Path, *, memory_bytes: int, slower: float, target_accuracy: float | None) -> list[str]:
-    """What starts the device of that `node.toml`, on a clock that goes `slower` times slower."""
+    """The command that starts the device of that `node.toml`, on a clock that goes `slower` times slower."""
     target = [] if target_accuracy is None else [str(target_accuracy)]
     return [sys.executable, "-m", WORKER, str(file), str(memory_bytes), str(slower), *target]
 
 
 def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextManager[Subprocess]:
-    """A device that takes orders, and has ended at once when the context is left."""
+    """Start a device that takes orders, and has ended at once when the context is left."""
     return started(command, name=name, listens=True, environment=ENVIRONMENT, grace_s=0)
 
 

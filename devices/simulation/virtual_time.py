@@ -1,38 +1,40 @@
 """An asyncio loop whose clock leaps to the next timer instead of waiting for it.
 
-    anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+    run_virtually(main)
 
 Time passes only while every task waits for a timer; the code itself takes none. So hours pass in seconds, and the same
-code with the same seed takes the same course each time.
+code with the same seed runs the same way each time.
 
 Layout: what can go wrong, the loop, its selector, and where a task waits.
 """
 
 import asyncio
 import contextvars
+import functools
 import gc
 import heapq
 import math
 import selectors
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from crowd.errors import CrowdError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 COLLECTIONS = (50_000, 20, 100)
-"""See `gc.set_threshold`."""
+"""Thresholds of the garbage collector in a simulation: see `gc.set_threshold`."""
 TURNS_MAX = 1_000_000
-"""So many turns of the loop may pass at one moment of virtual time."""
+"""Turns of the loop that may pass at one moment of virtual time."""
 
 PROCESS: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="")
 """The simulated process, a device's name, that a task belongs to: set in the task that runs a node, inherited by the
@@ -48,12 +50,18 @@ class Livelock(CrowdError):
 
 
 class ThreadAwaited(CrowdError):
-    """A thread takes real time: how much virtual time has passed when it ends, is chance."""
+    """The end of a thread was awaited, which takes real time: how much virtual time has passed by then is chance."""
+
+
+def run_virtually(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `async_fn(...)` returns, run to its end on a virtual clock that starts at 0 s."""
+    call = functools.partial(async_fn, *args, **kwargs)
+    return anyio.run(call, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Starts at 0 s; a timer's callback sees exactly the time for which it was set. Knows no threads, and looks at
-    signals and sockets only when all tasks wait.
+    """An event loop under virtual time. Starts at 0 s; a timer's callback sees exactly the time for which it was set.
+    Knows no threads, and looks at signals and sockets only when all tasks wait.
 
     Raises out of the running call: `Deadlock`, which names the waiting tasks, when no timer is left; `Livelock` after
     `TURNS_MAX` turns at one moment; `ThreadAwaited` when something comes from a thread. It thaws every process before.
@@ -62,14 +70,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now_s = 0.0
         self._turns = 0
-        """At this moment of virtual time."""
+        """Turns at this moment of virtual time."""
         self._thread = threading.get_ident()
         self._thread_used = False
         self._frozen: dict[str, list[asyncio.Handle]] = {}
-        """What each frozen process would have done since, in order."""
+        """Callbacks that each frozen process would have run since, in order."""
         self._only_cancelling = False
         self._contexts: WeakKeyDictionary[asyncio.Task[Any], contextvars.Context] = WeakKeyDictionary()
-        """Of all tasks, in the order of their creation (the set that asyncio has of them is in none)."""
+        """Contexts of all tasks, in the order of their creation (the set that asyncio has of them is in none)."""
         super().__init__(_LeapingSelector(self))
         self._clock_resolution = math.ulp(self._now_s)
         # asyncio has no public way to its queues: what is to run next, and the heap of timers.
@@ -81,8 +89,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now_s
 
     def run_forever(self) -> None:
-        """As ever, but garbage is collected more rarely: what a simulation makes goes by itself, and looking for the
-        rest among all that stays took a tenth of the time."""
+        """Run as `asyncio` does, but collect garbage more rarely: most objects of a simulation are freed without it,
+        and looking for the rest among all that stays took a tenth of the time."""
         before = gc.get_threshold()
         gc.set_threshold(*COLLECTIONS)
         try:
@@ -93,9 +101,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # --- frozen processes ---------------------------------------------------------------------------------------------
 
     def freeze(self, process: str) -> None:
-        """From now on nothing of `process` runs, while the clock goes on: a closed laptop lid. Its timers and what
-        wakes its tasks wait for `thaw`, and so does the end of a task that is cancelled: to stop a simulation, thaw
-        first. A callback that freezes its own process still comes to its end, a task to its next wait."""
+        """Let nothing of `process` run from now on, while the clock goes on: a closed laptop lid.
+
+        Its timers and what wakes its tasks wait for `thaw`, and so does the end of a task that is cancelled: to stop a
+        simulation, thaw first. A callback that freezes its own process still comes to its end, a task to its next wait.
+        Raises `ValueError` without a process.
+        """
         if not process:
             raise ValueError("tasks of no process cannot be frozen: set PROCESS in the task that runs the node")
         if process in self._frozen:
@@ -135,7 +146,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # --- turns --------------------------------------------------------------------------------------------------------
 
     def turn(self, idle: bool) -> None:
-        """For the selector, before each turn; `idle`: nothing is to run before the next timer."""
+        """Begin a turn; called by the selector. `idle`: nothing is to run before the next timer."""
         if self._thread_used:
             self._thread_used = False
             self._fail(ThreadAwaited(_NO_THREADS))
@@ -162,8 +173,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._turns = 0
 
     def _pass_time_while_cancelling(self) -> None:
-        """anyio repeats a cancellation every turn until the task has ended, which a frozen one cannot: once that alone
-        has filled a turn, it must not hold up the clock."""
+        """Leap to the next timer once nothing but repeated cancellations has filled a turn. anyio repeats a
+        cancellation every turn until the task has ended, which a frozen one cannot: that must not hold up the clock."""
         before, self._only_cancelling = self._only_cancelling, bool(self._ready) and all(map(_cancels, self._ready))
         if before and self._only_cancelling:
             self._leap()
@@ -205,7 +216,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_soon_threadsafe(
         self, callback: Callable[[*Args], object], *args: *Args, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """As `call_soon`; from another thread it ends the simulation with `ThreadAwaited`."""
+        """Do as `call_soon`; from another thread end the simulation with `ThreadAwaited`."""
         if threading.get_ident() != self._thread:
             self._thread_used = True
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -215,7 +226,7 @@ _NO_THREADS = "a thread was awaited, and virtual time knows none: run the work i
 
 
 def _nothing() -> None:
-    """In the place of what a frozen process would do."""
+    """Do nothing, instead of what a frozen process would do."""
 
 
 def _cancels(handle: asyncio.Handle) -> bool:
@@ -224,7 +235,7 @@ def _cancels(handle: asyncio.Handle) -> bool:
 
 
 class _LeapingSelector(selectors.DefaultSelector):
-    """Never blocks, and polls only when the loop has nothing else to do."""
+    """A selector that never blocks, and polls only when the loop has nothing else to do."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
@@ -239,7 +250,7 @@ class _LeapingSelector(selectors.DefaultSelector):
 # --- where a task waits -----------------------------------------------------------------------------------------------
 
 _PLUMBING = frozenset({"anyio", "asyncio", "contextlib"})
-"""Packages in which everybody waits."""
+"""Packages in which every task waits."""
 
 
 def place_of(task: asyncio.Task[Any]) -> str:
@@ -255,7 +266,7 @@ def place_of(task: asyncio.Task[Any]) -> str:
 
 
 def _frames(awaited: object) -> Iterator[FrameType]:
-    """From the outermost coroutine inwards; generators are awaited where old code is."""
+    """The frames from the outermost coroutine inwards; generators are awaited where old code is."""
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is not None:

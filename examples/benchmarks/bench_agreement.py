@@ -19,7 +19,7 @@ from collections.abc import Callable
 import anyio
 import attrs
 from anyio.abc import TaskGroup
-from control_plane import LATENCY_S, LINKS_MBPS, Cluster, SmallTask
+from control_plane import LATENCY_S, LINKS_MBPS, BenchCluster, SmallTask
 from rich.console import Console
 from rich.table import Table
 
@@ -60,25 +60,25 @@ class Experiment:
     """One cluster that lives through all events."""
 
     def __init__(self, devices: int) -> None:
-        self.cluster = Cluster(devices, members_min=MEMBERS_MIN, task=SmallTask(samples=64, epochs_max=1))
+        self.cluster = BenchCluster(devices, members_min=MEMBERS_MIN, task=SmallTask(samples=64, epochs_max=1))
         self.metrics: list[DeviceMetrics] = []
         self._generation = 0
 
     async def run(self) -> None:
         cluster = self.cluster
-        first, last = cluster.machines[0], cluster.machines[-1]
+        first, last = cluster.devices[0], cluster.devices[-1]
         with cluster.listening():
             async with anyio.create_task_group() as tasks:
                 await self._measure("all start", lambda: self._start_all(tasks), said=Channel.PROFILE)
                 await self._measure("profile changes", lambda: first.free_memory(2048 * MEBIBYTE), said=Channel.PROFILE)
                 await self._measure("leaves", last.switch_off, said=Channel.ALL, gone=last.name)
-                await self._measure("joins", lambda: tasks.start_soon(last.run), said=Channel.PROFILE)
+                await self._measure("joins", lambda: tasks.start_soon(last.live), said=Channel.PROFILE)
                 await self._measure("fails", first.fail, gone=first.name)
                 tasks.cancel_scope.cancel()
 
     def _start_all(self, tasks: TaskGroup) -> None:
-        for machine in self.cluster.machines:
-            tasks.start_soon(machine.run)
+        for device in self.cluster.devices:
+            tasks.start_soon(device.live)
 
     async def _measure(
         self, event: str, cause: Callable[[], object], *, said: Channel | None = None, gone: DeviceId | None = None

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 import attrs
 import torch
-from control_plane import LABELS, Cluster, SmallTask
+from control_plane import LABELS, BenchCluster, SmallTask
 from rich.console import Console
 from rich.table import Table
 
@@ -57,18 +57,18 @@ def timed(what: str, work: Callable[[], object], *, limit_s: float | None) -> To
 
 async def live_an_hour(devices: int, departures: int) -> None:
     """Fails an `AssertionError` if at its end not all devices follow one plan."""
-    cluster = Cluster(devices, members_min=devices + 1, task=SmallTask(samples=64, epochs_max=1))
+    cluster = BenchCluster(devices, members_min=devices + 1, task=SmallTask(samples=64, epochs_max=1))
     with cluster.listening():
         async with anyio.create_task_group() as tasks:
-            for machine in cluster.machines:
-                tasks.start_soon(machine.run)
+            for device in cluster.devices:
+                tasks.start_soon(device.live)
             pause_s = HOUR_S / (departures + 1)
             for departure in range(departures):
-                machine = cluster.machines[departure * devices // departures]
+                device = cluster.devices[departure * devices // departures]
                 await anyio.sleep_until((departure + 1) * pause_s)
-                machine.fail()
+                device.fail()
                 await anyio.sleep(AWAY_S)
-                tasks.start_soon(machine.run)
+                tasks.start_soon(device.live)
             await anyio.sleep_until(HOUR_S)
             latest = {note.device: note.fields for note in cluster.events if note.name == "plan_activated"}
             plans = {(fields["generation"], fields["plan"], len(fields["members"])) for fields in latest.values()}

@@ -1,7 +1,7 @@
 """For the benchmarks of the control plane: production nodes under virtual time, and a network in which nothing is lost.
 
-Layout: `SmallTask` (what they would train), `Machine` (one device, switched on and off) and `Cluster` (all of them, and
-what they log). What is trained does not matter here, so no maths is done: training only takes its time.
+Layout: `SmallTask` (what they would train), `BenchDevice` (one of them) and `BenchCluster` (all, and what they log).
+What is trained does not matter here, so no maths is done: training only takes its time.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ import crowd
 from brokers.accounting import crossing
 from brokers.simulated.network import LinkSpec, Network
 from brokers.topics import Topics
-from crowd.ports import Delivery, Device, Readings, Sensor
+from crowd.ports import Delivery, Readings, Sensor
 from crowd.protocol.identity import KeyedHashSigner
 from crowd.units import MEBIBYTE, Channel, DeviceId, device_id
 from devices.emulated import VirtualCompute
+from devices.simulation.device import SimulatedDevice
 from devices.simulation.virtual_time import PROCESS
-from devices.store import MemoryStore
 
 NAME = "bench"
 FEATURES, HIDDEN, LABELS = 16, 32, 4
@@ -111,51 +111,18 @@ class WatchedNetwork(Network):
         )
 
 
-class Machine:
-    """One device; each time that it is switched on a new node runs there."""
+class BenchDevice(SimulatedDevice):
+    """One device that trains nothing; each time that it is switched on a new node runs there."""
 
-    def __init__(self, cluster: "Cluster", index: int) -> None:
-        self.name = device_id(f"device-{index:03}")
+    def __init__(self, cluster: "BenchCluster", index: int) -> None:
+        name = cluster.names[index]
+        megabits = LINKS_MBPS[index % len(LINKS_MBPS)]
+        link = LinkSpec(uplink_bytes_s=megabits * 125_000, downlink_bytes_s=megabits * 125_000, latency_s=LATENCY_S)
         self.memory = Memory(1024 * MEBIBYTE)
-        self._cluster = cluster
-        self._index = index
-        self._lives = 0
-        self._scope = anyio.CancelScope()
-        self._link = LinkSpec(
-            uplink_bytes_s=LINKS_MBPS[index % len(LINKS_MBPS)] * 125_000,
-            downlink_bytes_s=LINKS_MBPS[index % len(LINKS_MBPS)] * 125_000,
-            latency_s=LATENCY_S,
-        )
-        self._broker = cluster.network.broker(self.name, self._link, cluster=NAME)
-
-    async def run(self) -> None:
-        """Until it is switched off."""
-        PROCESS.set(self.name)
-        self._lives += 1
-        with anyio.CancelScope() as self._scope:
-            async with self._node():
-                await anyio.sleep_forever()
-
-    def free_memory(self, free_bytes: int) -> None:
-        """So much from now on; the device notices when it next looks."""
-        self.memory.free_bytes = free_bytes
-
-    def switch_off(self) -> None:
-        """With a goodbye."""
-        self._scope.cancel()
-
-    def fail(self) -> None:
-        """Without one: the broker notices at once, and publishes the will."""
-        self._cluster.network.drop(self.name)
-        self._scope.cancel()
-
-    def _node(self) -> crowd.Node:
-        cluster = self._cluster
-        megabits = LINKS_MBPS[self._index % len(LINKS_MBPS)]
-        speed_kflops = SPEEDS_KFLOPS[self._index % len(SPEEDS_KFLOPS)]
-        return crowd.Node(
+        self._network = cluster.network
+        super().__init__(
             crowd.NodeConfig(
-                name=self.name,
+                name=name,
                 cluster=NAME,
                 broker="memory://simulation",
                 members_min=cluster.members_min,
@@ -163,23 +130,32 @@ class Machine:
                 downlink_mbps=megabits,
             ),
             task=cluster.task,
-            device=Device(compute=VirtualCompute(speed_kflops, executes=False), sensor=self.memory),
-            broker=self._broker,
-            signer=KeyedHashSigner(self.name, cluster.names, secret=b"bench"),
-            store=MemoryStore(),
-            chance=random.Random(f"{self.name}/{self._lives}"),
+            broker=cluster.network.broker(name, link, cluster=NAME),
+            compute=VirtualCompute(SPEEDS_KFLOPS[index % len(SPEEDS_KFLOPS)], executes=False),
+            sensor=self.memory,
+            signer=KeyedHashSigner(name, cluster.names, secret=b"bench"),
+            chance=lambda life: random.Random(f"{name}/{life}"),
         )
 
+    def free_memory(self, free_bytes: int) -> None:
+        """So much from now on; the device notices when it next looks."""
+        self.memory.free_bytes = free_bytes
 
-class Cluster:
-    """`devices` machines, all off at first. Below `members_min` of them the plans contain no work."""
+    def fail(self) -> None:
+        """Without a goodbye: the broker notices at once, and publishes the will."""
+        self._network.drop(self.name)
+        self.switch_off()
+
+
+class BenchCluster:
+    """So many `devices`, all off at first. Below `members_min` of them the plans contain no work."""
 
     def __init__(self, devices: int, *, members_min: int, task: SmallTask) -> None:
         self.members_min = members_min
         self.task = task
         self.names = [device_id(f"device-{index:03}") for index in range(devices)]
         self.network = WatchedNetwork(seed=devices)
-        self.machines = [Machine(self, index) for index in range(devices)]
+        self.devices = [BenchDevice(self, index) for index in range(devices)]
         self.events: list[Event] = []
 
     @contextmanager

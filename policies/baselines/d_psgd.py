@@ -24,7 +24,7 @@ class DPSGD(Policy):
     graph = "a ring"
 
     def edges(self, devices: list[DeviceId], seed: int) -> set[Edge]:
-        """Who exchanges with whom."""
+        """The pairs of devices that exchange parameters."""
         return ring(devices)
 
     def plan(self, cluster: Cluster) -> Plan:

@@ -20,6 +20,7 @@ from policies.baselines.own_data import (
 from policies.common import nobody_trains
 
 OUTER = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)
+"""The paper's outer optimiser: Nesterov with rate 0.7 and momentum 0.9."""
 
 
 class DiLoCo(Policy):

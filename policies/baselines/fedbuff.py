@@ -19,10 +19,12 @@ from policies.baselines.own_data import one_server, plan_at_home, samples_of_ste
 from policies.common import nobody_trains
 
 DEVICES_PER_CONTRIBUTION = 4
+"""Devices for each contribution of a merge: K is their number divided by this, rounded up."""
 SERVER = Outer(rate_ppm=500_000)
-"""η_g = 0.5: the paper's is a parameter to be tuned, and was (docs/decisions/065-fedbuff-server-rate.md)."""
+"""The server's optimiser, η_g = 0.5: the paper's is a parameter to be tuned, and was
+(docs/decisions/065-fedbuff-server-rate.md)."""
 STALENESS_MAX = 10_000
-"""No contribution is thrown away for its age."""
+"""Rounds that a contribution may lag: so many that none is thrown away for its age."""
 
 
 class FedBuff(Policy):

@@ -17,7 +17,7 @@ from policies.baselines.own_data import one_server, plan_at_home, trainers_at_ho
 from policies.common import nobody_trains
 
 PROXIMAL_PPM = 10_000
-"""μ = 0.01: of the paper's 0.001, 0.01, 0.1 and 1 the first three do equally well here
+"""Weight of the proximal term, μ = 0.01: of the paper's 0.001, 0.01, 0.1 and 1 the first three do equally well here
 (docs/decisions/037-fedprox-mu.md)."""
 
 

@@ -56,8 +56,8 @@ class Mercury(Policy):
 
 
 def _resharded(cluster: Cluster, trainers: list[Profile], slices: tuple[SliceOwner, ...]) -> tuple[Assignment, ...]:
-    """Who trains whose samples: all that may move spread evenly, with as many of every label for each. If somebody has
-    not the memory for its part, all stay at home."""
+    """The assignment of samples: all that may move spread evenly, with as many of every label for each. If a device has
+    not the memory for its part, all keep their own."""
     task = cluster.members[0].task
     labels = max(len(member.label_counts) for member in cluster.members)
     own = {member.device: padded(member.label_counts, labels) for member in trainers}

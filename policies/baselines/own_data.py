@@ -1,4 +1,5 @@
-"""What the baselines share in which no sample moves: who trains, how many samples so many steps are, who merges."""
+"""The common parts of the baselines in which no sample moves: who trains, how many samples so many steps are, who
+merges."""
 
 from collections.abc import Sequence
 
@@ -24,28 +25,29 @@ from policies.common import NO_MEMORY, cut, evaluation_shares
 
 
 def trainers_at_home(cluster: Cluster) -> list[Profile]:
-    """Whoever has samples and the memory to train them."""
+    """The members with samples and the memory to train them."""
     needed_bytes = memory_needed_bytes(cluster.members[0].task, trains=True)
     return [member for member in cluster.members if member.samples and member.memory_bytes >= needed_bytes]
 
 
 def samples_of_steps(member: Profile, steps: int) -> int:
-    """How many of its own samples a device trains in so many steps: whole batches, but for the last of each epoch."""
+    """The number of its own samples that a device trains in so many steps: whole batches, but for the last of each
+    epoch."""
     batch = member.task.batch_size
     epochs, rest = divmod(steps, ceil_div(member.samples, batch))
     return epochs * member.samples + min(rest * batch, member.samples)
 
 
 def steps_per_epoch(trainers: Sequence[Profile]) -> int:
-    """So many steps of all of them, in whole batches, are an epoch of the cluster."""
+    """The number of steps of all trainers, in whole batches, that are an epoch of the cluster."""
     samples = sum(member.samples for member in trainers)
     return ceil_div(samples, len(trainers) * trainers[0].task.batch_size)
 
 
 def reduce_scatter(trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
-    """Every trainer merges one slice, all nearly equal (the bandwidth-optimal all-reduce of Patarasuk and Yuan, J.
-    Parallel Distrib. Comput. 2009, theorem 1: reduce-scatter, then all-gather). Who has not the memory for that merges
-    none; empty if nobody has."""
+    """Nearly equal slices of the state, one for every trainer to merge (the bandwidth-optimal all-reduce of Patarasuk
+    and Yuan, J. Parallel Distrib. Comput. 2009, theorem 1: reduce-scatter, then all-gather). A trainer that has not the
+    memory for that merges none; empty if nobody has."""
     owners = list(trainers)
     while owners:
         elements = owners[0].task.state_elements
@@ -59,7 +61,8 @@ def reduce_scatter(trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
 
 
 def one_server(cluster: Cluster, trainers: Sequence[Profile]) -> tuple[SliceOwner, ...]:
-    """The member with the fastest link, and the memory for it, merges everything; empty if nobody has the memory."""
+    """One slice, which the member with the fastest link, and the memory for it, merges; empty if nobody has the
+    memory."""
     task = cluster.members[0].task
     training = {member.device for member in trainers}
     able = [
@@ -75,7 +78,7 @@ def one_server(cluster: Cluster, trainers: Sequence[Profile]) -> tuple[SliceOwne
 
 
 def rounds_per_epoch(trainers: Sequence[Profile], round_samples: Sequence[int]) -> int:
-    """How many rounds with so many samples of each it takes until as many as the trainers hold have been trained."""
+    """The number of rounds with so many samples of each trainer until as many as they hold have been trained."""
     return ceil_div(sum(member.samples for member in trainers), max(1, sum(round_samples)))
 
 

@@ -18,7 +18,7 @@ STAYS = "they may not leave it"
 
 class ShipOnce(Policy):
     """All samples that may move go to the fastest device with the memory for them, which trains alone. Where none has
-    that much memory, the one that can take most trains, and what it cannot take is idle."""
+    that much memory, the one that can take most trains, and samples beyond its memory are idle."""
 
     def plan(self, cluster: Cluster) -> Plan:
         task = cluster.members[0].task

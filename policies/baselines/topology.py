@@ -1,4 +1,4 @@
-"""Who exchanges parameters with whom, for policies without a server."""
+"""Graphs of devices that exchange parameters, for policies without a server."""
 
 import hashlib
 import itertools
@@ -11,13 +11,13 @@ Edge = tuple[DeviceId, DeviceId]
 
 
 def ring(devices: Sequence[DeviceId]) -> set[Edge]:
-    """Each with the next, and the last with the first."""
+    """The edges of a ring: each device with the next, and the last with the first."""
     around = itertools.pairwise([*devices, devices[0]])
     return {(min(pair), max(pair)) for pair in around if pair[0] != pair[1]}
 
 
 def random_regular(devices: Sequence[DeviceId], seed: int) -> set[Edge]:
-    """The union of two rings in orders drawn from `seed`: a random graph in which nearly all have four neighbours
+    """The edges of two rings in orders drawn from `seed`: a random graph in which nearly all have four neighbours
     (Friedman 2003, arXiv cs/0405020: such graphs are expanders)."""
 
     def place(device: DeviceId, number: int) -> bytes:
@@ -28,8 +28,8 @@ def random_regular(devices: Sequence[DeviceId], seed: int) -> set[Edge]:
 
 
 def metropolis(edges: Iterable[Edge]) -> tuple[MixingEdge, ...]:
-    """Weights `1 / (1 + max(degree, degree'))`, with which mixing is symmetric and doubly stochastic (Xiao and
-    Boyd, Systems & Control Letters 2004). Canonical."""
+    """The edges with Metropolis weights `1 / (1 + max(degree, degree'))`, with which mixing is symmetric and doubly
+    stochastic (Xiao and Boyd, Systems & Control Letters 2004). Canonical."""
     known = sorted(edges)
     degree: dict[DeviceId, int] = {}
     for device in itertools.chain.from_iterable(known):

@@ -1,15 +1,15 @@
-"""A plan in one sentence for people."""
+"""The explanation of a plan in one sentence for people."""
 
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Cluster
 from crowd.units import DeviceId
 
 NAMES_MAX = 2
-"""So many devices are named; of more, the number is given."""
+"""Devices that are named; of more, the number is given."""
 
 
 def explain(cluster: Cluster, plan: Plan) -> str:
-    """Who trains, who lends what, what stays idle and how long a round takes."""
+    """The reason of `plan` in one sentence: who trains, who lends what, what stays idle and how long a round takes."""
     held = {member.device: member.samples for member in cluster.members}
     trainers = {trainer.device for trainer in plan.trainers}
     lent: dict[DeviceId, int] = {}

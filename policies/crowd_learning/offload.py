@@ -1,9 +1,9 @@
-"""Who trains which samples: heterogeneous resource-aware task offloading (CrowdLearning, first module).
+"""The assignment of samples to trainers: heterogeneous resource-aware task offloading (CrowdLearning, first module).
 
 Layout: `CostTables` (the cluster, laid out once for many tries), `Candidate` (one way to split the work), `offload`
-(what comes of a candidate: an `Allocation`), `assign` (an allocation's moves, fewest bytes first). An allocation knows
-how many samples of each label every device keeps, lends and borrows, which is all that costs depend on; whom it lends
-them to is found only for the allocation that wins.
+(the `Allocation` of a candidate), `assign` (an allocation's moves, fewest bytes first). An allocation knows how many
+samples of each label every device keeps, lends and borrows, which is all that costs depend on; whom it lends them to is
+found only for the allocation that wins.
 
 Device by device, every try is `O(devices x labels)`.
 """
@@ -24,21 +24,23 @@ from policies.common import NO_MEMORY, NO_ROOM
 from policies.labels import deal, match, padded
 
 PICO = 10**12
-"""Planning counts work in picoseconds: a fast device takes less than a microsecond for a small sample."""
+"""Picoseconds of a second, in which work is counted: a fast device takes less than a microsecond for a small sample."""
 
 NOT_WORTH = "they stay where they are, and training there would cost more than it brings"
+"""The reason for which samples are idle on a device that had better not train."""
 TOO_SLOW = "they stay where they are, and it is too slow for one batch in a round"
+"""The reason for which samples are idle on a device that cannot train a batch in time."""
 
 
 class Pace(enum.Enum):
-    """How much of its own samples, which no other device may train, a slow device trains in each epoch."""
+    """The part of its own samples, which no other device may train, that a slow device trains in each epoch."""
 
     FREE = "free"
-    """As much as fits into the time in which the lent samples are trained."""
+    """As many samples as fit into the time in which the lent samples are trained."""
     BALANCE = "balance"
-    """As much as fits if all work were spread evenly."""
+    """As many samples as fit if all work were spread evenly."""
     FULL = "full"
-    """All of it; the others wait."""
+    """All samples; the others wait."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,20 +48,21 @@ class Candidate:
     """One way to split the work."""
 
     borrowers: int
-    """The fastest so many trainers may be given samples of others."""
+    """Trainers, the fastest first, that may be given samples of others."""
     poor_links_out: int = 0
-    """The so many trainers with the worst links do not train."""
+    """Trainers with the worst links that do not train."""
     non_lending: int = 0
-    """The so many sharing trainers with the worst links train their own samples instead of lending them."""
+    """Sharing trainers with the worst links that train their own samples instead of lending them."""
     stragglers_out: int = 0
-    """The so many slowest devices that would train only their own samples stay idle."""
+    """Slowest own-data-only devices that stay idle."""
     pace: Pace = Pace.FREE
+    """Part of its own samples that a slow device trains."""
     balanced: bool = True
     """Whether borrowers swap samples until each has all labels in proportion, or keep what they have."""
 
 
 class CostTables:
-    """A cluster laid out for many tries."""
+    """The costs of a cluster's devices, laid out for many tries."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -67,15 +70,15 @@ class CostTables:
         self.totals = label_totals(cluster)
         self.labels = len(self.totals)
         self.own = {member.device: padded(member.label_counts, self.labels) for member in cluster.members}
-        """What each holds, by label, all of one length."""
+        """Samples that each device holds, by label, all of one length."""
         self.epochs = min(NOMINAL_EPOCHS, self.task.epochs_max)
         trainer_bytes = memory_needed_bytes(self.task, trains=True)
         owner_bytes = memory_needed_bytes(self.task, trains=True, owned_elements=self.task.state_elements)
         able = [member for member in cluster.members if member.memory_bytes >= trainer_bytes]
         self.by_speed = sorted(able, key=lambda member: (-member.speed_kflops, member.device))
-        """Whoever has the memory to train, fastest first."""
+        """Devices with the memory to train, fastest first."""
         self.by_link = sorted(able, key=lambda member: (link_bytes_s(member), member.device))
-        """The same, worst link first."""
+        """Devices with the memory to train, worst link first."""
         self.sharing = [member for member in self.by_link if member.share is Share.RAW and member.samples]
         self.room = {
             member.device: (
@@ -84,13 +87,14 @@ class CostTables:
             // max(1, self.task.sample_bytes)
             for member in able
         }
-        """How many samples each can borrow. A device that could also own the state keeps the memory for that free."""
+        """Samples that each device can borrow. A device that could also own the state keeps the memory for that
+        free."""
         self.cost = {member.device: self._cost(member) for member in able}
-        """Picoseconds that each takes for one sample in all epochs."""
+        """Picoseconds that each device takes for one sample in all epochs."""
         self.fetch = {
             member.device: self.task.sample_bytes * PICO // max(1, member.downlink_bytes_s) for member in able
         }
-        """Picoseconds that each takes to receive one sample, once."""
+        """Picoseconds that each device takes to receive one sample, once."""
 
     def _cost(self, member: Profile) -> int:
         return max(1, self.epochs * self.task.flops_per_sample * (PICO // 1_000) // max(1, member.speed_kflops))
@@ -98,14 +102,15 @@ class CostTables:
 
 @attrs.frozen(kw_only=True)
 class Load:
-    """One trainer's part in a draft."""
+    """One trainer's part in an allocation."""
 
     profile: Profile
     kept: tuple[int, ...]
-    """Its own samples that it trains, by label."""
+    """Own samples that the device trains, by label."""
     borrowed: tuple[int, ...]
+    """Borrowed samples that the device trains, by label."""
     epoch_samples: int
-    """Trained in an epoch: all, or less where it trains its own samples at its own pace."""
+    """Samples that the device trains in an epoch: all, or less where it trains its own samples at its own pace."""
 
     @functools.cached_property
     def counts(self) -> tuple[int, ...]:
@@ -114,13 +119,14 @@ class Load:
 
 @attrs.frozen(kw_only=True)
 class Allocation:
-    """What comes of a choice, before lenders are matched with borrowers. All label tuples have the same length."""
+    """The split of the samples by a candidate, before lenders are matched with borrowers. All label tuples have the
+    same length."""
 
     loads: tuple[Load, ...]
     lent: Mapping[DeviceId, tuple[int, ...]]
-    """Per lender what it can give away; more than is borrowed where memory is short."""
+    """Samples that each lender can give away, by label; more than is borrowed where memory is short."""
     idle: Mapping[DeviceId, str]
-    """Whose own samples nobody trains, and why."""
+    """Devices whose own samples nobody trains, and why."""
 
 
 def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
@@ -192,8 +198,9 @@ def _load(
 def _targets(
     tables: CostTables, borrowers: Sequence[Profile], pinned: Iterable[DeviceId], samples: int
 ) -> tuple[int, list[int]]:
-    """When all borrowers finish all epochs, in picoseconds, and how many of the `samples` each of them is to train by
-    then: in proportion to its speed, less what the time to fetch borrowed samples costs, within its memory."""
+    """The time at which all borrowers finish all epochs, in picoseconds, and how many of the `samples` each of them is
+    to train by then: in proportion to its speed, less what the time to fetch borrowed samples costs, within its
+    memory."""
     pinned = set(pinned)
     curves = []
     capacity = 0
@@ -234,7 +241,8 @@ def _targets(
 def _paced(
     tables: CostTables, pace: Pace, deadline: int, trainers: Sequence[Profile], pinned: Mapping[DeviceId, Profile]
 ) -> int:
-    """By when devices that train only their own samples must be done with an epoch's worth of them."""
+    """The time by which devices that train only their own samples must be done with all epochs of them, in
+    picoseconds."""
     alone = [member for member in trainers if member.device in pinned]
     if not alone:
         return deadline
@@ -255,7 +263,7 @@ def _paced(
 
 
 def assign(tables: CostTables, allocation: Allocation) -> tuple[tuple[Assignment, ...], tuple[Idle, ...]]:
-    """The draft's assignments and idle samples, as a plan states them."""
+    """The allocation's assignments and idle samples, as a plan states them."""
     lengths = {member.device: len(member.label_counts) for member in tables.cluster.members}
     lacks = {load.profile.device: load.borrowed for load in allocation.loads}
     moves, left = match(allocation.lent, lacks)

@@ -23,7 +23,7 @@ from policies.crowd_learning.sync import merges_per_epoch, outer, work_us
 
 SWEEPS_MAX = 2
 MANY_DEVICES = 64
-"""With more, one sweep from one start has to do: a plan must be there within a second."""
+"""Devices beyond which one sweep from one start has to do: a plan must be there within a second."""
 
 
 class CrowdLearning(Policy):
@@ -69,8 +69,8 @@ class _Evaluated:
 
 
 class _Search:
-    """Coordinate descent over `Candidate`, from all share all, ship once and all stay home: the best split is sought
-    along one coordinate after the other."""
+    """Coordinate descent over `Candidate`, from three starts: all share all, ship once, and all train their own data.
+    The best split is sought along one coordinate after the other."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -133,7 +133,8 @@ class _Search:
         return line[best]
 
     def _rank(self, candidate: Candidate) -> tuple[int, ...]:
-        """Lower is better, by what the cluster prefers; what nobody can carry out comes last."""
+        """The rank of a candidate, lower is better, by what the cluster prefers; one that nobody can carry out comes
+        last."""
         evaluated = self._try(candidate)
         if evaluated is None:
             return (1,)

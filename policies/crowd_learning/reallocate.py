@@ -1,5 +1,4 @@
-"""In what form deltas travel and who merges which slice: communication data reallocation (CrowdLearning, second
-module)."""
+"""The encoding of deltas and the owners of slices: communication data reallocation (CrowdLearning, second module)."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +18,15 @@ from crowd.units import DeviceId, ceil_div
 from policies.common import cut
 
 ENCODING = Encoding.BLOCKWISE8
-"""A quarter of the bytes of float32 and, with error feedback, the same accuracy."""
+"""Encoding of deltas: a quarter of the bytes of float32 and, with error feedback, the same accuracy."""
 SPLIT_GAIN_PERMILLE = 100
-"""More slices are more messages: they must save this part of a round."""
+"""Part of a round, in thousandths, that more slices must save, as they are more messages."""
 
 
 def slice_owners(
     cluster: Cluster, borrowed: Mapping[DeviceId, int], work_us: int, *, encoding: Encoding = ENCODING
 ) -> tuple[tuple[SliceOwner, ...], SyncCost] | None:
-    """Who merges what, and what a merge then costs; `None` if no member has the memory to merge.
+    """The owners of slices, and what a merge then costs; `None` if no member has the memory to merge.
 
     `borrowed` names the trainers and how many samples each has on loan; `work_us` is the time between two merges.
     Owners are the trainers with the best links; another member owns the only slice where no trainer can, or where its

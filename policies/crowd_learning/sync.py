@@ -1,4 +1,4 @@
-"""How often trainers merge, and what is done with the merged delta."""
+"""The frequency of merges, and the outer optimiser that applies the merged delta."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,14 @@ from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import ceil_div
 
 NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=750_000, momentum_ppm=500_000)
+"""Outer optimiser for many trainers."""
 NESTEROV_TRAINERS_MIN = 3
-"""From there on Nesterov saved up to a fifth of the epochs; with two trainers it cost some
+"""Trainers from which on Nesterov is used: it saved up to a fifth of the epochs; with two trainers it cost some
 (docs/decisions/010-nesterov-from-three-trainers.md)."""
 MERGES_PER_EPOCH_MAX = 4
-"""Shorter rounds than a quarter of an epoch have not been found to save epochs."""
+"""Most merges of an epoch: shorter rounds than a quarter of an epoch have not been found to save epochs."""
 OVERHEAD_PERMILLE_MAX = 100
-"""More frequent merges than one an epoch may take this part of a round."""
+"""Part of a round, in thousandths, that more frequent merges than one an epoch may take."""
 
 TrainerLoad = tuple[Profile, int, int]
 """A trainer, the samples that it trains in an epoch and its share of the evaluation set."""
@@ -27,7 +28,7 @@ def outer(trainers: int) -> Outer:
 
 
 def work_us(shifts: Sequence[TrainerLoad], merges: int) -> int:
-    """Time between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
+    """Microseconds between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
     return _work_us(shifts, _evaluation_us(shifts), merges)
 
 
@@ -51,10 +52,10 @@ def merges_per_epoch(
     *,
     frequent: bool = True,
 ) -> tuple[int, Estimate]:
-    """How many merges an epoch is to have, and what the run then takes.
+    """The number of merges in an epoch, and the estimate of the run with it.
 
-    Of the numbers with which a merge takes at most a tenth of a round, and an average trainer still trains a whole
-    batch, the one with the shortest run (ties: the most merges). One trainer alone, or not `frequent`: one.
+    It is the number with the shortest run (ties: the most merges) of those with which a merge takes at most a tenth of
+    a round, and an average trainer still trains a whole batch. One trainer alone, or not `frequent`: one.
     """
     samples = sum(count for _, count, _ in shifts)
     best: tuple[int, Estimate] | None = None

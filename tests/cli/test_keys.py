@@ -28,7 +28,7 @@ def test_a_key_is_shown_as_it_was_when_it_was_made(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == made
 
 
-def test_a_key_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_never_overwritten(here: Path) -> None:
     main(["keys", "new", "gateway"])
     before = (here / "gateway.key").read_bytes()
     assert main(["keys", "new", "gateway"]) == 2

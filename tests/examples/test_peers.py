@@ -165,10 +165,11 @@ async def test_a_program_that_ends_before_it_is_ready_is_an_error() -> None:
 @pytest.mark.anyio
 async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier(tmp_path: Path) -> None:
     from flower_lab import BOTH_ENDS, lines_of, make_pipe
-    from flower_peer.part import NEWS, ORDERS, await_orders
+    from flower_peer.part import NEWS, await_orders
+    from flower_peer.part import ORDERS as ORDERS_KEY
 
-    config = {NEWS: str(make_pipe(tmp_path / "news")), ORDERS: str(make_pipe(tmp_path / "orders"))}
-    orders = os.open(config[ORDERS], BOTH_ENDS)
+    config = {NEWS: str(make_pipe(tmp_path / "news")), ORDERS_KEY: str(make_pipe(tmp_path / "orders"))}
+    orders = os.open(config[ORDERS_KEY], BOTH_ENDS)
     waited = anyio.Event()
 
     async def wait() -> None:

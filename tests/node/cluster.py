@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch.utils.data import TensorDataset
 
 from brokers.memory import InProcessBroker, MemoryBroker
+from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
@@ -141,6 +142,7 @@ class Cluster:
         executes: bool = True,
         members_min: int = 2,
         chance: random.Random | None = None,
+        probe: Probe | None = None,
         **train: Any,
     ) -> Node:
         """A device that is switched off; `train` are keys of its `node.toml`."""
@@ -153,6 +155,7 @@ class Cluster:
             signer=self.signers[device_id(name)],
             store=MemoryStore(),
             chance=chance,
+            probe=probe,
         )
         return self.nodes[name]
 

@@ -6,16 +6,12 @@ not provoked).
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import anyio
 import structlog
 
-from crowd.actors import planner as planning_actor
-from crowd.actors.data_mover.data_mover import DataMover
-from crowd.actors.planner import Planner
+from crowd.actors import planner
 from crowd.actors.trainer import rounds, trainer
-from crowd.actors.trainer.trainer import Trainer
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
@@ -83,28 +79,25 @@ def _message_in(delivery: Delivery) -> Message:
 class Bounds:
     """Everything that a node keeps has an end."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, devices: int) -> None:
+        """In a cluster of so many."""
         self._findings = findings
+        self._most = {
+            **{f"messages for the {actor}": MAILBOX_MAX for actor in ("planner", "trainer", "data mover", "profiler")},
+            "urgent messages": URGENT_MAX,
+            "plans": planner.MEMO_MAX,
+            "acks": devices,
+            "tombstones": devices,
+            "early messages": trainer.EARLY_MAX,
+            "rounds ahead": rounds.ROUNDS_AHEAD_MAX + 1,
+            "merges": 2,
+        }
 
-    def check(self, device: DeviceId, actors: Mapping[type, Any], devices: int) -> None:
-        """Of a device whose actors these are, in a cluster of so many."""
-        kept: dict[str, tuple[int, int]] = {}
-        for kind, actor in actors.items():
-            kept[f"the mailbox of its {kind.__name__}"] = (len(actor.ref._mailbox._messages), MAILBOX_MAX)
-        if (mover := actors.get(DataMover)) is not None:
-            kept["its urgent messages"] = (len(mover._connection.outbox._urgent), URGENT_MAX)
-        if (planner := actors.get(Planner)) is not None and planner._state is not None:
-            state = planner._state
-            kept["its plans"] = (len(planner._memo), planning_actor.MEMO_MAX)
-            kept["its acks"] = (len(state.acks.latest), devices)
-            kept["its tombstones"] = (len(state.view.tombstones), devices)
-        if (training := actors.get(Trainer)) is not None:
-            kept["its early messages"] = (len(training._early), trainer.EARLY_MAX)
-            kept["its rounds ahead"] = (len(training._rounds._parts), rounds.ROUNDS_AHEAD_MAX + 1)
-            kept["its merges"] = (len({number for number, _ in training._rounds._merges}), 2)
-        for what, (found, most) in kept.items():
-            if found > most:
-                self._findings.add(f"{device} keeps {found} of {what}, more than {most}")
+    def check(self, device: DeviceId, kept: Mapping[str, int]) -> None:
+        """Of a device that keeps so many of each."""
+        for what, found in kept.items():
+            if found > self._most[what]:
+                self._findings.add(f"{device} keeps {found} {what}, more than {self._most[what]}")
 
 
 class Logs:

@@ -2,7 +2,7 @@
 and by what their networks are shown. Nothing here asks the code under test whether it is right.
 
 Layout: `Findings` (what was found wrong), `Agreement` (S1 to S4 and promises), `Departures` (who
-may be buried), `Envelopes` (what is let in) and `Lessons` (who trains
+may be evicted), `Envelopes` (what is let in) and `Lessons` (who trains
 which sample). What deltas become is in `merging`, what may travel and what may be kept in `bounds`.
 """
 
@@ -162,7 +162,7 @@ def misplaced(
 
 
 class Departures:
-    """Nobody is buried who was not asked first, and nobody buries who is cut off himself."""
+    """Nobody is evicted who was not asked first, and nobody evicts who is cut off himself."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -172,15 +172,15 @@ class Departures:
         """The device asks the suspect whether it lives."""
         self._probed_s[device, suspect] = now_s
 
-    def buried(self, device: DeviceId, departed: DeviceId, reason: str, state: State, cut_for_s: float) -> None:
+    def evicted(self, device: DeviceId, departed: DeviceId, reason: str, state: State, cut_for_s: float) -> None:
         """The device, which has been cut off for so long (0: it is not), declares the other one dead."""
         now_s = state.now_us / SECOND_US
         if reason == "it did not answer":
             asked_s = self._probed_s.get((device, departed))
             if asked_s is None or now_s - asked_s < state.timing.probe_timeout_us / SECOND_US - 0.01:
-                self._findings.add(f"{device} buried {departed} without asking, or without waiting for the answer")
+                self._findings.add(f"{device} evicted {departed} without asking, or without waiting for the answer")
         if not state.own.connected or cut_for_s > 1.2 * state.silence_us / SECOND_US:
-            self._findings.add(f"{device} buried {departed}, though it is cut off itself")
+            self._findings.add(f"{device} evicted {departed}, though it is cut off itself")
 
 
 class Envelopes:

@@ -9,7 +9,6 @@ import anyio
 import anyio.abc
 
 from brokers.simulated.network import FaultRates, Network
-from crowd.actors.planner import Planner
 from crowd.agreement.state import State
 from crowd.ports import Delivery
 from crowd.protocol.identity import KeyedHashSigner
@@ -20,7 +19,7 @@ from tests.simulation.processes import Process
 from tests.simulation.scenario import Fault, FaultKind, Scenario
 
 AGREED_S_MAX = 1500.0
-"""On a healed network; a device that was buried again and again comes back after up to 600 s."""
+"""On a healed network; a device that was evicted again and again comes back after up to 600 s."""
 ROUNDS_AFTER = 2
 """That the healed cluster must complete."""
 WILL_AFTER_S = 20.0
@@ -93,7 +92,7 @@ class Cluster:
             for fault in self._scenario.faults:
                 faults.start_soon(self._suffer, fault)
             for _ in range(round(self._scenario.faults_until_s)):
-                if not self._observer.patrol():
+                if not self._patrol():
                     break
                 await anyio.sleep(1.0)
             faults.cancel_scope.cancel()
@@ -170,7 +169,7 @@ class Cluster:
         """L1, and that training goes on."""
         healed_s = anyio.current_time()
         rounds_before: Counter[DeviceId] | None = None
-        while self._observer.patrol():
+        while self._patrol():
             if rounds_before is None and self._agreed():
                 rounds_before = Counter(self._observer.agreement.rounds)
             if rounds_before is not None and self._agreed() and self._advanced(rounds_before):
@@ -183,11 +182,16 @@ class Cluster:
                 return
             await anyio.sleep(0.5)
 
+    def _patrol(self) -> bool:
+        """Look at what is kept; whether all is well so far."""
+        for process in self.processes:
+            self._observer.bounds.check(process.name, process.kept)
+        return not self._observer.findings.texts
+
     def _states(self) -> Iterator[tuple[Process, State | None]]:
         """What each device knows; `None` of one that is not there."""
         for process in self.processes:
-            planner = self._observer.actors[process.name].get(Planner)
-            yield process, planner._state if process.running and planner is not None else None
+            yield process, process.watch.state if process.running else None
 
     def _agreed(self) -> bool:
         """Whether all devices follow one plan, of which all are members."""

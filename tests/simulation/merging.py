@@ -38,6 +38,7 @@ class Round(NamedTuple):
 
 class Sent(NamedTuple):
     samples: int
+    form: Encoding
     data: bytes
 
 
@@ -57,18 +58,24 @@ class Merging:
         self._carried: dict[tuple[int, bytes, int], Vector] = {}
         """What the encodings of an owner's merged slice have not said yet."""
         self._followed: set[bytes] = set()
+        self._ledgers: dict[DeviceId, Ledger] = {}
 
-    def contributed(self, device: DeviceId, key: Round, index: int, sent: Sent) -> None:
-        """The device encoded this for a slice of that round."""
-        known = self._contributions[key, index].setdefault(device, sent)
+    def life_began(self, device: DeviceId) -> None:
+        """What the device had trained and not sent is gone with its former life."""
+        self._ledgers[device] = Ledger(self._findings, device)
+
+    def contributed(self, device: DeviceId, header: Contribution, data: bytes) -> None:
+        """The device encoded this for a slice of a round."""
+        key, sent = _round_of(header.key), Sent(header.samples, header.form, data)
+        known = self._contributions[key, header.key.index].setdefault(device, sent)
         if known != sent:
-            self._findings.add(f"{device} contributed two things to slice {index} of {_name(key)}")
+            self._findings.add(f"{device} contributed two things to slice {header.key.index} of {_name(key)}")
 
-    def travelled(self, device: DeviceId, header: Contribution, data: bytes) -> None:
-        """A contribution crossed the wire."""
-        key = Round(header.key.generation, header.key.plan_digest, header.key.round)
+    def sent(self, device: DeviceId, header: Contribution, data: bytes) -> None:
+        """A contribution is on its way."""
+        key = _round_of(header.key)
         sent = self._contributions[key, header.key.index].get(device)
-        if sent is None or sent != Sent(header.samples, data):
+        if sent != Sent(header.samples, header.form, data):
             self._findings.add(f"{device} sent a contribution to {_name(key)} that it never made")
 
     def published(self, owner: DeviceId, plan: Plan, header: MergedSlice, data: bytes) -> None:
@@ -93,7 +100,7 @@ class Merging:
     def _check_mean(self, owner: DeviceId, span: SliceOwner, header: MergedSlice, data: bytes) -> None:
         key = header.key
         elements = span.stop - span.start
-        came = self._contributions[Round(key.generation, key.plan_digest, key.round), key.index]
+        came = self._contributions[_round_of(key), key.index]
         mean = np.zeros(elements)
         total = sum(header.senders.values())
         for sender, samples in header.senders.items():
@@ -112,24 +119,48 @@ class Merging:
                 f"{sorted(header.senders)} contributed: {np.abs(left).max():.3g} off of {np.abs(wanted).max():.3g}"
             )
 
-    def named(self, device: DeviceId, key: Round, index: int) -> bool:
+    def completed(
+        self,
+        device: DeviceId,
+        active: Active,
+        before: ReplicaState,
+        after: ReplicaState,
+        trained: Vector | None,
+        residual: Vector,
+    ) -> None:
+        """The device went from one state to the next; `trained` is its own part in that, `residual` what is left."""
+        key = Round(active.generation, active.plan_digest, after.round)
+        taken = []
+        for index, span in enumerate(active.plan.slices):
+            sent = self._contributions[key, index].get(device)
+            if sent is not None and self._is_named(device, key, index):
+                taken.append((slice(span.start, span.stop), expand(sent.data, sent.form, span.stop - span.start)))
+        self._ledgers[device].completed(trained, taken, residual)
+        self._check_state(device, active, before, after)
+
+    def _is_named(self, device: DeviceId, key: Round, index: int) -> bool:
         """Whether the owner's merged slice contains the device."""
-        merged = self._merged.get(
-            SliceKey(generation=key.generation, plan_digest=key.plan_digest, round=key.number, index=index)
-        )
+        merged = self._merged.get(_slice_of(key, index))
         return merged is not None and device in merged[0].senders
 
-    def followed(self, device: DeviceId, active: Active, before: ReplicaState, after: ReplicaState) -> None:
-        """A device went from one state to the next; replicas are compared elsewhere, so each state is checked once."""
+    def round_abandoned(self, device: DeviceId, residual: Vector) -> None:
+        self._ledgers[device].abandoned(residual)
+
+    def residual_dropped(self, device: DeviceId) -> None:
+        self._ledgers[device].dropped()
+
+    def state_replaced(self, device: DeviceId, residual: Vector) -> None:
+        self._ledgers[device].state_replaced(residual)
+
+    def _check_state(self, device: DeviceId, active: Active, before: ReplicaState, after: ReplicaState) -> None:
+        """Replicas are compared elsewhere, so each state is checked once."""
         if after.digest in self._followed:
             return
         self._followed.add(after.digest)
         key = Round(active.generation, active.plan_digest, after.round)
         parts = []
         for index, span in enumerate(active.plan.slices):
-            merged = self._merged.get(
-                SliceKey(generation=key.generation, plan_digest=key.plan_digest, round=key.number, index=index)
-            )
+            merged = self._merged.get(_slice_of(key, index))
             if merged is None:
                 self._findings.add(f"{device} completed {_name(key)} without slice {index}, which nobody published")
                 return
@@ -159,33 +190,68 @@ def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Ve
     return vector + outer.rate_ppm / 1e6 * (merged + decay * momentum), momentum
 
 
+def _round_of(key: SliceKey) -> Round:
+    return Round(key.generation, key.plan_digest, key.round)
+
+
+def _slice_of(key: Round, index: int) -> SliceKey:
+    return SliceKey(generation=key.generation, plan_digest=key.plan_digest, round=key.number, index=index)
+
+
 def _name(key: Round) -> str:
     return f"round {key.number} of generation {key.generation}"
 
 
 class Ledger:
-    """One life's deltas: made = merged + residual, at every completed round. Starts anew where the state was replaced,
-    as nobody knows what became of the residual then."""
+    """One life's deltas: made = merged + residual, whenever a round is completed or abandoned. Starts anew where the
+    state was replaced, as nobody knows what became of the residual then."""
 
-    def __init__(self, findings: Findings, device: DeviceId, elements: int) -> None:
+    def __init__(self, findings: Findings, device: DeviceId) -> None:
         self._findings = findings
         self._device = device
-        self._made = np.zeros(elements)
-        self._merged = np.zeros(elements)
+        self._made: Vector = np.zeros(())
+        self._merged: Vector = np.zeros(())
+        self._dropped = False
+        """The residual, and nothing has become of the state since."""
 
     def completed(self, delta: Vector | None, merged: list[tuple[slice, Vector]], residual: Vector) -> None:
         """A round is complete: what was trained in it, what of it owners took, and what is left to send."""
-        if delta is not None:
-            self._made += delta
+        self._made = self._made + (np.zeros_like(residual) if delta is None else delta)
+        self._merged = self._merged + np.zeros_like(residual)
         for span, vector in merged:
             self._merged[span] += vector
-        missing = self._made - self._merged - residual
-        scale = np.abs(self._made).max() + np.abs(self._merged).max()
-        if np.abs(missing).max() > NOISE * (1 + scale):
-            self._findings.add(f"{self._device} lost or doubled {np.abs(missing).max():.3g} of its deltas")
+        self._check(residual)
 
-    def dropped(self, *, state_replaced: bool) -> None:
-        if not state_replaced:
+    def abandoned(self, residual: Vector) -> None:
+        """A round will never be complete; this is left to send."""
+        if not residual.any() and self._missing(residual):
+            self._dropped = True
+        self._check(residual)
+
+    def dropped(self) -> None:
+        """Nothing is left to send."""
+        self._dropped = True
+
+    def state_replaced(self, residual: Vector) -> None:
+        """By one that does not follow from it; this is left to send."""
+        if residual.any() or not self._dropped:
+            self._findings.add(f"{self._device} kept its residual, though its state was replaced by another device's")
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._made = self._merged = np.zeros(())
+        self._dropped = False
+
+    def _check(self, residual: Vector) -> None:
+        if self._dropped:
             self._findings.add(f"{self._device} dropped its residual, but kept its state")
-        self._made[:] = 0.0
-        self._merged[:] = 0.0
+            self._begin_anew()
+            return
+        missing = self._missing(residual)
+        if missing:
+            self._findings.add(f"{self._device} lost or doubled {missing:.3g} of its deltas")
+
+    def _missing(self, residual: Vector) -> float:
+        """How far off the sum is; 0 if by no more than rounding."""
+        missing = float(np.abs(self._made - self._merged - residual).max())
+        return missing if missing > NOISE * (1 + np.abs(self._made).max() + np.abs(self._merged).max()) else 0.0

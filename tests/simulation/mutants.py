@@ -262,7 +262,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     "what an owner did not take is lost": (_in(Feedback, "commit", replace("left if named else carried", "left")),),
     "what an owner took is sent again": (_in(Feedback, "commit", replace("left if named else carried", "carried")),),
     "a residual outlives the state that it belongs to": (
-        _in(Trainer, "_take_state", delete("await self._compute.run(self._feedback.drop)")),
+        _in(Trainer, "_take_state", delete("await self._drop_residual()")),
     ),
     "an abandoned round leaves a trace": (_in(Feedback, "abandon", delete("self._sent = {}")),),
     "a new plan loses the residual": (_in(Feedback, "abandon", replace("self._sent = {}", "self.drop()")),),

@@ -1,27 +1,27 @@
-"""Everything that is checked of a simulation, in one place: what the nodes tell goes to the check that it concerns."""
+"""Everything that is checked of a simulation, in one place: what the nodes tell goes to the check that it concerns.
 
-from typing import Any
+Layout: `Observer` (the checks), `Watch` (the probe of one device, which tells them).
+"""
 
 import anyio
+import numpy as np
+import torch
 
-from crowd.actors.planner import PlanActivated
-from crowd.actors.trainer.trainer import RoundDone
+from crowd.actors.probe import Probe
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
-from crowd.agreement.view import View
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import Plan
 from crowd.protocol.codec import Opened
-from crowd.protocol.messages import Contribution, MergedSlice
-from crowd.units import Address, DeviceId, device_id
+from crowd.protocol.messages import Cargo, Contribution, MergedSlice
+from crowd.units import Address, DeviceId, Life, device_id
 from tests.simulation.bounds import Bounds, Logs, Wire
 from tests.simulation.checks import Agreement, Departures, Envelopes, Findings, Lessons
-from tests.simulation.merging import Ledger, Merging, Round, Sent
+from tests.simulation.merging import Merging, Vector
 from tests.simulation.scenario import Scenario
 
 
 class Observer:
-    """The checks of one simulation; the `Watcher` of its nodes."""
+    """The checks of one simulation."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.findings = Findings()
@@ -30,77 +30,105 @@ class Observer:
         self.merging = Merging(self.findings)
         self.departures = Departures(self.findings)
         self.envelopes = Envelopes(self.findings)
-        self.bounds = Bounds(self.findings)
+        self.bounds = Bounds(self.findings, len(scenario.devices))
         self.logs = Logs(self.findings)
         self.wire = Wire(self.findings, {device_id(part.name): part.share for part in scenario.devices})
-        self.actors: dict[DeviceId, dict[type, Any]] = {device_id(part.name): {} for part in scenario.devices}
-        """Of each device, the latest of each kind."""
         self.cut_s: dict[DeviceId, float] = {}
         """Since when who is cut off."""
 
     def process_began(self, device: DeviceId) -> None:
         self.lessons.process_began(device)
         self.envelopes.process_began(device)
-        self.actors[device].clear()
 
-    def observed(self, device: DeviceId, news: Any) -> None:
-        """What a node tells its observers."""
-        match news:
-            case PlanActivated(active=active):
-                self.agreement.began(device, active)
-            case RoundDone(progress=progress):
-                self.agreement.completed(device, progress)
+
+class Watch(Probe):
+    """What happens on one device, in all its lives."""
+
+    def __init__(self, observer: Observer, device: DeviceId) -> None:
+        self._observer = observer
+        self._device = device
+        self._active: Active | None = None
+        """The plan that its planner last began."""
+        self.state: State | None = None
+        """Of its agreement; `None` before that begins."""
+
+    def life_began(self, life: Life) -> None:
+        self._active = self.state = None
+        self._observer.merging.life_began(self._device)
+
+    # --- the agreement ------------------------------------------------------------------------------------------------
+
+    def agreement_moved(self, state: State) -> None:
+        self.state = state
+
+    def promised(self, ack: Ack) -> None:
+        assert self.state is not None
+        self._observer.agreement.promised(self._device, ack, self.state.view, anyio.current_time())
+
+    def activated(self, active: Active) -> None:
+        self._active = active
+        self._observer.agreement.began(self._device, active)
+
+    def accepted(self, progress: StateProgress) -> None:
+        assert self._active is not None
+        self._observer.agreement.accepted(self._device, self._active, progress)
+
+    def probed(self, suspect: DeviceId) -> None:
+        self._observer.departures.probed(self._device, suspect, anyio.current_time())
+
+    def evicted(self, departed: DeviceId, reason: str) -> None:
+        assert self.state is not None
+        cut_s = self._observer.cut_s.get(self._device)
+        cut_for_s = 0.0 if cut_s is None else anyio.current_time() - cut_s
+        self._observer.departures.evicted(self._device, departed, reason, self.state, cut_for_s)
+
+    # --- messages and transfers ---------------------------------------------------------------------------------------
+
+    def let_in(self, address: Address, opened: Opened) -> None:
+        self._observer.envelopes.let_in(self._device, address, opened)
+
+    def sent(self, destination: DeviceId | None, cargo: Cargo, data: bytes) -> None:
+        match cargo:
+            case Contribution():
+                self._observer.merging.sent(self._device, cargo, data)
             case _:
                 pass
 
-    def patrol(self) -> bool:
-        """Look at what is kept; whether all is well so far."""
-        for device, actors in self.actors.items():
-            if actors:
-                self.bounds.check(device, actors, len(self.actors))
-        return not self.findings.texts
+    # --- training -----------------------------------------------------------------------------------------------------
 
-    def actor_began(self, device: DeviceId, actor: object) -> None:
-        self.actors[device][type(actor).__mro__[1]] = actor
+    def order_drawn(self, generation: int) -> None:
+        self._observer.lessons.order_drawn(self._device, generation)
 
-    def promised(self, device: DeviceId, ack: Ack, view: View) -> None:
-        self.agreement.promised(device, ack, view, anyio.current_time())
+    def contributed(self, header: Contribution, data: bytes) -> None:
+        self._observer.merging.contributed(self._device, header, data)
 
-    def accepted(self, device: DeviceId, active: Active, progress: StateProgress) -> None:
-        self.agreement.accepted(device, active, progress)
+    def merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+        self._observer.agreement.merged(self._device, header.key.generation, anyio.current_time())
+        self._observer.merging.published(self._device, active.plan, header, data)
 
-    def probed(self, device: DeviceId, suspect: DeviceId) -> None:
-        self.departures.probed(device, suspect, anyio.current_time())
+    def completed(
+        self,
+        active: Active,
+        *,
+        before: ReplicaState,
+        after: ReplicaState,
+        trained: torch.Tensor | None,
+        residual: torch.Tensor,
+    ) -> None:
+        made = None if trained is None else _exact(trained)
+        self._observer.merging.completed(self._device, active, before, after, made, _exact(residual))
+        self._observer.agreement.completed(self._device, after.progress)
 
-    def buried(self, device: DeviceId, departed: DeviceId, reason: str, state: State) -> None:
-        cut_s = self.cut_s.get(device)
-        cut_for_s = 0.0 if cut_s is None else anyio.current_time() - cut_s
-        self.departures.buried(device, departed, reason, state, cut_for_s)
+    def round_abandoned(self, residual: torch.Tensor) -> None:
+        self._observer.merging.round_abandoned(self._device, _exact(residual))
 
-    def let_in(self, device: DeviceId, address: Address, opened: Opened) -> None:
-        self.envelopes.let_in(device, address, opened)
+    def residual_dropped(self) -> None:
+        self._observer.merging.residual_dropped(self._device)
 
-    def kept_residual(self, device: DeviceId) -> None:
-        self.findings.add(f"{device} kept its residual, though its state was replaced by another device's")
+    def state_replaced(self, state: ReplicaState, residual: torch.Tensor) -> None:
+        self._observer.merging.state_replaced(self._device, _exact(residual))
 
-    def order_drawn(self, device: DeviceId, generation: int) -> None:
-        self.lessons.order_drawn(device, generation)
 
-    def published(self, device: DeviceId, plan: Plan, header: MergedSlice, data: bytes) -> None:
-        self.agreement.merged(device, header.key.generation, anyio.current_time())
-        self.merging.published(device, plan, header, data)
-
-    def travelled(self, device: DeviceId, header: Contribution, data: bytes) -> None:
-        self.merging.travelled(device, header, data)
-
-    def contributed(self, device: DeviceId, key: Round, index: int, sent: Sent) -> None:
-        self.merging.contributed(device, key, index, sent)
-
-    def named(self, device: DeviceId, key: Round, index: int) -> bool:
-        return self.merging.named(device, key, index)
-
-    def followed(self, device: DeviceId, active: Active, before: ReplicaState, after: ReplicaState) -> None:
-        self.merging.followed(device, active, before, after)
-
-    def ledger(self, device: DeviceId, elements: int) -> Ledger:
-        return Ledger(self.findings, device, elements)
+def _exact(tensor: torch.Tensor) -> Vector:
+    """(elements,) float64."""
+    return tensor.numpy().astype(np.float64)

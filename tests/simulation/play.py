@@ -23,7 +23,6 @@ from tests.simulation.bounds import Logs
 from tests.simulation.cluster import Cluster
 from tests.simulation.observer import Observer
 from tests.simulation.scenario import Scenario
-from tests.simulation.watching import watched
 
 torch.set_num_threads(1)
 
@@ -63,7 +62,6 @@ def play(scenario: Scenario) -> Report:
             simulated_s = anyio.current_time()
 
     with (
-        watched(observer),
         _logs_to(observer.logs),
         _cut_into(scenario.chunk_bytes),
         mock.patch.object(crowd.node, "prepare", _prepare),

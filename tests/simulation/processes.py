@@ -3,7 +3,7 @@
 import asyncio
 import random
 import traceback
-from typing import Any
+from collections.abc import Mapping
 
 import anyio
 
@@ -12,31 +12,20 @@ from crowd.config.node_file import NodeConfig
 from crowd.errors import BrokerRefused
 from crowd.learning.task import Task
 from crowd.node import Node
-from crowd.ports import Broker, Device, Signer
+from crowd.ports import Signer
 from crowd.units import device_id
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
-from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
+from devices.simulation.device import SimulatedDevice
+from devices.simulation.virtual_time import VirtualTimeLoop
 from devices.store import MemoryStore
 from tests.simulation import work
-from tests.simulation.observer import Observer
+from tests.simulation.observer import Observer, Watch
 from tests.simulation.scenario import DevicePart, Scenario
 
 CLUSTER = "home"
 RESTART_S = 2.0
 """Until a process that ended because the broker was away is started again."""
-
-
-class _WatchedNode(Node):
-    """Reports what its observers would see."""
-
-    def __init__(self, observer: Observer, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._observer = observer
-
-    def _observe(self, news: Any) -> None:
-        self._observer.observed(self.name, news)
-        super()._observe(news)
 
 
 class Process:
@@ -48,22 +37,39 @@ class Process:
         self.index = index
         self.part = part
         self.name = device_id(part.name)
-        self.running = False
-        """Whether its node has started and not ended."""
+        self.watch = Watch(observer, self.name)
         self.on_s = 0.0
         """For how long it was switched on, without the present time."""
         self._scenario = scenario
         self._observer = observer
         self._network = network
-        self._broker: Broker = network.broker(self.name, part.link, cluster=CLUSTER)
-        self._signer = signer
         self._compute = VirtualCompute(part.speed_kflops)
-        self._store = MemoryStore()
-        self._lives = 0
+        self._device = SimulatedDevice(
+            _config(part, scenario),
+            task=self._make_task,
+            broker=network.broker(self.name, part.link, cluster=CLUSTER),
+            compute=self._compute,
+            sensor=FixedSensor(memory_free_bytes=part.memory_bytes),
+            signer=signer,
+            chance=lambda life: random.Random(f"{scenario.seed}/{part.name}/{life}"),
+            probe=self.watch,
+        )
+        self._node: Node | None = None
+        """While it has started and not ended."""
         self._wanted = False
         self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
         self._frozen = False
+
+    @property
+    def running(self) -> bool:
+        """Whether its node has started and not ended."""
+        return self._node is not None
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """What its node keeps, by a name for each; nothing when it is not running."""
+        return {} if self._node is None else self._node.kept
 
     # --- on and off ---------------------------------------------------------------------------------------------------
 
@@ -90,34 +96,30 @@ class Process:
             await self._ended.wait()
 
     def lose_disk(self) -> None:
-        self._store = MemoryStore()
+        self._device.store = MemoryStore()
 
     async def _live(self) -> None:
-        if self._lives:
+        if self._device.lives:
             await self._ended.wait()
-        PROCESS.set(self.name)
         self._ended = anyio.Event()
         began_s = anyio.current_time()
         try:
             while self._wanted:
                 with anyio.CancelScope() as self._scope:
                     await self._run_node()
-                self.running = False
+                self._node = None
                 if self._wanted:
                     with anyio.CancelScope() as self._scope:
                         await anyio.sleep(RESTART_S)
         finally:
-            self.running, self._scope = False, None
+            self._node = self._scope = None
             self.on_s += anyio.current_time() - began_s
             self._ended.set()
 
     async def _run_node(self) -> None:
-        self._lives += 1
         self._observer.process_began(self.name)
         try:
-            async with self._make_node():
-                self.running = True
-                await anyio.sleep_forever()
+            await self._device.live(self._stay)
         except BrokerRefused:
             pass  # the broker was away when it started: it is started again, as a service manager would
         except Exception as error:
@@ -125,29 +127,9 @@ class Process:
             self._observer.findings.add(f"{self.name} ended with {error!r}\n{trace}")
             self._wanted = False
 
-    def _make_node(self) -> Node:
-        part, scenario = self.part, self._scenario
-        config = NodeConfig(
-            name=part.name,
-            cluster=CLUSTER,
-            broker="memory://simulation",
-            share=part.share,
-            policy=scenario.policy,
-            members_min=scenario.members_min,
-            uplink_mbps=part.link.uplink_bytes_s / 125_000,
-            downlink_mbps=part.link.downlink_bytes_s / 125_000,
-        )
-        self._compute = VirtualCompute(part.speed_kflops)
-        return _WatchedNode(
-            self._observer,
-            config,
-            task=self._make_task,
-            device=Device(compute=self._compute, sensor=FixedSensor(memory_free_bytes=part.memory_bytes)),
-            broker=self._broker,
-            signer=self._signer,
-            store=self._store,
-            chance=random.Random(f"{scenario.seed}/{self.name}/{self._lives}"),
-        )
+    async def _stay(self, node: Node) -> None:
+        self._node = node
+        await anyio.sleep_forever()
 
     def _make_task(self, name: str) -> Task:
         return work.make_task(
@@ -172,6 +154,19 @@ class Process:
     def run_at(self, factor: float) -> None:
         """Of its speed."""
         self._compute.speed_kflops = max(1, round(self.part.speed_kflops * factor))
+
+
+def _config(part: DevicePart, scenario: Scenario) -> NodeConfig:
+    return NodeConfig(
+        name=part.name,
+        cluster=CLUSTER,
+        broker="memory://simulation",
+        share=part.share,
+        policy=scenario.policy,
+        members_min=scenario.members_min,
+        uplink_mbps=part.link.uplink_bytes_s / 125_000,
+        downlink_mbps=part.link.downlink_bytes_s / 125_000,
+    )
 
 
 def _loop() -> VirtualTimeLoop:

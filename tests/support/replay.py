@@ -14,15 +14,13 @@ from crowd.actors import inbox
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
-from crowd.node import Node
 from crowd.planning.profile import Profile
-from crowd.ports import Delivery, Device
+from crowd.ports import Delivery
 from crowd.runtime import Actor, ActorRef
 from crowd.units import SECOND_US, DeviceId
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
-from devices.simulation.virtual_time import PROCESS
-from devices.store import MemoryStore
+from devices.simulation.device import SimulatedDevice
 from tests.support.recording import Lifetime, Recording
 from tests.support.virtual import run_virtually
 
@@ -63,14 +61,12 @@ class _Replay:
         return self._heard
 
     async def _live(self, lifetime: Lifetime) -> None:
-        PROCESS.set(lifetime.device)
         await anyio.sleep_until(self._time_s(lifetime.began_s))
         with anyio.CancelScope() as life:
             async with anyio.create_task_group() as tasks:
                 if lifetime.killed_s is not None:
                     tasks.start_soon(self._kill, lifetime.device, self._time_s(lifetime.killed_s), life)
-                async with self._make_node(lifetime):
-                    await anyio.sleep_forever()
+                await self._device(lifetime).live()
 
     async def _kill(self, device: DeviceId, at_s: float, life: anyio.CancelScope) -> None:
         await anyio.sleep_until(at_s)
@@ -78,15 +74,15 @@ class _Replay:
         self._network.drop(device)
         life.cancel()
 
-    def _make_node(self, lifetime: Lifetime) -> Node:
+    def _device(self, lifetime: Lifetime) -> SimulatedDevice:
         _, first = lifetime.profiles[0]
         compute = self._computes[lifetime.boot] = VirtualCompute(first.speed_kflops, executes=False)
-        return Node(
+        return SimulatedDevice(
             self._configs[lifetime.device],
-            device=Device(compute=compute, sensor=FixedSensor(memory_free_bytes=first.memory_bytes)),
             broker=self._brokers[lifetime.device],
-            store=MemoryStore(),
-            chance=_RecordedChance(lifetime.boot),
+            compute=compute,
+            sensor=FixedSensor(memory_free_bytes=first.memory_bytes),
+            chance=lambda _: _RecordedChance(lifetime.boot),
         )
 
     def _make_profiler(self, *, profile: Profile, planner: ActorRef[PlannerMessage], **_: Any) -> "_PlayedProfiler":

@@ -4,18 +4,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-import anyio
-
-from devices.simulation.virtual_time import VirtualTimeLoop
+from devices.simulation.virtual_time import run_virtually as run_virtually
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def run_virtually(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `async_fn(...)` returns, run to its end on a virtual clock that starts at 0 s."""
-    call = functools.partial(async_fn, *args, **kwargs)
-    return anyio.run(call, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
 
 
 def virtual_time(async_test: Callable[P, Awaitable[T]]) -> Callable[P, T]:

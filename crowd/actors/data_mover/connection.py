@@ -17,15 +17,16 @@ from crowd.units import SECOND_US, Address
 RECONNECT_PAUSE_S_MAX = 5.0
 """A gateway that comes back finds its devices within seconds of each other."""
 OUTBOX_MAX = 4096
-"""Beyond this the oldest bulk message is dropped: a transfer asks again for what it lacks."""
+"""Bulk messages that may wait; beyond it the oldest is dropped, as a transfer asks again for what it lacks."""
 URGENT_IN_A_ROW = 4
-"""Bulk that waits goes after so many urgent messages: what is asked for may be in it, and who asks again and again must
-not hold it up for ever."""
+"""Urgent messages that may leave before waiting bulk: it may contain what is asked for, and repeated questions must not
+hold it up for ever."""
 FAREWELL_LIMIT_S = 1.0
 EXPIRY_S = 60
-"""What has waited so long at the broker for its receiver is of no use to it any more, unless a plan says otherwise."""
+"""Seconds that a message may wait at the broker for its receiver before it is of no use, unless a plan says
+otherwise."""
 BULK_BYTES_MIN = 64 * 1024
-"""Smaller messages say nothing about a link's rate."""
+"""Bytes of the smallest message that says something about a link's rate."""
 
 log = structlog.get_logger()
 
@@ -38,12 +39,13 @@ class OutboxItem:
     payload: bytes | memoryview
     retain: bool = False
     says: Hashable = None
-    """Of what waits and says the same, only the newest leaves, in the place of the first."""
+    """The key of what the message says: of waiting messages with equal keys only the newest leaves, at the position of
+    the first."""
 
 
 class Outbox:
-    """What is to be published: urgent messages first, though bulk has its turn too; each kind in order, and nothing
-    that waits is said twice."""
+    """The messages that wait to be published: urgent ones first, though bulk has its turn too; each kind in order, and
+    nothing that waits is said twice."""
 
     def __init__(self) -> None:
         self._urgent: OrderedDict[Hashable, OutboxItem] = OrderedDict()
@@ -61,6 +63,11 @@ class Outbox:
             self.dropped += 1
         self._filled.set()
 
+    @property
+    def urgent(self) -> int:
+        """How many urgent messages wait."""
+        return len(self._urgent)
+
     async def get(self) -> OutboxItem:
         while not self._urgent and not self._bulk:
             self._filled = anyio.Event()
@@ -73,7 +80,7 @@ class Outbox:
         return self._urgent.popitem(last=False)[1] if self._urgent else None
 
     def clear_urgent(self) -> None:
-        """What was urgent before the connection went is not any more: state is rebuilt, the rest asked for again."""
+        """Drop the urgent messages of a lost connection: state is rebuilt, the rest is asked for again."""
         self._urgent.clear()
 
 
@@ -92,7 +99,8 @@ class Connection:
         farewell: Callable[[], None],
         seed: int,
     ) -> None:
-        """`farewell` puts into the outbox what is to be said before the connection is closed on purpose."""
+        """Make a connection that is not open yet. `farewell` puts the last messages into the outbox before the
+        connection is closed on purpose."""
         self._broker = broker
         self._will = will
         self._subscriptions = subscriptions
@@ -103,7 +111,7 @@ class Connection:
         self._random = random.Random(seed)
         self._connected = False
         self._outdated = anyio.Event()
-        """Set when the session has other subscriptions than it should."""
+        """Set when the session's subscriptions differ from those that it should have."""
         self.outbox = Outbox()
         self.expiry_s = EXPIRY_S
 
@@ -155,7 +163,7 @@ class Connection:
             raise
 
     def resubscribe(self) -> None:
-        """`subscriptions` says something else than before: the session follows, and nobody waits for it."""
+        """Let the session follow `subscriptions`, which has changed; nobody waits for it."""
         self._outdated.set()
 
     async def _write_urgent(self, session: BrokerSession) -> None:

@@ -1,10 +1,10 @@
 """The data mover: everything that leaves this device or comes to it goes through here.
 
-Layout: the connection, sealed messages out, chunks and words in, transfers, samples on loan, published slices.
+Layout: the connection, sealed messages out, chunks and messages in, transfers, samples on loan, published slices.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -14,6 +14,7 @@ from crowd.actors import inbox
 from crowd.actors.data_mover.connection import Connection, OutboxItem
 from crowd.actors.data_mover.intake import Intake
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.actors.trainer.rounds import KEPT_ROUNDS
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
@@ -27,13 +28,13 @@ from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 GIVE_UP_US = 60 * SECOND_US
-"""At least; where rounds are long, what waits for a slow link may be of use for longer."""
+"""Shortest silence that ends a transfer; longer where rounds are long, as bytes may be of use for longer."""
 ROUNDS_OF_USE = 3
-"""How many rounds long what was sent may still be awaited."""
+"""Rounds for which bytes that were sent may still be awaited."""
 LOANS_AT_ONCE = 2
 """Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
 CHUNK_GAP_US_MAX = 2 * SECOND_US
-"""Chunks further apart were waited for, and say nothing about the link."""
+"""Longest gap between two chunks that measures the link; after a longer one they were waited for."""
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class DataMover(Actor[DataMoverMessage]):
         profiler: ActorRef[ProfilerMessage],
         info: bytes,
         seed: int,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._planner = planner
@@ -68,6 +70,7 @@ class DataMover(Actor[DataMoverMessage]):
         self._profiler = profiler
         self._share = share
         self._info = info
+        self._probe = probe
         self._sealer = Sealer(cluster, device, life, signer)
         self._transfers = Transfers(
             prefix=life.boot.hex()[:16],
@@ -77,7 +80,7 @@ class DataMover(Actor[DataMoverMessage]):
         )
         self._up = False
         self._plan = inbox.PlanBegun(uplink_bytes_s=0, downlinks_bytes_s={}, round_us=0)
-        """Whoever has begun the first plan earlier may ask for a state already: over a link as slow as can be."""
+        """The plan in force; before the first the slowest link is assumed, as others may ask for a state already."""
         self._results: dict[Address, messages.Message] = {}
         self._published: dict[SliceKey, str] = {}
         self._contributions: dict[str, Contribution | Parameters] = {}
@@ -92,6 +95,7 @@ class DataMover(Actor[DataMoverMessage]):
             signer=signer,
             planner=planner,
             hand_over=lambda message: self.ref.tell(message),
+            probe=probe,
         )
         self._connection = Connection(
             broker,
@@ -103,6 +107,9 @@ class DataMover(Actor[DataMoverMessage]):
             farewell=self._say_goodbye,
             seed=seed,
         )
+
+    def kept(self) -> Mapping[str, int]:
+        return {"urgent messages": self._connection.outbox.urgent}
 
     # --- life and connection ------------------------------------------------------------------------------------------
 
@@ -147,7 +154,7 @@ class DataMover(Actor[DataMoverMessage]):
         await self._profiler.tell(inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us))
 
     async def _time_chunk(self, source: DeviceId, transfer: str, size_bytes: int) -> None:
-        """Two chunks of one transfer that follow each other closely tell the rate at which they came."""
+        """Measure the downlink by two chunks of one transfer that follow each other closely."""
         previous, self._latest_chunk = self._latest_chunk, (source, transfer, now_us())
         if previous is not None and previous[:2] == (source, transfer) and self._transfers.receives(source, transfer):
             elapsed_us = now_us() - previous[2]
@@ -200,7 +207,7 @@ class DataMover(Actor[DataMoverMessage]):
         retain: bool = False,
         bulk: bool = False,
     ) -> None:
-        is_state = retain or address.channel is Channel.BEAT  # of which only the newest counts
+        is_state = retain or address.channel is Channel.BEAT  # only the newest state counts
         if address.channel is Channel.BEAT:
             self._intake.note_beat(self._sealer.sequence)
         self._connection.outbox.put(
@@ -285,6 +292,7 @@ class DataMover(Actor[DataMoverMessage]):
                 assert_never(message.cargo)
 
     async def _begin(self, message: inbox.SendCargo) -> str:
+        self._probe.sent(message.destination, message.cargo, message.data)
         transfer, effects = self._transfers.send(
             now_us(), message.destination, message.cargo, message.data, rate_bytes_s=self._rate_bytes_s(message)
         )
@@ -292,13 +300,13 @@ class DataMover(Actor[DataMoverMessage]):
         return transfer
 
     def _rate_bytes_s(self, message: inbox.SendCargo) -> int:
-        """Of the slowest link on the way."""
+        """Bytes per second of the slowest link on the path of `message`."""
         downlinks = self._plan.downlinks_bytes_s
         receivers = downlinks if message.destination is None else {message.destination} & downlinks.keys()
         return min([self._plan.uplink_bytes_s, *(downlinks[device] for device in receivers if device != self._me)])
 
     def _is_on_loan(self, asked: inbox.SendCargo) -> bool:
-        """Whether the borrower asks again for what is on its way to it already."""
+        """Whether the borrower asks again for samples that are on their way to it already."""
         waiting = [*self._loans, *self._loans_out.values()]
         return any((loan.destination, loan.cargo) == (asked.destination, asked.cargo) for loan in waiting)
 
@@ -316,7 +324,7 @@ class DataMover(Actor[DataMoverMessage]):
             await self._next_loan()
 
     async def _forget(self, generation: int) -> None:
-        """A new generation: contributions to earlier ones are of no use, and their borrowers ask anew."""
+        """Drop transfers of earlier generations: their contributions are of no use, and their borrowers ask anew."""
         self._drop_contributions_before(generation, 0)
         for transfer in self._loans_out:
             self._transfers.drop(transfer)
@@ -324,7 +332,7 @@ class DataMover(Actor[DataMoverMessage]):
         self._loans_out.clear()
 
     def _drop_contributions_before(self, generation: int, number: int) -> None:
-        """What is still on its way to an earlier round would only hold up what matters now."""
+        """Drop contributions to earlier rounds, which would only hold up what matters now."""
         for transfer in [name for name, of in self._contributions.items() if _round_of(of) < (generation, number)]:
             self._transfers.drop(transfer)
             del self._contributions[transfer]
@@ -376,18 +384,18 @@ class DataMover(Actor[DataMoverMessage]):
 
 
 def _round_of(cargo: Contribution | Parameters) -> tuple[int, int]:
-    """Its generation and round."""
+    """The generation and round of `cargo`."""
     key = cargo.key if isinstance(cargo, Contribution) else cargo
     return key.generation, key.round
 
 
 def _is_later(key: SliceKey, than: SliceKey) -> bool:
-    """Under the same plan."""
+    """Whether `key` is of a later round than `than`, under the same plan."""
     return (key.generation, key.plan_digest) == (than.generation, than.plan_digest) and key.round > than.round
 
 
 def _is_out_of_date(old: SliceKey, new: SliceKey) -> bool:
-    """An owner keeps the slices of the last rounds, and of one generation."""
+    """Whether slice `old` may go once `new` is published: those of the last rounds and of one generation are kept."""
     if old.generation != new.generation:
         return old.generation < new.generation - 1
     return old.round <= new.round - KEPT_ROUNDS

@@ -1,5 +1,5 @@
-"""Where everything that comes from the broker is opened, in the task that reads the connection: what is not meant for
-this device goes no further, what is about the agreement goes straight to the planner, all else to the data mover."""
+"""The intake, which opens everything that comes from the broker, in the task that reads the connection: what is not
+meant for this device goes no further, agreement goes straight to the planner, all else to the data mover."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,7 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage
+from crowd.actors.probe import Probe
 from crowd.errors import MailboxFull
 from crowd.ports import Delivery, Signer
 from crowd.protocol import messages
@@ -24,8 +25,8 @@ log = structlog.get_logger()
 
 
 class Intake:
-    """Takes in one delivery after the other; `hand_over` brings a message to the data mover. Nobody else touches its
-    state but for `watched`, the devices whose heartbeats this one reads."""
+    """The reader of one delivery after the other; `hand_over` brings a message to the data mover. Nobody else touches
+    its state but for `watched`, the devices whose heartbeats this one reads."""
 
     def __init__(
         self,
@@ -35,22 +36,25 @@ class Intake:
         signer: Signer,
         planner: ActorRef[PlannerMessage],
         hand_over: Callable[[DataMoverMessage], Awaitable[None]],
+        probe: Probe,
     ) -> None:
         self.watched: tuple[DeviceId, ...] = ()
         self._me = device
         self._planner = planner
         self._hand_over = hand_over
+        self._probe = probe
         self._opener = Opener(cluster, device, signer)
         self._alive_us: dict[DeviceId, int] = {}
         self._lives: dict[DeviceId, Life] = {}
-        """In which each of the watched was last heard."""
+        """The life in which each watched device was last heard."""
         self._beats_us: dict[int, int] = {}
-        """When own heartbeats were sent, by their numbers, until one comes back."""
+        """The times at which own heartbeats were sent, by their numbers, until one comes back."""
         self._refused: Counter[str] = Counter()
         self._refusals_logged_us = 0
 
     async def take_in(self, delivery: Delivery) -> None:
-        """Waits while the data mover's mailbox is full, and so holds the broker back."""
+        """Open one delivery and pass it on. Waits while the data mover's mailbox is full, and so holds the broker
+        back."""
         address, source = delivery.address, delivery.address.source
         match address.channel:
             case Channel.STATUS:
@@ -67,7 +71,8 @@ class Intake:
     async def _open(self, address: Address, envelope: bytes) -> None:
         try:
             opened = self._opener.open(address, envelope)
-            if address.channel is not Channel.BEAT:  # which says so itself
+            self._probe.let_in(address, opened)
+            if address.channel is not Channel.BEAT:  # a heartbeat says so itself
                 self._note_life(opened.sender, opened.life)
             await self._hand_on(address, opened, envelope)
         except Refused as error:
@@ -101,17 +106,18 @@ class Intake:
                 self._tell_planner(_heard(opened, envelope))
 
     def note_beat(self, sequence: int) -> None:
-        """An own heartbeat with this number is on its way."""
+        """Remember the time at which the own heartbeat with this number is sent."""
         self._beats_us[sequence] = now_us()
 
     def note_chunk(self, sender: DeviceId) -> None:
-        """A chunk of what `sender` has offered has come: where a link is slow, nothing else may for a long time."""
+        """Count a chunk from `sender` as a sign of life: where a link is slow, nothing else may come for a long
+        time."""
         if sender in self._lives:
             self._note_life(sender, self._lives[sender])
 
     def _note_life(self, sender: DeviceId, life: Life) -> None:
-        """Whoever sends bulk lives, even if its answer to a probe waits behind that on a slow link. Told of those alone
-        whom this device watches: no others could it take for dead."""
+        """Tell the planner that a watched device lives: whoever sends bulk does, even if its answer to a probe waits
+        behind that on a slow link. Only watched devices could be taken for dead."""
         if sender == self._me or sender not in self.watched:
             self._lives.pop(sender, None)
             return
@@ -121,15 +127,15 @@ class Intake:
             self._tell_planner(inbox.Alive(device=sender, life=life))
 
     def _tell_planner(self, message: PlannerMessage) -> None:
-        """Without waiting, as a planner that computes must not hold up bulk: what is lost here is said again, for it is
-        state, not an event."""
+        """Tell the planner without waiting, as one that computes must not hold up bulk. A message lost here is repeated
+        by its sender, for it is state, not an event."""
         try:
             self._planner.tell_nowait(message)
         except MailboxFull:
             self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy")
 
     def _count_refusal(self, reason: str, text: str) -> None:
-        """Count always, log at most once a minute."""
+        """Count a refusal always, log it at most once a minute."""
         self._refused[reason] += 1
         if reason == "duplicate":
             return

@@ -1,32 +1,32 @@
-"""How long an owner of a slice waits for contributions: `Deadlines`."""
+"""The deadline by which an owner of a slice waits for contributions: `Deadlines`."""
 
 from collections.abc import Iterable
 
 from crowd.units import SECOND_US, DeviceId
 
 SPREADS = 3
-"""k in `median + k * max(MAD, median / 4)`."""
+"""Factor k in `median + k * max(MAD, median / 4)`."""
 
 
 class Deadlines:
-    """How long an owner waits for contributions, by when each trainer's last one came. Integer microseconds."""
+    """An owner's deadlines for contributions, from the last arrival of each trainer's. Integer microseconds."""
 
     def __init__(self) -> None:
         self._latest_us: dict[DeviceId, int] = {}
 
     def keep(self, trainers: Iterable[DeviceId]) -> None:
-        """Only these are waited for from now on."""
+        """Wait for these trainers only, from now on."""
         wanted = set(trainers)
         self._latest_us = {trainer: at for trainer, at in self._latest_us.items() if trainer in wanted}
 
     def observe(self, trainer: DeviceId, arrival_us: int) -> None:
-        """A contribution came so long after its round began at the owner. Late ones must be told too: a deadline that
-        knew only those in time would shut out a slightly slower device for ever."""
+        """Note a contribution that came so long after its round began at the owner. Late ones must be noted too: a
+        deadline that knew only those in time would shut out a slightly slower device for ever."""
         self._latest_us[trainer] = arrival_us
 
     def deadline_us(self, planned_us: int) -> int:
-        """Time from the owner's start of a round, planned to take `planned_us`, after which it no longer waits:
-        `median + 3 * max(MAD, median / 4)` of the last arrivals, and never less than planned."""
+        """Time from the owner's start of a round, planned to take `planned_us`, after which it no longer waits: `median
+        + 3 * max(MAD, median / 4)` of the last arrivals, and never less than planned."""
         if not self._latest_us:
             return max(2 * planned_us, planned_us + 2 * SECOND_US)
         arrivals_us = self._latest_us.values()
@@ -36,6 +36,6 @@ class Deadlines:
 
 
 def _median(values: Iterable[int]) -> int:
-    """In integers, rounded down."""
+    """The median of integers, rounded down."""
     ordered = sorted(values)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2

@@ -1,4 +1,5 @@
-"""Exchanges of parameters between neighbours within a round (`Mixing` in a plan): what has come, who waits for it."""
+"""The exchanges of parameters between neighbours within a round (`Mixing` in a plan): what has come, and who waits for
+it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -35,8 +36,8 @@ class Gossip:
         self._awaited = (active.start.round + 1, 0)
 
     async def take(self, sender: DeviceId, header: Parameters, data: bytes, elements: int) -> None:
-        """A neighbour's parameters have come; those of anybody else, or for another exchange than this and the next,
-        are ignored."""
+        """Take a neighbour's parameters, encoded, of (elements,) float32; those of anybody else, or for another
+        exchange than this and the next, are ignored."""
         if (header.generation, header.plan_digest) != (self._active.generation, self._active.plan_digest):
             return
         place = (header.round, header.exchange)
@@ -51,8 +52,8 @@ class Gossip:
         self._news.set()
 
     async def mix(self, local: LocalTrainer, place: tuple[int, int], stopping: Callable[[], bool]) -> None:
-        """Exchange `local`'s parameters with all neighbours at this `(round, exchange)` and take in theirs; returns
-        without, once it is `stopping`."""
+        """Exchange `local`'s parameters with all neighbours at this `(round, exchange)` and take in theirs; without
+        them once it is `stopping`."""
         self._awaited = place
         self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
         form = self._active.plan.encoding
@@ -76,7 +77,7 @@ class Gossip:
         self._awaited = self._after(place)
 
     def wake(self) -> None:
-        """Let whoever waits look whether it should stop."""
+        """Let whoever waits check whether it should stop."""
         self._news.set()
 
     def _after(self, place: tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a lender may send to a borrower, and in which pieces."""
+"""The samples that a lender may send to a borrower, and the pieces in which it does."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from crowd.protocol.messages import AskSamples, Samples
 from crowd.units import DeviceId
 
 LEND_BYTES = 256 * 1024
-"""Samples are lent in pieces of about this size, so that training can begin with the first."""
+"""Bytes of a piece of lent samples, so that training can begin with the first."""
 
 
 def is_named(plan: Plan, lender: DeviceId, borrower: DeviceId, ask: AskSamples) -> bool:
@@ -24,7 +24,7 @@ def is_named(plan: Plan, lender: DeviceId, borrower: DeviceId, ask: AskSamples) 
 
 
 def loans(plan: Plan, lender: DeviceId, ask: AskSamples, form: SampleFormat) -> Iterator[Samples]:
-    """The headers of what is to be sent, piece by piece; nothing if the lender is no member."""
+    """The headers of the samples to be sent, piece by piece; none if the lender is no member."""
     life = plan.life_of(lender)
     if life is None:
         return

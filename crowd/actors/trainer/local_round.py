@@ -20,37 +20,37 @@ from crowd.ports import Compute
 from crowd.units import SECOND_US
 
 PIECE_US = SECOND_US // 5
-"""About how long one piece of training runs before the event loop hears of it."""
+"""Time of about one piece of training, after which the event loop hears of it."""
 
 TimedPiece = Callable[[int, int, int], Awaitable[None]]
-"""Called with the samples of a piece, its work in FLOP and the microseconds that it took."""
+"""A function that is called with the samples of a piece, its work in FLOP and the microseconds that it took."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class RoundInputs:
-    """What the local steps of one round work with."""
+    """The inputs of one round's local steps."""
 
     local: LocalTrainer
     state: ReplicaState
     offset: torch.Tensor | None
-    """(elements,): the local steps start so far from the state; `None`: in it."""
+    """Distance (elements,) float32 from the state at which the local steps start; `None`: they start in the state."""
     step_config: StepConfig
     sampling: Sampling
     pool: TrainingPool
     sampler: EpochSampler
     facts: TaskFacts
     evaluation: SampleSet
-    """This device's share; may be empty."""
+    """This device's share of the evaluation set; may be empty."""
     samples: int
-    """The quota."""
+    """Samples to be trained: the quota."""
     piece_samples: int
     gossip: Gossip | None = None
-    """With it a round is so many exchanges, whatever the quota."""
+    """Exchanges with neighbours; with them a round is so many exchanges, whatever the quota."""
 
 
 @attrs.define(eq=False)
 class LocalRound:
-    """Runs one `RoundInputs`; `stop` ends it between two steps, `ended` says when it has."""
+    """The local steps of one `RoundInputs`; `stop` ends them between two steps, `ended` is set when they have ended."""
 
     inputs: RoundInputs
     compute: Compute
@@ -60,7 +60,7 @@ class LocalRound:
     correct: int = 0
     evaluated: int = 0
     delta: torch.Tensor | None = None
-    """(elements,): what was trained; `None` until it has been contributed."""
+    """Change of the state vector in this round, (elements,) float32; `None` until it has been contributed."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     arrived: anyio.Event = attrs.field(factory=anyio.Event)
     _stopping: bool = False
@@ -72,7 +72,7 @@ class LocalRound:
             self.inputs.gossip.wake()
 
     def samples_arrived(self) -> None:
-        """Borrowed samples have come: the pool may show more."""
+        """Look again at the pool: borrowed samples have come."""
         self.arrived.set()
 
     async def run(self, done: Callable[[], None]) -> None:
@@ -109,12 +109,12 @@ class LocalRound:
             await gossip.mix(self.inputs.local, (self.number, exchange), lambda: self._stopping)
 
     async def _train(self, samples: int, *, steps_max: int | None = None) -> None:
-        """So many samples, or steps, more; fewer if it is stopped."""
+        """Train so many samples, or steps, more; fewer if the round is stopped."""
         inputs, trained, steps = self.inputs, 0, 0
         while trained < samples and steps != steps_max and not self._stopping:
             quota = min(inputs.piece_samples, samples - trained)
             if not inputs.pool.ready:
-                self.arrived = anyio.Event()  # before it is looked at what is here, so that no arrival is missed
+                self.arrived = anyio.Event()  # before the pool is looked at, so that no arrival is missed
                 inputs.pool.refresh()
                 if not inputs.pool.ready:
                     await self.arrived.wait()

@@ -1,4 +1,4 @@
-"""What one device can say of its run: when, how much, how many bytes."""
+"""The metrics of a run on one device: time, samples and bytes."""
 
 import attrs
 
@@ -8,12 +8,12 @@ from crowd.ports import Traffic
 from crowd.protocol.messages import CurvePoint, MergedSlice, ResultMessage
 
 CURVE_POINTS_MAX = 2000
-"""A result must fit into one message."""
+"""Points of the longest curve, as a result must fit into one message."""
 
 
 @attrs.define(kw_only=True)
 class RunMetrics:
-    """Counts from the first plan with work on; times in microseconds of the node's clock."""
+    """The counts of one device from the first plan with work on; times in microseconds of the node's clock."""
 
     began_us: int | None = None
     busy_us: int = 0
@@ -24,12 +24,12 @@ class RunMetrics:
     _curve: list[CurvePoint] = attrs.field(factory=list, init=False)
 
     def begin(self, now_us: int, traffic: Traffic) -> None:
-        """The first plan with work is active; later ones change nothing."""
+        """Start counting with the first active plan with work; later ones change nothing."""
         if self.began_us is None:
             self.began_us, self._before = now_us, traffic
 
     def round_done(self, number: int, first: MergedSlice, now_us: int, traffic: Traffic) -> CurvePoint:
-        """Round `number` was completed with `first` as its slice 0; returns its point of the curve."""
+        """Note that round `number` was completed with `first` as its slice 0; returns its point of the curve."""
         point = CurvePoint(
             round=number,
             elapsed_us=self._elapsed_us(now_us),
@@ -42,8 +42,8 @@ class RunMetrics:
         return point
 
     def result(self, state: ReplicaState, kept: ReplicaState, now_us: int, traffic: Traffic) -> ResultMessage:
-        """How the run ended here, in `state`, of which this device has `kept`. Of a very long curve only rounds that
-        were evaluated, or every n-th of these; the last round among them."""
+        """The result of a run that ended here in `state`, of which this device has `kept` its own version. A very long
+        curve has only rounds that were evaluated, or every n-th of these; the last round among them."""
         curve = self._curve
         if len(curve) > CURVE_POINTS_MAX:
             curve = [point for point in curve if point.evaluated or point is curve[-1]]

@@ -20,18 +20,18 @@ from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, State
 from crowd.units import SECOND_US, DeviceId
 
 DEADLINES_MAX = 3
-"""After this many missed deadlines a silent owner is reported."""
+"""Missed deadlines after which a silent owner is reported."""
 
 PATIENCE_DEADLINES = 20
-"""After this many, an owner reports the trainers without whom it may not merge: they live, but hold everybody up."""
+"""Deadlines after which an owner reports trainers without whom it may not merge: they live, but hold up all."""
 
 ASK_AGAIN_US = SECOND_US
 
 ROUNDS_AHEAD_MAX = 4
-"""Who lags keeps the merged slices of the latest round that it heard of and of so many before it."""
+"""Rounds before the latest it heard of whose merged slices a lagging device keeps."""
 
 KEPT_ROUNDS = 2
-"""An owner keeps the slices of so many rounds; who is further behind fetches a whole state."""
+"""Rounds whose slices an owner keeps; a device further behind fetches a whole state."""
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +51,7 @@ class Fetch:
 
 @attrs.frozen(kw_only=True)
 class Merge:
-    """Average what has come for one of this device's slices and publish it under this key."""
+    """Average the contributions to one of this device's slices and publish the mean under this key."""
 
     key: SliceKey
     merge: SliceMerge
@@ -82,7 +82,7 @@ class AskForSlice:
 
 @attrs.frozen(kw_only=True)
 class ReportSilence:
-    """What this device owes the round has not come for several deadlines."""
+    """Report that this device's part of the round has not come for several deadlines."""
 
     device: DeviceId
 
@@ -112,6 +112,10 @@ class Rounds:
         self._proposed = False
         self._waiting_us = 0
 
+    def kept(self) -> Mapping[str, int]:
+        """How many rounds it knows merged slices of, and how many it merges."""
+        return {"rounds ahead": len(self._parts), "merges": len({number for number, _ in self._merges})}
+
     # --- the life of a generation -------------------------------------------------------------------------------------
 
     @property
@@ -135,26 +139,26 @@ class Rounds:
 
     @property
     def lineage(self) -> tuple[int, bytes]:
-        """Generation and digest of the plan to whose course the present state belongs; 0 and empty before its start has
-        come."""
+        """Generation and digest of the plan to whose lineage the present state belongs; 0 and empty before its start
+        has come."""
         if self._active is None or self._fetching:
             return 0, b""
         return self._active.generation, self._active.plan_digest
 
     def serves(self, arrived: State, wanted: StateProgress) -> bool:
-        """Whether a state is the wanted one, or a later one of the plan that is active here: however far another plan's
-        rounds led, they led somewhere else."""
+        """Whether `arrived` is the wanted state, or a later one of the plan that is active here: another plan's rounds,
+        however many, belong to another lineage."""
         active, told = self._active, arrived.progress
         lineage = None if active is None else (active.generation, active.plan_digest)
         is_of_course = (arrived.generation, arrived.plan_digest) == lineage
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
     def reset(self, progress: StateProgress) -> None:
-        """The state was replaced from outside any generation (initialised, or loaded)."""
+        """Take over a state from outside any generation (initialised, or loaded)."""
         self._progress = progress
 
     def activate(self, active: Active, now_us: int) -> tuple[Effect, ...]:
-        """A new generation begins: forget the rounds of the last one, get the start, begin its first round."""
+        """Begin a new generation: forget the rounds of the last one, get the start, begin its first round."""
         self._clear()
         self._active, self._frozen = active, False
         self._deadlines.keep({trainer.device for trainer in active.plan.trainers})
@@ -164,32 +168,32 @@ class Rounds:
         return self._begin(now_us)
 
     def is_ahead(self, generation: int) -> bool:
-        """Whether what belongs to this generation is not active here yet: keep it and try again then."""
+        """Whether this generation is not active here yet, so that its messages are kept and tried again then."""
         return self._active is None or generation > self._active.generation
 
     def fetched(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
-        """The start, or a later state of this generation, has been loaded."""
+        """Go on from the loaded state: the start, or a later one of this generation."""
         self._fetching, self._catching_up, self._proposed = False, False, False
         self._progress = progress
         return self._begin(now_us)
 
     def restart_clocks(self, now_us: int) -> None:
-        """The connection was lost and is back: nobody is to blame for what did not come meanwhile."""
+        """Restart all deadlines after a lost connection: nobody is to blame for what did not come meanwhile."""
         if self.in_hand in self._began_us:
             self._began_us[self.in_hand] = self._waiting_us = now_us
         self._asked_us = {}
 
     def reject(self, number: int, index: int) -> None:
-        """A proposed part turned out to be unusable: it counts as never come."""
+        """Drop a proposed part that turned out to be unusable: it counts as never come."""
         self._parts.get(number, {}).pop(index, None)
         self._proposed = False
 
     def freeze(self) -> None:
-        """A plan of a later generation is acked: no round of this one is merged or completed any more."""
+        """Stop merging and completing rounds, as a plan of a later generation is acked."""
         self._frozen = True
 
     def accepted(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
-        """The proposed round was completed."""
+        """Go on after the proposed round was completed."""
         self._proposed, self._catching_up = False, False
         self._progress = progress
         return self._begin(now_us)
@@ -215,7 +219,7 @@ class Rounds:
     def contribute(
         self, sender: DeviceId, header: Contribution, delta: torch.Tensor, now_us: int
     ) -> tuple[Effect, ...]:
-        """A trainer's decoded delta of one of this device's slices; the key is checked here."""
+        """Take a trainer's decoded delta of one of this device's slices; the key is checked here."""
         key = header.key
         if not self.is_mine(key):
             return ()
@@ -256,8 +260,8 @@ class Rounds:
         return self._active is not None and (not self._active.plan.asynchronous or bool(self._own_slices()))
 
     def renew(self) -> tuple[Effect, ...]:
-        """Local steps of an asynchronous plan are to begin, from the newest state. An owner holds that already, and
-        waits for the round that its last contribution is in."""
+        """Begin local steps of an asynchronous plan, from the newest state. An owner holds that already, and waits for
+        the round that its last contribution is in."""
         assert self._active is not None
         if self._follows:
             waits = self._proposed or any(
@@ -314,7 +318,7 @@ class Rounds:
         return tuple(index for index, span in enumerate(self._active.plan.slices) if span.owner == self._me)
 
     def _deadline_us(self) -> int:
-        """When contributions to the round in hand are due."""
+        """The time at which contributions to the round in hand are due."""
         assert self._active is not None
         began_us = self._began_us.get(self.in_hand, 0)
         return began_us + self._deadlines.deadline_us(self._active.plan.round_us)
@@ -328,7 +332,7 @@ class Rounds:
         )
 
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes, now_us: int) -> tuple[Effect, ...]:
-        """A merged slice, from its owner (this device included)."""
+        """Take a merged slice from its owner (this device included)."""
         key, active = header.key, self._active
         if (
             active is None
@@ -357,7 +361,7 @@ class Rounds:
         return (Complete(generation=active.generation, round=self.in_hand, parts=ordered),)
 
     def tick(self, now_us: int) -> tuple[Effect, ...]:
-        """Time has passed: deadlines of own slices, and slices of others that should have come."""
+        """Act on passed deadlines: those of own slices, and of slices of others that should have come."""
         if self._active is None or self._frozen or self._fetching or self.in_hand not in self._began_us:
             return ()
         if not self._follows:
@@ -378,12 +382,12 @@ class Rounds:
         return tuple(effects)
 
     def not_yet(self, owner: DeviceId, key: SliceKey, now_us: int) -> None:
-        """The owner lives and waits for others: it is not to blame."""
+        """Excuse the owner, which lives and waits for others."""
         if self._awaits(owner, key) and self.in_hand in self._began_us:
             self._began_us[self.in_hand] = max(self._began_us[self.in_hand], now_us - self._patience_us())
 
     def over(self, owner: DeviceId, key: SliceKey) -> tuple[Effect, ...]:
-        """The owner no longer keeps the slice that is missing here, and nothing later may ever come."""
+        """Catch up with an owner that no longer keeps the missing slice, as nothing later may ever come."""
         if not self._awaits(owner, key) or self._frozen or self._fetching or self._proposed or self._catching_up:
             return ()
         return (self._catch_up((owner,)),)
@@ -400,7 +404,7 @@ class Rounds:
         return active.plan.slices[key.index].owner == owner
 
     def _stragglers(self, now_us: int) -> tuple[DeviceId, ...]:
-        """Trainers that have kept an own slice waiting beyond all patience."""
+        """Trainers that have kept an own slice waiting beyond all deadlines."""
         if now_us < self._stragglers_due_us():
             return ()
         self._waiting_us = now_us
@@ -413,7 +417,7 @@ class Rounds:
         return self._waiting_us + PATIENCE_DEADLINES * self._patience_us()
 
     def _patience_us(self) -> int:
-        """The deadline of the round in hand, from its start; at least what a question takes."""
+        """Microseconds from the start of the round in hand to its deadline; at least what a question takes."""
         return max(self._deadline_us() - self._began_us[self.in_hand], ASK_AGAIN_US)
 
     @property
@@ -435,7 +439,7 @@ class Rounds:
         return self._began_us[self.in_hand] + patience_us if asked_us is None else asked_us + patience_us // 2
 
     def next_deadline_us(self) -> int | None:
-        """When `tick` has something to do, if nothing else happens before."""
+        """The time at which `tick` has something to do, if nothing else happens before; `None`: never."""
         if self._active is None or self._frozen or self._fetching or self._proposed:
             return None
         if self.in_hand not in self._began_us or self._progress.finished or not self._active.plan.has_work:

@@ -5,7 +5,7 @@ giving whole states, the end of a run. All torch work goes through `Compute`; th
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, assert_never
 
@@ -15,6 +15,7 @@ import torch
 
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.actors.probe import Probe
 from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
 from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
@@ -57,30 +58,30 @@ BILLION = 1_000_000_000
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_ROUNDS = 3
 FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
-"""A result overtakes the last merged slices, which are on their way: only who lacks them after so long, or after what
-they may take, fetches."""
+"""Wait after a result, which overtakes the last merged slices on their way: only a device that lacks them after so
+long, or after what they may take, fetches."""
 EARLY_MAX = 256
-"""Messages of a generation that is not active here yet are kept up to this many: others may be a moment ahead."""
+"""Messages that are kept for a generation that is not active here yet: others may be a moment ahead."""
 
 log = structlog.get_logger()
 
 
 @attrs.frozen(kw_only=True)
 class RoundDone:
-    """For observers of the node: a round was completed here."""
+    """The node's observers are told that a round was completed here."""
 
     progress: StateProgress
     point: CurvePoint
-    """Its evaluation is of the state before this round."""
+    """Measurements of the round; the evaluation is of the state before it."""
     samples_trained: int
-    """Here, in this run."""
+    """Samples that this device has trained in this run."""
     generations: int
-    """Of plans, in this run."""
+    """Plans that this device has followed in this run."""
 
 
 @attrs.frozen(kw_only=True)
 class RunFinished:
-    """For observers of the node: this device holds the final state of the run."""
+    """The node's observers are told that this device holds the final state of the run."""
 
     state: ReplicaState
     result: ResultMessage
@@ -130,6 +131,7 @@ class Trainer(Actor[TrainerMessage]):
         traffic: Callable[[], Traffic],
         downlink_bytes_s: int,
         seed: int,
+        probe: Probe,
     ) -> None:
         self._me = device
         self._task = task
@@ -143,12 +145,13 @@ class Trainer(Actor[TrainerMessage]):
         self._traffic = traffic
         self._downlink_bytes_s = downlink_bytes_s
         self._seed = seed
+        self._probe = probe
         self._speed_kflops = 0
         self._state: ReplicaState | None = None
         self._start: ReplicaState | None = None
         self._rounds = Rounds(device)
         self._evaluation = work.evaluation
-        """This device's share of it."""
+        """This device's share of the evaluation set."""
         self._lent = LentSamples(work.store)
         self._borrowed: dict[Source, Ranges] = {}
         self._borrow_again_us: int | None = None
@@ -174,10 +177,10 @@ class Trainer(Actor[TrainerMessage]):
         await self._compute.run(self._make_tools)
 
     def _make_tools(self) -> None:
-        """All that a large network makes too slow for the event loop, in a worker thread."""
+        """Make all that a large network makes too slow for the event loop, in a worker thread."""
         self._local = self._local_trainer(self._task.model())
         self._inner = self._local.snapshot()
-        """The optimiser's state at the last complete round."""
+        """State of the optimiser at the last complete round."""
         self._feedback = Feedback(self._facts.state_elements)
 
     def _local_trainer(self, model: torch.nn.Module) -> LocalTrainer:
@@ -249,6 +252,9 @@ class Trainer(Actor[TrainerMessage]):
         times = [time for time in due if time is not None]
         return min(times, default=None)
 
+    def kept(self) -> Mapping[str, int]:
+        return {"early messages": len(self._early), **self._rounds.kept()}
+
     async def tick(self) -> None:
         now = reached_us()
         await self._follow(now)
@@ -269,7 +275,7 @@ class Trainer(Actor[TrainerMessage]):
 
     @property
     def _transfer_us(self) -> int:
-        """In which a whole state should have come over this device's link: four times what its bytes take."""
+        """Microseconds for a whole state over this device's link: four times what its bytes take."""
         return 16 * self._facts.state_elements * SECOND_US // max(1, self._downlink_bytes_s)
 
     async def _follow(self, now: int) -> None:
@@ -320,11 +326,12 @@ class Trainer(Actor[TrainerMessage]):
 
         state, self._local = await self._compute.run(work)
         self._inner = self._local.snapshot()
-        await self._compute.run(self._feedback.drop)
+        await self._drop_residual()
         self._metrics = RunMetrics()
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
         self._state = state
+        self._probe.state_replaced(state, self._feedback.residual)
         self._rounds.reset(state.progress)
         await self._planner.tell(inbox.StateReached(progress=state.progress))
 
@@ -332,6 +339,7 @@ class Trainer(Actor[TrainerMessage]):
         assert self._state is not None
         await self._halt()
         self._feedback.abandon()
+        self._probe.round_abandoned(self._feedback.residual)
         self._merged_residuals = {}
         self._on_their_way, self._evaluated, self._gossip = set(), 0, None
         self._wanted = None
@@ -343,6 +351,7 @@ class Trainer(Actor[TrainerMessage]):
         self._borrowed, self._borrow_again_us, self._pool = {}, None, None
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
+            self._probe.order_drawn(active.generation)
             await self._borrow(active)
         else:
             await self._compute.run(partial(self._lent.keep_only, {}))
@@ -352,7 +361,7 @@ class Trainer(Actor[TrainerMessage]):
             await self.receive(message)
 
     def _assign(self, active: Active) -> None:
-        """Everything that the plan names for this device, in a worker thread."""
+        """Take over everything that the plan names for this device, in a worker thread."""
         plan = active.plan
         self._local.restore(self._inner)
         own, self._borrowed = share_of(plan, self._me, {member.device: member.data_epoch for member in plan.members})
@@ -370,7 +379,7 @@ class Trainer(Actor[TrainerMessage]):
         self._evaluation = share
 
     async def _borrow(self, active: Active | None) -> None:
-        """Ask every lender for what has not come yet."""
+        """Ask every lender for the samples that have not come yet."""
         self._borrow_again_us = None
         for source, ranges in self._borrowed.items():
             missing = self._lent.missing(source, ranges)
@@ -402,7 +411,7 @@ class Trainer(Actor[TrainerMessage]):
             self._local_round.samples_arrived()
 
     async def _give_back(self, lender: DeviceId) -> None:
-        """The lender wants its samples deleted: not one step more with them."""
+        """Delete a lender's samples as it asks: not one step more with them."""
         if not any(source.device == lender for source in self._borrowed):
             return
         await self._stop_steps()
@@ -412,7 +421,7 @@ class Trainer(Actor[TrainerMessage]):
         log.info("samples_given_back", lender=lender)
 
     async def _lend(self, borrower: DeviceId, ask: messages.AskSamples) -> None:
-        """Send what the active plan lends to this borrower, and nothing else."""
+        """Send the samples that the active plan lends to this borrower, and nothing else."""
         active = self._rounds.active
         if active is None or ask.generation > active.generation:
             self._early.append(inbox.SamplesAsked(borrower=borrower, ask=ask))
@@ -480,7 +489,7 @@ class Trainer(Actor[TrainerMessage]):
         self.spawn(self._local_round.run, partial(self.ref.tell_nowait, done))
 
     def _offset(self, plan: Plan) -> torch.Tensor | None:
-        """How far this device's own parameters are from the common state, where it goes on from its own."""
+        """Distance of own parameters from the common state, (elements,) float32; `None` without own ones."""
         return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
 
     def _is_last(self, plan: Plan, state: ReplicaState) -> bool:
@@ -488,21 +497,21 @@ class Trainer(Actor[TrainerMessage]):
         return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
 
     def _form(self, plan: Plan, state: ReplicaState) -> Encoding:
-        """How deltas of the round after `state` travel."""
+        """The encoding of deltas in the round after `state`."""
         if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
             return plan.encoding
         return Encoding.NONE
 
     def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
-        """This device's share, or none of it if round `number` is not to be evaluated. In an asynchronous plan a device
-        takes part in some rounds only, and an evaluation that was due in one of the others is due now."""
+        """This device's share of the evaluation set, empty if round `number` is not to be evaluated. In an asynchronous
+        plan, an evaluation that was due in a round without this device is due now."""
         before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
         due = not last and number // plan.evaluate_every > before // plan.evaluate_every
         share = self._evaluation
         return share if due else SampleSet(share.inputs[:0], share.labels[:0])
 
     async def _go_on(self) -> None:
-        """In an asynchronous plan: begin the next local steps, if nothing of the last ones is on its way."""
+        """Begin the next local steps of an asynchronous plan, if nothing of the last ones is on its way."""
         active = self._rounds.active
         if active is None or not active.plan.asynchronous or self._rounds.frozen or self._rounds.progress.finished:
             return
@@ -519,7 +528,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._profiler.tell(inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us))
 
     async def _contribute(self, generation: int, number: int) -> None:
-        """Send what was trained to the owners of the slices."""
+        """Send the trained delta to the owners of the slices."""
         active, inputs, state = self._rounds.active, self._local_round, self._state
         if active is None or state is None or inputs is None or self._rounds.frozen:
             return
@@ -554,6 +563,8 @@ class Trainer(Actor[TrainerMessage]):
             self._local_round = None
             owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
             self._on_their_way = {header.key for header in headers} - owned
+        for header, data in zip(headers, encoded, strict=True):
+            self._probe.contributed(header, data)
         for header, span, data in zip(headers, plan.slices, encoded, strict=True):
             if span.owner == self._me:
                 await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
@@ -577,7 +588,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._carry_out(effects)
 
     async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
-        """Average, encode with what earlier encodings lost, and tell once, for everybody to apply."""
+        """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
@@ -600,19 +611,20 @@ class Trainer(Actor[TrainerMessage]):
 
         # the residual needs no commit: what is published is applied, or its whole generation is abandoned
         header, data, self._merged_residuals[key.index] = await self._compute.run(work)
+        self._probe.merged(active, header, data)
         await self._tell_merged(active, header, data)
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
 
     async def _tell_merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
-        """To all who follow the rounds: nobody does where this device is alone, or where the plan is asynchronous and
-        whoever needs a state asks for it."""
+        """Publish a merged slice to all that follow the rounds: nobody does where this device is alone, or where the
+        plan is asynchronous and whoever needs a state asks for it."""
         if len(active.plan.members) > 1 and not active.plan.asynchronous:
             await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
 
     # --- completing a round -------------------------------------------------------------------------------------------
 
     async def _propose(self, parts: tuple[MergedPart, ...]) -> None:
-        """Work out the next state, and ask whether it may become the present one."""
+        """Compute the next state, and ask whether it may become the present one."""
         active, state = self._rounds.active, self._state
         assert active is not None
         assert state is not None
@@ -662,17 +674,21 @@ class Trainer(Actor[TrainerMessage]):
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
         }
 
-        def work() -> dict[str, Any]:
+        def work() -> tuple[torch.Tensor | None, dict[str, Any]]:
             delta = None
             if inputs is not None and inputs.samples:
                 delta = inputs.delta if inputs.delta is not None else self._local.delta()
             self._feedback.commit(delta, taken)
-            return self._local.snapshot()
+            return delta, self._local.snapshot()
 
+        trained = None
         if not asynchronous:
-            self._inner = await self._compute.run(work)
+            trained, self._inner = await self._compute.run(work)
         self._report_epoch(active)
         self._state = proposal.state
+        self._probe.completed(
+            active, before=state, after=proposal.state, trained=trained, residual=self._feedback.residual
+        )
         self._observe_round(proposal)
         if proposal.state.finished:
             ends_apart = active.plan.consistency is Consistency.NONE
@@ -680,7 +696,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._carry_out(self._rounds.accepted(progress, now_us()))
 
     def _report_epoch(self, active: Active) -> None:
-        """Say, once for each epoch, whose samples have all been trained here."""
+        """Log, once for each epoch, whose samples have all been trained here."""
         sampler, pool = self._sampler, self._pool
         if sampler is None or pool is None or not len(pool):
             return
@@ -733,7 +749,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
 
     async def _give_state(self, device: DeviceId, digest: bytes) -> None:
-        """The state that is asked for; one round further if it is gone already."""
+        """Send the state that is asked for; the present one, a round further, if it is gone already."""
         state = self._state
         if self._start is not None and self._start.digest == digest:
             state = self._start
@@ -760,19 +776,24 @@ class Trainer(Actor[TrainerMessage]):
             return
         await self._halt()
         self._wanted = None
-        await self._compute.run(self._feedback.drop)
+        await self._drop_residual()
         self._state = state
         self._start = state
+        self._probe.state_replaced(state, self._feedback.residual)
         log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
         await self._planner.tell(inbox.StateReached(progress=state.progress))
         if state.finished:
             await self._finish(state, None)
         await self._carry_out(self._rounds.fetched(state.progress, now_us()))
 
+    async def _drop_residual(self) -> None:
+        await self._compute.run(self._feedback.drop)
+        self._probe.residual_dropped()
+
     # --- the end of a run ---------------------------------------------------------------------------------------------
 
     async def _finish(self, state: ReplicaState, offset: torch.Tensor | None) -> None:
-        """The run ends with `state`; this device keeps it, or parameters of its own that are so far `offset` of it."""
+        """End the run with `state`; this device keeps it, or parameters of its own at `offset` (elements,) from it."""
         kept = await self._compute.run(partial(replica.moved, state, offset))
         self._metrics.speed_kflops = self._speed_kflops
         result = self._metrics.result(state, kept, now_us(), self._traffic())

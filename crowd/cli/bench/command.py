@@ -36,10 +36,11 @@ CLUSTERS = tuple(
     FOLDER / f"{name}.toml"
     for name in ("smart-home", "all-pis", "one-giant", "long-tail", "slow-radio", "busy-evening", "flaky-garage")
 )
-"""Those that any policy can train as a whole."""
+"""The default cluster files: those that any policy can train as a whole."""
 TASKS = ("digits", "fashion", "watch")
 LEADERS = ("crowd_learning", "ship_once")
-"""Seldom far from the best, so that what they take says when another policy has taken far too long."""
+"""The policies whose time limits the others': they are seldom far from the best, so that it tells when another policy
+has taken far too long."""
 
 Several = Parameter(consume_multiple=True, negative="")
 
@@ -107,7 +108,7 @@ async def settle(matrix: Matrix) -> int:
 
 
 def _runs(matrix: Matrix) -> list[dict[str, Any]]:
-    """In the order of the cells."""
+    """The runs that have ended, in the order of the cells."""
     return [matrix.entries[cell].run for cell in matrix.cells if cell in matrix.entries]
 
 
@@ -156,7 +157,7 @@ def check_outputs(json: Path | None, html: Path | None) -> None:
 
 
 def check_cache(folder: Path) -> None:
-    """Make it. Raises `BadConfig` if nothing can be written there."""
+    """Make the folder of the cache. Raises `BadConfig` if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -167,7 +168,7 @@ def check_cache(folder: Path) -> None:
 
 
 def write_page(path: Path, matrix: Matrix) -> None:
-    """Raises `BadConfig` if the file cannot be written."""
+    """Write the page of `matrix` to the file `path`. Raises `BadConfig` if it cannot be written."""
     from crowd.bench.page import page  # its libraries are optional
 
     entries = {cell: matrix.entries[cell] for cell in matrix.cells if cell in matrix.entries}
@@ -179,7 +180,7 @@ def write_page(path: Path, matrix: Matrix) -> None:
 
 
 def cluster_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that `paths` name; a directory stands for all in it. Raises `BadConfig` for one without any."""
+    """The cluster files that `paths` name; a directory stands for all in it. Raises `BadConfig` for one without any."""
     files: list[Path] = []
     for path in paths:
         found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
@@ -198,8 +199,8 @@ def make_cells(
     cache: Path,
     spare: Path,
 ) -> list[Cell]:
-    """All of them, task by task and cluster by cluster. Raises `BadConfig` for what is of no use, and for two clusters
-    of one name."""
+    """All cells of the comparison, task by task and cluster by cluster. Raises `BadConfig` for what is of no use, and
+    for two clusters of one name."""
     _refuse_twice("cluster file", [str(file) for file in files])
     _refuse_twice("task", tasks)
     _refuse_twice("policy", policies)
@@ -234,5 +235,5 @@ def cache_directory() -> Path:
 
 
 def processors() -> int:
-    """How many cells are computed side by side."""
+    """The number of cells that are computed side by side."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What `crowd bench` shows while it computes: runs that are done and under way, and the time that is left."""
+"""The screen of `crowd bench` while it computes: runs that are done and under way, and the time that is left."""
 
 import time
 from types import TracebackType
@@ -15,7 +15,8 @@ from crowd.formatting import seconds
 
 
 class BenchScreen(LiveView, MatrixListener):
-    """On a terminal a view that is drawn anew, else a line for each cell that was computed."""
+    """The progress of a comparison: on a terminal a view that is drawn anew, else a line for each cell that was
+    computed."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self._cells = cells
@@ -70,7 +71,7 @@ class BenchScreen(LiveView, MatrixListener):
         return grid
 
     def _time_left(self, cells: int) -> str:
-        """As if those to come took as long as those that were computed."""
+        """The time that is left if the cells to come take as long as those that were computed, for people."""
         computed = self._done + self._failed
         if not computed:
             return ""

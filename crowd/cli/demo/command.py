@@ -22,7 +22,7 @@ from crowd.logs import logs_to_stderr
 
 POLICIES = ("crowd_learning", "ship_once", "fedavg")
 PATIENCE = 8.0
-"""Another policy is stopped after so many times the time that the first one took."""
+"""Times as long as the first policy that another one may take before it is stopped."""
 
 
 def demo(

@@ -1,4 +1,4 @@
-"""One emulated device of a demonstration: a slower processor and link, and what can be seen of it while it trains.
+"""One emulated device of a demonstration: a slower processor and link, and its status while it trains.
 
 Layout: `EmulatedDevice` (which device), `DeviceStatus` (what is seen; `STATUSES`, as lines), `play` (the device's part
 in one run).
@@ -26,7 +26,7 @@ STATUS_EVERY_S = 0.25
 
 @attrs.frozen(kw_only=True)
 class EmulatedDevice:
-    """What an emulated device can do; its link's rates are in its `NodeConfig`."""
+    """The abilities of an emulated device; its link's rates are in its `NodeConfig`."""
 
     name: str
     speed_kflops: int
@@ -39,23 +39,25 @@ class DeviceStatus:
 
     device: str
     elapsed_s: float = 0.0
-    """Since its first plan with work."""
+    """Seconds since the device's first plan with work."""
     busy_s: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
     round: int = 0
-    """The last that it completed."""
+    """Number of the last round that the device completed."""
     round_s: float = 0.0
-    """When that was."""
+    """Seconds at which the device completed its last round."""
     round_bytes: int = 0
-    """Over its link by then."""
+    """Bytes over the device's link by its last completed round."""
     accuracy: float | None = None
     own: int = 0
-    """Of its own samples, those that it trains."""
+    """Samples that the device trains of its own."""
     borrowed: int = 0
+    """Samples that the device borrows."""
     lent: int = 0
+    """Samples that the device lends."""
     why: str = ""
-    """Its active plan in one sentence."""
+    """The reason for the device's active plan, in one sentence."""
     target_accuracy: float = 0.0
     finished: bool = False
     reached: bool = False
@@ -65,7 +67,7 @@ class DeviceStatus:
 
 
 STATUSES = MessageLines[DeviceStatus](DeviceStatus)
-"""As a device that is a process of its own tells them."""
+"""The lines in which a device that is a process of its own reports its status."""
 
 
 async def play(
@@ -99,7 +101,7 @@ async def play(
 
 
 class _StatusReporter:
-    """Keeps the latest news of one node."""
+    """The reporter of one node's latest status."""
 
     def __init__(
         self, node: "Node", compute: MeteredCompute, report: Callable[[DeviceStatus], None], target_accuracy: float
@@ -164,7 +166,7 @@ class _StatusReporter:
 
 
 def shares(plan: "Plan", device: str) -> tuple[int, int, int]:
-    """How many samples `device` trains of its own, borrows and lends under `plan`."""
+    """The numbers of samples that `device` trains of its own, borrows and lends under `plan`."""
     own = borrowed = lent = 0
     for assignment in plan.assignments:
         if assignment.lender == assignment.trainer == device:

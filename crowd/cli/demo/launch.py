@@ -1,4 +1,5 @@
-"""Where the demonstration's devices run: all in this process, or each in a process of its own on a real broker."""
+"""The ways to run the demonstration's devices: all in this process, or each in a process of its own on a real
+broker."""
 
 import sys
 import tempfile
@@ -21,10 +22,10 @@ OnStatus = Callable[[DeviceStatus], None]
 
 
 async def run_here(setup: DemoSetup, policy: str, report: OnStatus) -> None:
-    """All devices in this process, on a broker in memory."""
+    """Run all devices in this process, on an in-process broker."""
     import torch
 
-    torch.set_num_threads(1)  # many devices share this machine: threads of each would only stand in each other's way
+    torch.set_num_threads(1)  # many devices share this machine: several threads for each would only compete
     signers = ephemeral_signers([device_id(device.name) for device in setup.devices])
     async with anyio.create_task_group() as tasks:
         for device in setup.devices:
@@ -34,8 +35,8 @@ async def run_here(setup: DemoSetup, policy: str, report: OnStatus) -> None:
 
 
 async def run_processes(setup: DemoSetup, policy: str, report: OnStatus, *, broker: str) -> None:
-    """Each device in a process of its own, with keys of its own. However this ends, so have the processes, and nothing
-    is left on the broker."""
+    """Run each device in a process of its own, with keys of its own. However this ends, so have the processes, and
+    nothing is left on the broker."""
     configs = [setup.config(device, policy=policy, broker=broker) for device in setup.devices]
     with tempfile.TemporaryDirectory(prefix="crowd-demo-") as directory:
         files = write_files(Path(directory), configs)
@@ -49,7 +50,7 @@ async def run_processes(setup: DemoSetup, policy: str, report: OnStatus, *, brok
 
 
 async def _follow(device: DemoDevice, config: Path, report: OnStatus) -> None:
-    """One device's process, from its start to its end."""
+    """Follow one device's process from its start to its end."""
     part = device.part
     arguments = [str(config), str(part.speed_kflops), str(part.memory_bytes)]
     command = [sys.executable, "-m", "crowd.cli.processes.demo_device", *arguments]

@@ -8,7 +8,7 @@ from crowd.run_record import DeviceMetrics, Point, cluster_curve, run_record
 
 
 class DemoRun:
-    """One policy's run, from the devices' news."""
+    """The run of one policy, put together from the devices' statuses."""
 
     def __init__(self, setup: DemoSetup, policy: str) -> None:
         self.setup = setup
@@ -17,7 +17,7 @@ class DemoRun:
         self._points: dict[str, dict[int, Point]] = {device.name: {} for device in setup.devices}
 
     def see(self, news: DeviceStatus) -> bool:
-        """Take the news; whether a round was completed that nobody had completed before."""
+        """Take a device's status; returns whether a round was completed that nobody had completed before."""
         before = self.rounds
         self.latest[news.device] = news
         if news.round and news.accuracy is not None:
@@ -32,12 +32,12 @@ class DemoRun:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the first plan with work."""
+        """Seconds since the first plan with work."""
         return max(news.elapsed_s for news in self.latest.values())
 
     @property
     def traffic_bytes(self) -> int:
-        """On every device's link, up and down."""
+        """Bytes on all devices' links, up and down."""
         return sum(news.bytes_up + news.bytes_down for news in self.latest.values())
 
     @property

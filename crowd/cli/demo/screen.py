@@ -1,4 +1,4 @@
-"""What a demonstration shows: who does what while it runs, and the comparison at the end.
+"""The screen of a demonstration: who does what while it runs, and the comparison at the end.
 
 Layout: `DemoScreen` (a terminal's live view, or plain lines where there is no terminal), `devices_table`, `comparison`,
 `final_screen`.
@@ -22,7 +22,7 @@ TITLES = {"crowd_learning": "crowd", "fedavg": "FedAvg", "ship_once": "ship once
 
 
 class DemoScreen(LiveView):
-    """Shows the races as they come. On a terminal a view that is drawn anew; else a line for every round."""
+    """The demonstration's runs as they come: on a terminal a view that is drawn anew, else a line for every round."""
 
     def __init__(self, console: Console) -> None:
         self._races: list[DemoRun] = []
@@ -35,19 +35,20 @@ class DemoScreen(LiveView):
         super().__init__(console, live)
 
     def begin(self, run: DemoRun) -> None:
-        """From now on this race is shown."""
+        """Show this run from now on."""
         self._races.append(run)
         if not self._console.is_terminal:
             self._line(f"{TITLES[run.policy]}: the devices measure themselves")
 
     def round_done(self, run: DemoRun) -> None:
+        """Show a round that was completed."""
         if not self._console.is_terminal:
             accuracy = "-" if run.accuracy is None else f"{run.accuracy:.1%}"
             spent = f"{seconds(run.elapsed_s)}, {size(run.traffic_bytes)}"
             self._line(f"{TITLES[run.policy]}: round {run.rounds}, {accuracy}, {spent}")
 
     def end(self, run: DemoRun) -> None:
-        """The race is over, or was stopped."""
+        """Show that the run is over, or was stopped."""
         verdict = _verdict(run)
         if self._console.is_terminal:
             self._console.print(verdict, highlight=False)
@@ -73,7 +74,7 @@ class DemoScreen(LiveView):
 
 
 def devices_table(run: DemoRun) -> Table:
-    """Who does what: samples of its own that a device trains, borrows and lends; its processor's time; its link."""
+    """The table of devices: samples of its own that each trains, borrows and lends; its processor's time; its link."""
     table = Table()
     table.add_column("device", no_wrap=True)
     table.add_column("GFLOP/s")
@@ -98,8 +99,8 @@ def devices_table(run: DemoRun) -> Table:
 
 
 def comparison(runs: Sequence[DemoRun]) -> Table:
-    """All races against the first. One that was stopped has not reached the target: its time is a lower bound, and its
-    bytes are no comparison."""
+    """The table of all runs against the first. One that was stopped has not reached the target: its time is
+    right-censored, and its bytes are no comparison."""
     first = runs[0]
     table = Table(title=f"to {first.target_accuracy:.0%} accuracy on {len(first.setup.devices)} devices")
     table.add_column("", no_wrap=True)
@@ -120,7 +121,7 @@ def comparison(runs: Sequence[DemoRun]) -> Table:
 
 
 def final_screen(runs: Sequence[DemoRun]) -> RenderableType:
-    """Who did what in the first race, all races compared, and the models that they ended with."""
+    """The devices of the first run, all runs compared, and the models that they ended with."""
     first = runs[0]
     models = [
         f"{TITLES[run.policy]}: the same model on all {len(run.latest)} devices: {', '.join(map(str, run.digests))}"

@@ -1,4 +1,4 @@
-"""What the demonstration trains and where: `DemoDevice`, the table of them, and `DemoSetup`."""
+"""The task and the devices of the demonstration: `DemoDevice`, the table of them, and `DemoSetup`."""
 
 from pathlib import Path
 
@@ -17,10 +17,12 @@ MEMORY_BYTES = 512 * MEBIBYTE
 
 @attrs.frozen(kw_only=True)
 class DemoDevice:
+    """One device of the demonstration."""
+
     name: str
     speed_kflops: int
     mbps: float
-    """Of its link, in each direction."""
+    """Rate of the device's link in each direction, in Mbit/s."""
 
     @property
     def part(self) -> EmulatedDevice:
@@ -40,13 +42,13 @@ DEVICES = tuple(
         ("pi-3", 40_000, 25.0),
     )
 )
-"""The first two are 25-fold apart; of N devices, the first N take part. Speeds keep the proportions of real devices, at
-about a hundredth of their size, so that one machine can play them all in real time."""
+"""The devices to choose from: of N devices, the first N take part, and the first two are 25-fold apart. Speeds keep the
+proportions of real devices, at about a hundredth of their size, so that one machine can play them all in real time."""
 
 
 @attrs.frozen(kw_only=True)
 class DemoSetup:
-    """What every policy is given alike."""
+    """The setup that is the same for every policy."""
 
     devices: tuple[DemoDevice, ...]
     cluster: str
@@ -54,17 +56,18 @@ class DemoSetup:
 
     @classmethod
     def of(cls, count: int, *, cluster: str) -> "DemoSetup":
-        """The first `count` of `DEVICES`, the fastest first. Raises `BadConfig`."""
+        """The setup of the first `count` of `DEVICES`, the fastest first. Raises `BadConfig` if there are not so
+        many."""
         if not 2 <= count <= len(DEVICES):
             raise BadConfig(f"--devices: expected 2 to {len(DEVICES)}, found {count}")
         return cls(devices=tuple(sorted(DEVICES[:count], key=lambda device: -device.speed_kflops)), cluster=cluster)
 
     def for_policy(self, policy: str) -> "DemoSetup":
-        """The same, in a cluster of its own, so that no run hears of another."""
+        """The setup for one policy: a cluster of its own, so that no run hears of another."""
         return attrs.evolve(self, cluster=f"{self.cluster}-{policy.replace('_', '-')}")
 
     def config(self, device: DemoDevice, *, policy: str, broker: str) -> NodeConfig:
-        """What that device is told."""
+        """The configuration of `device`."""
         return NodeConfig(
             name=device.name,
             cluster=self.cluster,

@@ -2,8 +2,8 @@
 
     python -m crowd.cli.processes.bench_cell ORDER
 
-with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry in
-its place. What a task of the user's own prints goes to standard error."""
+with a `CellOrder` as a line. Writes a `CellStatus` for each round; a reader that is gone ends it. Leaves the entry at
+its path. What a task of the user's own prints goes to standard error."""
 
 import os
 import sys
@@ -26,16 +26,19 @@ from crowd.run_record import Point
 
 @attrs.frozen(kw_only=True)
 class CellOrder:
-    """What such a process is to do."""
+    """The order to a process that computes one cell."""
 
     cluster: str
-    """The file."""
+    """Path of the cluster file."""
     task: str
     policy: str
     seed: int
     limit_s: float | None
+    """Seconds of the cluster's clock that the run may take; `None`: no limit."""
     key: str
+    """Key that the cell must have, or the source has changed meanwhile."""
     path: str
+    """Path at which the entry is left."""
 
     @classmethod
     def of(cls, cell: Cell, limit_s: float | None) -> "CellOrder":
@@ -54,7 +57,7 @@ ORDERS = MessageLines[CellOrder](CellOrder)
 
 
 def command(cell: Cell, limit_s: float | None) -> list[str]:
-    """What starts the process that computes `cell`."""
+    """The command that starts the process that computes `cell`."""
     return [
         sys.executable,
         "-m",
@@ -64,7 +67,8 @@ def command(cell: Cell, limit_s: float | None) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code, as of `crowd` itself; what went wrong is in one line the last thing on standard error."""
+    """Compute the ordered cell; returns the exit code, as of `crowd` itself. The last line on standard error is what
+    went wrong."""
     logs_to_stderr()
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as news:
@@ -80,8 +84,8 @@ def main(arguments: list[str]) -> int:
 
 
 def work(order: CellOrder, say: OnRound) -> None:
-    """Train and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is no longer
-    what it was when the comparison began."""
+    """Train as ordered and leave the entry. Raises `BadConfig` for what cannot work, and if what decides the result is
+    no longer what it was when the comparison began."""
     experiment = read_experiment(
         Path(order.cluster),
         task=order.task,
@@ -98,7 +102,8 @@ def work(order: CellOrder, say: OnRound) -> None:
 
 
 def _train(experiment: Experiment, say: OnRound) -> Entry:
-    """A training that diverges never meets the target: what is kept is how it went up to its last round."""
+    """The entry of `experiment`. A training that diverges never meets the target: its entry is of the run up to its
+    last round."""
     backend = backends.load(WORLD)()
     rounds: list[Point] = []
 

@@ -19,7 +19,8 @@ from crowd.protocol.identity import Ed25519Signer, read_key, read_members
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 when the run is over, 2 with one line on standard error for what cannot work."""
+    """Play one device; returns the exit code: 0 when the run is over, 2 with one line on standard error for what cannot
+    work."""
     path, speed_kflops, memory_bytes = arguments
     logs_to_stderr()
     try:

@@ -1,4 +1,4 @@
-"""What a transfer asks of its caller. Destination `None` means all."""
+"""The effects that a transfer asks of its caller. Destination `None` means all devices."""
 
 import attrs
 
@@ -8,34 +8,42 @@ from crowd.units import DeviceId
 
 @attrs.frozen(kw_only=True)
 class SendOffer:
+    """Publish this offer."""
+
     destination: DeviceId | None
     offer: Offer
 
 
 @attrs.frozen(kw_only=True)
 class SendChunk:
+    """Publish this chunk of a transfer."""
+
     destination: DeviceId | None
     transfer: str
     index: int
     data: memoryview = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
-    """A view of the bytes that were given to `send`, not a copy."""
+    """The chunk: a view of the bytes that were given to `send`, not a copy."""
 
 
 @attrs.frozen(kw_only=True)
 class SendWant:
+    """Send this want to the sender of a transfer."""
+
     destination: DeviceId
     want: Want
 
 
 @attrs.frozen(kw_only=True)
 class SendDone:
+    """Tell the sender of a transfer that it is over."""
+
     destination: DeviceId
     done: Done
 
 
 @attrs.frozen(kw_only=True)
 class Received:
-    """All bytes of a transfer are here; said once."""
+    """All bytes of a transfer are here; reported once."""
 
     sender: DeviceId
     offer: Offer
@@ -44,14 +52,14 @@ class Received:
 
 @attrs.frozen(kw_only=True)
 class Sent:
-    """The one receiver has all bytes; the transfer is forgotten."""
+    """A transfer's one receiver has all bytes; the transfer is forgotten."""
 
     transfer: str
 
 
 @attrs.frozen(kw_only=True)
 class Failed:
-    """The one receiver was silent for too long, refused, or left; the transfer is forgotten."""
+    """A transfer's one receiver was silent for too long, refused, or left; the transfer is forgotten."""
 
     transfer: str
     destination: DeviceId

@@ -21,8 +21,8 @@ from crowd.units import SECOND_US, DeviceId
 _WAIT_US = SECOND_US
 _WAIT_US_MAX = 16 * SECOND_US
 _WAIT_FAN_OUT_US = 4 * SECOND_US
-"""For the first chunk meant for all: if it is only late, every receiver would ask for it. And for each transfer that is
-coming in already, since they share the link."""
+"""Wait for the first chunk of a transfer to all: if it is only late, every receiver would ask for it. Multiplied by the
+transfers that are coming in already, since they share the link."""
 
 
 class Pace:
@@ -36,23 +36,23 @@ class Pace:
 
     @property
     def wait_us(self) -> int:
-        """How long to wait for a chunk before it is missed."""
+        """Microseconds to wait for a chunk before it is missed."""
         return min(max(_WAIT_US, 2 * self._gap_us), _WAIT_US_MAX)
 
 
 class _Silence(enum.Enum):
-    """What is known of the chunks that do not come."""
+    """The state of knowledge about the chunks that do not come."""
 
     UNKNOWN = enum.auto()
     PROBED = enum.auto()
-    """Some were asked for again."""
+    """Some chunks were asked for again."""
     LOST = enum.auto()
-    """The sender lives, and they have not come."""
+    """The sender lives, and the chunks have not come."""
 
 
 class Incoming:
-    """One transfer of more than one message, of which at most `WINDOW` chunks are asked for at a time (all of them in a
-    fan-out, until some are lost)."""
+    """The receiving end of one transfer of more than one message, of which at most `WINDOW` chunks are asked for at a
+    time (all of them in a fan-out, until some are lost)."""
 
     def __init__(
         self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool, pace: Pace, others_coming: int
@@ -77,20 +77,22 @@ class Incoming:
 
     @property
     def deadline_us(self) -> int:
+        """The time at which `on_tick` is due, in microseconds of the caller's clock."""
         return self._wait_from_us + self._wait_us
 
     @property
     def heard_us(self) -> int:
-        """When the sender was last heard in this transfer."""
+        """The time at which the sender was last heard in this transfer, in microseconds of the caller's clock."""
         return self._heard_us
 
     @property
     def is_flowing(self) -> bool:
-        """Whether nothing of it has been missed."""
+        """Whether no chunk of this transfer has been missed."""
         return self._silence is _Silence.UNKNOWN
 
     @property
     def is_complete(self) -> bool:
+        """Whether all chunks have come."""
         return not self._missing
 
     def data(self) -> bytes:
@@ -101,7 +103,7 @@ class Incoming:
         self._heard_us = now_us
 
     def on_chunk(self, now_us: int, index: int, data: bytes | memoryview) -> tuple[Effect, ...]:
-        """Keeps the chunk if it is the offered one and new."""
+        """Keep the chunk if it is the offered one and new."""
         if index not in self._missing or not is_chunk(self.offer, index, data):
             return ()
         self._buffer.seek(chunk_span(self.offer, index)[0])
@@ -125,14 +127,14 @@ class Incoming:
         return effects
 
     def reconnected(self, now_us: int) -> tuple[Effect, ...]:
-        """What was on its way is lost."""
+        """Ask again for all chunks that were on their way, as the lost connection lost them."""
         self._silence = _Silence.LOST
         self._heard_us = self._wait_from_us = now_us
         self._wait_us = self._pace.wait_us
         return self._want_again()
 
     def _slide(self) -> tuple[Effect, ...]:
-        """Asks for more when half of the window has come: a want for every half window, not for every chunk."""
+        """Ask for more when half of the window has come: a want for every half window, not for every chunk."""
         if len(self._asked) > WINDOW // 2 or len(self._asked) == len(self._missing):
             return ()
         unasked = (index for index in self._missing if index not in self._asked)

@@ -1,4 +1,4 @@
-"""How bytes are cut into chunks, and how the offer of a transfer names them."""
+"""The manifest of a transfer: how bytes are cut into chunks, and how the offer names them."""
 
 import hashlib
 
@@ -6,21 +6,22 @@ from crowd.protocol.messages import Cargo, Offer
 from crowd.units import DIGEST_BYTES, ceil_div
 
 INLINE_BYTES_MAX = 48 << 10
-"""What is not longer travels inside its offer."""
+"""Bytes of the longest transfer that travels inside its offer."""
 CHUNK_BYTES = 256 << 10
-"""At most."""
+"""Bytes of the largest chunk."""
 CHUNK_BYTES_MIN = 32 << 10
 """Smaller ones would cost more in envelopes and digests than they save."""
 
 
 def chunk_bytes_for(rate_bytes_s: int) -> int:
-    """How large chunks should be for a link: none may take so much over a second that the receiver, whose other
+    """Bytes of a chunk for a link of this rate: none may take so much over a second that the receiver, whose other
     transfers share the link, would take it for lost."""
-    second_bytes = 1 << max(rate_bytes_s, 1).bit_length() - 1  # a power of two, as the limits are
+    second_bytes = 1 << max(rate_bytes_s, 1).bit_length() - 1  # a power of two, like the limits
     return min(CHUNK_BYTES, max(CHUNK_BYTES_MIN, second_bytes))
 
 
 def make_offer(transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int) -> Offer:
+    """The offer of `data` in chunks of `chunk_bytes`; small data travels inline."""
     view = memoryview(data)
     count = _count(len(data), chunk_bytes)
     return Offer(
@@ -34,11 +35,12 @@ def make_offer(transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int) -> Of
 
 
 def is_inline(offer: Offer) -> bool:
+    """Whether the offer carries all bytes itself."""
     return offer.size_bytes <= INLINE_BYTES_MAX
 
 
 def is_sound(offer: Offer, size_bytes_max: int) -> bool:
-    """Whether the offer is at one with itself and not too large; only then the functions below apply to it."""
+    """Whether the offer is consistent and not too large; only then the functions below apply to it."""
     if not (0 <= offer.size_bytes <= size_bytes_max and 0 < offer.chunk_bytes <= CHUNK_BYTES):
         return False
     if len(offer.digests) != _count(offer.size_bytes, offer.chunk_bytes):
@@ -59,13 +61,13 @@ def is_chunk(offer: Offer, index: int, data: bytes | memoryview) -> bool:
 
 
 def chunk_span(offer: Offer, index: int) -> tuple[int, int]:
-    """The place `[start, stop)` of a chunk among the offered bytes."""
+    """The range `[start, stop)` of a chunk among the offered bytes."""
     start = index * offer.chunk_bytes
     return start, min(start + offer.chunk_bytes, offer.size_bytes)
 
 
 def _count(size_bytes: int, chunk_bytes: int) -> int:
-    """No bytes at all are one empty chunk."""
+    """Number of chunks; no bytes at all are one empty chunk."""
     return max(1, ceil_div(size_bytes, chunk_bytes))
 
 

@@ -16,11 +16,12 @@ WINDOW = 8
 _REPEAT_US = 2 * SECOND_US
 _REPEAT_US_MAX = 30 * SECOND_US
 _REPEAT_HEARD_US = 8 * SECOND_US
-"""Once the receiver has been heard it drives the transfer: repeating is for an answer that was lost."""
+"""Interval of repeated offers once the receiver has been heard and drives the transfer: repeating then only replaces an
+answer that was lost."""
 
 
 class FanOut:
-    """A transfer to all. Offer and chunks are published once; then it serves each receiver that asks. It has no end of
+    """A transfer to all. Offer and chunks are published once; then each receiver that asks is served. It has no end of
     its own."""
 
     def __init__(self, offer: Offer, data: bytes) -> None:
@@ -28,14 +29,15 @@ class FanOut:
         self._data = memoryview(data)
 
     def start(self) -> tuple[Effect, ...]:
+        """Publish the offer and all chunks."""
         return self._offer_and_push(None, len(self._offer.digests))
 
     def offer_to(self, device: DeviceId) -> tuple[Effect, ...]:
-        """As if the transfer began now, for one device that missed it."""
+        """Offer the transfer to one device that missed it, as if it began now."""
         return self._offer_and_push(device, WINDOW)
 
     def serve(self, device: DeviceId, want: Want) -> tuple[Effect, ...]:
-        """The wanted chunks, each once; at most two windows of them, whatever the receiver says."""
+        """Send the wanted chunks, each once; at most two windows of them, whatever the receiver asks for."""
         count = len(self._offer.digests)
         ranges = (range(max(start, 0), min(stop, count)) for start, stop in want.chunks)
         wanted = dict.fromkeys(itertools.islice(itertools.chain.from_iterable(ranges), 2 * WINDOW))
@@ -69,6 +71,7 @@ class Outgoing:
 
     @property
     def deadline_us(self) -> int:
+        """The time at which `on_tick` is due, in microseconds of the caller's clock."""
         return min(self._repeat_at_us, self._heard_us + self._give_up_us)
 
     def is_lost(self, now_us: int) -> bool:
@@ -91,7 +94,8 @@ class Outgoing:
         return self._repeat(now_us)
 
     def reconnected(self, now_us: int) -> tuple[Effect, ...]:
-        """Silence before now says nothing of the receiver, and the offer may be lost."""
+        """Repeat the offer, which may be lost, and count the receiver's silence from now: silence without a connection
+        says nothing of it."""
         self._heard_us = now_us
         self._repeat_us = _REPEAT_US
         return self._repeat(now_us)

@@ -55,16 +55,19 @@ class Transfers:
     """All transfers from and to one device."""
 
     def __init__(self, *, prefix: str, give_up_us: int, size_bytes_max: int, receive_bytes_max: int) -> None:
-        """`prefix` begins the names of this device's transfers: an identifier of at most 36 characters that no other
-        start of a process shares. A transfer ends when its other end has been silent for `give_up_us`. Larger ones than
-        `size_bytes_max` are refused; `receive_bytes_max` bounds the memory of all that are coming in. Raises
-        `ValueError` for a bad prefix."""
+        """Begin without transfers. `prefix` begins the names of this device's transfers: an identifier of at most 36
+        characters that no other start of a process shares.
+
+        A transfer ends when its other end has been silent for `give_up_us`. Larger ones than `size_bytes_max` are
+        refused; `receive_bytes_max` bounds the memory of all that are coming in. Raises `ValueError` for a bad prefix.
+        """
         if not is_identifier(prefix) or len(prefix) > 36:
             raise ValueError(f"{prefix!r} cannot begin the name of a transfer")
         self._prefix = prefix
         self._counter = 0
         self.give_up_us = give_up_us
-        """May be changed; what is being sent keeps the one with which it began."""
+        """Microseconds of silence that end a transfer. May be changed; a transfer being sent keeps the value with which
+        it began."""
         self._size_bytes_max = min(size_bytes_max, receive_bytes_max)
         self._receive_bytes_max = receive_bytes_max
         self._outgoing: dict[str, Outgoing] = {}
@@ -79,9 +82,12 @@ class Transfers:
     def send(
         self, now_us: int, destination: DeviceId | None, cargo: Cargo, data: bytes, *, rate_bytes_s: int
     ) -> tuple[str, tuple[Effect, ...]]:
-        """Begin to send `data` to one device, or with `None` to all, over a way of which the slowest link carries
-        `rate_bytes_s`; the transfer's name and what to do. It ends with `Sent` or `Failed`; one to all is kept until it
-        is dropped. Takes the digests of all chunks: about 2 ms per MiB."""
+        """Begin to send `data` to one device, or with `None` to all, over a path whose slowest link carries
+        `rate_bytes_s`.
+
+        Returns the transfer's name and what to do. It ends with `Sent` or `Failed`; one to all is kept until it is
+        dropped. Takes the digests of all chunks: about 2 ms per MiB.
+        """
         transfer = f"{self._prefix}-{self._counter}"
         self._counter += 1
         offer = make_offer(transfer, cargo, data, chunk_bytes_for(rate_bytes_s))
@@ -97,6 +103,7 @@ class Transfers:
         return fan_out.offer_to(device) if fan_out else ()
 
     def on_want(self, now_us: int, sender: DeviceId, want: Want) -> tuple[Effect, ...]:
+        """Serve a receiver's want."""
         fan_out = self._fan_outs.get(want.transfer)
         if fan_out:
             return fan_out.serve(sender, want)
@@ -106,6 +113,7 @@ class Transfers:
         return ()
 
     def on_done(self, now_us: int, sender: DeviceId, done: Done) -> tuple[Effect, ...]:
+        """End the transfer that its receiver is done with."""
         outgoing = self._outgoing.get(done.transfer)
         if not outgoing or outgoing.destination != sender:
             return ()
@@ -115,7 +123,8 @@ class Transfers:
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     def on_offer(self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool) -> tuple[Effect, ...]:
-        """`to_all`: the offer came on the address of all, so its chunks come without being asked for."""
+        """Answer an offer, and begin to receive it. `to_all`: the offer came on the address of all, so its chunks come
+        without being asked for."""
         key = (sender, offer.transfer)
         if key in self._answers:
             return self._answer(key, to_all)
@@ -140,6 +149,7 @@ class Transfers:
     def on_chunk(
         self, now_us: int, sender: DeviceId, transfer: str, index: int, data: bytes | memoryview
     ) -> tuple[Effect, ...]:
+        """Take a chunk; keep it for a while if its offer has not come."""
         key = (sender, transfer)
         incoming = self._incoming.get(key)
         if incoming is None:
@@ -157,7 +167,7 @@ class Transfers:
         return (sender, transfer) in self._incoming
 
     def flowing(self, sender: DeviceId) -> tuple[Cargo, ...]:
-        """What is coming in from `sender` and goes on coming, as far as is known."""
+        """The cargo that is coming in from `sender` and goes on coming, as far as is known."""
         return tuple(
             incoming.offer.cargo for key, incoming in self._incoming.items() if key[0] == sender and incoming.is_flowing
         )
@@ -165,12 +175,13 @@ class Transfers:
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> int | None:
-        """When `on_tick` is due, in microseconds of the caller's clock."""
+        """The time at which `on_tick` is due, in microseconds of the caller's clock; `None`: never."""
         ends: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
         return min((end.deadline_us for end in ends), default=None)
 
     def on_tick(self, now_us: int) -> tuple[Effect, ...]:
-        """May be called at any time. Not while the connection is lost: silence would be taken for the other end's."""
+        """Repeat what is overdue, and give up on silent devices. May be called at any time, but not while the
+        connection is lost: that silence would be taken for the other end's."""
         effects: list[Effect] = []
         for transfer, outgoing in list(self._outgoing.items()):
             if outgoing.is_lost(now_us):
@@ -186,7 +197,7 @@ class Transfers:
         return tuple(effects)
 
     def reconnected(self, now_us: int) -> tuple[Effect, ...]:
-        """The connection had gone and is back; what was received stays, what was on its way is asked for again."""
+        """Resume after a lost connection: bytes received stay, those on their way are asked for again."""
         ends: list[Outgoing | Incoming] = [*self._outgoing.values(), *self._incoming.values()]
         return tuple(effect for end in ends for effect in end.reconnected(now_us))
 
@@ -208,7 +219,7 @@ class Transfers:
         return sum(incoming.offer.size_bytes for incoming in self._incoming.values())
 
     def _heard(self, sender: DeviceId, offer: Offer, to_all: bool) -> tuple[Effect, ...]:
-        """Tells the sender of a repeated offer that it need not give up: it wants nothing, for now."""
+        """Tell the sender of a repeated offer that it need not give up: this device wants nothing, for now."""
         return () if to_all else (SendWant(destination=sender, want=Want(transfer=offer.transfer, chunks=())),)
 
     def _end(self, key: tuple[DeviceId, str], answer: Done, to_all: bool) -> tuple[Effect, ...]:

@@ -255,7 +255,7 @@ def test_without_the_libraries_for_the_page_it_says_what_to_install(
 
 
 def test_a_changed_cluster_file_makes_a_process_give_up_instead_of_leaving_a_false_entry(
-    cluster: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Path, cache: Path, tmp_path: Path
 ) -> None:
     from crowd.bench.cells import Cell
     from crowd.cli.experiments import read_experiment
