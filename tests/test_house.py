@@ -53,7 +53,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/protocol/transfer/test_transfer_machine.py": 414,
     "tests/protocol/transfer/test_transfer_machine.py:Network": 325,
     "tests/runtime/test_actor.py": 434,
-    "tests/runtime/test_supervisor.py": 379,
+    "tests/runtime/test_supervisor.py": 355,
 }
 """The same of tests and examples."""
 
