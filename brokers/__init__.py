@@ -10,4 +10,5 @@ Layout:
     session_state.py  what becomes of calls when a connection goes
     in_process.py     what the brokers inside this process have in common
     simulated/        a whole network under virtual time, and all that can go wrong with it
+    py.typed          says to type checkers that the annotations count
 """

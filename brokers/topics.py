@@ -21,7 +21,6 @@ _OF_NODE = {
     for channel in (
         Channel.STATUS,
         Channel.INFO,
-        Channel.STATE,
         Channel.PROFILE,
         Channel.ACK,
         Channel.RESULT,
@@ -78,18 +77,8 @@ class Topics:
     def _levels(self, address: Address) -> list[str | None]:
         used: list[str | None]
         match address.channel:
-            case (
-                Channel.STATUS
-                | Channel.INFO
-                | Channel.STATE
-                | Channel.PROFILE
-                | Channel.ACK
-                | Channel.RESULT
-                | Channel.BEAT
-            ):
+            case Channel.STATUS | Channel.INFO | Channel.PROFILE | Channel.ACK | Channel.RESULT | Channel.BEAT:
                 used = ["node", address.source, address.channel.value]
-            case Channel.SET:
-                used = ["node", address.source, "set", address.name]
             case Channel.ALL:
                 used = ["all", address.source]
             case Channel.TO:
@@ -122,8 +111,6 @@ def _address(levels: list[str], *, wildcards: bool = False) -> Address | None:
         return None if level == _ANY else DeviceId(level)
 
     match levels:
-        case ["node", source, "set", name] if identifier(source) and identifier(name):
-            return Address(channel=Channel.SET, source=device(source), name=None if name == _ANY else name)
         case ["node", source, word] if identifier(source) and word in _OF_NODE:
             return Address(channel=_OF_NODE[word], source=device(source))
         case ["all", source] if identifier(source):

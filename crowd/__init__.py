@@ -1,7 +1,8 @@
 """Train a neural network together on the devices you already own, over the MQTT broker you already run.
 
-`Node` runs this device inside your own asyncio application, `Task` describes the work; both come lazily, so that
-`import crowd` loads no torch.
+What an application needs is here. `Node` runs this device inside your own asyncio application as its `NodeConfig` says,
+`Task` describes the work, `Progress` and `Plan` tell how it goes, and what is raised is a `CrowdError`. Each name comes
+when it is asked for, so that `import crowd` loads no torch.
 
 Layout:
     node.py         one device: its four actors under a supervisor, to be embedded in an application
@@ -25,19 +26,69 @@ Layout:
     experiment/     one training of a cluster file, in whatever backend; not needed on a device
     bench/          the comparison of policies; not needed on a device
     cli/            the `crowd` command
+    py.typed        says to type checkers that the annotations count
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crowd.config.node_file import NodeConfig as NodeConfig
+    from crowd.errors import BadConfig as BadConfig
+    from crowd.errors import BrokerLost as BrokerLost
+    from crowd.errors import BrokerRefused as BrokerRefused
+    from crowd.errors import CrowdError as CrowdError
+    from crowd.errors import Rejected as Rejected
+    from crowd.errors import Retryable as Retryable
+    from crowd.errors import TrainingDiverged as TrainingDiverged
     from crowd.learning.task import Task as Task
     from crowd.node import Node as Node
+    from crowd.node import Progress as Progress
+    from crowd.planning.plan import Plan as Plan
+    from crowd.plugins import make_task as make_task
+    from crowd.protocol.identity import ephemeral_signers as ephemeral_signers
+    from crowd.units import DeviceId as DeviceId
+    from crowd.units import device_id as device_id
 
 __version__ = "0.1.0"
-__all__ = ["Node", "NodeConfig", "Task", "__version__"]
 
-_LAZY = {"Node": "crowd.node", "NodeConfig": "crowd.config.node_file", "Task": "crowd.learning.task"}
+_LAZY = {
+    "BadConfig": "crowd.errors",
+    "BrokerLost": "crowd.errors",
+    "BrokerRefused": "crowd.errors",
+    "CrowdError": "crowd.errors",
+    "DeviceId": "crowd.units",
+    "Node": "crowd.node",
+    "NodeConfig": "crowd.config.node_file",
+    "Plan": "crowd.planning.plan",
+    "Progress": "crowd.node",
+    "Rejected": "crowd.errors",
+    "Retryable": "crowd.errors",
+    "Task": "crowd.learning.task",
+    "TrainingDiverged": "crowd.errors",
+    "device_id": "crowd.units",
+    "ephemeral_signers": "crowd.protocol.identity",
+    "make_task": "crowd.plugins",
+}
+
+__all__ = [  # noqa: RUF022  # by what they are for
+    "Node",
+    "NodeConfig",
+    "Task",
+    "make_task",
+    "Progress",
+    "Plan",
+    "DeviceId",
+    "device_id",
+    "ephemeral_signers",
+    "CrowdError",
+    "Retryable",
+    "BrokerLost",
+    "Rejected",
+    "BadConfig",
+    "BrokerRefused",
+    "TrainingDiverged",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,6 @@ class BrokerLost(Retryable):
     """The connection to the broker has gone; open a new session."""
 
 
-class DeviceGone(Retryable):
-    """The other device has left the cluster."""
-
-
 class AskTimeout(Retryable):
     """An actor did not answer in time."""
 
@@ -38,10 +34,6 @@ class Rejected(CrowdError):
 
 class MalformedMessage(Rejected):
     """Bytes from outside that are no valid message."""
-
-
-class StalePlan(Rejected):
-    """A plan that is named is not, or no longer, active."""
 
 
 class InfeasiblePlan(Rejected):

@@ -123,8 +123,6 @@ class Readings:
 
     memory_free_bytes: int
     """Memory that the process could still use."""
-    cpu_busy_permille: int
-    """Use of all cores by anything but this process, in thousandths."""
 
 
 class Sensor(abc.ABC):

@@ -70,9 +70,7 @@ class Channel(enum.Enum):
     STATUS = "status"
     """Retained plain text `online` or `offline`; the last will of the device's connection."""
     INFO = "info"
-    """Retained JSON: version, incarnation, limits."""
-    STATE = "state"
-    """Retained JSON for dashboards."""
+    """Retained JSON: version, incarnation, share level."""
     PROFILE = "profile"
     """Retained: the device's profile."""
     ACK = "ack"
@@ -81,8 +79,6 @@ class Channel(enum.Enum):
     """Retained: the result of the device's last run."""
     BEAT = "beat"
     """The device's heartbeat, not retained."""
-    SET = "set"
-    """Unsigned commands to the device."""
     ALL = "all"
     """Messages from one device to every member."""
     TO = "to"
@@ -101,11 +97,11 @@ class Address:
 
     channel: Channel
     source: DeviceId | None = None
-    """The device that sends; on `SET` the one that is commanded."""
+    """The device that sends."""
     destination: DeviceId | None = None
     """The device that receives, on `TO` and `BLOB`; on `BLOB` `None` means all."""
     name: str | None = None
-    """Name of the command on `SET`, of the transfer on `BLOB`."""
+    """Name of the transfer on `BLOB`."""
     chunk: int | None = None
     """Number of the chunk on `BLOB`."""
 

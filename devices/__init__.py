@@ -10,4 +10,5 @@ Layout:
     cluster/          what the backends have in common; not needed on a device
     simulation/       a cluster file under virtual time; not needed on a device
     lab/              a cluster file as real processes on this machine; not needed on a device
+    py.typed          says to type checkers that the annotations count
 """

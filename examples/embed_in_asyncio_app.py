@@ -17,13 +17,9 @@ import structlog
 import torch
 
 import crowd
-from crowd.protocol.identity import ephemeral_signers
-from crowd.tasks import digits
-from crowd.tasks.partition import Partition
-from crowd.units import device_id
 
 PERIOD_S = 0.1
-NAME = device_id("gateway")
+NAME = crowd.device_id("gateway")
 
 
 async def read_sensor() -> None:
@@ -39,7 +35,7 @@ async def train(state_dir: Path) -> torch.nn.Module:
     config = crowd.NodeConfig(
         name=NAME, cluster="home", broker="memory://home", task="digits", members_min=1, state_dir=state_dir
     )
-    async with crowd.Node(config, signer=ephemeral_signers([NAME])[NAME]) as node:
+    async with crowd.Node(config, signer=crowd.ephemeral_signers([NAME])[NAME]) as node:
         async for progress in node.progress():
             if progress.accuracy is not None:
                 print(f"training: round {progress.round}, {progress.accuracy:.1%}")
@@ -51,7 +47,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as state_dir:
         model = await train(Path(state_dir))
     sensor.cancel()
-    evaluation = digits.task(NAME, Partition()).evaluation
+    evaluation = crowd.make_task("digits", NAME).evaluation
     assert evaluation is not None
     images, labels = evaluation[:5]
     print(f"the network reads {model(images).argmax(1).tolist()}, which is {labels.tolist()}")

@@ -49,11 +49,11 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/learning/test_work.py": 352,
     "tests/node/test_run.py": 425,
     "tests/protocol/test_codec.py": 532,
-    "tests/protocol/transfer/test_transfer.py": 504,
-    "tests/protocol/transfer/test_transfer_machine.py": 430,
-    "tests/protocol/transfer/test_transfer_machine.py:Network": 341,
+    "tests/protocol/transfer/test_transfer.py": 486,
+    "tests/protocol/transfer/test_transfer_machine.py": 414,
+    "tests/protocol/transfer/test_transfer_machine.py:Network": 325,
     "tests/runtime/test_actor.py": 434,
-    "tests/runtime/test_supervisor.py": 379,
+    "tests/runtime/test_supervisor.py": 355,
 }
 """The same of tests and examples."""
 

@@ -24,11 +24,9 @@ class Mix:
 
     samples: int
     """Samples of all members."""
-    assigned: int
-    """Samples that are assigned to some trainer."""
     effective: int
-    """Evenly trained samples that the assigned ones are worth: fewer where some are trained more often than others
-    (Kish's effective sample size)."""
+    """Evenly trained samples that those that are trained at all are worth: fewer where some are trained more often than
+    others (Kish's effective sample size)."""
     effective_trainers_permille: int
     """Number of equally busy trainers that these are worth, in thousandths."""
     skew_permille: int
@@ -49,10 +47,9 @@ def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> 
     and its assigned samples by label; `totals` are the cluster's samples by label."""
     samples = sum(totals)
     trained = sum(pace for pace, _ in parts)
-    assigned = squares = scaled_squares = skew = 0
+    squares = scaled_squares = skew = 0
     for pace, counts in parts:
         own = sum(counts)
-        assigned += own
         squares += pace * pace
         scaled_squares += (pace * pace << 20) // own
         distance = sum([abs(count * samples - total * own) for count, total in zip(counts, totals, strict=False)])
@@ -60,7 +57,6 @@ def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> 
         skew += pace * distance * 500 // (own * samples)
     return Mix(
         samples=samples,
-        assigned=assigned,
         effective=max(1, (trained * trained << 20) // max(1, scaled_squares)),
         effective_trainers_permille=effective_trainers_permille(trained, squares),
         skew_permille=skew // max(1, trained),

@@ -1,8 +1,8 @@
 """The cost of a plan: memory, time and bytes, in integers only, so that every device ranks plans alike.
 
 Layout: the constants; the costs of one device (`memory_needed_bytes`, `train_us`, `evaluation_us`); of a merge
-(`sync_cost`, `sync_us`) and of the moves (`ship_cost`, `ship_us`); all of it together, to the target (`project`,
-`estimate`). The number of epochs to the target is in `convergence`.
+(`sync_cost`) and of the moves (`ship_cost`); all of it together, to the target (`project`, `estimate`). The number of
+epochs to the target is in `convergence`.
 
 Model of the network: every device has its own link to a broker on a machine of its own (a star).
 """
@@ -166,11 +166,6 @@ def _slowest_links(
     return up, down, bystander
 
 
-def sync_us(cluster: Cluster, trainers: Collection[DeviceId], slices: Iterable[SliceOwner], encoding: Encoding) -> int:
-    """Microseconds of one merge as the trainers see it."""
-    return sync_cost(cluster, trainers, slices, encoding).critical_us
-
-
 # --- moves ------------------------------------------------------------------------------------------------------------
 
 
@@ -200,11 +195,6 @@ def ship_cost(cluster: Cluster, lent: Mapping[DeviceId, int], borrowed: Mapping[
     return ShipCost(ship_us=slowest_us + PHASE_US, bytes_total=moved * size)
 
 
-def ship_us(cluster: Cluster, plan: Plan) -> int:
-    """Microseconds until every borrower holds what `plan` lends it."""
-    return ship_cost(cluster, *_moves(plan)).ship_us
-
-
 def _moves(plan: Plan) -> tuple[dict[DeviceId, int], dict[DeviceId, int]]:
     lent: dict[DeviceId, int] = {}
     borrowed: dict[DeviceId, int] = {}
@@ -226,8 +216,6 @@ class Estimate:
     """Microseconds of a round: local steps, evaluation and merge."""
     sync_us: int
     """Microseconds of the merge within a round."""
-    epoch_us: int
-    """Microseconds until as many samples have been trained as are assigned."""
     rounds: int
     """Rounds to the target."""
     ship_us: int
@@ -256,7 +244,6 @@ def project(
     return Estimate(
         round_us=round_us,
         sync_us=sync.critical_us,
-        epoch_us=ceil_div(round_us * spread.assigned, round_samples),
         rounds=rounds,
         ship_us=ship.ship_us,
         total_us=ship.ship_us + rounds * round_us,

@@ -37,7 +37,7 @@ class SimulatedDevice:
 
     1. `live` begins a life: everything that happens in it belongs to the process of the device's name.
     2. It ends when the node's part is played, or by `switch_off`, with a goodbye if it is still connected.
-    3. The store stays, unless another is put in its place.
+    3. Store and compute stay, unless others are put in their place.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Memory(Sensor):
         self.free_bytes = free_bytes
 
     def read(self) -> Readings:
-        return Readings(memory_free_bytes=self.free_bytes, cpu_busy_permille=0)
+        return Readings(memory_free_bytes=self.free_bytes)
 
 
 @attrs.frozen(kw_only=True)

@@ -94,7 +94,8 @@ def test_the_guide_leads_from_nothing_to_a_model_on_three_devices(tmp_path: Path
 def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = next(block for block in PROGRAM.findall(README.read_text("utf-8")) if "# mytask.py" in block)
     (tmp_path / "mytask.py").write_text(program)
-    np.savez(tmp_path / "samples.npz", inputs=np.zeros((20, 4), np.float32), labels=np.arange(20) % 3)
+    (tmp_path / "kitchen").mkdir()
+    np.savez(tmp_path / "kitchen" / "samples.npz", inputs=np.zeros((20, 4), np.float32), labels=np.arange(20) % 3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "mytask", raising=False)

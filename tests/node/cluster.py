@@ -114,7 +114,7 @@ class WatchedHub(InProcessBroker):
 
 
 def is_sealed(delivery: Delivery) -> bool:
-    plain = (Channel.STATUS, Channel.INFO, Channel.STATE, Channel.BLOB)
+    plain = (Channel.STATUS, Channel.INFO, Channel.BLOB)
     return delivery.address.channel not in plain and bool(delivery.payload)
 
 

@@ -72,7 +72,7 @@ def everywhere(devices: Cluster, payload: bytes, **changes: Any) -> Iterator[tup
 
 
 def garbage(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    for channel in (*SEALED, Channel.STATUS, Channel.INFO, Channel.STATE):
+    for channel in (*SEALED, Channel.STATUS, Channel.INFO):
         yield from ((address(channel), data) for data in GARBAGE)
 
 

@@ -1,7 +1,7 @@
 """Who is restarted, when, how often; and that every way out is orderly and honest."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -353,27 +353,3 @@ async def test_messages_sent_before_the_start_are_received_after_it() -> None:
     async with supervisor:
         await anyio.sleep(1)
     assert [event for _, name, event in trace if name == "a"] == ["started", "early", "stopped"]
-
-
-# --- what is kept -----------------------------------------------------------------------------------------------------
-
-
-@virtual_time
-async def test_what_waits_in_mailboxes_is_counted_with_what_the_children_keep() -> None:
-    class Hoarder(Recorder):
-        def kept(self) -> Mapping[str, int]:
-            return {"events": len(self.trace)}
-
-    trace: Trace = []
-    async with three(trace, make=Hoarder) as supervisor:
-        assert supervisor.kept()["messages for the a"] == 0
-        await anyio.sleep(1)
-        for message in (Work(duration_s=5), Note(text="first"), Note(text="second")):
-            await supervisor.ref("a").tell(message)
-        await anyio.sleep(1)
-        assert supervisor.kept() == {
-            "messages for the a": 2,
-            "messages for the b": 0,
-            "messages for the c": 0,
-            "events": 3,
-        }

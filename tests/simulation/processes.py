@@ -17,7 +17,7 @@ from crowd.units import device_id
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
 from devices.simulation.device import SimulatedDevice
-from devices.simulation.virtual_time import VirtualTimeLoop
+from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
 from devices.store import MemoryStore
 from tests.simulation import work
 from tests.simulation.observer import Observer, Watch
@@ -101,6 +101,7 @@ class Process:
     async def _live(self) -> None:
         if self._device.lives:
             await self._ended.wait()
+        PROCESS.set(self.name)  # whoever starts the node again is part of the device, and freezes with it
         self._ended = anyio.Event()
         began_s = anyio.current_time()
         try:
@@ -118,6 +119,7 @@ class Process:
 
     async def _run_node(self) -> None:
         self._observer.process_began(self.name)
+        self._compute = self._device.compute = VirtualCompute(self.part.speed_kflops)  # rested, and as fast as at first
         try:
             await self._device.live(self._stay)
         except BrokerRefused:

@@ -62,7 +62,7 @@ class Intake:
                     self._tell_planner(inbox.StatusSeen(device=source, online=delivery.payload != b"offline"))
             case Channel.BLOB:
                 await self._hand_over(inbox.Inbound(delivery=delivery))
-            case Channel.INFO | Channel.STATE | Channel.SET:
+            case Channel.INFO:
                 pass
             case _:
                 if delivery.payload:  # an empty one clears what was retained

@@ -9,7 +9,7 @@ from crowd.protocol.messages import AskSamples, Samples
 from crowd.units import DeviceId
 
 LEND_BYTES = 256 * 1024
-"""Bytes of a piece of lent samples, so that training can begin with the first."""
+"""Bytes of a piece of lent samples, so that no message is large and others have their turn."""
 
 
 def is_named(plan: Plan, lender: DeviceId, borrower: DeviceId, ask: AskSamples) -> bool:

@@ -212,18 +212,6 @@ class Transfers:
                 effects += self._end(key, Done(transfer=transfer, refused=True), incoming.to_all)
         return tuple(effects)
 
-    def drop_peer(self, device: DeviceId) -> tuple[Effect, ...]:
-        """Forget all transfers to and from a device that has left."""
-        lost = [transfer for transfer, outgoing in self._outgoing.items() if outgoing.destination == device]
-        for transfer in lost:
-            del self._outgoing[transfer]
-        for key in [key for key in self._incoming if key[0] == device]:
-            del self._incoming[key]
-        for early in [early for early in self._early if early[0] == device]:
-            del self._early[early]
-        self._paces.pop(device, None)
-        return tuple(Failed(transfer=transfer, destination=device) for transfer in lost)
-
     # --- private ------------------------------------------------------------------------------------------------------
 
     @property

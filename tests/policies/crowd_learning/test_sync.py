@@ -17,9 +17,7 @@ NO_MOVES = ShipCost(ship_us=0, bytes_total=0)
 def merges(trainers: int, sync_us: int, *, samples: int = 1_000, epochs_max: int = 60, frequent: bool = True) -> int:
     """Merges an epoch for equal trainers with `samples` each."""
     every = trainers * samples
-    spread = Mix(
-        samples=every, assigned=every, effective=every, effective_trainers_permille=1_000 * trainers, skew_permille=0
-    )
+    spread = Mix(samples=every, effective=every, effective_trainers_permille=1_000 * trainers, skew_permille=0)
     sync = SyncCost(critical_us=sync_us, bystander_us=0, bytes_total=0)
     task = attrs.evolve(TASK, epochs_max=epochs_max)
     shifts = [(make_profile(f"d{index}", task=TASK), samples, 0) for index in range(trainers)]

@@ -165,14 +165,6 @@ def test_an_absurd_want_is_served_within_bounds() -> None:
     assert indices(sender.on_want(0, CAMERA, Want(transfer=name, chunks=((-4, 2),)))) == [0, 1]
 
 
-def test_a_peer_that_left_is_forgotten() -> None:
-    sender, name, offer, _ = send(pattern(9))
-    assert sender.on_offer(0, CAMERA, attrs.evolve(offer, transfer="c-1"), to_all=False) == ()
-    assert sender.drop_peer(SHELF) == ()
-    assert sender.drop_peer(CAMERA) == (Failed(transfer=name, destination=CAMERA),)
-    assert sender.next_deadline() is None
-
-
 # --- to all -----------------------------------------------------------------------------------------------------------
 
 
@@ -492,13 +484,3 @@ def test_a_transfer_that_is_no_longer_wanted_is_refused_and_stays_refused() -> N
     assert receiver.drop(name) == refusal
     assert feed(receiver, 0, chunks) == []
     assert receiver.on_offer(0, OWNER, offer, to_all=False) == refusal
-
-
-def test_what_came_from_a_device_that_left_is_forgotten() -> None:
-    _, _, offer, chunks = send(pattern(9))
-    receiver = make_transfers()
-    receiver.on_offer(0, OWNER, offer, to_all=False)
-    feed(receiver, 0, chunks)
-    receiver.drop_peer(OWNER)
-    assert receiver.next_deadline() is None
-    assert feed(receiver, 0, chunks) == []

@@ -146,16 +146,6 @@ class Network(RuleBasedStateMachine):
         effects = self.transfers[SENDER].offer_to(self._sending(place), self._receiver(number))
         self._perform(SENDER, effects, chunks_max=WINDOW)
 
-    @rule(number=numbers, sender_too=st.booleans())
-    def one_end_forgets_the_other(self, number: int, sender_too: bool) -> None:
-        receiver = self._receiver(number)
-        if receiver in self.transfers:
-            self.transfers[receiver].drop_peer(SENDER)
-            assert not self._held(receiver)
-            self._forget_chunks(receiver)
-        if sender_too and SENDER in self.transfers:
-            self._perform(SENDER, self.transfers[SENDER].drop_peer(receiver))
-
     # --- the fate of messages -----------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.air)
@@ -279,10 +269,6 @@ class Network(RuleBasedStateMachine):
                 del self.credit[receiver, name]
                 self.arrived.pop((receiver, name), None)
 
-    def _forget_chunks(self, receiver: DeviceId) -> None:
-        self.credit = {key: chunks for key, chunks in self.credit.items() if key[0] != receiver}
-        self.arrived = {key: chunks for key, chunks in self.arrived.items() if key[0] != receiver}
-
     def _perform(self, device: DeviceId, effects: tuple[Effect, ...], *, chunks_max: int = 0) -> None:
         """`chunks_max`: how many chunks these effects may send to one receiver."""
         assert sum(isinstance(effect, SendChunk) for effect in effects) <= chunks_max
@@ -378,10 +364,8 @@ class Network(RuleBasedStateMachine):
             for name in wanted:
                 self._check_end(name)
         assert not self._coming()
-        for device, ends in self.transfers.items():
+        for ends in self.transfers.values():
             assert ends.next_deadline() is None
-            ends.drop_peer(SENDER)
-            assert not self._held(device)
 
     def _settle(self) -> None:
         for _ in range(10_000):

@@ -1,0 +1,53 @@
+"""What an application may import: `crowd` alone."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import crowd
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+OWN_PACKAGES = {"crowd", "brokers", "devices", "policies"}
+
+
+@pytest.mark.parametrize("name", crowd.__all__)
+def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    public = getattr(crowd, name)
+    assert name == "__version__" or name == "DeviceId" or inspect.getdoc(public)
+
+
+def test_type_checkers_are_told_of_the_same_names() -> None:
+    source = ast.parse(Path(crowd.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in source.body if isinstance(node, ast.If)]
+    told = {
+        (alias.name, statement.module)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert told == {(name, getattr(crowd, name).__module__) for name in crowd.__all__ if name != "__version__"}
+
+
+def test_what_is_not_public_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="module 'crowd' has no attribute 'Nobody'"):
+        crowd.Nobody  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "embed_in_asyncio_app.py"])
+def test_an_example_of_an_application_imports_nothing_else_of_this_project(name: str) -> None:
+    nodes = list(ast.walk(ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    from_ = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert [module for module in plain + from_ if module.partition(".")[0] in OWN_PACKAGES] == ["crowd"]
+    assert all(
+        node.attr in crowd.__all__
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "crowd"
+    )
+
+
+@pytest.mark.parametrize("package", sorted(OWN_PACKAGES))
+def test_its_annotations_count_for_type_checkers(package: str) -> None:
+    assert (EXAMPLES.parent / package / "py.typed").is_file()
