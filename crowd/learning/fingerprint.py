@@ -21,11 +21,15 @@ def fingerprint(
     the common evaluation set. Initial parameters and a device's own data do not count."""
     optimizer = task.optimizer(model.parameters())
     state = [*model.named_parameters(), *model.named_buffers()]
+    changing = {*layout.statistics, *layout.counters, *(name for name, _ in model.named_parameters())}
+
+    def role(name: str) -> list[str]:
+        return [] if name in changing else ["constant"]
+
     return digest(
         [
             task.name,
-            sorted([name, list(tensor.shape), str(tensor.dtype)] for name, tensor in state),
-            sorted([*layout.statistics, *layout.counters]),
+            sorted([name, list(tensor.shape), str(tensor.dtype), *role(name)] for name, tensor in state),
             form,
             loss_name(task.loss),
             type(optimizer).__name__,
