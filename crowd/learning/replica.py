@@ -220,7 +220,25 @@ def apply(
             f"a merged delta of {mean_delta.numel()} elements and {len(counters)} counters does not fit a state of "
             f"{state.vector.numel()} and {len(state.counters)}"
         )
-    rate = _float32(outer.rate_ppm)
+    vector, momentum = _stepped(state, outer, mean_delta)
+    if not is_finite(vector) or not (momentum is None or is_finite(momentum)):
+        raise TrainingDiverged(f"the merged state is no longer finite after round {state.round + 1}: lower the rate")
+    return ReplicaState(
+        layout=state.layout,
+        vector=vector,
+        counters=tuple(map(max, state.counters, counters)),
+        momentum=momentum,
+        run=state.run,
+        round=state.round + 1,
+        samples=state.samples + samples,
+        epochs_ppb=state.epochs_ppb + epochs_ppb,
+        streak=streak,
+        finished=finished,
+    )
+
+
+def _stepped(state: ReplicaState, outer: Outer, mean_delta: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The vector and the outer optimiser's momentum after this merged delta; all (elements,) float32."""
     match outer.kind:
         case OuterKind.PLAIN:
             momentum = None
@@ -232,28 +250,15 @@ def apply(
             step = mean_delta + decay * momentum
         case _:
             assert_never(outer.kind)
-    vector = state.vector + rate * step
-    layout = state.layout
-    if layout.parameters < layout.elements:
-        vector[layout.parameters :] = state.vector[layout.parameters :] + mean_delta[layout.parameters :]
+    vector = state.vector + _float32(outer.rate_ppm) * step
+    border = state.layout.parameters
+    if border < state.layout.elements:
+        vector[border:] = state.vector[border:] + mean_delta[border:]
         if momentum is not None:
-            momentum[layout.parameters :] = 0.0
-        for start, stop in layout.variances:  # where contributions were weighted or late, the sum may round below 0
+            momentum[border:] = 0.0
+        for start, stop in state.layout.variances:  # weighted or late contributions may add up to a hair below 0
             vector[start:stop].clamp_(min=0.0)
-    if not is_finite(vector) or not (momentum is None or is_finite(momentum)):
-        raise TrainingDiverged(f"the merged state is no longer finite after round {state.round + 1}: lower the rate")
-    return ReplicaState(
-        layout=layout,
-        vector=vector,
-        counters=tuple(map(max, state.counters, counters)),
-        momentum=momentum,
-        run=state.run,
-        round=state.round + 1,
-        samples=state.samples + samples,
-        epochs_ppb=state.epochs_ppb + epochs_ppb,
-        streak=streak,
-        finished=finished,
-    )
+    return vector, momentum
 
 
 def _float32(ppm: int) -> Tensor:
