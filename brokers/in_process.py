@@ -109,7 +109,7 @@ class InProcessBroker:
         self._sessions.remove(session)
         for pattern in session.patterns:
             self.ignore(session, pattern)
-        session.lifeline.lose(reason)
+        session.session_state.lose(reason)
         session.release()
 
     def _publish_will(self, session: "InProcessSession") -> None:
@@ -128,7 +128,7 @@ class InProcessSession(BrokerSession):
         self.device = device
         self.cluster = topics.cluster
         self.will = will
-        self.lifeline = SessionState()
+        self.session_state = SessionState()
         self._hub = hub
         self._topics = topics
         self._patterns: dict[Channel, list[Address]] = {}
@@ -146,7 +146,7 @@ class InProcessSession(BrokerSession):
         """Release all who wait for room, as nobody reads any more."""
 
     async def subscribe(self, *patterns: Address) -> None:
-        with self.lifeline.holding():
+        with self.session_state.holding():
             for pattern in patterns:
                 self._topics.pattern(pattern)  # raises for a pattern that no broker would take
                 subscribed = self._patterns.setdefault(pattern.channel, [])
@@ -158,7 +158,7 @@ class InProcessSession(BrokerSession):
             await anyio.lowlevel.checkpoint()
 
     async def unsubscribe(self, *patterns: Address) -> None:
-        with self.lifeline.holding():
+        with self.session_state.holding():
             for pattern in patterns:
                 subscribed = self._patterns.get(pattern.channel, [])
                 if pattern in subscribed:

@@ -68,13 +68,13 @@ class MemorySession(InProcessSession):
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
         message = self.message(address, payload, expiry_s=expiry_s)
-        with self.lifeline.holding():
+        with self.session_state.holding():
             self._meter.sent(message.crossing)
             await self._hub.carry(message, publisher=self, retain=retain)
             await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> Delivery:
-        with self.lifeline.holding():
+        with self.session_state.holding():
             await anyio.lowlevel.checkpoint()
             message = await self._inbox.get()
             while message.expires_at_s <= anyio.current_time():
@@ -85,7 +85,7 @@ class MemorySession(InProcessSession):
     async def offer(self, message: PublishedMessage) -> None:
         """Queue `message`; wait for room, except that a heartbeat without room is dropped: the next one says the
         same."""
-        if self.lifeline.lost:
+        if self.session_state.lost:
             return
         if message.delivery.address.channel is Channel.BEAT and self._inbox.full:
             self._drops.count(address=message.delivery.address)

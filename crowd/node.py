@@ -16,7 +16,7 @@ import crowd
 from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
-from crowd.actors.planner import LeftOut, PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.planner import DeviceLeftOut, PlanActivated, Planner, ResultKnown, RunOver
 from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
@@ -323,7 +323,7 @@ class Node:
 
     def _observe(self, news: planning_actor.Observation | training_actor.Observation) -> None:
         match news:
-            case LeftOut(plan=plan):
+            case DeviceLeftOut(plan=plan):
                 self._tell(attrs.evolve(self._last, plan=plan))
             case PlanActivated(active=active):
                 if self._over.is_set() and not active.start.finished:

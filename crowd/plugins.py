@@ -1,7 +1,7 @@
 """Brokers, devices, policies, tasks and the like by name: entry points of what is installed, and tasks in the user's
 own files.
 
-Layout: `Group` (the plug-ins of one kind) and one for each kind, `broker_from_url` (the way to a broker),
+Layout: `PluginGroup` (the plug-ins of one kind) and one for each kind, `broker_from_url` (the way to a broker),
 `task_function` and `make_task` (work).
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen(eq=False)
-class Group(Generic[T]):
+class PluginGroup(Generic[T]):
     """All installed plug-ins of one kind; each is found by the name of its entry point."""
 
     entry_points: str
@@ -78,7 +78,7 @@ def _entries(group: str) -> dict[str, EntryPoint]:
 
 
 def subclass_of(base: type) -> Callable[[Any], bool]:
-    """Whether an object is a class derived from `base`: for `Group.fits`."""
+    """Whether an object is a class derived from `base`: for `PluginGroup.fits`."""
     return lambda plugin: isinstance(plugin, type) and issubclass(plugin, base)
 
 
@@ -108,22 +108,26 @@ class LinkFactory(Protocol):
 TaskFunction = Callable[..., "Task"]
 """A function from a device's name to its task; a built-in one takes its `crowd.tasks.partition.Partition` as well."""
 
-brokers: Group[BrokerFactory] = Group("crowd.brokers", "kind of broker", "function", callable)
+brokers: PluginGroup[BrokerFactory] = PluginGroup("crowd.brokers", "kind of broker", "function", callable)
 """Brokers, by the scheme of their URLs."""
-links: Group[LinkFactory] = Group("crowd.links", "kind of link", "subclass of Broker", subclass_of(Broker))
+links: PluginGroup[LinkFactory] = PluginGroup("crowd.links", "kind of link", "subclass of Broker", subclass_of(Broker))
 """Brokers as slow as an emulated device's link."""
-devices: Group[Callable[..., Device]] = Group("crowd.devices", "device", "function", callable)
+devices: PluginGroup[Callable[..., Device]] = PluginGroup("crowd.devices", "device", "function", callable)
 """Devices: `local`, this machine, takes nothing; `emulated` takes a speed in kFLOP/s and its free memory in bytes."""
-stores: Group[Callable[..., Store]] = Group("crowd.stores", "kind of store", "subclass of Store", subclass_of(Store))
+stores: PluginGroup[Callable[..., Store]] = PluginGroup(
+    "crowd.stores", "kind of store", "subclass of Store", subclass_of(Store)
+)
 """Stores: `file` takes a directory; `memory` takes nothing."""
-catalogs: Group[Callable[[], Mapping[str, DeviceKind]]] = Group("crowd.catalogs", "catalog", "function", callable)
+catalogs: PluginGroup[Callable[[], Mapping[str, DeviceKind]]] = PluginGroup(
+    "crowd.catalogs", "catalog", "function", callable
+)
 """Catalogs of kinds of devices, by name."""
-policies: Group[type[Policy]] = Group("crowd.policies", "policy", "subclass of Policy", subclass_of(Policy))
+policies: PluginGroup[type[Policy]] = PluginGroup("crowd.policies", "policy", "subclass of Policy", subclass_of(Policy))
 """Policies, by name."""
-tasks: Group[TaskFunction] = Group("crowd.tasks", "task", "function", callable)
+tasks: PluginGroup[TaskFunction] = PluginGroup("crowd.tasks", "task", "function", callable)
 """Built-in tasks, by name."""
 
-GROUPS: tuple[Group[Any], ...] = (brokers, links, devices, stores, catalogs, policies, tasks)
+GROUPS: tuple[PluginGroup[Any], ...] = (brokers, links, devices, stores, catalogs, policies, tasks)
 """All kinds but the backends, which experiments alone need (`crowd.experiment.experiment.backends`)."""
 
 

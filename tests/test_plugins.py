@@ -52,7 +52,7 @@ def test_what_is_installed_is_found_by_name() -> None:
         for name in group.names()
     ],
 )
-def test_every_installed_plug_in_is_there_and_of_its_kind(group: plugins.Group[Any], name: str) -> None:
+def test_every_installed_plug_in_is_there_and_of_its_kind(group: plugins.PluginGroup[Any], name: str) -> None:
     group.load(name)
 
 

@@ -62,7 +62,7 @@ class Network(InProcessBroker):
         self._host = host
         self.chance = random.Random(seed)
         self._links: dict[DeviceId, Link] = {}
-        self.reach = Partitions(host)
+        self.partitions = Partitions(host)
         self._muted: dict[DeviceId, Callable[[Delivery], bool]] = {}
         self._latest: dict[DeviceId, InProcessSession] = {}
         self._crashes = 0
@@ -93,15 +93,15 @@ class Network(InProcessBroker):
         A session that is not mended ends: for the client after `KEEPALIVE_S`; for the broker, which then publishes the
         will, at the same time if it can still hear the client go, else half as much later.
         """
-        self.reach.cut(device, up=up, down=down)
+        self.partitions.cut(device, up=up, down=down)
         for session in self._all_sessions():
             self._note_silence(session)
-            if not self.reach.down(session.device):
+            if not self.partitions.down(session.device):
                 session.lose_what_is_coming()
 
     def mend(self, device: DeviceId) -> None:
         """Mend the link of `device` in both directions; sessions that have not ended go on."""
-        self.reach.mend(device)
+        self.partitions.mend(device)
         for session in self._all_sessions():
             self._note_silence(session)
 
@@ -149,7 +149,7 @@ class Network(InProcessBroker):
 
     def admit(self, device: DeviceId) -> None:
         """Raise `BrokerLost` if `device` can open no session now."""
-        if not self.reach.both(device):
+        if not self.partitions.both(device):
             raise BrokerLost(f"the broker is out of reach: the link of {device} is cut")
         if anyio.current_time() < self._refuses_until_s:
             raise BrokerLost("the broker is out of reach: it crashed and is not back yet")
@@ -160,13 +160,13 @@ class Network(InProcessBroker):
 
     def detach(self, session: InProcessSession) -> None:
         """Close a session: cleanly, without the will, if the broker hears of it."""
-        if self.reach.up(session.device) and not session.lifeline.lost:
+        if self.partitions.up(session.device) and not session.session_state.lost:
             super().detach(session)
-        session.lifeline.lose("the session is closed")
+        session.session_state.lose("the session is closed")
 
     async def carry(self, message: PublishedMessage, *, publisher: InProcessSession, retain: bool) -> None:
         device = publisher.device
-        if not self.reach.up(device):
+        if not self.partitions.up(device):
             self.dropped["cut"] += 1
         elif device in self._muted and self._muted[device](message.delivery):
             self.dropped["muted"] += 1
@@ -179,19 +179,19 @@ class Network(InProcessBroker):
     # --- keep-alive ---------------------------------------------------------------------------------------------------
 
     def _note_silence(self, session: "_NetworkSession") -> None:
-        whole = self.reach.both(session.device)
+        whole = self.partitions.both(session.device)
         if not whole and session.silent_since_s is None:
             session.silent_since_s = since_s = anyio.current_time()
             self._later(KEEPALIVE_S, functools.partial(self._client_gives_up, session, since_s))
             self._later(KEEPALIVE_S * 1.5, functools.partial(self._broker_gives_up, session, since_s))
-        elif whole and not session.lifeline.lost:
+        elif whole and not session.session_state.lost:
             session.silent_since_s = None
 
     def _client_gives_up(self, session: "_NetworkSession", since_s: float) -> None:
         if session.silent_since_s != since_s:
             return
-        session.lifeline.lose("connection lost: the broker was not heard within the keep-alive")
-        if self.reach.up(session.device):
+        session.session_state.lose("connection lost: the broker was not heard within the keep-alive")
+        if self.partitions.up(session.device):
             self._broker_gives_up(session, since_s)
 
     def _broker_gives_up(self, session: "_NetworkSession", since_s: float) -> None:
@@ -261,13 +261,13 @@ class _NetworkSession(InProcessSession):
         self._queue = SubscriberQueue(
             network.queue_messages_max, arrival=self._arrival_s, chance=network.chance, dropped=network.dropped
         )
-        self.lifeline.call_when_lost(self._queue.wake)
+        self.session_state.call_when_lost(self._queue.wake)
 
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
         message = self.message(address, payload, expiry_s=expiry_s)
-        with self.lifeline.holding():
+        with self.session_state.holding():
             async with self._sending:  # one after the other, as on one socket
                 self._network.published += 1
                 self._network.saw(self.device, message.delivery)
@@ -282,13 +282,13 @@ class _NetworkSession(InProcessSession):
                 await self._cross()  # the PUBACK
 
     async def subscribe(self, *patterns: Address) -> None:
-        with self.lifeline.holding():
+        with self.session_state.holding():
             await self._cross()
             await super().subscribe(*patterns)
             await self._cross()
 
     async def unsubscribe(self, *patterns: Address) -> None:
-        with self.lifeline.holding():
+        with self.session_state.holding():
             await self._cross()
             await super().unsubscribe(*patterns)
             await self._cross()
@@ -296,13 +296,13 @@ class _NetworkSession(InProcessSession):
     async def receive(self) -> Delivery:
         message = None
         while message is None:
-            self.lifeline.check()
+            self.session_state.check()
             await self._queue.wait()
-            self.lifeline.check()
+            self.session_state.check()
             message = self._queue.arrived()
         # taken from the queue afterwards: a receive that is cancelled here loses nothing
         await self._handle(message.delivery.payload)
-        self.lifeline.check()
+        self.session_state.check()
         self._queue.take()
         return message.delivery
 
@@ -314,7 +314,7 @@ class _NetworkSession(InProcessSession):
         self.deliver(message)
 
     def deliver(self, message: PublishedMessage) -> None:
-        if not self.lifeline.lost:
+        if not self.session_state.lost:
             self._queue.put(message, self._network.fault_rates)
 
     def release(self) -> None:
@@ -327,7 +327,7 @@ class _NetworkSession(InProcessSession):
     def _arrival_s(self, message: PublishedMessage, ready_at_s: float) -> float | None:
         """Put a message on the link to this device; returns the time at which it will be there, or `None` if it does
         not go."""
-        if not self._network.reach.down(self.device):
+        if not self._network.partitions.down(self.device):
             self._network.dropped["cut"] += 1
             return None
         if message.expires_at_s <= self._route.begins_down_s(ready_at_s):
@@ -336,7 +336,7 @@ class _NetworkSession(InProcessSession):
 
     async def _cross(self) -> None:
         """Wait as long as a small packet needs in one direction, which TCP repeats until it gets there."""
-        await self._network.reach.restored(self.device)
+        await self._network.partitions.restored(self.device)
         await anyio.sleep(self._route.delay_s())
 
     def _stamped(self, message: PublishedMessage, expiry_s: int | None) -> PublishedMessage:

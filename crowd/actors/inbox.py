@@ -28,8 +28,8 @@ from crowd.protocol.messages import (
     Revoke,
     Samples,
     SliceKey,
-    State,
     Want,
+    WholeState,
 )
 from crowd.runtime import Ask
 from crowd.units import Address, DeviceId, Life
@@ -212,7 +212,7 @@ class SamplesArrived:
 @attrs.frozen(kw_only=True)
 class StateArrived:
     sender: DeviceId
-    header: State
+    header: WholeState
     data: bytes = attrs.field(repr=_size)
 
 

@@ -55,13 +55,13 @@ class RunOver:
 
 
 @attrs.frozen(kw_only=True)
-class LeftOut:
+class DeviceLeftOut:
     """The node's observers are told that the others plan without this device; the plan says why."""
 
     plan: Plan
 
 
-Observation: TypeAlias = LeftOut | PlanActivated | ResultKnown | RunOver
+Observation: TypeAlias = DeviceLeftOut | PlanActivated | ResultKnown | RunOver
 
 
 class _Undecided(Exception):
@@ -234,7 +234,7 @@ class Planner(Actor[PlannerMessage]):
             case messages.ViewRequest(versions=versions, buried=tombstones):
                 newest = {device: (version.life, version.revision) for device, version in versions.items()}
                 await self._step(events.ViewRequested(device=sender, versions=newest, tombstones=tombstones))
-            case messages.Probe(nonce=nonce):
+            case messages.ProbeRequest(nonce=nonce):
                 if self._state is not None and self._state.own.returns_us is None:
                     await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
             case messages.ProbeAnswer(life=life):
@@ -388,7 +388,7 @@ class Planner(Actor[PlannerMessage]):
             case events.SendProbe(device=device):
                 self._probe.probed(device)
                 self._nonce += 1
-                await self._send_to(device, messages.Probe(nonce=self._nonce))
+                await self._send_to(device, messages.ProbeRequest(nonce=self._nonce))
             case events.Freeze():
                 self._trainer.tell_nowait(inbox.Frozen())
             case events.Activate(active=active):
@@ -402,7 +402,7 @@ class Planner(Actor[PlannerMessage]):
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
             case events.Excluded(plan=plan):
                 self._warn_of_left_out(plan)
-                self._observe(LeftOut(plan=plan))
+                self._observe(DeviceLeftOut(plan=plan))
             case events.Evicted(device=device, reason=reason):
                 self._probe.evicted(device, reason)
                 log.warning("device_evicted", departed=device, reason=reason)

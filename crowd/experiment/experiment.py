@@ -14,7 +14,7 @@ from crowd.config.data import DataConfig
 from crowd.experiment.balance import ComputeTrace, balance_efficiency
 from crowd.experiment.metering import LinkBusy
 from crowd.experiment.plan_summary import PlanSummary
-from crowd.plugins import Group, subclass_of
+from crowd.plugins import PluginGroup, subclass_of
 from crowd.run_record import DeviceMetrics, Point, run_record
 from crowd.units import DeviceId
 
@@ -103,7 +103,9 @@ class Backend(abc.ABC):
         cluster that cannot work; `KeyboardInterrupt` passes through when all that was started has ended."""
 
 
-backends: Group[type[Backend]] = Group("crowd.backends", "backend", "subclass of Backend", subclass_of(Backend))
+backends: PluginGroup[type[Backend]] = PluginGroup(
+    "crowd.backends", "backend", "subclass of Backend", subclass_of(Backend)
+)
 
 
 def part_of(cluster: ClusterConfig, index: int, task: str) -> DataConfig | None:

@@ -146,7 +146,7 @@ class Idle:
 
 
 @attrs.frozen(kw_only=True)
-class Trainer:
+class TrainerRole:
     """One trainer's part in every round."""
 
     device: DeviceId
@@ -184,7 +184,7 @@ class Plan:
     """Devices that take part, trainers or not."""
     left_out: tuple[LeftOut, ...] = ()
     """Living devices that are no members, each with the reason."""
-    trainers: tuple[Trainer, ...] = ()
+    trainers: tuple[TrainerRole, ...] = ()
     """Members that train; empty: the plan contains no work."""
     assignments: tuple[Assignment, ...] = ()
     """Samples by lender and trainer."""
@@ -238,7 +238,7 @@ class Plan:
         """The life in which `device` is a member, or `None`."""
         return next((member.life for member in self.members if member.device == device), None)
 
-    def trainer(self, device: DeviceId) -> Trainer | None:
+    def trainer(self, device: DeviceId) -> TrainerRole | None:
         """The part of `device` as a trainer, or `None`."""
         return next((trainer for trainer in self.trainers if trainer.device == device), None)
 

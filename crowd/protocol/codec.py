@@ -63,7 +63,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.Evictions: "burials",
     messages.ViewRequest: "view?",
     messages.ViewReply: "view",
-    messages.Probe: "probe?",
+    messages.ProbeRequest: "probe?",
     messages.ProbeAnswer: "probe",
     messages.Offer: "offer",
     messages.Want: "want",
@@ -79,7 +79,7 @@ _CARGO_TAGS: dict[type, str] = {
     messages.MergedSlice: "merged",
     messages.Parameters: "parameters",
     messages.Samples: "samples",
-    messages.State: "state",
+    messages.WholeState: "state",
 }
 
 

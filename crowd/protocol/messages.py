@@ -1,8 +1,8 @@
 """The messages that devices send each other; `Message` is the tagged union that the codec reads and writes.
 
 Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
-`ViewRequest`, `ViewReply`, `Probe`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo` they
-name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
+`ViewRequest`, `ViewReply`, `ProbeRequest`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo`
+they name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
 
 import attrs
@@ -110,7 +110,7 @@ class ViewReply:
 
 
 @attrs.frozen(kw_only=True)
-class Probe:
+class ProbeRequest:
     """A question whether the receiver lives."""
 
     nonce: int
@@ -118,7 +118,7 @@ class Probe:
 
 @attrs.frozen(kw_only=True)
 class ProbeAnswer:
-    """The answer to the `Probe` with this `nonce`, by the receiver in its present life."""
+    """The answer to the `ProbeRequest` with this `nonce`, by the receiver in its present life."""
 
     nonce: int
     life: Life
@@ -202,7 +202,7 @@ class Samples:
 
 
 @attrs.frozen(kw_only=True)
-class State:
+class WholeState:
     """A whole replicated state, as a safetensors file."""
 
     progress: StateProgress
@@ -212,7 +212,7 @@ class State:
     that is not known."""
 
 
-Cargo = Contribution | MergedSlice | Parameters | Samples | State
+Cargo = Contribution | MergedSlice | Parameters | Samples | WholeState
 
 
 @attrs.frozen(kw_only=True)
@@ -294,7 +294,7 @@ Message = (
     | Evictions
     | ViewRequest
     | ViewReply
-    | Probe
+    | ProbeRequest
     | ProbeAnswer
     | Offer
     | Want

@@ -11,7 +11,7 @@ import torch
 from crowd.errors import BadConfig
 from crowd.learning.task import Task
 from crowd.tasks.partition import Partition
-from crowd.tasks.recipe import Samples, sgd
+from crowd.tasks.recipe import LabelledSamples, sgd
 from crowd.tasks.scale import Scale
 
 
@@ -45,7 +45,7 @@ def network() -> torch.nn.Module:
 
 
 @functools.cache
-def _samples() -> tuple[Samples, Samples]:
+def _samples() -> tuple[LabelledSamples, LabelledSamples]:
     """Training and evaluation samples, decoded once for each process."""
     try:
         from sklearn.datasets import load_digits
@@ -57,6 +57,6 @@ def _samples() -> tuple[Samples, Samples]:
         images.astype(np.uint8), labels.astype(np.int64), test_size=360, stratify=labels, random_state=0
     )
     return (
-        Samples(inputs=torch.from_numpy(train_images), labels=torch.from_numpy(train_labels)),
-        Samples(inputs=torch.from_numpy(images), labels=torch.from_numpy(labels)),
+        LabelledSamples(inputs=torch.from_numpy(train_images), labels=torch.from_numpy(train_labels)),
+        LabelledSamples(inputs=torch.from_numpy(images), labels=torch.from_numpy(labels)),
     )

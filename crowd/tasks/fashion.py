@@ -17,7 +17,7 @@ import torch
 from crowd.errors import BadConfig
 from crowd.learning.task import Task
 from crowd.tasks.partition import Partition
-from crowd.tasks.recipe import Samples, sgd
+from crowd.tasks.recipe import LabelledSamples, sgd
 from crowd.tasks.scale import Scale
 
 DIRECTORY_VARIABLE = "CROWD_FASHION_MNIST_DIR"
@@ -59,12 +59,12 @@ def network() -> torch.nn.Module:
     )
 
 
-def small_samples() -> tuple[Samples, Samples]:
+def small_samples() -> tuple[LabelledSamples, LabelledSamples]:
     """The first 12,000 training and the first 3,000 test images, (samples, 1, 28, 28) uint8."""
     return _first(_samples("train"), 12_000), _first(_samples("t10k"), 3_000)
 
 
-def _task(name: str, train: Samples, evaluation: Samples, part: Partition) -> Task:
+def _task(name: str, train: LabelledSamples, evaluation: LabelledSamples, part: Partition) -> Task:
     return Task(
         name=name,
         model=network,
@@ -76,22 +76,22 @@ def _task(name: str, train: Samples, evaluation: Samples, part: Partition) -> Ta
     )
 
 
-def _first(samples: Samples, count: int) -> Samples:
-    return Samples(inputs=samples.inputs[:count], labels=samples.labels[:count])
+def _first(samples: LabelledSamples, count: int) -> LabelledSamples:
+    return LabelledSamples(inputs=samples.inputs[:count], labels=samples.labels[:count])
 
 
-def _samples(stem: str) -> Samples:
+def _samples(stem: str) -> LabelledSamples:
     return _read(Path(os.environ.get(DIRECTORY_VARIABLE, _DIRECTORY)), stem)
 
 
 @functools.cache
-def _read(directory: Path, stem: str) -> Samples:
+def _read(directory: Path, stem: str) -> LabelledSamples:
     """The images and labels of one half of the data set, decoded once for each process."""
     images = _idx(directory / f"{stem}-images-idx3-ubyte.gz", dimensions=3)
     labels = _idx(directory / f"{stem}-labels-idx1-ubyte.gz", dimensions=1)
     if images.shape[1:] != _PIXELS or len(images) != len(labels) or bool((labels >= _CLASSES).any()):
         raise BadConfig(f"the {stem} files in {directory} are not Fashion-MNIST: install them again")
-    return Samples(inputs=images.unsqueeze(1), labels=labels.to(torch.int64))
+    return LabelledSamples(inputs=images.unsqueeze(1), labels=labels.to(torch.int64))
 
 
 def _idx(path: Path, *, dimensions: int) -> torch.Tensor:

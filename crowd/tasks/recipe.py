@@ -10,7 +10,7 @@ from crowd.tasks.partition import Partition, split
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Samples:
+class LabelledSamples:
     """A labelled data set in memory. `inputs` (samples, …) as recorded; `labels` int64 (samples,); `subjects` int64
     (samples,): who each sample comes from, if that is known."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crowd.learning.task import Task
 from crowd.tasks.partition import Partition
-from crowd.tasks.recipe import Samples, sgd
+from crowd.tasks.recipe import LabelledSamples, sgd
 from crowd.tasks.scale import Scale
 
 _FILE = Path(__file__).parent / "data" / "watch.npz"
@@ -54,7 +54,7 @@ def network() -> torch.nn.Module:
 
 
 @functools.cache
-def _samples() -> tuple[Samples, Samples]:
+def _samples() -> tuple[LabelledSamples, LabelledSamples]:
     """Training and evaluation windows, float16 (samples, 6, 100), decoded once for each process."""
     with np.load(_FILE, allow_pickle=False) as file:
         readings, lengths, labels, subjects = (file[name] for name in ("readings", "lengths", "labels", "subjects"))
@@ -66,7 +66,9 @@ def _samples() -> tuple[Samples, Samples]:
     )
 
 
-def _windows(recordings: list[NDArray[np.float16]], labels: NDArray[np.uint8], subjects: NDArray[np.uint8]) -> Samples:
+def _windows(
+    recordings: list[NDArray[np.float16]], labels: NDArray[np.uint8], subjects: NDArray[np.uint8]
+) -> LabelledSamples:
     """All whole windows of each recording, (6, readings), with the recording's label and subject."""
     counts = [(recording.shape[1] - _WINDOW) // _STEP + 1 for recording in recordings]
     windows = [
@@ -74,7 +76,7 @@ def _windows(recordings: list[NDArray[np.float16]], labels: NDArray[np.uint8], s
         for recording, count in zip(recordings, counts, strict=True)
         for start in range(count)
     ]
-    return Samples(
+    return LabelledSamples(
         inputs=torch.from_numpy(np.stack(windows)),
         labels=torch.from_numpy(np.repeat(labels, counts).astype(np.int64)),
         subjects=torch.from_numpy(np.repeat(subjects, counts).astype(np.int64)),

@@ -16,7 +16,7 @@ from crowd.planning.plan import (
     Plan,
     Sampling,
     SliceOwner,
-    Trainer,
+    TrainerRole,
 )
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile
@@ -108,7 +108,7 @@ def plan_at_home(
     plan = Plan(
         members=(),
         trainers=tuple(
-            Trainer(device=member.device, round_samples=samples, evaluation=share, batch_size=batch)
+            TrainerRole(device=member.device, round_samples=samples, evaluation=share, batch_size=batch)
             for member, samples, share, batch in zip(
                 trainers, round_samples, shares, batches or [0] * len(trainers), strict=True
             )

@@ -7,7 +7,7 @@ the fastest, the work is lost.
 import attrs
 
 from crowd.planning.estimate import estimate, memory_needed_bytes
-from crowd.planning.plan import Assignment, Consistency, Encoding, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Assignment, Consistency, Encoding, Idle, Plan, SliceOwner, TrainerRole
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Profile, Share
 from policies.common import NO_ROOM, nobody_trains
@@ -62,7 +62,7 @@ def _plan(cluster: Cluster, trainer: Profile, room: int) -> Plan:
     samples = sum(assignment.samples for assignment in assignments)
     plan = Plan(
         members=(),
-        trainers=(Trainer(device=trainer.device, round_samples=samples, evaluation=(0, task.evaluation_samples)),),
+        trainers=(TrainerRole(device=trainer.device, round_samples=samples, evaluation=(0, task.evaluation_samples)),),
         assignments=tuple(assignments),
         idle=tuple(idle),
         slices=(SliceOwner(owner=trainer.device, start=0, stop=task.state_elements),),

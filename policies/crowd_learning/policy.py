@@ -11,7 +11,7 @@ import attrs
 
 from crowd.planning.convergence import mix
 from crowd.planning.estimate import Estimate, ship_cost
-from crowd.planning.plan import Plan, SliceOwner, Trainer
+from crowd.planning.plan import Plan, SliceOwner, TrainerRole
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Prefer
 from crowd.units import ceil_div
@@ -41,7 +41,7 @@ class CrowdLearning(Policy):
         plan = Plan(
             members=(),
             trainers=tuple(
-                Trainer(
+                TrainerRole(
                     device=load.profile.device,
                     round_samples=ceil_div(load.epoch_samples, best.merges),
                     evaluation=share,

@@ -28,7 +28,7 @@ from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.replica import Layout
 from crowd.planning.check import violations
-from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, Trainer, plan_digest
+from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -51,7 +51,7 @@ class Everybody(Policy):
         spans = [(0, half), (half, elements)] if len(names) > 1 else [(0, elements)]
         return Plan(
             members=(),
-            trainers=tuple(Trainer(device=name, round_samples=1) for name in names),
+            trainers=tuple(TrainerRole(device=name, round_samples=1) for name in names),
             assignments=tuple(
                 Assignment(lender=profile.device, trainer=profile.device, counts=profile.label_counts)
                 for profile in cluster.members

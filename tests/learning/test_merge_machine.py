@@ -38,7 +38,7 @@ from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import Merged, SliceMerge
 from crowd.learning.replica import Layout
-from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer, plan_digest
+from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
 from tests.agreement.cluster_model import Device as Modelled
@@ -181,7 +181,7 @@ class Cluster(RuleBasedStateMachine):
         ends = [0, *sorted(cuts), ELEMENTS]
         plan = Plan(
             members=tuple(Member(device=name, life=Life(incarnation=1, boot=b"")) for name in names),
-            trainers=tuple(Trainer(device=name, round_samples=samples[at]) for at, name in enumerate(names)),
+            trainers=tuple(TrainerRole(device=name, round_samples=samples[at]) for at, name in enumerate(names)),
             slices=tuple(
                 SliceOwner(owner=names[owner % len(names)], start=start, stop=stop)
                 for owner, start, stop in zip(owners, ends, ends[1:], strict=False)

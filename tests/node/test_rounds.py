@@ -8,15 +8,15 @@ import pytest
 from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
-from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, Trainer
-from crowd.protocol.messages import MergedSlice, SliceKey, State
+from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
+from crowd.protocol.messages import MergedSlice, SliceKey, WholeState
 from crowd.units import SECOND_US, DeviceId, Life
 
 ADA, BEN = DeviceId("ada"), DeviceId("ben")
 START = StateProgress(run=1, digest=b"start")
 PLAN = Plan(
     members=tuple(Member(device=device, life=Life(incarnation=1, boot=b"")) for device in (ADA, BEN)),
-    trainers=(Trainer(device=ADA, round_samples=1),),
+    trainers=(TrainerRole(device=ADA, round_samples=1),),
     slices=(SliceOwner(owner=ADA, start=0, stop=4),),
     round_us=SECOND_US,
     samples_total=1,
@@ -78,7 +78,7 @@ def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_pl
     rounds = behind(0)
     wanted = StateProgress(run=1, round=1, digest=b"m")
     for round_number, digest in ((2, b"a"), (1, b"z")):
-        later = State(
+        later = WholeState(
             progress=StateProgress(run=1, round=round_number, digest=digest),
             generation=1,
             plan_digest=ACTIVE.plan_digest,
@@ -86,7 +86,7 @@ def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_pl
         assert rounds.serves(later, wanted)
         assert not rounds.serves(attrs.evolve(later, **other), wanted)
         assert rounds.serves(attrs.evolve(later, **other), later.progress), "it is the very one"
-    earlier = State(progress=START, generation=1, plan_digest=ACTIVE.plan_digest)
+    earlier = WholeState(progress=START, generation=1, plan_digest=ACTIVE.plan_digest)
     assert not rounds.serves(earlier, wanted)
 
 

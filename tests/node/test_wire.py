@@ -25,11 +25,11 @@ from crowd.protocol.messages import (
     MergedSlice,
     Message,
     Offer,
-    Probe,
+    ProbeRequest,
     ProfileMessage,
     SliceKey,
-    State,
     Want,
+    WholeState,
 )
 from crowd.protocol.transfer.manifest import CHUNK_BYTES, make_offer
 from crowd.units import Address, Channel, DeviceId, Life
@@ -77,7 +77,7 @@ def garbage(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
 
 
 def truncated(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    for to, whole in everywhere(cluster, encode(Probe(nonce=1))):
+    for to, whole in everywhere(cluster, encode(ProbeRequest(nonce=1))):
         yield from ((to, whole[:length]) for length in range(1, len(whole), 7))
 
 
@@ -86,22 +86,22 @@ def oversize(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
 
 
 def mis_signed(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    for to, whole in everywhere(cluster, encode(Probe(nonce=1))):
+    for to, whole in everywhere(cluster, encode(ProbeRequest(nonce=1))):
         yield to, whole[:-1] + bytes([whole[-1] ^ 1])
-        yield to, whole.replace(encode(Probe(nonce=1)), encode(Probe(nonce=2)))
+        yield to, whole.replace(encode(ProbeRequest(nonce=1)), encode(ProbeRequest(nonce=2)))
 
 
 def wrong_version(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    yield from everywhere(cluster, encode(Probe(nonce=1)), version=PROTOCOL_VERSION + 1)
+    yield from everywhere(cluster, encode(ProbeRequest(nonce=1)), version=PROTOCOL_VERSION + 1)
 
 
 def wrong_cluster(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    yield from everywhere(cluster, encode(Probe(nonce=1)), cluster="next-door")
+    yield from everywhere(cluster, encode(ProbeRequest(nonce=1)), cluster="next-door")
 
 
 def wrong_address(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
     """What Mallory signed, as if it came from Ben, and what she told others."""
-    probe = encode(Probe(nonce=1))
+    probe = encode(ProbeRequest(nonce=1))
     yield (
         address(Channel.TO, BEN),
         sealed(cluster, Address(channel=Channel.TO, source=MALLORY, destination=ADA), probe, 1),
@@ -114,11 +114,11 @@ def wrong_address(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
 
 def unknown_kind(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
     yield from everywhere(cluster, cbor2.dumps({"t": "gossip", "text": "hello"}))
-    yield from everywhere(cluster, encode(Probe(nonce=1)).replace(b"probe?", b"prober"))
+    yield from everywhere(cluster, encode(ProbeRequest(nonce=1)).replace(b"probe?", b"prober"))
 
 
 def wrongly_typed(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    right = cbor2.loads(encode(Probe(nonce=1)))
+    right = cbor2.loads(encode(ProbeRequest(nonce=1)))
     yield from everywhere(cluster, cbor2.dumps(right)[:-1] + cbor2.dumps("5"))
     wrong: list[object] = [
         None,
@@ -286,7 +286,7 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
         Contribution(key=key, form=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
         MergedSlice(key=key, form=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
         MergedSlice(key=KEY, form=Encoding.FLOAT16, senders={}),
-        State(progress=finished),
+        WholeState(progress=finished),
     )
     for number, cargo in enumerate(cargoes):
         for data in (b"", b"\0" * 64, b"\xff" * 1000):

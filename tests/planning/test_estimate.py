@@ -25,7 +25,7 @@ from crowd.planning.plan import (
     Plan,
     Sampling,
     SliceOwner,
-    Trainer,
+    TrainerRole,
 )
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Prefer, Profile
@@ -135,7 +135,7 @@ def test_a_whole_plan_adds_up() -> None:
     members = cluster(device("a"), device("b"))
     plan = Plan(
         members=(),
-        trainers=(Trainer(device=A, round_samples=200),),
+        trainers=(TrainerRole(device=A, round_samples=200),),
         assignments=(
             Assignment(lender=A, trainer=A, counts=(60, 40)),
             Assignment(lender=B, trainer=A, counts=(60, 40)),
@@ -155,7 +155,7 @@ def test_a_whole_plan_adds_up() -> None:
 
 AT_HOME = Plan(
     members=(),
-    trainers=(Trainer(device=A, round_samples=100), Trainer(device=B, round_samples=100)),
+    trainers=(TrainerRole(device=A, round_samples=100), TrainerRole(device=B, round_samples=100)),
     assignments=(
         Assignment(lender=A, trainer=A, counts=(60, 40)),
         Assignment(lender=B, trainer=B, counts=(60, 40)),

@@ -17,7 +17,7 @@ from crowd.planning.plan import (
     Plan,
     Range,
     SliceOwner,
-    Trainer,
+    TrainerRole,
 )
 from crowd.planning.profile import Share
 from crowd.units import DeviceId, Life
@@ -33,8 +33,8 @@ PROFILES = (
 PLAN = Plan(
     members=tuple(Member(device=profile.device, life=profile.life) for profile in PROFILES),
     trainers=(
-        Trainer(device=A, round_samples=9, evaluation=(0, 7)),
-        Trainer(device=C, round_samples=7, evaluation=(7, 10)),
+        TrainerRole(device=A, round_samples=9, evaluation=(0, 7)),
+        TrainerRole(device=C, round_samples=7, evaluation=(7, 10)),
     ),
     assignments=(
         Assignment(lender=A, trainer=A, counts=(4, 2)),

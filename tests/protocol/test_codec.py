@@ -25,7 +25,7 @@ from crowd.protocol.messages import (
     Evictions,
     Message,
     Offer,
-    Probe,
+    ProbeRequest,
     ProfileMessage,
     SliceKey,
     ViewReply,
@@ -353,7 +353,7 @@ def test_what_a_member_sealed_is_opened_with_its_name_life_and_number(pair: Pair
 
 def test_every_field_of_an_address_travels(pair: Pair) -> None:
     address = Address(channel=Channel.TO, source=GATEWAY, destination=CAMERA, name="n", chunk=4)
-    assert pair.opener.open(address, pair.sealer.seal(address, Probe(nonce=1))).message == Probe(nonce=1)
+    assert pair.opener.open(address, pair.sealer.seal(address, ProbeRequest(nonce=1))).message == ProbeRequest(nonce=1)
 
 
 def test_a_new_life_is_in_the_next_envelope(pair: Pair) -> None:
@@ -433,7 +433,7 @@ def test_a_member_cannot_send_as_another(pair: Pair) -> None:
 
 def test_what_is_for_another_device_is_refused(pair: Pair) -> None:
     address = Address(channel=Channel.TO, source=GATEWAY, destination=device_id("shelf"))
-    assert pair.refuses(address, pair.sealer.seal(address, Probe(nonce=1))) is Reason.WRONG_ADDRESS
+    assert pair.refuses(address, pair.sealer.seal(address, ProbeRequest(nonce=1))) is Reason.WRONG_ADDRESS
 
 
 def test_nobody_but_a_member_gets_in_and_only_under_its_own_name(pair: Pair) -> None:

@@ -150,7 +150,7 @@ class Cluster:
     def _note_cuts(self) -> None:
         """Who is cut off now: with the link of the broker's host all but the host itself."""
         known = self._observer.cut_s
-        cut = [process.name for process in self.processes if not self.network.reach.both(process.name)]
+        cut = [process.name for process in self.processes if not self.network.partitions.both(process.name)]
         self._observer.cut_s = {name: known.get(name, anyio.current_time()) for name in cut}
 
     def _heal(self) -> None:

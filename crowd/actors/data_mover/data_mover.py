@@ -20,7 +20,7 @@ from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
 from crowd.protocol import codec, messages
 from crowd.protocol.codec import Sealer
-from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, State
+from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, WholeState
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.transfer.transfers import Transfers
 from crowd.runtime import Actor, ActorRef
@@ -285,7 +285,7 @@ class DataMover(Actor[DataMoverMessage]):
             case (Contribution() | Parameters()) as cargo:
                 self._drop_contributions_before(*_round_of(cargo))
                 self._contributions[await self._begin(message)] = cargo
-            case State():
+            case WholeState():
                 if message.destination is not None:
                     self._states_out[message.destination] = await self._begin(message)
             case _:
@@ -377,7 +377,7 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._trainer.tell(inbox.ParametersArrived(sender=sender, header=cargo, data=data))
             case Samples():
                 await self._trainer.tell(inbox.SamplesArrived(sender=sender, header=cargo, data=data))
-            case State():
+            case WholeState():
                 await self._trainer.tell(inbox.StateArrived(sender=sender, header=cargo, data=data))
             case _:
                 assert_never(cargo)

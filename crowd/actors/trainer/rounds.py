@@ -16,7 +16,7 @@ from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import SliceOwner
-from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, State
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, WholeState
 from crowd.units import SECOND_US, DeviceId
 
 DEADLINES_MAX = 3
@@ -145,7 +145,7 @@ class Rounds:
             return 0, b""
         return self._active.generation, self._active.plan_digest
 
-    def serves(self, arrived: State, wanted: StateProgress) -> bool:
+    def serves(self, arrived: WholeState, wanted: StateProgress) -> bool:
         """Whether `arrived` is the wanted state, or a later one of the plan that is active here: another plan's rounds,
         however many, belong to another lineage."""
         active, told = self._active, arrived.progress

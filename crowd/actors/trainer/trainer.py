@@ -767,7 +767,7 @@ class Trainer(Actor[TrainerMessage]):
         if state is not None:
             data = await self._compute.run(partial(replica.to_bytes, state))
             generation, plan_digest = self._rounds.lineage
-            cargo = messages.State(progress=state.progress, generation=generation, plan_digest=plan_digest)
+            cargo = messages.WholeState(progress=state.progress, generation=generation, plan_digest=plan_digest)
             await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
 
     async def _take_state(self, arrived: inbox.StateArrived) -> None:

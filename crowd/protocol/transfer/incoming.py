@@ -1,4 +1,4 @@
-"""The receiving end of a transfer: `Incoming` asks for what it lacks; `Pace` is how fast a sender's chunks come.
+"""The receiving end of a transfer: `Incoming` asks for what it lacks; `ArrivalPace` is how fast a sender's chunks come.
 
 Pure: what is to be done comes back as effects, and the time is an argument.
 
@@ -25,7 +25,7 @@ _WAIT_FAN_OUT_US = 4 * SECOND_US
 transfers that are coming in already, since they share the link."""
 
 
-class Pace:
+class ArrivalPace:
     """The longest gap between two chunks of one sender, slowly forgotten; shared by all that it sends."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Incoming:
     time (all of them in a fan-out, until some are lost)."""
 
     def __init__(
-        self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool, pace: Pace, others_coming: int
+        self, now_us: int, sender: DeviceId, offer: Offer, *, to_all: bool, pace: ArrivalPace, others_coming: int
     ) -> None:
         self.sender = sender
         self.offer = offer

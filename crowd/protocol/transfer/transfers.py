@@ -18,7 +18,7 @@ from collections import OrderedDict
 
 from crowd.protocol.messages import Cargo, Done, Offer, Want
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
-from crowd.protocol.transfer.incoming import Incoming, Pace
+from crowd.protocol.transfer.incoming import ArrivalPace, Incoming
 from crowd.protocol.transfer.manifest import (
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
@@ -75,7 +75,7 @@ class Transfers:
         self._incoming: dict[tuple[DeviceId, str], Incoming] = {}
         self._early: OrderedDict[tuple[DeviceId, str, int], bytes | memoryview] = OrderedDict()
         self._answers: OrderedDict[tuple[DeviceId, str], Done] = OrderedDict()
-        self._paces: dict[DeviceId, Pace] = {}
+        self._paces: dict[DeviceId, ArrivalPace] = {}
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Transfers:
             # The sender will offer it again, and by then there may be room.
             return self._heard(sender, offer, to_all)
         self._bound_early(offer.size_bytes)
-        pace = self._paces.setdefault(sender, Pace())
+        pace = self._paces.setdefault(sender, ArrivalPace())
         self._incoming[key] = Incoming(
             now_us, sender, offer, to_all=to_all, pace=pace, others_coming=len(self._incoming)
         )

@@ -9,7 +9,7 @@ import pytest
 from crowd.actors.probe import Probe
 from crowd.errors import BadConfig
 from crowd.node import Node
-from crowd.planning.plan import Assignment, Idle, Plan, SliceOwner, Trainer
+from crowd.planning.plan import Assignment, Idle, Plan, SliceOwner, TrainerRole
 from crowd.planning.policy import Cluster, Policy
 from crowd.protocol.messages import ResultMessage
 from crowd.units import SECOND_US, DeviceId, Life
@@ -31,7 +31,7 @@ class FastestAlone(Policy):
         return Plan(
             members=(),
             trainers=(
-                Trainer(
+                TrainerRole(
                     device=fastest.device,
                     round_samples=fastest.samples,
                     evaluation=(0, fastest.task.evaluation_samples),

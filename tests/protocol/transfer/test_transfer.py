@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from crowd.agreement.ack import StateProgress
-from crowd.protocol.messages import Done, Offer, State, Want
+from crowd.protocol.messages import Done, Offer, Want, WholeState
 from crowd.protocol.transfer.transfers import (
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
@@ -24,7 +24,7 @@ from crowd.protocol.transfer.transfers import (
 from crowd.units import SECOND_US, DeviceId, device_id, is_identifier
 
 OWNER, CAMERA, SHELF = device_id("owner"), device_id("camera"), device_id("shelf")
-CARGO = State(progress=StateProgress(run=1))
+CARGO = WholeState(progress=StateProgress(run=1))
 MIB = 1 << 20
 
 

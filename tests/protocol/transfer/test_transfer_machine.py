@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from crowd.agreement.ack import StateProgress
-from crowd.protocol.messages import State, Want
+from crowd.protocol.messages import Want, WholeState
 from crowd.protocol.transfer import manifest, transfers
 from crowd.protocol.transfer.transfers import (
     WINDOW,
@@ -42,7 +42,7 @@ CHUNK = 8
 RECEIVE_BYTES_MAX = 24 * CHUNK
 """Two of the larger transfers fit, three do not."""
 GIVE_UP_US = 100 * SECOND_US
-CARGO = State(progress=StateProgress())
+CARGO = WholeState(progress=StateProgress())
 
 SENDER = device_id("sender")
 RECEIVERS_MAX = 3

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowd.agreement.ack import StateProgress
-from crowd.protocol.messages import State
+from crowd.protocol.messages import WholeState
 from crowd.protocol.transfer import manifest, transfers
 from crowd.protocol.transfer.transfers import (
     WINDOW,
@@ -33,7 +33,7 @@ from crowd.protocol.transfer.transfers import (
 from crowd.units import SECOND_US, DeviceId, device_id
 
 SENDER = device_id("sender")
-CARGO = State(progress=StateProgress())
+CARGO = WholeState(progress=StateProgress())
 CHUNK = 8
 HOUR_US = 3600 * SECOND_US
 
