@@ -19,7 +19,7 @@ CLUSTER = """
 name = "one"
 [[device]]
 name = "pi"
-train_gflops = 0.1
+train_gflops = 2.0
 memory_mib = 512
 uplink_mbps = 20.0
 downlink_mbps = 20.0
