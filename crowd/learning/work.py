@@ -200,7 +200,7 @@ class LocalTrainer:
         self.model = model
         self._optimizer = task.optimizer(model.parameters())
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
-        self._manner = StepConfig(batch_size=task.batch_size)
+        self._step_config = StepConfig(batch_size=task.batch_size)
         self._start, _ = replica.from_model(model, layout)
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
@@ -208,7 +208,7 @@ class LocalTrainer:
         state stays."""
         replica.load(self.model, state)
         self._start = state.vector
-        self._manner = step_config or StepConfig(batch_size=self._task.batch_size)
+        self._step_config = step_config or StepConfig(batch_size=self._task.batch_size)
 
     def steps(
         self,
@@ -226,7 +226,7 @@ class LocalTrainer:
         """
         samples = steps = 0
         loss_sum = 0.0
-        step_config = self._manner
+        step_config = self._step_config
         group = 1 if step_config.chance is None else GROUP_BATCHES
         self.model.train()
         while samples < samples_quota and steps != steps_max and not stop():
@@ -246,8 +246,8 @@ class LocalTrainer:
     def _step(self, size: int, inputs: Tensor, labels: Tensor) -> float:
         """Make one optimiser step on `size` of these samples; returns the batch's mean loss."""
         weights: Tensor | None = None
-        if self._manner.chance is not None:
-            drawn, weights = self._draw(size, inputs, labels, self._manner.chance)
+        if self._step_config.chance is not None:
+            drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)
             inputs, labels = inputs[drawn], labels[drawn]
         resting = _rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
@@ -257,8 +257,8 @@ class LocalTrainer:
         else:
             loss = (weights * losses(self._task, outputs, labels)).mean()
         loss.backward()
-        if self._manner.proximal:
-            self._pull_back(self._manner.proximal)
+        if self._step_config.proximal:
+            self._pull_back(self._step_config.proximal)
         self._optimizer.step()
         for module in resting:
             module.train()
