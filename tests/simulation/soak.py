@@ -36,7 +36,7 @@ class Verdict:
     @property
     def replay(self) -> str:
         faults = ",".join(map(str, self.faults)) or "none"
-        return f"python -m tests.simulation.soak --seed {self.seed} --faults {faults}"
+        return f".venv/bin/python -m tests.simulation.soak --seed {self.seed} --faults {faults}"
 
 
 def judge(seed: int, *, shrink: bool = True) -> Verdict:

@@ -117,7 +117,7 @@ class DataMover(Actor[DataMoverMessage]):
         self.spawn(self._connection.run)
 
     def _say_goodbye(self) -> None:
-        """Evict this life, so that nobody has to probe, and leave nothing behind but the result."""
+        """Evict this life, so that nobody has to probe, and clear the profile and the ack, which are of this life."""
         goodbye = messages.Evictions(lives={self._me: self._sealer.life})
         self._publish(Address(channel=Channel.ALL, source=self._me), goodbye)
         for channel in (Channel.PROFILE, Channel.ACK):
