@@ -229,9 +229,9 @@ class Planner(Actor[PlannerMessage]):
                 await self._step(_beat_heard(heard, beat))
             case messages.Evictions(lives=lives):
                 await self._step(events.Learned(tombstones=lives, source=sender))
-            case messages.ViewReply(buried=tombstones):
+            case messages.ViewReply(tombstones=tombstones):
                 await self._step(events.Learned(tombstones=tombstones, source=sender))
-            case messages.ViewRequest(versions=versions, buried=tombstones):
+            case messages.ViewRequest(versions=versions, tombstones=tombstones):
                 newest = {device: (version.life, version.revision) for device, version in versions.items()}
                 await self._step(events.ViewRequested(device=sender, versions=newest, tombstones=tombstones))
             case messages.ProbeRequest(nonce=nonce):
@@ -441,7 +441,7 @@ class Planner(Actor[PlannerMessage]):
                 device: messages.Version(life=profile.life, revision=profile.revision)
                 for device, profile in view.profiles.items()
             },
-            buried=dict(view.tombstones),
+            tombstones=dict(view.tombstones),
         )
 
     async def _send_view(
@@ -454,7 +454,7 @@ class Planner(Actor[PlannerMessage]):
         known = self._state.view.tombstones
         lives = {name: known[name] for name in tombstones if name in known}
         if envelopes or lives:
-            await self._send_to(device, messages.ViewReply(envelopes=envelopes, buried=lives))
+            await self._send_to(device, messages.ViewReply(envelopes=envelopes, tombstones=lives))
 
     async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
         await self._send(Address(channel=Channel.TO, source=self._me, destination=device), message)

@@ -9,9 +9,11 @@ Layout:
     shards.py       samples by name: own and borrowed
     pool.py         what one generation trains, and in which order
     importance.py   samples drawn by their loss
+    layout.py       where the tensors are in the state vector, and what they are
     replica.py      the replicated state, and how a merged delta changes it
     encoding.py     how a delta is written on the wire
     feedback.py     what an encoding lost is added to the next delta
     merge.py        one slice at its owner: what came, and its mean
+    outliers.py     contributions that are out of all proportion
     evaluation.py   how good a state is, and when a run has reached its target
 """

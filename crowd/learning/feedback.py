@@ -5,11 +5,24 @@ A residual is committed slice by slice when a round completes, and only then; an
 Statistics have none: what an owner did not take of them is out of date by the next round.
 """
 
+import enum
+from collections.abc import Mapping
+
 import torch
 
 from crowd.learning.encoding import with_feedback
-from crowd.learning.replica import Layout
+from crowd.learning.layout import Layout
 from crowd.planning.plan import Encoding
+
+
+class Fate(enum.Enum):
+    """What an owner did with the contribution to its slice."""
+
+    MERGED = "merged"
+    MISSED = "missed"
+    """It came too late, or not at all."""
+    REFUSED = "refused"
+    """It was out of all proportion, and would be more so with what comes next."""
 
 
 class Feedback:
@@ -28,24 +41,26 @@ class Feedback:
     def contribute(self, delta: torch.Tensor, start: int, stop: int, encoding: Encoding) -> bytes:
         """Encode the slice `[start, stop)` of `delta` (elements,) together with what is left from earlier rounds."""
         residual = self._residual[start:stop]  # (stop - start,)
-        statistics = self._layout.statistics_in(start, stop)
-        data, left = with_feedback(delta[start:stop], residual, encoding, statistics=statistics)
+        data, left = with_feedback(delta[start:stop], residual, encoding, self._layout.pieces(start, stop))
         self._sent[start, stop] = (delta[start:stop] + residual, left)
         return data
 
-    def commit(self, delta: torch.Tensor | None, taken: dict[tuple[int, int], bool], *, apart: bool = False) -> None:
-        """The round is complete. `taken` says of each slice whether its owner named this device; `delta` is what was
+    def commit(self, delta: torch.Tensor | None, fates: Mapping[tuple[int, int], Fate], *, apart: bool = False) -> None:
+        """The round is complete. `fates` says of each slice what its owner did with this device's; `delta` is what was
         trained, sent or not (`None`: nothing). `apart`: this device goes on from parameters and statistics of its own,
         which the residual is."""
         residual = self._residual.clone()
-        for (start, stop), named in taken.items():
-            if (start, stop) in self._sent:
+        for (start, stop), fate in fates.items():
+            if fate is Fate.REFUSED:
+                residual[start:stop] = 0.0
+            elif (start, stop) in self._sent:
                 carried, left = self._sent[start, stop]
-                residual[start:stop] = left if named else carried
+                residual[start:stop] = left if fate is Fate.MERGED else carried
             elif delta is not None:
                 residual[start:stop] = delta[start:stop] + self._residual[start:stop]
         if not apart:
-            residual[self._layout.parameters :] = 0.0
+            for start, stop in self._layout.statistics:
+                residual[start:stop] = 0.0
         self._residual = residual
         self._sent = {}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from crowd.learning.replica import Layout
+from crowd.learning.layout import Layout
 from crowd.learning.samples import SampleFormat, SampleSet
 from crowd.learning.task import Task
 from crowd.planning.canonical import digest
@@ -21,7 +21,7 @@ def fingerprint(
     the common evaluation set. Initial parameters and a device's own data do not count."""
     optimizer = task.optimizer(model.parameters())
     state = [*model.named_parameters(), *model.named_buffers()]
-    changing = {*layout.statistics, *layout.counters, *(name for name, _ in model.named_parameters())}
+    changing = {slot.name for slot in layout.slots} | set(layout.counters)
 
     def role(name: str) -> list[str]:
         return [] if name in changing else ["constant"]

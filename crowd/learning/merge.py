@@ -1,13 +1,15 @@
 """One slice of one round at its owner: `SliceMerge`, the contributions so far and their mean."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 import torch
 from torch import Tensor
 
 from crowd.errors import MalformedMessage
+from crowd.learning import outliers
+from crowd.learning.layout import Pieces
 from crowd.units import DeviceId
 
 
@@ -101,16 +103,29 @@ class SliceMerge:
         planned samples."""
         if self._quorum:
             return self.complete
-        return 2 * sum(self._planned[sender] for sender in self._came) >= sum(self._planned.values())
+        return self.can_do_without(())
 
-    def merged(self) -> Merged:
-        """Merge the contributions so far: their mean, weighted by samples and accumulated in the order of the senders'
-        IDs.
+    def sizes(self, pieces: Pieces) -> dict[DeviceId, float]:
+        """The size (`outliers.size`) of each contribution with samples; `pieces` says how the slice's tensors lie."""
+        return {
+            sender: outliers.size(contribution.delta, contribution.samples, pieces)
+            for sender, contribution in self._came.items()
+            if contribution.samples
+        }
+
+    def can_do_without(self, senders: Collection[DeviceId]) -> bool:
+        """Whether what came of the others is at least half of the planned samples."""
+        rest = self._came.keys() - set(senders)
+        return 2 * sum(self._planned[sender] for sender in rest) >= sum(self._planned.values())
+
+    def merged(self, without: Collection[DeviceId] = ()) -> Merged:
+        """Merge the contributions so far but those of `without`: their mean, weighted by samples and accumulated in the
+        order of the senders' IDs.
 
         Where nobody has trained a sample all weigh alike. A contribution that lags counts for `1 / sqrt(1 + lag)` of
         its weight (FedBuff, arXiv 2106.06639).
         """
-        came = sorted(self._came.items())
+        came = sorted((sender, came) for sender, came in self._came.items() if sender not in without)
         total = sum(contribution.samples for _, contribution in came)
         mean = torch.zeros(self._elements)
         for _, contribution in came:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import struct
-from collections.abc import Collection, Iterator
 from typing import Any, assert_never
 
 import attrs
@@ -19,72 +18,15 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 
 from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
+from crowd.learning.layout import Layout
 from crowd.planning.plan import Outer, OuterKind
 from crowd.units import DIGEST_BYTES
 
 _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
 _HEADER_BYTES_MAX = 4096
-
-
-@attrs.frozen(kw_only=True)
-class Layout:
-    """Where a network's tensors are in the flat state vector: all parameters, then the statistics, in the network's
-    order. Statistics are the floating-point buffers that training changes, such as the running mean and variance of
-    batch normalisation. Buffers that training does not change are constants, and no part of the state."""
-
-    parameters: int
-    """Elements of all parameters: the statistics begin there."""
-    elements: int
-    """Length of the vector."""
-    statistics: tuple[str, ...] = ()
-    """Names of the floating-point buffers in the vector."""
-    counters: tuple[str, ...] = ()
-    """Names of the integer buffers that training changes."""
-    variances: tuple[tuple[int, int], ...] = ()
-    """Elements `[start, stop)` of the vector that are never negative."""
-
-    @classmethod
-    def of(cls, model: torch.nn.Module, changed: Collection[str]) -> "Layout":
-        """The layout of a network whose training changes the buffers called `changed`. Those of batch and instance
-        normalisation need not be named."""
-        known = {
-            f"{path}.{name}" if path else name
-            for path, module in model.named_modules()
-            if isinstance(module, _NormBase)
-            for name, _ in module.named_buffers(recurse=False)
-        }
-        parameters = position = sum(parameter.numel() for parameter in model.parameters())
-        statistics, counters, variances = [], [], []
-        for name, buffer in model.named_buffers():
-            if name not in known and name not in changed:
-                continue
-            if not buffer.is_floating_point():
-                counters.append(name)
-                continue
-            statistics.append(name)
-            if name in known and name.rpartition(".")[2] == "running_var":
-                variances.append((position, position + buffer.numel()))
-            position += buffer.numel()
-        return cls(
-            parameters=parameters,
-            elements=position,
-            statistics=tuple(statistics),
-            counters=tuple(counters),
-            variances=tuple(variances),
-        )
-
-    @classmethod
-    def plain(cls, elements: int) -> "Layout":
-        """The layout of so many elements that are all parameters."""
-        return cls(parameters=elements, elements=elements)
-
-    def statistics_in(self, start: int, stop: int) -> int:
-        """How many of the elements `[start, stop)` are statistics; they are the last ones."""
-        return max(0, stop - max(start, self.parameters))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -114,15 +56,31 @@ class ReplicaState:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """BLAKE2b digest (16 bytes) of the whole state, in little-endian bytes."""
+        """BLAKE2b digest (16 bytes) of the whole state: of its figures and of `module_digests`."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
         metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
         hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
-        for tensor in (self.vector, self.momentum):
-            if tensor is not None:
-                hasher.update(tensor.numpy().astype("<f4", copy=False).view(np.uint8).data)
+        for module in self.module_digests:
+            hasher.update(module)
         return hasher.digest()
+
+    @functools.cached_property
+    def module_digests(self) -> tuple[bytes, ...]:
+        """BLAKE2b digest (16 bytes) of each of the layout's modules: its elements of the vector, then of the momentum,
+        as little-endian bytes."""
+        raw = [
+            tensor.numpy().astype("<f4", copy=False).view(np.uint8)
+            for tensor in (self.vector, self.momentum)
+            if tensor is not None
+        ]
+        digests = []
+        for start, stop in self.layout.modules:
+            hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+            for elements in raw:
+                hasher.update(elements[4 * start : 4 * stop].data)
+            digests.append(hasher.digest())
+        return tuple(digests)
 
     @property
     def progress(self) -> StateProgress:
@@ -135,23 +93,10 @@ class ReplicaState:
 # --- between a model and its state ------------------------------------------------------------------------------------
 
 
-def _floating(model: torch.nn.Module, layout: Layout) -> Iterator[Tensor]:
-    yield from model.parameters()
-    if layout.statistics:
-        buffers = dict(model.named_buffers())
-        yield from (buffers[name] for name in layout.statistics)
-
-
-def _counters(model: torch.nn.Module, layout: Layout) -> Iterator[Tensor]:
-    if layout.counters:
-        buffers = dict(model.named_buffers())
-        yield from (buffers[name] for name in layout.counters)
-
-
 def from_model(model: torch.nn.Module, layout: Layout) -> tuple[Tensor, tuple[int, ...]]:
     """A copy of the model's state as `(vector, counters)`; the model must have passed `work.check_model`."""
-    vector = torch.cat([tensor.detach().reshape(-1) for tensor in _floating(model, layout)])
-    counters = tuple(int(value) for buffer in _counters(model, layout) for value in buffer.reshape(-1).tolist())
+    vector = torch.cat([tensor.detach().reshape(-1) for tensor in layout.tensors(model)])
+    counters = tuple(int(value) for buffer in layout.counting_tensors(model) for value in buffer.reshape(-1).tolist())
     return vector, counters
 
 
@@ -172,7 +117,7 @@ def load(model: torch.nn.Module, state: ReplicaState) -> None:
     the state's kind: as many elements and counters."""
     load_vector(model, state.vector, state.layout)
     start = 0
-    for buffer in _counters(model, state.layout):
+    for buffer in state.layout.counting_tensors(model):
         buffer.copy_(torch.tensor(state.counters[start : start + buffer.numel()]).view(buffer.shape))
         start += buffer.numel()
 
@@ -180,10 +125,8 @@ def load(model: torch.nn.Module, state: ReplicaState) -> None:
 @torch.no_grad()
 def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout) -> None:
     """Copy parameters and statistics (elements,) alone into the model."""
-    start = 0
-    for tensor in _floating(model, layout):
-        tensor.copy_(vector[start : start + tensor.numel()].view(tensor.shape))
-        start += tensor.numel()
+    for slot, tensor in zip(layout.slots, layout.tensors(model), strict=True):
+        tensor.copy_(vector[slot.start : slot.stop].view(tensor.shape))
 
 
 def trained_model_bytes(model: torch.nn.Module, state: ReplicaState) -> bytes:
@@ -251,13 +194,12 @@ def _stepped(state: ReplicaState, outer: Outer, mean_delta: Tensor) -> tuple[Ten
         case _:
             assert_never(outer.kind)
     vector = state.vector + _float32(outer.rate_ppm) * step
-    border = state.layout.parameters
-    if border < state.layout.elements:
-        vector[border:] = state.vector[border:] + mean_delta[border:]
+    for start, stop in state.layout.statistics:
+        vector[start:stop] = state.vector[start:stop] + mean_delta[start:stop]
         if momentum is not None:
-            momentum[border:] = 0.0
-        for start, stop in state.layout.variances:  # weighted or late contributions may add up to a hair below 0
-            vector[start:stop].clamp_(min=0.0)
+            momentum[start:stop] = 0.0
+    for start, stop in state.layout.variances:  # weighted or late contributions may add up to a hair below 0
+        vector[start:stop].clamp_(min=0.0)
     return vector, momentum
 
 

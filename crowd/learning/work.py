@@ -18,8 +18,8 @@ from crowd.learning import replica
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
+from crowd.learning.layout import Layout, Role
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.replica import Layout
 from crowd.learning.samples import SampleSet, holdout, materialise, plausible, repeated, seeded
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
@@ -274,11 +274,9 @@ class LocalTrainer:
 
     @torch.no_grad()
     def _pull_back(self, proximal: float) -> None:
-        place = 0
-        for parameter in self.model.parameters():
-            start = self._start[place : place + parameter.numel()].view(parameter.shape)
-            place += parameter.numel()
-            if parameter.grad is not None:
+        for slot, parameter in zip(self._layout.slots, self._layout.tensors(self.model), strict=True):
+            if slot.role is Role.PARAMETER and parameter.grad is not None:
+                start = self._start[slot.start : slot.stop].view(parameter.shape)
                 parameter.grad += proximal * (parameter - start)
 
     def evaluate(self, samples: SampleSet) -> tuple[int, int]:

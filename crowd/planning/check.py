@@ -20,7 +20,7 @@ def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
     """Everything that is wrong with `plan` for these living devices, one sentence each; empty if it may be carried out.
     An engine refuses any other plan with `InfeasiblePlan`."""
     living = {profile.device: profile for profile in profiles}
-    found = [*_form(plan), *_members(plan, living)]
+    found = [*_shape(plan), *_members(plan, living)]
     if found:
         return tuple(found)
     members = {member.device: living[member.device] for member in plan.members}
@@ -47,7 +47,7 @@ def check_hope(plan: Plan, device: str, members_min: int) -> None:
         raise BadConfig(f"{NO_SAMPLES} ({devices}): give at least one of them data to train")
 
 
-def _form(plan: Plan) -> Iterator[str]:
+def _shape(plan: Plan) -> Iterator[str]:
     """Violations of the plan's form: integers only, none negative, every tuple in its canonical order without
     repetition."""
     orders: dict[str, list[tuple[Any, ...]]] = {

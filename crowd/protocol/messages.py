@@ -12,7 +12,7 @@ from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of the wire protocol; devices of different versions do not train together."""
 
 
@@ -97,7 +97,7 @@ class ViewRequest:
     """A request for newer profiles: the versions that the sender has, for the receiver to send what is newer."""
 
     versions: dict[DeviceId, Version]
-    buried: dict[DeviceId, Life]
+    tombstones: dict[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +106,7 @@ class ViewReply:
     change."""
 
     envelopes: tuple[bytes, ...]
-    buried: dict[DeviceId, Life]
+    tombstones: dict[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
@@ -143,7 +143,7 @@ class Contribution:
     """One trainer's encoded delta of one slice."""
 
     key: SliceKey
-    form: Encoding
+    encoding: Encoding
     """Encoding of the delta."""
     samples: int
     """Samples that the sender trained in this round, the weight of its delta."""
@@ -161,10 +161,12 @@ class MergedSlice:
     """The weighted mean of the contributions named in `senders`, encoded; everybody applies these very bytes."""
 
     key: SliceKey
-    form: Encoding
+    encoding: Encoding
     """Encoding of the mean."""
     senders: dict[DeviceId, int]
     """Samples of each merged trainer."""
+    refused: tuple[DeviceId, ...] = ()
+    """Trainers whose contributions were out of all proportion, by ID."""
     counters: tuple[int, ...] = ()
     correct: int = 0
     """Samples that the state before this round predicts right, summed over the senders; only in slice 0."""
@@ -181,7 +183,7 @@ class Parameters:
     round: int
     exchange: int
     """Number of the exchange, counted from 0 in each round."""
-    form: Encoding
+    encoding: Encoding
     """Encoding of the parameters."""
 
 

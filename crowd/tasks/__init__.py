@@ -1,6 +1,7 @@
 """Built-in work: a network, its data, and the recipe to train it.
 
 Layout:
+    deep.py       Fashion-MNIST with a residual network: much work, few bytes
     digits.py     scikit-learn's handwritten digits
     fashion.py    Fashion-MNIST with a small convolutional network
     watch.py      exercises told apart by a smartwatch

@@ -12,10 +12,11 @@ import statistics
 import torch
 
 from crowd.learning.task import Task
-from crowd.tasks import digits, fashion, watch, wide
+from crowd.tasks import deep, digits, fashion, watch, wide
 from crowd.tasks.partition import Partition
 
 TASKS = {
+    "deep": deep.task,
     "digits": digits.task,
     "fashion": fashion.task,
     "fashion-full": fashion.full_task,

@@ -18,6 +18,7 @@ import attrs
 import torch
 
 from crowd.actors.trainer import rounds as rounds_module
+from crowd.actors.trainer.owner import fate_of
 from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportSilence, Rounds
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
@@ -26,7 +27,7 @@ from crowd.agreement.step import next_deadline_us, step
 from crowd.agreement.view import View
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
-from crowd.learning.replica import Layout
+from crowd.learning.layout import Layout, Pieces
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
@@ -319,7 +320,7 @@ class Device:
                     self.fetch(progress, holders)
                 case Merge(key=key, merge=merge):
                     merged = merge.merged()
-                    header = MergedSlice(key=key, form=ENCODING, senders=merged.senders)
+                    header = MergedSlice(key=key, encoding=ENCODING, senders=merged.senders)
                     # sums instead of means keep the counts exact
                     data = (merged.mean * float(len(merged.senders))).round().numpy().tobytes()
                     self.published[key] = (header, data)
@@ -354,7 +355,7 @@ class Device:
         for index, span in enumerate(active.plan.slices):
             key = SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index)
             data = self.feedback.contribute(delta, span.start, span.stop, ENCODING)
-            header = Contribution(key=key, form=ENCODING, samples=1)
+            header = Contribution(key=key, encoding=ENCODING, samples=1)
             owner = self.model.named(span.owner)
             if owner is self:
                 self.contributed(self.name, header, data)
@@ -365,7 +366,7 @@ class Device:
         if self.rounds.is_ahead(header.key.generation):
             self.early.append((header.key.generation, lambda: self.contributed(sender, header, data)))
             return
-        delta = decode(data, ENCODING, len(data) // 4)
+        delta = decode(data, ENCODING, Pieces((len(data) // 4,)))
         self.run_rounds(self.rounds.contribute(sender, header, delta, self.model.now_us))
 
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes) -> None:
@@ -384,7 +385,9 @@ class Device:
             self.model.send_bulk(self, asker, partial(asker.merged, self.name, header, data), once=True)
 
     def complete(self, parts: tuple[rounds_module.MergedPart, ...]) -> None:
-        vector = self.vector + torch.cat([decode(part.data, ENCODING, len(part.data) // 4) for part in parts])
+        vector = self.vector + torch.cat(
+            [decode(part.data, ENCODING, Pieces((len(part.data) // 4,))) for part in parts]
+        )
         number = self.rounds.in_hand
         samples = self.rounds.progress.samples + sum(parts[0].header.senders.values())
         progress = StateProgress(
@@ -404,7 +407,7 @@ class Device:
         assert expected == progress
         spans = active.plan.slices
         taken = {
-            (span.start, span.stop): self.name in part.header.senders for span, part in zip(spans, parts, strict=True)
+            (span.start, span.stop): fate_of(self.name, part.header) for span, part in zip(spans, parts, strict=True)
         }
         self.feedback.commit(self.local, taken)
         self.made += 1 if self.local is not None else 0

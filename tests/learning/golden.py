@@ -8,6 +8,7 @@ import torch
 
 from crowd.learning import replica
 from crowd.learning.encoding import decode, encode
+from crowd.learning.layout import Layout, Pieces
 from crowd.planning.plan import Encoding, Outer, OuterKind
 
 ELEMENTS = 5003
@@ -23,9 +24,7 @@ def numbers(seed: int) -> np.ndarray:
 
 
 def rounds(outer: Outer) -> str:
-    state = replica.ReplicaState(
-        layout=replica.Layout.plain(ELEMENTS), vector=torch.from_numpy(numbers(0)), counters=(3,)
-    )
+    state = replica.ReplicaState(layout=Layout.plain(ELEMENTS), vector=torch.from_numpy(numbers(0)), counters=(3,))
     for number in range(1, 4):
         merged = torch.from_numpy(numbers(number))
         state = replica.apply(
@@ -35,7 +34,8 @@ def rounds(outer: Outer) -> str:
 
 
 def decoded(encoding: Encoding) -> str:
-    vector = decode(encode(torch.from_numpy(numbers(4)), encoding), encoding, ELEMENTS)
+    pieces = Pieces((ELEMENTS,))
+    vector = decode(encode(torch.from_numpy(numbers(4)), encoding, pieces), encoding, pieces)
     return hashlib.blake2b(vector.numpy().astype("<f4").tobytes(), digest_size=16).hexdigest()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from crowd.learning.replica import Layout
+from crowd.learning.layout import Layout
 from crowd.learning.samples import SampleSet
 from crowd.learning.task import Task
 from crowd.units import DeviceId, Life

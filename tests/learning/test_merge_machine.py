@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from crowd.actors.trainer.owner import fate_of
 from crowd.actors.trainer.rounds import (
     KEPT_ROUNDS,
     AskForSlice,
@@ -36,8 +37,8 @@ from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
+from crowd.learning.layout import Layout, Pieces
 from crowd.learning.merge import Merged, SliceMerge
-from crowd.learning.replica import Layout
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -94,7 +95,7 @@ class Device:
 
 
 def _float64(data: bytes, encoding: Encoding, elements: int) -> Ledger:
-    return decode(data, encoding, elements).numpy().astype(np.float64)
+    return decode(data, encoding, Pieces((elements,))).numpy().astype(np.float64)
 
 
 class Cluster(RuleBasedStateMachine):
@@ -247,7 +248,7 @@ class Cluster(RuleBasedStateMachine):
             encoding = active.plan.encoding
             data = device.feedback.contribute(device.delta, span.start, span.stop, encoding)
             self.contributed[key, device.name] = (samples, _float64(data, encoding, span.stop - span.start))
-            header = Contribution(key=key, form=encoding, samples=samples)
+            header = Contribution(key=key, encoding=encoding, samples=samples)
             self.contributions.append(Sent(device, self._named(span.owner), header, data))
             self.air.append(self.contributions[-1])
 
@@ -266,14 +267,16 @@ class Cluster(RuleBasedStateMachine):
             assert (key.generation, key.plan_digest) == (active.generation, active.plan_digest)
             assert (key.round, key.index) == (proposal.round, index) == (device.rounds.progress.round + 1, index)
             assert part.data == self.merges[key], "not what its owner published"
-            taken[span.start, span.stop] = device.name in part.header.senders
+            taken[span.start, span.stop] = fate_of(device.name, part.header)
             if device.name in part.header.senders:
                 device.merged[place] += self.contributed[key, device.name][1]
         if device.delta is not None:
             device.made += device.delta.numpy()
         device.feedback.commit(device.delta, taken)
         device.delta = None
-        step = torch.cat([decode(part.data, part.header.form, len(part.data) // 4) for part in proposal.parts])
+        step = torch.cat(
+            [decode(part.data, part.header.encoding, Pieces((len(part.data) // 4,))) for part in proposal.parts]
+        )
         samples = device.rounds.progress.samples + sum(proposal.parts[0].header.senders.values())
         device.vector = device.vector + step
         progress = self._keep(device.vector, round=proposal.round, samples=samples)
@@ -376,7 +379,7 @@ class Cluster(RuleBasedStateMachine):
     def _hand_over(self, device: Device, sent: Sent) -> tuple[Effect, ...]:
         match sent.header:
             case Contribution() as header:
-                codes = decode(sent.data, header.form, self._elements(sent))
+                codes = decode(sent.data, header.encoding, Pieces((self._elements(sent),)))
                 return device.rounds.contribute(sent.source.name, header, codes, self.now_us)
             case MergedSlice() as header:
                 return device.rounds.merged(sent.source.name, header, sent.data, self.now_us)
@@ -386,7 +389,7 @@ class Cluster(RuleBasedStateMachine):
     def _elements(self, sent: Sent) -> int:
         """How long the slice is that was sent, whatever its key says."""
         size_bytes = len(sent.data)
-        match sent.header.form:
+        match sent.header.encoding:
             case Encoding.FLOAT32:
                 return size_bytes // 4
             case Encoding.FLOAT16:
@@ -396,7 +399,7 @@ class Cluster(RuleBasedStateMachine):
             case Encoding.NONE:
                 raise AssertionError("all of a delta that travels is sent")
             case _:
-                assert_never(sent.header.form)
+                assert_never(sent.header.encoding)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -458,7 +461,7 @@ class Cluster(RuleBasedStateMachine):
         data = merged.mean.numpy().tobytes()
         assert key not in self.merges, "merged twice"
         self.merges[key] = data
-        header = MergedSlice(key=key, form=Encoding.FLOAT32, senders=merged.senders)
+        header = MergedSlice(key=key, encoding=Encoding.FLOAT32, senders=merged.senders)
         owner.published[key] = Sent(owner, owner, header, data)
         for old in [old for old in owner.published if old.round <= key.round - KEPT_ROUNDS]:
             del owner.published[old]

@@ -13,14 +13,15 @@ import torch
 
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning import replica
-from crowd.learning.replica import Layout, ReplicaState
+from crowd.learning.layout import Layout
+from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Outer, OuterKind
 from tests.learning import golden
 from tests.learning.nets import layout_of, linear, normalised
 
 GOLDEN = {
-    "plain": "cbc5f02140aaffff8095754a1d664b65",
-    "nesterov": "b948e58a1f10d7d0a205b1c089e571c9",
+    "plain": "8dbbd6510b1dc698072e4558e6796287",
+    "nesterov": "b5e2080091e69d01b474bcb882fc3c09",
     "float32": "074eb12f11888125e453643a92edf893",
     "float16": "d8a086cce11bc5c6b4d4bf129e74c16a",
     "blockwise8": "d4673016752c42a411cfcbe9ed485ba8",

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from crowd.learning import replica
-from crowd.learning.encoding import decode, encode, encoded_bytes, with_feedback
-from crowd.learning.feedback import Feedback
-from crowd.learning.replica import Layout, ReplicaState
+from crowd.learning.feedback import Fate, Feedback
+from crowd.learning.layout import Layout, Pieces, Role, Slot
+from crowd.learning.replica import ReplicaState
 from crowd.learning.work import prepare
 from crowd.planning.plan import Encoding, Outer, OuterKind
 from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, normalised, separable
@@ -42,17 +42,57 @@ def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer) -> Replic
 
 def test_only_what_training_changes_is_part_of_the_state() -> None:
     layout = prepare(make_task(model=Masked), device=A, data_epoch=0).layout
-    assert layout.statistics == ("mean",)
+    assert [(slot.name, slot.role.value) for slot in layout.slots] == [
+        ("mean", "statistic"),
+        ("inner.weight", "parameter"),
+        ("inner.bias", "parameter"),
+        ("outer.weight", "parameter"),
+        ("outer.bias", "parameter"),
+    ]
     assert layout.counters == ()
-    assert layout.elements - layout.parameters == FEATURES
+    assert layout.statistics == ((0, FEATURES),)
 
 
 def test_the_statistics_of_batch_normalisation_are_known_whether_or_not_a_batch_changes_them() -> None:
     layout = Layout.of(normalised(), ())
-    assert layout.statistics == ("1.running_mean", "1.running_var")
+    start = 8 * FEATURES + 8
+    assert [slot for slot in layout.slots if slot.module == "1"] == [
+        Slot("1.weight", Role.PARAMETER, start, start + 8),
+        Slot("1.bias", Role.PARAMETER, start + 8, start + 16),
+        Slot("1.running_mean", Role.STATISTIC, start + 16, start + 24),
+        Slot("1.running_var", Role.VARIANCE, start + 24, start + 32),
+    ]
     assert layout.counters == ("1.num_batches_tracked",)
-    assert layout.variances == ((layout.elements - 8, layout.elements),)
+    assert layout.statistics == ((start + 16, start + 32),)
+    assert layout.variances == ((start + 24, start + 32),)
+    assert layout.modules == ((0, start), (start, start + 32), (start + 32, layout.elements))
     assert prepare(make_task(), device=A, data_epoch=0).layout == layout
+
+
+def test_what_two_modules_share_has_one_place() -> None:
+    tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    layout = Layout.of(tied, ())
+    assert [slot.name for slot in layout.slots] == ["0.weight", "0.bias", "1.bias"]
+    assert layout.modules == ((0, 20), (20, 24))
+
+
+def test_pieces_are_cut_where_a_slice_is() -> None:
+    layout = Layout.of(normalised(), ())
+    ((first, last),) = layout.statistics
+    assert layout.pieces(0, layout.elements).elements == layout.elements
+    assert layout.pieces(first - 4, last - 3) == Pieces((4,), ((4, 17),))
+    assert layout.pieces(last - 3, last + 2) == Pieces((2,), ((0, 3),))
+
+
+def test_a_module_s_digest_changes_with_what_is_in_it_alone() -> None:
+    state = replica.initial(normalised(), 1, Layout.of(normalised(), ()))
+    vector = state.vector.clone()
+    vector[state.layout.statistics[0][0]] += 1
+    other = attrs.evolve(state, vector=vector)
+    same = [mine == theirs for mine, theirs in zip(state.module_digests, other.module_digests, strict=True)]
+    assert same == [True, False, True]
+    assert state.digest != other.digest
 
 
 def test_a_constant_stays_as_the_network_has_it_through_states_and_files() -> None:
@@ -70,12 +110,14 @@ def test_a_constant_stays_as_the_network_has_it_through_states_and_files() -> No
 @pytest.mark.parametrize("outer", [Outer(rate_ppm=700_000), NESTEROV])
 def test_statistics_take_the_plain_mean_and_no_outer_step(outer: Outer) -> None:
     state = replica.initial(normalised(), 1, Layout.of(normalised(), ()))
-    border = state.layout.parameters
+    ((first, last),) = state.layout.statistics
+    inside = slice(first, last)
     for _ in range(3):
         delta = torch.randn(state.vector.numel(), generator=torch.Generator().manual_seed(1)).abs()
         after = next_state(state, delta, outer)
-        assert torch.equal(after.vector[border:], state.vector[border:] + delta[border:])
-        assert not torch.equal(after.vector[:border], state.vector[:border] + delta[:border])
+        assert torch.equal(after.vector[inside], state.vector[inside] + delta[inside])
+        assert not torch.equal(after.vector[:first], state.vector[:first] + delta[:first])
+        assert not torch.equal(after.vector[last:], state.vector[last:] + delta[last:])
         state = after
 
 
@@ -88,30 +130,16 @@ def test_a_variance_is_never_negative_however_its_mean_was_weighted() -> None:
     assert torch.equal(after.vector[slice(*span)], torch.zeros(8))
 
 
-@pytest.mark.parametrize("encoding", [Encoding.BLOCKWISE8, Encoding.FLOAT16])
-def test_statistics_of_very_different_size_travel_exactly_beside_encoded_parameters(encoding: Encoding) -> None:
-    parameters = torch.linspace(-1, 1, 300)
-    statistics = torch.tensor([1e8, 1e-8, 65_536.0, 3e-5, -1e6])
-    vector = torch.cat([parameters, statistics])
-    data = encode(vector, encoding, statistics=5)
-    assert len(data) == encoded_bytes(305, encoding, statistics=5) == encoded_bytes(300, encoding) + 20
-    decoded = decode(data, encoding, 305, statistics=5)
-    assert torch.equal(decoded[300:], statistics)
-    assert torch.equal(decoded[:300], decode(encode(parameters, encoding), encoding, 300))
-    _, left = with_feedback(vector, torch.zeros(305), encoding, statistics=5)
-    assert not left[300:].any()
-
-
 def test_statistics_that_an_owner_did_not_take_are_not_sent_again() -> None:
-    layout = Layout(parameters=4, elements=6, statistics=("mean",))
+    layout = Layout(slots=(Slot("weight", Role.PARAMETER, 0, 4), Slot("mean", Role.STATISTIC, 4, 6)))
     delta = torch.arange(6.0)
     feedback = Feedback(layout)
     feedback.contribute(delta, 0, 6, Encoding.FLOAT32)
-    feedback.commit(delta, {(0, 6): False})
+    feedback.commit(delta, {(0, 6): Fate.MISSED})
     assert feedback.residual.tolist() == [0, 1, 2, 3, 0, 0]
     apart = Feedback(layout)
     apart.contribute(delta, 0, 6, Encoding.NONE)
-    apart.commit(delta, {(0, 6): True}, apart=True)
+    apart.commit(delta, {(0, 6): Fate.MERGED}, apart=True)
     assert apart.residual.tolist() == delta.tolist()
 
 

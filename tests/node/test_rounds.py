@@ -28,7 +28,7 @@ LATER_US = 3 * SECOND_US
 
 def merged(number: int) -> MergedSlice:
     key = SliceKey(generation=1, plan_digest=b"plan", round=number, index=0)
-    return MergedSlice(key=key, form=Encoding.FLOAT32, senders={ADA: 1})
+    return MergedSlice(key=key, encoding=Encoding.FLOAT32, senders={ADA: 1})
 
 
 def behind(rounds_heard: int) -> Rounds:

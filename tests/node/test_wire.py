@@ -283,9 +283,9 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
     key = attrs.evolve(KEY, generation=now.generation, plan_digest=now.plan_digest, round=3)
     finished = attrs.evolve(now.progress, round=10**6, samples=10**9, digest=b"x" * 16, finished=True)
     cargoes: tuple[Cargo, ...] = (
-        Contribution(key=key, form=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
-        MergedSlice(key=key, form=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
-        MergedSlice(key=KEY, form=Encoding.FLOAT16, senders={}),
+        Contribution(key=key, encoding=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
+        MergedSlice(key=key, encoding=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
+        MergedSlice(key=KEY, encoding=Encoding.FLOAT16, senders={}),
         WholeState(progress=finished),
     )
     for number, cargo in enumerate(cargoes):

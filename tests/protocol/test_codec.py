@@ -170,7 +170,7 @@ _KEY = SliceKey(generation=1, plan_digest=b"p" * 16, round=2, index=0)
 _BEAT = Beat(life=LIFE, view_digest=b"v" * 16, generation=7)
 _OFFER = Offer(
     transfer="a-1",
-    cargo=Contribution(key=_KEY, form=Encoding.FLOAT16, samples=3, counters=(-1,)),
+    cargo=Contribution(key=_KEY, encoding=Encoding.FLOAT16, samples=3, counters=(-1,)),
     size_bytes=3,
     chunk_bytes=9,
     digests=(b"d" * 16,),
@@ -218,11 +218,11 @@ def _changed(message: Message, path: str, value: Any) -> bytes:
         (Evictions(lives={GATEWAY: LIFE}), "lives", [], "expected a map, found []"),
         (
             _OFFER,
-            "cargo.form",
+            "cargo.encoding",
             "float17",
-            "expected one of 'float32', 'float16', 'blockwise8', 'nothing', found 'float17' @ message.cargo.form",
+            "expected one of 'float32', 'float16', 'blockwise8', 'nothing', found 'float17' @ message.cargo.encoding",
         ),
-        (_OFFER, "cargo.form", 1, "expected one of 'float32'"),
+        (_OFFER, "cargo.encoding", 1, "expected one of 'float32'"),
         (_OFFER, "cargo.counters", [1 << 63], "is no 64-bit integer @ message.cargo.counters"),
         (_OFFER, "cargo.samples", -3, "-3 is no integer from 0"),
         (_OFFER, "inline", "abc", "'abc' is no byte string"),
@@ -368,7 +368,7 @@ def test_length_is_checked_before_anything_is_decoded(pair: Pair) -> None:
 
 def test_nothing_is_sealed_that_would_not_be_let_in(pair: Pair) -> None:
     with pytest.raises(Refused) as caught:
-        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(ENVELOPE_BYTES_MAX),), buried={}))
+        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(ENVELOPE_BYTES_MAX),), tombstones={}))
     assert caught.value.reason is Reason.TOO_LONG
 
 

@@ -42,6 +42,7 @@ KILLED_BY: Mapping[str, int] = {
 }
 
 FAULTS: Mapping[str, tuple[int, ...]] = {
+    "a contribution that comes twice is merged twice": (0, 2, 3, 4, 5, 6, 7),
     "who falls far behind waits for ever": (1,),
     "who asks for a slice that nobody keeps is told to wait": (2,),
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
+from crowd.learning.layout import Layout, Pieces
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Encoding, Outer, OuterKind, Plan, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
@@ -19,7 +20,7 @@ from tests.simulation.checks import Findings
 
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-LOST_BY_FORM = {
+LOST_BY_ENCODING = {
     Encoding.FLOAT32: 1e-6,
     Encoding.FLOAT16: 2e-3,
     Encoding.BLOCKWISE8: 0.5 / 127 * 1.01,
@@ -38,21 +39,22 @@ class Round(NamedTuple):
 
 class Sent(NamedTuple):
     samples: int
-    form: Encoding
+    encoding: Encoding
     data: bytes
 
 
-def expand(data: bytes, form: Encoding, elements: int) -> Vector:
+def expand(data: bytes, encoding: Encoding, pieces: Pieces) -> Vector:
     """(elements,) float64."""
-    return decode(data, form, elements).numpy().astype(np.float64)
+    return decode(data, encoding, pieces).numpy().astype(np.float64)
 
 
 class Merging:
     """Every merged slice is the mean of the contributions that it names, and every state follows from the one before by
     the merged slices, applied once."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, layout: Layout) -> None:
         self._findings = findings
+        self._layout = layout
         self._contributions: dict[tuple[Round, int], dict[DeviceId, Sent]] = defaultdict(dict)
         self._merged: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self._carried: dict[tuple[int, bytes, int], Vector] = {}
@@ -62,11 +64,11 @@ class Merging:
 
     def life_began(self, device: DeviceId) -> None:
         """What the device had trained and not sent is gone with its former life."""
-        self._ledgers[device] = Ledger(self._findings, device)
+        self._ledgers[device] = Ledger(self._findings, device, self._layout)
 
     def contributed(self, device: DeviceId, header: Contribution, data: bytes) -> None:
         """The device encoded this for a slice of a round."""
-        key, sent = _round_of(header.key), Sent(header.samples, header.form, data)
+        key, sent = _round_of(header.key), Sent(header.samples, header.encoding, data)
         known = self._contributions[key, header.key.index].setdefault(device, sent)
         if known != sent:
             self._findings.add(f"{device} contributed two things to slice {header.key.index} of {_name(key)}")
@@ -75,7 +77,7 @@ class Merging:
         """A contribution is on its way."""
         key = _round_of(header.key)
         sent = self._contributions[key, header.key.index].get(device)
-        if sent != Sent(header.samples, header.form, data):
+        if sent != Sent(header.samples, header.encoding, data):
             self._findings.add(f"{device} sent a contribution to {_name(key)} that it never made")
 
     def published(self, owner: DeviceId, plan: Plan, header: MergedSlice, data: bytes) -> None:
@@ -99,7 +101,7 @@ class Merging:
 
     def _check_mean(self, owner: DeviceId, span: SliceOwner, header: MergedSlice, data: bytes) -> None:
         key = header.key
-        elements = span.stop - span.start
+        elements, pieces = span.stop - span.start, self._layout.pieces(span.start, span.stop)
         came = self._contributions[_round_of(key), key.index]
         mean = np.zeros(elements)
         total = sum(header.senders.values())
@@ -108,12 +110,13 @@ class Merging:
             if sent is None or sent.samples != samples:
                 self._findings.add(f"{owner} names {sender} in round {key.round}, which contributed nothing like that")
                 return
-            mean += expand(sent.data, header.form, elements) * (samples / total if total else 1 / len(header.senders))
+            weight = samples / total if total else 1 / len(header.senders)
+            mean += expand(sent.data, header.encoding, pieces) * weight
         place = (key.generation, key.plan_digest, key.index)
         wanted = mean + self._carried.get(place, np.zeros(elements))
-        left = wanted - expand(data, header.form, elements)
+        left = wanted - expand(data, header.encoding, pieces)
         self._carried[place] = left
-        if np.abs(left).max() > LOST_BY_FORM[header.form] * np.abs(wanted).max() + NOISE:
+        if np.abs(left).max() > LOST_BY_ENCODING[header.encoding] * np.abs(wanted).max() + NOISE:
             self._findings.add(
                 f"slice {key.index} of round {key.round} of generation {key.generation} is not the mean of what "
                 f"{sorted(header.senders)} contributed: {np.abs(left).max():.3g} off of {np.abs(wanted).max():.3g}"
@@ -130,18 +133,17 @@ class Merging:
     ) -> None:
         """The device went from one state to the next; `trained` is its own part in that, `residual` what is left."""
         key = Round(active.generation, active.plan_digest, after.round)
-        taken = []
+        taken, refused = [], []
         for index, span in enumerate(active.plan.slices):
+            merged = self._merged.get(_slice_of(key, index))
+            if merged is not None and device in merged[0].refused:
+                refused.append(slice(span.start, span.stop))
             sent = self._contributions[key, index].get(device)
-            if sent is not None and self._is_named(device, key, index):
-                taken.append((slice(span.start, span.stop), expand(sent.data, sent.form, span.stop - span.start)))
-        self._ledgers[device].completed(trained, taken, residual)
+            if sent is not None and merged is not None and device in merged[0].senders:
+                pieces = self._layout.pieces(span.start, span.stop)
+                taken.append((slice(span.start, span.stop), expand(sent.data, sent.encoding, pieces)))
+        self._ledgers[device].completed(trained, taken, refused, residual)
         self._check_state(device, active, before, after)
-
-    def _is_named(self, device: DeviceId, key: Round, index: int) -> bool:
-        """Whether the owner's merged slice contains the device."""
-        merged = self._merged.get(_slice_of(key, index))
-        return merged is not None and device in merged[0].senders
 
     def round_abandoned(self, device: DeviceId, residual: Vector) -> None:
         self._ledgers[device].abandoned(residual)
@@ -165,10 +167,12 @@ class Merging:
                 self._findings.add(f"{device} completed {_name(key)} without slice {index}, which nobody published")
                 return
             header, data = merged
-            parts.append(expand(data, header.form, span.stop - span.start))
+            parts.append(expand(data, header.encoding, self._layout.pieces(span.start, span.stop)))
             if index == 0 and after.samples != before.samples + sum(header.senders.values()):
                 self._findings.add(f"{device} counts {after.samples} samples after {_name(key)}")
         vector, momentum = step(active.plan.outer, before, np.concatenate(parts))
+        if any(after.vector[start:stop].min() < 0 for start, stop in self._layout.variances):
+            self._findings.add(f"{device} has a negative variance after {_name(key)}")
         close = NOISE * (1 + np.abs(vector).max())
         if after.round != before.round + 1 or np.abs(vector - after.vector.numpy()).max() > close:
             self._findings.add(f"{device} applied something else than the merged slices of {_name(key)}, once")
@@ -181,13 +185,15 @@ class Merging:
 
 
 def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Vector | None]:
-    """The vector and the momentum after one outer step (Sutskever et al. 2013, in the form of PyTorch's SGD)."""
+    """The vector and the momentum after one outer step (Sutskever et al. 2013, in the form of PyTorch's SGD), which is
+    of the parameters: statistics move by what was merged."""
     vector = before.vector.numpy().astype(np.float64)
-    if outer.kind is OuterKind.PLAIN:
-        return vector + outer.rate_ppm / 1e6 * merged, None
-    decay = outer.momentum_ppm / 1e6
+    decay = outer.momentum_ppm / 1e6 if outer.kind is OuterKind.NESTEROV else 0.0
     momentum = merged if before.momentum is None else decay * before.momentum.numpy().astype(np.float64) + merged
-    return vector + outer.rate_ppm / 1e6 * (merged + decay * momentum), momentum
+    moves = outer.rate_ppm / 1e6 * (merged + decay * momentum)
+    for start, stop in before.layout.statistics:
+        moves[start:stop], momentum[start:stop] = merged[start:stop], 0.0
+    return vector + moves, momentum if outer.kind is OuterKind.NESTEROV else None
 
 
 def _round_of(key: SliceKey) -> Round:
@@ -204,9 +210,13 @@ def _name(key: Round) -> str:
 
 class Ledger:
     """One life's deltas: made = merged + residual, whenever a round is completed or abandoned. Starts anew where the
-    state was replaced, as nobody knows what became of the residual then."""
+    state was replaced, as nobody knows what became of the residual then. Statistics are not counted: what an owner did
+    not take of them is out of date."""
 
-    def __init__(self, findings: Findings, device: DeviceId) -> None:
+    def __init__(self, findings: Findings, device: DeviceId, layout: Layout) -> None:
+        self._counted = np.ones(layout.elements, dtype=bool)
+        for start, stop in layout.statistics:
+            self._counted[start:stop] = False
         self._findings = findings
         self._device = device
         self._made: Vector = np.zeros(())
@@ -214,12 +224,17 @@ class Ledger:
         self._dropped = False
         """The residual, and nothing has become of the state since."""
 
-    def completed(self, delta: Vector | None, merged: list[tuple[slice, Vector]], residual: Vector) -> None:
-        """A round is complete: what was trained in it, what of it owners took, and what is left to send."""
+    def completed(
+        self, delta: Vector | None, merged: list[tuple[slice, Vector]], refused: list[slice], residual: Vector
+    ) -> None:
+        """A round is complete: what was trained in it, what of it owners took, what they refused, with all that was
+        left, and what is left to send."""
         self._made = self._made + (np.zeros_like(residual) if delta is None else delta)
         self._merged = self._merged + np.zeros_like(residual)
         for span, vector in merged:
             self._merged[span] += vector
+        for span in refused:
+            self._merged[span] = self._made[span]
         self._check(residual)
 
     def abandoned(self, residual: Vector) -> None:
@@ -253,5 +268,5 @@ class Ledger:
 
     def _missing(self, residual: Vector) -> float:
         """How far off the sum is; 0 if by no more than rounding."""
-        missing = float(np.abs(self._made - self._merged - residual).max())
+        missing = float(np.abs(self._made - self._merged - residual)[self._counted].max())
         return missing if missing > NOISE * (1 + np.abs(self._made).max() + np.abs(self._merged).max()) else 0.0

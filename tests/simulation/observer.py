@@ -18,6 +18,7 @@ from tests.simulation.bounds import Bounds, Logs, Wire
 from tests.simulation.checks import Agreement, Departures, Envelopes, Findings, Lessons
 from tests.simulation.merging import Merging, Vector
 from tests.simulation.scenario import Scenario
+from tests.simulation.work import layout
 
 
 class Observer:
@@ -27,7 +28,7 @@ class Observer:
         self.findings = Findings()
         self.agreement = Agreement(self.findings)
         self.lessons = Lessons(self.findings, self.agreement)
-        self.merging = Merging(self.findings)
+        self.merging = Merging(self.findings, layout(scenario.normalises))
         self.departures = Departures(self.findings)
         self.envelopes = Envelopes(self.findings)
         self.bounds = Bounds(self.findings, len(scenario.devices))

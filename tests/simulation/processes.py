@@ -137,6 +137,7 @@ class Process:
         return work.make_task(
             self.index,
             samples=self._scenario.samples,
+            normalises=self._scenario.normalises,
             epochs_max=self._scenario.epochs_max,
             listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
         )

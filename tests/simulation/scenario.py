@@ -70,6 +70,8 @@ class Scenario:
     """Of transfers, so that even small ones come in many pieces; `None`: as in production."""
     samples: int
     """Of each device."""
+    normalises: bool
+    """Whether the network has batch normalisation, and so statistics."""
     epochs_max: int
     faults: tuple[Fault, ...]
     faults_until_s: float
@@ -121,6 +123,7 @@ def draw(seed: int) -> Scenario:
         queue_messages_max=chance.choice((1000, 1000, 100, 10)),
         chunk_bytes=chance.choice((None, None, None, 256)),
         samples=longer * chance.choice((6, 12, 24)),
+        normalises=seed % 2 == 0,
         epochs_max=chance.choice((3, 20, 10_000)),
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
         faults_until_s=longer * FAULTS_UNTIL_S,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from crowd.learning.layout import Layout
 from crowd.learning.task import Task
 
 FEATURES = 8
@@ -49,11 +50,11 @@ class Told(torch.nn.Module):
         return outputs
 
 
-def make_task(device: int, *, samples: int, epochs_max: int, listen: Listener) -> Task:
+def make_task(device: int, *, samples: int, normalises: bool, epochs_max: int, listen: Listener) -> Task:
     """The task of the device of that number: to tell two overlapping blobs apart. The target is out of reach."""
     return Task(
         name="told",
-        model=lambda: Told(_network(seed=device), listen),
+        model=lambda: Told(_network(normalises, seed=device), listen),
         data=_data(device, samples),
         evaluation=_data(-1, EVALUATED),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
@@ -73,8 +74,15 @@ def _data(device: int, samples: int) -> TensorDataset:
     return TensorDataset(torch.from_numpy(features), torch.from_numpy(labels))
 
 
-def _network(seed: int) -> torch.nn.Module:
+def _network(normalises: bool, seed: int) -> torch.nn.Module:
     """Like any user's network it starts differently on each device."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return torch.nn.Sequential(torch.nn.Linear(FEATURES, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 2))
+        first, last = torch.nn.Linear(FEATURES, HIDDEN), torch.nn.Linear(HIDDEN, 2)
+    between = [torch.nn.BatchNorm1d(HIDDEN)] if normalises else []
+    return torch.nn.Sequential(first, *between, torch.nn.ReLU(), last)
+
+
+def layout(normalises: bool) -> Layout:
+    """Of the network of every device."""
+    return Layout.of(_network(normalises, seed=0), ())

@@ -3,6 +3,7 @@
 Layout:
     trainer.py      the actor: samples, local steps, merges, rounds, whole states, the end of a run
     rounds.py       the bookkeeping of rounds: when an owner merges, when a round can be completed; pure
+    owner.py        merged slices, and what became of whose contribution
     deadlines.py    how long an owner of a slice waits for contributions
     local_round.py  the local steps of one round
     gossip.py       exchanges of parameters between neighbours within a round

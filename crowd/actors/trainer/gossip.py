@@ -11,7 +11,7 @@ import torch
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode, encode
-from crowd.learning.replica import Layout
+from crowd.learning.layout import Layout
 from crowd.learning.work import LocalTrainer
 from crowd.planning.plan import PPM, Mixing
 from crowd.ports import Compute
@@ -30,8 +30,7 @@ class Gossip:
         self, me: DeviceId, mixing: Mixing, active: Active, layout: Layout, compute: Compute, send: Send
     ) -> None:
         self.mixing = mixing
-        self._layout = layout
-        self._statistics = layout.statistics_in(0, layout.elements)
+        self._pieces = layout.pieces(0, layout.elements)
         self._neighbours: Mapping[DeviceId, int] = mixing.neighbours(me)
         self._active = active
         self._compute = compute
@@ -49,9 +48,7 @@ class Gossip:
         if sender not in self._neighbours or not self._awaited <= place <= self._after(self._awaited):
             return
         try:
-            vector = await self._compute.run(
-                partial(decode, data, header.form, self._layout.elements, statistics=self._statistics)
-            )
+            vector = await self._compute.run(partial(decode, data, header.encoding, self._pieces))
         except MalformedMessage as error:
             log.warning("parameters_refused", sender=sender, error=str(error))
             return
@@ -63,14 +60,14 @@ class Gossip:
         them once it is `stopping`."""
         self._awaited = place
         self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
-        form = self._active.plan.encoding
-        data = await self._compute.run(lambda: encode(local.parameters(), form, statistics=self._statistics))
+        encoding = self._active.plan.encoding
+        data = await self._compute.run(lambda: encode(local.parameters(), encoding, self._pieces))
         header = Parameters(
             generation=self._active.generation,
             plan_digest=self._active.plan_digest,
             round=place[0],
             exchange=place[1],
-            form=form,
+            encoding=encoding,
         )
         for neighbour in sorted(self._neighbours):
             await self._send(neighbour, header, data)

@@ -20,6 +20,7 @@ from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
 from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
 from crowd.actors.trainer.metrics import RunMetrics
+from crowd.actors.trainer.owner import Owner, fate_of
 from crowd.actors.trainer.rounds import (
     AskForSlice,
     Begin,
@@ -35,9 +36,9 @@ from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
-from crowd.learning.encoding import decode, with_feedback
+from crowd.learning.encoding import decode
 from crowd.learning.evaluation import is_reached, next_streak
-from crowd.learning.feedback import Feedback
+from crowd.learning.feedback import Fate, Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
@@ -165,11 +166,11 @@ class Trainer(Actor[TrainerMessage]):
         self._evaluated = 0
         """The last round in whose local steps an evaluation was due."""
         self._proposal: _Proposal | None = None
-        self._merged_residuals: dict[int, torch.Tensor] = {}
         self._wanted: _Wanted | None = None
         self._finished_elsewhere: _Wanted | None = None
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
         self._metrics = RunMetrics()
+        self._owner = Owner(self._me, self._work.layout)
 
     # --- messages and timers ------------------------------------------------------------------------------------------
 
@@ -328,6 +329,7 @@ class Trainer(Actor[TrainerMessage]):
         self._inner = self._local.snapshot()
         await self._drop_residual()
         self._metrics = RunMetrics()
+        self._owner = Owner(self._me, self._work.layout)
         self._wanted = self._start = self._pool = None
         self._rounds = Rounds(self._me)
         self._state = state
@@ -340,7 +342,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._halt()
         self._feedback.abandon()
         self._probe.round_abandoned(self._feedback.residual)
-        self._merged_residuals = {}
+        self._owner.plan_begun()
         self._on_their_way, self._evaluated, self._gossip = set(), 0, None
         self._wanted = None
         self._start = self._state if self._state.progress == active.start else None
@@ -498,7 +500,7 @@ class Trainer(Actor[TrainerMessage]):
         """Whether the round after `state` only brings together what trainers have kept to themselves."""
         return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
 
-    def _form(self, plan: Plan, state: ReplicaState) -> Encoding:
+    def _encoding(self, plan: Plan, state: ReplicaState) -> Encoding:
         """The encoding of deltas in the round after `state`."""
         if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
             return plan.encoding
@@ -539,13 +541,13 @@ class Trainer(Actor[TrainerMessage]):
             return
         if number != self._rounds.in_hand and not plan.asynchronous:
             return
-        form = self._form(plan, state)
+        encoding = self._encoding(plan, state)
 
         def work() -> tuple[list[bytes], tuple[int, ...]]:
             delta = inputs.delta = self._local.delta()
-            encoded = [self._feedback.contribute(delta, span.start, span.stop, form) for span in plan.slices]
+            encoded = [self._feedback.contribute(delta, span.start, span.stop, encoding) for span in plan.slices]
             if plan.asynchronous:  # some round will take it; which one is all the same to the residual
-                self._feedback.commit(delta, {(span.start, span.stop): True for span in plan.slices})
+                self._feedback.commit(delta, {(span.start, span.stop): Fate.MERGED for span in plan.slices})
                 self._inner = self._local.snapshot()
             return encoded, self._local.counters()
 
@@ -553,7 +555,7 @@ class Trainer(Actor[TrainerMessage]):
         headers = [
             Contribution(
                 key=SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index),
-                form=form,
+                encoding=encoding,
                 samples=inputs.samples,
                 counters=() if index else counters,
                 correct=0 if index else inputs.correct,
@@ -582,7 +584,7 @@ class Trainer(Actor[TrainerMessage]):
             return
         span = active.plan.slices[header.key.index]
         try:
-            delta = await self._compute.run(partial(self._decoded, arrived.data, header.form, span))
+            delta = await self._compute.run(partial(self._decoded, arrived.data, header.encoding, span))
             effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
         except MalformedMessage as error:
             log.warning("contribution_refused", sender=arrived.sender, error=str(error))
@@ -591,34 +593,16 @@ class Trainer(Actor[TrainerMessage]):
 
     def _decoded(self, data: bytes, encoding: Encoding, span: SliceOwner) -> torch.Tensor:
         """The delta of a slice, (stop - start,) float32. Raises `MalformedMessage`."""
-        statistics = self._work.layout.statistics_in(span.start, span.stop)
-        return decode(data, encoding, span.stop - span.start, statistics=statistics)
+        return decode(data, encoding, self._work.layout.pieces(span.start, span.stop))
 
     async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
         """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
-        form = self._form(active.plan, self._state)
-        span = active.plan.slices[key.index]
-
-        def work() -> tuple[MergedSlice, bytes, torch.Tensor]:
-            merged = merge.merged()
-            residual = self._merged_residuals.get(key.index, torch.zeros(span.stop - span.start))
-            statistics = self._work.layout.statistics_in(span.start, span.stop)
-            data, left = with_feedback(merged.mean, residual, form, statistics=statistics)
-            header = MergedSlice(
-                key=key,
-                form=form,
-                senders=merged.senders,
-                counters=merged.counters,
-                correct=merged.correct,
-                evaluated=merged.evaluated,
-            )
-            return header, data, left
-
-        # the residual needs no commit: what is published is applied, or its whole generation is abandoned
-        header, data, self._merged_residuals[key.index] = await self._compute.run(work)
+        encoding = self._encoding(active.plan, self._state)
+        work = partial(self._owner.merged_slice, key, active.plan.slices[key.index], merge, encoding)
+        header, data = await self._compute.run(work)
         self._probe.merged(active, header, data)
         await self._tell_merged(active, header, data)
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
@@ -649,7 +633,7 @@ class Trainer(Actor[TrainerMessage]):
     def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
         plan, first = active.plan, parts[0].header
         deltas = [
-            self._decoded(part.data, part.header.form, span) for part, span in zip(parts, plan.slices, strict=True)
+            self._decoded(part.data, part.header.encoding, span) for part, span in zip(parts, plan.slices, strict=True)
         ]
         samples = sum(first.senders.values())
         streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
@@ -679,9 +663,9 @@ class Trainer(Actor[TrainerMessage]):
         else:
             await self._halt()
         self._wanted = None
-        form = self._form(active.plan, state)
-        taken = {
-            (span.start, span.stop): self._me in part.header.senders
+        encoding = self._encoding(active.plan, state)
+        fates = {
+            (span.start, span.stop): fate_of(self._me, part.header)
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
         }
 
@@ -689,7 +673,7 @@ class Trainer(Actor[TrainerMessage]):
             delta = None
             if inputs is not None and inputs.samples:
                 delta = inputs.delta if inputs.delta is not None else self._local.delta()
-            self._feedback.commit(delta, taken, apart=form is Encoding.NONE)
+            self._feedback.commit(delta, fates, apart=encoding is Encoding.NONE)
             return delta, self._local.snapshot()
 
         trained = None
@@ -701,6 +685,7 @@ class Trainer(Actor[TrainerMessage]):
             active, before=state, after=proposal.state, trained=trained, residual=self._feedback.residual
         )
         self._observe_round(proposal)
+        self._owner.completed(part.header for part in proposal.parts)
         if proposal.state.finished:
             ends_apart = active.plan.consistency is Consistency.NONE
             await self._finish(proposal.state, self._feedback.residual if ends_apart else None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crowd.learning import replica
+from crowd.learning.layout import Layout
 from crowd.learning.task import Task
 from crowd.planning.plan import PPM, Outer
 from crowd.tasks import digits
@@ -291,7 +292,7 @@ async def test_mercury_trains_on_what_is_wrong_most() -> None:
 
 def test_diloco_s_outer_step_is_torch_s() -> None:
     random = torch.Generator().manual_seed(0)
-    state = replica.ReplicaState(layout=replica.Layout.plain(1_000), vector=torch.randn(1_000, generator=random))
+    state = replica.ReplicaState(layout=Layout.plain(1_000), vector=torch.randn(1_000, generator=random))
     parameter = torch.nn.Parameter(state.vector.clone())
     optimizer = nesterov([parameter])
     for _ in range(5):
