@@ -59,6 +59,23 @@ class Endpoint:
             case _:
                 return self.out_of_reach("it does not answer as an MQTT broker; is this the right port and scheme?")
 
+    def lacks(self, what: str) -> BrokerRefused:
+        """The error for a broker that announces in its CONNACK that it has no `what`."""
+        return BrokerRefused(f"broker {self.url} has no {what}, which are needed: allow them in its configuration")
+
+    def takes_none_of(self, size_bytes: int) -> BrokerRefused:
+        """The error for a broker that takes no message of `size_bytes`, and did not say so in its CONNACK."""
+        return BrokerRefused(
+            f"broker {self.url} takes no message of {size_bytes:,} bytes: raise its message_size_limit, or set "
+            "max_packet_size instead, which it tells its clients"
+        )
+
+    def denied(self, topic: str) -> str:
+        """The line for an access list that denies publishing to `topic`."""
+        return (
+            f"broker {self.url} denies {self.who} publishing to {topic}: allow writing it in the broker's access list"
+        )
+
     def refused(self, reason: str) -> BrokerRefused | BrokerLost:
         """The error for the `reason` of a CONNACK, the name of its reason code (MQTT 5, section 3.2.2.2)."""
         match reason:

@@ -15,15 +15,13 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.cbor2 import Cbor2Converter
 
 from crowd.errors import MalformedMessage
-from crowd.ports import Signer
+from crowd.ports import MESSAGE_BYTES_MAX, Signer
 from crowd.protocol import messages, strict
 from crowd.protocol.envelope import Envelope, Header, SequenceWindow, read, read_header
 from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message, ProfileMessage
 from crowd.strict import Hook
 from crowd.units import Address, Channel, DeviceId, Life
 
-ENVELOPE_BYTES_MAX = 2 << 20
-"""Bytes of the longest envelope that is sent or let in."""
 REMEMBERED_MAX = 512
 """Decoded envelopes, and as many payloads, that are kept in memory."""
 REMEMBERED_BYTES_MAX = 4096
@@ -157,13 +155,13 @@ class Sealer:
 
     def seal(self, address: Address, message: Message) -> bytes:
         """The envelope of `message` for `address`, whose source is this device. Raises `Refused` if it would be longer
-        than `ENVELOPE_BYTES_MAX`."""
+        than `MESSAGE_BYTES_MAX`."""
         sealed = Envelope(
             header=self._header, life=self.life, sequence=self.sequence, address=address, payload=encode(message)
         )
         data = sealed.write(self._signer.sign)
-        if len(data) > ENVELOPE_BYTES_MAX:
-            raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {ENVELOPE_BYTES_MAX} may travel")
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {MESSAGE_BYTES_MAX} may travel")
         self.sequence += 1
         return data
 
@@ -197,8 +195,8 @@ class Opener:
         return opened
 
     def _read(self, data: bytes) -> Envelope:
-        if len(data) > ENVELOPE_BYTES_MAX:
-            raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {ENVELOPE_BYTES_MAX}")
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {MESSAGE_BYTES_MAX}")
         sealed = _read_once(data) if len(data) <= REMEMBERED_BYTES_MAX else _read(data)
         header = sealed.header
         if header.cluster != self._cluster:

@@ -32,7 +32,7 @@ EXPECTED = frozenset(
         "broker_lost",
         "device_evicted",
         "device_left_out",
-        "inbound_message_dropped",
+        "inbound_messages_dropped",
         "messages_refused",
         "round_held_up",
         "transfer_failed",
