@@ -59,10 +59,6 @@ class Endpoint:
             case _:
                 return self.out_of_reach("it does not answer as an MQTT broker; is this the right port and scheme?")
 
-    def lacks(self, what: str) -> BrokerRefused:
-        """The error for a broker that announces in its CONNACK that it has no `what`."""
-        return BrokerRefused(f"broker {self.url} has no {what}, which are needed: allow them in its configuration")
-
     def takes_none_of(self, size_bytes: int) -> BrokerRefused:
         """The error for a broker that takes no message of `size_bytes`, and did not say so in its CONNACK."""
         return BrokerRefused(
@@ -83,6 +79,8 @@ class Endpoint:
                 mend = "mend username and password_file in node.toml, or add the user to the broker's password file"
             case "Server unavailable" | "Server busy" | "Quota exceeded" | "Connection rate exceeded":
                 return self.out_of_reach(f"{reason.lower()}; try again later")
+            case "QoS not supported" | "Retain not supported":
+                mend = "allow retained messages and QoS 1 in the broker's configuration"
             case _:
                 mend = "see the broker's log"
         return BrokerRefused(f"broker {self.url} refused {self.who}: {reason.lower()}; {mend}")

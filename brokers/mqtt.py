@@ -66,7 +66,6 @@ class MqttBroker(Broker):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(session.watch)
                 try:
-                    session.link.check_broker()
                     yield session
                 except Exception as error:
                     # Raised again below: the task group would wrap it in an ExceptionGroup.
@@ -101,6 +100,7 @@ class _MqttSession(BrokerSession):
         self._drops = drops
         self._own_retained: dict[Address, bytes] = {}
         self._inbox = _Inbox()
+        self._beat_taken = False
         self.link = MqttLink(
             endpoint,
             # A name of its own for every session: under its old one a device need not be sent, as its own, what it
@@ -122,7 +122,8 @@ class _MqttSession(BrokerSession):
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
         topic = self._topics.topic(address)
-        qos = _qos(address)
+        # the first heartbeat too, as at QoS 0 nobody would hear that an access list denies it
+        qos = _qos(address) if self._beat_taken else 1
         with self._lifeline.holding():
             if retain:
                 self._own_retained[address] = payload
@@ -137,6 +138,7 @@ class _MqttSession(BrokerSession):
                 retain=retain,
                 expiry_s=None if expiry_s is None else round(expiry_s * self._slower),
             )
+            self._beat_taken = self._beat_taken or address.channel is Channel.BEAT
 
     async def subscribe(self, *patterns: Address) -> None:
         filters = [

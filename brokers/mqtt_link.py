@@ -144,12 +144,6 @@ class MqttLink:
             raise self._endpoint.not_connected(cause if isinstance(cause, OSError) else None) from error
         self._paho._sock = _BufferedSocket(self._paho._sock)  # noqa: SLF001
 
-    def check_broker(self) -> None:
-        """Raise `BrokerRefused` if the broker lacks what is needed here."""
-        for name, what in (("MaximumQoS", "messages of QoS 1"), ("RetainAvailable", "retained messages")):
-            if getattr(self._announced, name, 1) == 0:
-                raise self._endpoint.lacks(what)
-
     @property
     def packet_bytes_max(self) -> int | None:
         """Bytes of the longest packet that the broker says it takes; `None` if it does not say."""
