@@ -44,8 +44,12 @@ class Endpoint:
                     f"broker {self.url} shows a certificate that is not trusted ({cause.verify_message}): "
                     "set ca_file to the certificate of its authority"
                 )
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return self.out_of_reach("it hung up; is the scheme (mqtt or mqtts) right?")
             case ssl.SSLError():
-                return self.out_of_reach(f"TLS failed ({cause.reason or cause}); is this its port for mqtts?")
+                return BrokerRefused(
+                    f"TLS with broker {self.url} failed ({cause.reason or cause}): is this its port for mqtts?"
+                )
             case ConnectionRefusedError():
                 return self.out_of_reach("connection refused; is the broker running?")
             case ConnectionResetError():

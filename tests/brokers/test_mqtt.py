@@ -1,5 +1,6 @@
 """What holds for MQTT alone, against a real Mosquitto."""
 
+import contextlib
 import signal
 import ssl
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import aiomqtt
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from structlog.testing import capture_logs
 
 from brokers import mqtt, mqtt_link
@@ -102,9 +104,26 @@ async def test_a_certificate_of_an_unknown_authority_is_refused() -> None:
 
 async def test_tls_to_a_port_without_tls_says_so(mosquitto: Mosquitto) -> None:
     broker = mqtt.from_url(mosquitto.url.replace("mqtt:", "mqtts:"), cluster="home", device=ANNA)
-    with pytest.raises(BrokerLost, match=r"TLS failed|hung up.*scheme"):
+    with pytest.raises((BrokerLost, BrokerRefused), match=r"TLS with .* failed|hung up.*scheme"):
         async with broker.session():
             pass
+
+
+async def test_a_port_that_answers_tls_with_something_else_is_refused_for_good() -> None:
+    async def answer(client: SocketStream) -> None:
+        async with client:
+            await client.receive()
+            await client.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await client.receive()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(SocketAttribute.local_port)
+        with pytest.raises(BrokerRefused, match=f"TLS with broker mqtts://127.0.0.1:{port} failed .*port for mqtts"):
+            async with mqtt.from_url(f"mqtts://127.0.0.1:{port}", cluster="home", device=ANNA).session():
+                pass
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_port_where_nobody_listens_is_out_of_reach(mosquitto: Mosquitto) -> None:

@@ -36,6 +36,7 @@ EXPECTED = frozenset(
         "messages_refused",
         "round_held_up",
         "transfer_failed",
+        "waiting_for_broker",
     }
 )
 """Warnings of what the faults provoke; everything else, and every error, is a finding."""
