@@ -107,6 +107,10 @@ class Signer(abc.ABC):
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
         """Whether `device` is a member and `signature` is its own of `data`."""
 
+    @abc.abstractmethod
+    def is_member(self, device: DeviceId) -> bool:
+        """Whether anything signed by `device` could be verified."""
+
 
 class Compute(abc.ABC):
     """The processor of this device, or a model of one."""
