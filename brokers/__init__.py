@@ -1,7 +1,8 @@
 """Ways to a broker: the adapters of the port `crowd.ports.Broker`.
 
 Layout:
-    mqtt.py           MQTT 5, by aiomqtt
+    mqtt.py           MQTT 5
+    mqtt_link.py      its connection, by aiomqtt and paho
     memory.py         a broker inside this process
     throttled.py      any broker, as slow as a device's radio
     topics.py         between addresses and MQTT topics

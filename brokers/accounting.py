@@ -26,6 +26,8 @@ from crowd.units import ceil_div
 SEGMENT_PAYLOAD_BYTES = 1448
 SEGMENT_HEADER_BYTES = 52
 PUBACK_BYTES = 4
+HEADERS_BYTES_MAX = 512
+"""Bytes of the longest PUBLISH packet without its payload: the longest topic has 270."""
 
 
 @attrs.frozen(kw_only=True)

@@ -44,8 +44,12 @@ class Endpoint:
                     f"broker {self.url} shows a certificate that is not trusted ({cause.verify_message}): "
                     "set ca_file to the certificate of its authority"
                 )
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return self.out_of_reach("it hung up; is the scheme (mqtt or mqtts) right?")
             case ssl.SSLError():
-                return self.out_of_reach(f"TLS failed ({cause.reason or cause}); is this its port for mqtts?")
+                return BrokerRefused(
+                    f"TLS with broker {self.url} failed ({cause.reason or cause}): is this its port for mqtts?"
+                )
             case ConnectionRefusedError():
                 return self.out_of_reach("connection refused; is the broker running?")
             case ConnectionResetError():
@@ -59,6 +63,19 @@ class Endpoint:
             case _:
                 return self.out_of_reach("it does not answer as an MQTT broker; is this the right port and scheme?")
 
+    def takes_none_of(self, size_bytes: int) -> BrokerRefused:
+        """The error for a broker that takes no message of `size_bytes`, and did not say so in its CONNACK."""
+        return BrokerRefused(
+            f"broker {self.url} takes no message of {size_bytes:,} bytes: raise its message_size_limit, or set "
+            "max_packet_size instead, which it tells its clients"
+        )
+
+    def denied(self, topic: str) -> str:
+        """The line for an access list that denies publishing to `topic`."""
+        return (
+            f"broker {self.url} denies {self.who} publishing to {topic}: allow writing it in the broker's access list"
+        )
+
     def refused(self, reason: str) -> BrokerRefused | BrokerLost:
         """The error for the `reason` of a CONNACK, the name of its reason code (MQTT 5, section 3.2.2.2)."""
         match reason:
@@ -66,6 +83,8 @@ class Endpoint:
                 mend = "mend username and password_file in node.toml, or add the user to the broker's password file"
             case "Server unavailable" | "Server busy" | "Quota exceeded" | "Connection rate exceeded":
                 return self.out_of_reach(f"{reason.lower()}; try again later")
+            case "QoS not supported" | "Retain not supported":
+                mend = "allow retained messages and QoS 1 in the broker's configuration"
             case _:
                 mend = "see the broker's log"
         return BrokerRefused(f"broker {self.url} refused {self.who}: {reason.lower()}; {mend}")

@@ -1,57 +1,44 @@
-"""An MQTT 5 broker, by aiomqtt; the only file that knows the library.
+"""An MQTT 5 broker: the adapter of the port.
 
-Layout: `MqttBroker` (one device's access to the broker), `_MqttSession` (a live connection) and `from_url` (`mqtt://`
-and `mqtts://`).
+Layout: `MqttBroker` (one device's access to the broker), `_MqttSession` (a live connection), `_Inbox` (what has come
+and was not read yet) and `from_url` (`mqtt://` and `mqtts://`).
 
 Everything is QoS 1 but heartbeats (QoS 0). A slow receiver holds the broker back by MQTT's own means: an arrived
 message is acknowledged only when `receive` hands it out, and the broker sends no more than `RECEIVE_MESSAGES_MAX`
 unacknowledged ones (Receive Maximum: MQTT 5, sections 3.1.2.11.3 and 4.9). It then queues, and past its limit drops.
+Nothing holds back what has QoS 0: of heartbeats `BEATS_MAX` wait, and all else is dropped, as no device sends it.
 """
 
-import contextlib
-import logging
-import math
 import secrets
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
 
-import aiomqtt
 import anyio
+import anyio.lowlevel
 import attrs
 import structlog
-from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from brokers import endpoint
-from brokers.accounting import Crossing, Meter, crossing
+from brokers.accounting import HEADERS_BYTES_MAX, Crossing, Meter, crossing
 from brokers.endpoint import Endpoint
+from brokers.mqtt_link import Arrival, LastWord, MqttLink
 from brokers.session_state import KEEPALIVE_S, Drops, SessionState
 from brokers.topics import Topics
-from crowd.errors import BrokerLost, BrokerRefused, MalformedMessage
-from crowd.ports import Broker, BrokerSession, Delivery, Traffic, Will
+from crowd.errors import BrokerRefused, MalformedMessage
+from crowd.ports import MESSAGE_BYTES_MAX, Broker, BrokerSession, Delivery, Traffic, Will
 from crowd.units import Address, Channel, DeviceId
 
-RECEIVE_MESSAGES_MAX = 32
 BEATS_MAX = 256
+BEAT_BYTES_MAX = 1024
+"""Bytes of the longest heartbeat that is let in."""
+READ_IN_A_ROW = 32
+"""Messages that are read in one turn of the event loop, at whose end a thread that trains may take 5 ms for itself."""
 KEEPALIVE_S_MAX = 65_535
 """The longest keep-alive that fits into CONNECT (MQTT 5, section 3.1.2.10)."""
-CONNECT_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 2.0
-
-_FAILURE = 0x80
-
-T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-# Whatever the libraries would complain about reaches the caller as an error.
-_library_log = logging.getLogger(f"{__name__}.library")
-_library_log.setLevel(logging.CRITICAL)
 
 
 class MqttBroker(Broker):
@@ -63,9 +50,9 @@ class MqttBroker(Broker):
         self._slower = slower
         self._topics = Topics(cluster)
         self._meter = Meter()
+        self._drops = Drops(device)
 
     def session(self, *, will: Will | None = None) -> AbstractAsyncContextManager[BrokerSession]:
-        """Connect. A cancelled attempt takes until `CONNECT_TIMEOUT_S` to give up its socket."""
         return self._session(will)
 
     @property
@@ -74,14 +61,12 @@ class MqttBroker(Broker):
 
     @asynccontextmanager
     async def _session(self, will: Will | None) -> AsyncIterator[BrokerSession]:
-        await self._find_host()
-        client = self._client(will)
-        session = _MqttSession(client, self._endpoint, self._device, self._topics, self._meter, self._slower)
+        session = _MqttSession(self._endpoint, self._device, self._topics, self._meter, self._drops, self._slower, will)
         failure: Exception | None = None
         try:
-            await self._connect(client)
+            await session.link.connect()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(session.take_arrivals)
+                tasks.start_soon(session.watch)
                 try:
                     yield session
                 except Exception as error:
@@ -90,108 +75,58 @@ class MqttBroker(Broker):
                 finally:
                     tasks.cancel_scope.cancel()
                     with anyio.CancelScope(shield=True):
-                        await _say_goodbye(client)
+                        await session.link.say_goodbye()
         finally:
             session.end()
-            _close_socket(client)
+            session.link.close_socket()
         if failure is not None:
             raise failure
-
-    def _client(self, will: Will | None) -> aiomqtt.Client:
-        keepalive_s = min(KEEPALIVE_S_MAX, round(KEEPALIVE_S * self._slower))
-        client = aiomqtt.Client(
-            self._endpoint.host,
-            self._endpoint.port,
-            username=self._endpoint.username,
-            password=self._endpoint.password,
-            # A name of its own for every session: under its old one a device need not be sent, as its own, what it
-            # retained in an earlier life (MQTT 5, section 3.8.3.1).
-            identifier=f"crowd-{self._device}-{secrets.token_hex(4)}",
-            logger=_library_log,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            will=None
-            if will is None
-            else aiomqtt.Will(self._topics.topic(will.address), will.payload, qos=1, retain=True),
-            timeout=CONNECT_TIMEOUT_S,
-            keepalive=keepalive_s,
-            clean_start=True,
-            properties=_properties(PacketTypes.CONNECT, ReceiveMaximum=RECEIVE_MESSAGES_MAX),
-            tls_context=self._endpoint.tls,
-            socket_options=_socket_options(keepalive_s),
-        )
-        client.pending_calls_threshold = sys.maxsize  # many at once are normal here: each waits for its PUBACK
-        _paho(client).manual_ack_set(True)
-        return client
-
-    async def _find_host(self) -> None:
-        """Resolve the host's name; only here can a resolver that does not answer be cancelled."""
-        try:
-            with anyio.fail_after(CONNECT_TIMEOUT_S):
-                await anyio.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            raise self._endpoint.out_of_reach("host name not found; is it spelled right?") from error
-
-    async def _connect(self, client: aiomqtt.Client) -> None:
-        try:
-            # aiomqtt connects in a thread that cannot be interrupted: cancelled half-way, it would leave a live
-            # connection behind that nobody owns.
-            with anyio.CancelScope(shield=True):
-                await client.__aenter__()
-        except aiomqtt.exceptions.MqttConnectError as error:
-            raise self._endpoint.refused(
-                error.rc.getName() if isinstance(error.rc, ReasonCode) else str(error)
-            ) from error
-        except aiomqtt.MqttError as error:
-            cause = error.__context__  # aiomqtt hides the cause with `from None`
-            raise self._endpoint.not_connected(cause if isinstance(cause, OSError) else None) from error
-
-
-@attrs.frozen(kw_only=True)
-class _Arrival:
-    address: Address | None
-    """The address that the topic stands for; `None` for a topic that is not ours."""
-    message: aiomqtt.Message
-
-    @property
-    def crossing(self) -> Crossing:
-        return crossing(
-            topic_bytes=len(self.message.topic.value.encode()),
-            payload_bytes=len(self.message.payload),
-            qos=self.message.qos,
-            expiry=hasattr(self.message.properties, "MessageExpiryInterval"),
-        )
 
 
 class _MqttSession(BrokerSession):
     def __init__(
         self,
-        client: aiomqtt.Client,
         endpoint: Endpoint,
         device: DeviceId,
         topics: Topics,
         meter: Meter,
+        drops: Drops,
         slower: float,
+        will: Will | None,
     ) -> None:
-        self._client = client
         self._endpoint = endpoint
         self._topics = topics
         self._meter = meter
         self._slower = slower
         self._lifeline = SessionState()
-        self._drops = Drops(device)
+        self._drops = drops
         self._own_retained: dict[Address, bytes] = {}
-        self._put, self._arrivals = anyio.create_memory_object_stream[_Arrival](RECEIVE_MESSAGES_MAX + BEATS_MAX)
+        self._inbox = _Inbox()
+        self._beat_taken = False
+        self._in_a_row = 0
+        self.link = MqttLink(
+            endpoint,
+            # A name of its own for every session: under its old one a device need not be sent, as its own, what it
+            # retained in an earlier life (MQTT 5, section 3.8.3.1).
+            identifier=f"crowd-{device}-{secrets.token_hex(4)}",
+            last_word=None if will is None else LastWord(topic=topics.topic(will.address), payload=will.payload),
+            keepalive_s=min(KEEPALIVE_S_MAX, round(KEEPALIVE_S * slower)),
+            arrived=self._take,
+        )
+
+    @property
+    def message_bytes_max(self) -> int:
+        packet_bytes_max = self.link.packet_bytes_max
+        if packet_bytes_max is None:
+            return MESSAGE_BYTES_MAX
+        return min(MESSAGE_BYTES_MAX, packet_bytes_max - HEADERS_BYTES_MAX)
 
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
         topic = self._topics.topic(address)
-        qos = _qos(address)
-        properties = (
-            None
-            if expiry_s is None
-            else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=round(expiry_s * self._slower))
-        )
+        # the first heartbeat too, as at QoS 0 nobody would hear that an access list denies it
+        qos = _qos(address) if self._beat_taken else 1
         with self._lifeline.holding():
             if retain:
                 self._own_retained[address] = payload
@@ -199,7 +134,14 @@ class _MqttSession(BrokerSession):
                 crossing(topic_bytes=len(topic), payload_bytes=len(payload), qos=qos, expiry=expiry_s is not None)
             )
             # No timeout of its own: a slow link is not a lost one. The session state ends it.
-            await self._call(self._client.publish(topic, payload, qos, retain, properties=properties, timeout=math.inf))
+            await self.link.publish(
+                topic,
+                payload,
+                qos=qos,
+                retain=retain,
+                expiry_s=None if expiry_s is None else round(expiry_s * self._slower),
+            )
+            self._beat_taken = self._beat_taken or address.channel is Channel.BEAT
 
     async def subscribe(self, *patterns: Address) -> None:
         filters = [
@@ -210,81 +152,110 @@ class _MqttSession(BrokerSession):
             for pattern in patterns
         ]
         with self._lifeline.holding():
-            answers = await self._call(self._client.subscribe(filters, timeout=math.inf))
-        for (pattern, _), answer in zip(filters, answers, strict=True):
-            if isinstance(answer, ReasonCode) and answer.value >= _FAILURE:
+            refusals = await self.link.subscribe(filters)
+        for (pattern, _), refusal in zip(filters, refusals, strict=True):
+            if refusal is not None:
                 raise BrokerRefused(
                     f"broker {self._endpoint.url} refused {self._endpoint.who} the subscription to {pattern}: "
-                    f"{answer.getName().lower()}; allow reading it in the broker's access list"
+                    f"{refusal}; allow reading it in the broker's access list"
                 )
 
     async def unsubscribe(self, *patterns: Address) -> None:
         filters = [self._topics.pattern(pattern) for pattern in patterns]
         with self._lifeline.holding():
-            await self._call(self._client.unsubscribe(filters, timeout=math.inf))
+            await self.link.unsubscribe(filters)
 
     async def receive(self) -> Delivery:
+        self._in_a_row = (self._in_a_row + 1) % READ_IN_A_ROW
         with self._lifeline.holding():
-            arrival = await self._arrivals.receive()
-        assert arrival.address is not None, "only what is ours is queued"
-        self._settle(arrival)
-        return Delivery(address=arrival.address, payload=arrival.message.payload, retained=arrival.message.retain)
+            if self._in_a_row == 0:
+                await anyio.lowlevel.checkpoint()
+            message = await self._inbox.get()
+        self._settle(message.arrival)
+        return message.delivery
 
-    async def take_arrivals(self) -> None:
-        """Move arriving messages into the bounded queue until the connection goes."""
-        try:
-            async for message in self._client.messages:
-                self._take(message)
-        except aiomqtt.MqttError as error:
-            self._lose(error)
+    async def watch(self) -> None:
+        """Wait until the connection goes, and let all calls fail then."""
+        loss = await self.link.until_lost()
+        self._lifeline.lose(str(loss), loss, kind=type(loss))
 
     def end(self) -> None:
         """End all calls, and count the arrived messages that were not handed out: they have crossed the link."""
         self._lifeline.lose(f"the session with {self._endpoint.url} is closed")
-        self._put.close()
-        with self._arrivals, contextlib.suppress(anyio.EndOfStream):
-            while True:
-                self._meter.received(self._arrivals.receive_nowait().crossing)
+        for message in self._inbox.drain():
+            self._meter.received(_crossing_of(message.arrival))
 
-    def _take(self, message: aiomqtt.Message) -> None:
-        arrival = _Arrival(address=self._address(message), message=message)
+    def _take(self, arrival: Arrival) -> None:
+        """Keep a message until it is read, if it is ours and there is room."""
+        address = self._address(arrival.topic)
         # Mosquitto (2.0.11) sends retained messages back to their publisher in spite of No Local.
-        own = message.retain and arrival.address is not None and self._own_retained.get(arrival.address)
-        if own == message.payload:
+        own = arrival.retained and address is not None and self._own_retained.get(address)
+        if address is None or own == arrival.payload:
             self._settle(arrival)
-            return
-        # Heartbeats may fill the queue but for the slots that the Receive Maximum keeps for the rest.
-        places = BEATS_MAX if message.qos == 0 else BEATS_MAX + RECEIVE_MESSAGES_MAX
-        if arrival.address is not None and self._put.statistics().current_buffer_used < places:
-            self._put.send_nowait(arrival)
-            return
-        if arrival.address is not None:
-            self._drops.count(address=arrival.address)
-        self._settle(arrival)
+        elif not self._inbox.put(_Unread(address=address, arrival=arrival)):
+            self._drops.count(address=address)
+            self._settle(arrival)
 
-    def _address(self, message: aiomqtt.Message) -> Address | None:
+    def _address(self, topic: str) -> Address | None:
         try:
-            return self._topics.parse(message.topic.value)
+            return self._topics.parse(topic)
         except MalformedMessage as error:
             _log.debug("foreign_topic_ignored", reason=str(error))
             return None
 
-    def _settle(self, arrival: _Arrival) -> None:
+    def _settle(self, arrival: Arrival) -> None:
         """Count the message and acknowledge it, which lets the broker send the next one."""
-        self._meter.received(arrival.crossing)
-        if arrival.message.qos > 0:
-            _paho(self._client).ack(arrival.message.mid, arrival.message.qos)
+        self._meter.received(_crossing_of(arrival))
+        self.link.acknowledge(arrival)
 
-    async def _call(self, call: Awaitable[T]) -> T:
-        try:
-            return await call
-        except aiomqtt.MqttError as error:
-            raise self._lose(error) from error
 
-    def _lose(self, error: aiomqtt.MqttError) -> BrokerLost:
-        reason = f"connection to {self._endpoint.url} lost: {error.__cause__ or error}"
-        self._lifeline.lose(reason, error)
-        return BrokerLost(reason)
+@attrs.frozen(kw_only=True)
+class _Unread:
+    address: Address
+    arrival: Arrival
+
+    @property
+    def delivery(self) -> Delivery:
+        return Delivery(address=self.address, payload=self.arrival.payload, retained=self.arrival.retained)
+
+
+class _Inbox:
+    """The messages that nobody has read yet: heartbeats, at most `BEATS_MAX`, and all else, which the Receive Maximum
+    bounds. They are read in turns, so that neither holds up the other."""
+
+    def __init__(self) -> None:
+        self._beats: deque[_Unread] = deque()
+        self._others: deque[_Unread] = deque()
+        self._beat_is_next = False
+        self._filled = anyio.Event()
+
+    def put(self, message: _Unread) -> bool:
+        """Keep `message`; whether there was room for it."""
+        if message.arrival.qos == 0:
+            is_beat = message.address.channel is Channel.BEAT and len(message.arrival.payload) <= BEAT_BYTES_MAX
+            if not is_beat or len(self._beats) >= BEATS_MAX:
+                return False
+            self._beats.append(message)
+        else:
+            self._others.append(message)
+        self._filled.set()
+        return True
+
+    async def get(self) -> _Unread:
+        """The next message; waits for one."""
+        while not self._beats and not self._others:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        self._beat_is_next = not self._beat_is_next
+        queue = self._beats if (self._beat_is_next and self._beats) or not self._others else self._others
+        return queue.popleft()
+
+    def drain(self) -> list[_Unread]:
+        """All that is left, for good."""
+        left = [*self._beats, *self._others]
+        self._beats.clear()
+        self._others.clear()
+        return left
 
 
 def from_url(
@@ -316,43 +287,10 @@ def _qos(address: Address) -> int:
     return 0 if address.channel is Channel.BEAT else 1
 
 
-def _properties(packet_type: int, **values: int) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves its constructor untyped
-    for name, value in values.items():
-        setattr(properties, name, value)
-    return properties
-
-
-def _socket_options(keepalive_s: int) -> list[tuple[int, int, int]]:
-    """Socket options: no waiting to fill a segment; on Linux, bytes unacknowledged for a keep-alive end it."""
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-    if sys.platform == "linux":
-        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, keepalive_s * 1000))
-    return options
-
-
-def _paho(client: aiomqtt.Client) -> PahoClient:
-    """The paho client inside: aiomqtt offers neither acknowledging later nor closing a socket that is stuck."""
-    return client._client  # noqa: SLF001
-
-
-async def _say_goodbye(client: aiomqtt.Client) -> None:
-    """Send a clean DISCONNECT if the broker still takes one."""
-    try:
-        with anyio.move_on_after(CLOSE_TIMEOUT_S):
-            await client.__aexit__(None, None, None)
-    except (aiomqtt.MqttError, OSError) as error:
-        _log.debug("disconnect_failed", reason=str(error))
-
-
-def _close_socket(client: aiomqtt.Client) -> None:
-    """Close the socket now if it is still open. paho does so itself once it reads the end of the stream."""
-    paho = _paho(client)
-    stuck = paho.socket()
-    if stuck is None:
-        return
-    assert isinstance(stuck, socket.socket), "a TCP or TLS connection"
-    with contextlib.suppress(OSError):
-        stuck.shutdown(socket.SHUT_RDWR)
-    while paho.socket() is not None:
-        paho.loop_read()
+def _crossing_of(arrival: Arrival) -> Crossing:
+    return crossing(
+        topic_bytes=len(arrival.topic.encode()),
+        payload_bytes=len(arrival.payload),
+        qos=arrival.qos,
+        expiry=arrival.expires,
+    )

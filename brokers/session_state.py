@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import anyio
 import structlog
 
-from crowd.errors import BrokerLost
+from crowd.errors import BrokerLost, BrokerRefused
+from crowd.runtime.seldom import Seldom
 from crowd.units import Address, DeviceId
 
 KEEPALIVE_S = 15
@@ -28,6 +29,7 @@ class SessionState:
         self._told: list[Callable[[], None]] = []
         self._reason: str | None = None
         self._cause: BaseException | None = None
+        self._kind: type[BrokerLost | BrokerRefused] = BrokerLost
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -47,11 +49,18 @@ class SessionState:
         `check` then."""
         self._told.append(callback)
 
-    def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Note that the connection has gone, because of `reason`; only the first one counts."""
+    def lose(
+        self,
+        reason: str,
+        cause: BaseException | None = None,
+        *,
+        kind: type[BrokerLost | BrokerRefused] = BrokerLost,
+    ) -> None:
+        """Note that the connection has gone, because of `reason`; only the first one counts. All calls fail with an
+        error of this `kind`."""
         if self._reason is not None:
             return
-        self._reason, self._cause = reason, cause
+        self._reason, self._cause, self._kind = reason, cause, kind
         for scope in self._pending:
             scope.cancel()
         for callback in self._told:
@@ -63,19 +72,21 @@ class SessionState:
         return self._reason is not None
 
     def check(self) -> None:
-        """Raise `BrokerLost` if the connection has gone."""
+        """Raise `BrokerLost`, or the kind of error that was told, if the connection has gone."""
         if self._reason is not None:
-            raise BrokerLost(self._reason) from self._cause
+            raise self._kind(self._reason) from self._cause
 
 
 class Drops:
-    """The counter of messages to `device` that were dropped; logs when their number reaches a power of two."""
+    """The counter of messages to `device` that were dropped, as there was no room for them or nobody sends such; tells
+    it at most once a minute."""
 
     def __init__(self, device: DeviceId) -> None:
         self._device = device
         self._dropped = 0
+        self._told = Seldom()
 
     def count(self, *, address: Address) -> None:
         self._dropped += 1
-        if self._dropped & (self._dropped - 1) == 0:
-            _log.warning("inbound_message_dropped", device=self._device, last=address, dropped=self._dropped)
+        if self._told.is_due():
+            _log.warning("inbound_messages_dropped", device=self._device, latest=address, dropped=self._dropped)

@@ -60,6 +60,10 @@ class _ThrottledSession(BrokerSession):
         self._receiving = anyio.Lock()
         self._arriving: tuple[Delivery, float] | None = None
 
+    @property
+    def message_bytes_max(self) -> int:
+        return self._inner.message_bytes_max
+
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:

@@ -48,6 +48,10 @@ class BrokerRefused(BadConfig):
     """The broker cannot be reached at the start, or refuses this device (address, credentials, certificate)."""
 
 
+class PublishDenied(BrokerRefused):
+    """The broker does not let this device publish to one address."""
+
+
 class TrainingDiverged(BadConfig):
     """The loss is no longer a finite number."""
 

@@ -12,6 +12,9 @@ from crowd.units import Address, DeviceId
 
 T = TypeVar("T")
 
+MESSAGE_BYTES_MAX = 1 << 20
+"""Bytes of the longest message: nothing longer is published, and none is let in."""
+
 
 @attrs.frozen(kw_only=True)
 class Delivery:
@@ -48,13 +51,19 @@ class BrokerSession(abc.ABC):
     is the caller's). A session does not receive what it publishes itself, except on `Channel.BEAT`.
     """
 
+    @property
+    def message_bytes_max(self) -> int:
+        """Bytes of the longest payload that the broker takes from this session, at most `MESSAGE_BYTES_MAX`."""
+        return MESSAGE_BYTES_MAX
+
     @abc.abstractmethod
     async def publish(
         self, address: Address, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
     ) -> None:
         """Hand `payload` to the broker; returns when it was taken. Retained, it is kept for later subscribers; an empty
         retained payload clears the address. The broker may drop it if a receiver has not taken it after `expiry_s`
-        seconds."""
+        seconds. Raises `PublishDenied` if the broker lets this device not publish there, `BrokerRefused` if it takes no
+        message so long."""
 
     @abc.abstractmethod
     async def subscribe(self, *patterns: Address) -> None:
@@ -97,6 +106,10 @@ class Signer(abc.ABC):
     @abc.abstractmethod
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
         """Whether `device` is a member and `signature` is its own of `data`."""
+
+    @abc.abstractmethod
+    def is_member(self, device: DeviceId) -> bool:
+        """Whether anything signed by `device` could be verified."""
 
 
 class Compute(abc.ABC):

@@ -15,15 +15,13 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.cbor2 import Cbor2Converter
 
 from crowd.errors import MalformedMessage
-from crowd.ports import Signer
+from crowd.ports import MESSAGE_BYTES_MAX, Signer
 from crowd.protocol import messages, strict
-from crowd.protocol.envelope import Envelope, Header, SequenceWindow, read, read_header
+from crowd.protocol.envelope import HEAD_BYTES, Envelope, Header, SequenceWindow, read, read_header
 from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message, ProfileMessage
 from crowd.strict import Hook
 from crowd.units import Address, Channel, DeviceId, Life
 
-ENVELOPE_BYTES_MAX = 2 << 20
-"""Bytes of the longest envelope that is sent or let in."""
 REMEMBERED_MAX = 512
 """Decoded envelopes, and as many payloads, that are kept in memory."""
 REMEMBERED_BYTES_MAX = 4096
@@ -157,13 +155,13 @@ class Sealer:
 
     def seal(self, address: Address, message: Message) -> bytes:
         """The envelope of `message` for `address`, whose source is this device. Raises `Refused` if it would be longer
-        than `ENVELOPE_BYTES_MAX`."""
+        than `MESSAGE_BYTES_MAX`."""
         sealed = Envelope(
             header=self._header, life=self.life, sequence=self.sequence, address=address, payload=encode(message)
         )
         data = sealed.write(self._signer.sign)
-        if len(data) > ENVELOPE_BYTES_MAX:
-            raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {ENVELOPE_BYTES_MAX} may travel")
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"an envelope of {len(data)} bytes; at most {MESSAGE_BYTES_MAX} may travel")
         self.sequence += 1
         return data
 
@@ -177,11 +175,24 @@ class Opener:
         self._signer = signer
         self._seen: dict[DeviceId, OrderedDict[bytes, SequenceWindow]] = {}
 
+    def names_known_life(self, sender: DeviceId, data: bytes) -> bool:
+        """Whether `data` has the boot ID of a life in which `sender` was heard, where an envelope has it: nobody can
+        guess it, and to look costs nothing."""
+        head = data[:HEAD_BYTES]
+        return any(boot in head for boot in self._seen.get(sender, ()))
+
     def open(self, address: Address, data: bytes) -> Opened:
-        """The message in an envelope that came on `address`; raises `Refused`."""
+        """The message in an envelope that came on `address`; raises `Refused`. The signature, which costs most, is
+        looked at last."""
+        if address.source is not None and not self._signer.is_member(address.source):
+            raise _not_a_member(address.source)
         sealed = self._read(data)
         if sealed.address != address or address.destination not in (None, self._device):
             raise Refused(Reason.WRONG_ADDRESS, f"an envelope for {sealed.address} came on {address}")
+        boots = self._seen.get(sealed.header.sender)
+        window = None if boots is None else boots.get(sealed.life.boot)
+        if window is not None and window.has(sealed.sequence, late_is_new=_may_be_late(sealed)):
+            raise _come_before(sealed)
         self._verify(sealed)
         self._remember(sealed)
         return _open(sealed)
@@ -197,8 +208,8 @@ class Opener:
         return opened
 
     def _read(self, data: bytes) -> Envelope:
-        if len(data) > ENVELOPE_BYTES_MAX:
-            raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {ENVELOPE_BYTES_MAX}")
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise Refused(Reason.TOO_LONG, f"{len(data)} bytes; an envelope has at most {MESSAGE_BYTES_MAX}")
         sealed = _read_once(data) if len(data) <= REMEMBERED_BYTES_MAX else _read(data)
         header = sealed.header
         if header.cluster != self._cluster:
@@ -210,7 +221,7 @@ class Opener:
 
     def _verify(self, sealed: Envelope) -> None:
         if not self._signer.verify(sealed.header.sender, sealed.signed, sealed.signature):
-            raise Refused(Reason.BAD_SIGNATURE, f"not signed by a member named {sealed.header.sender}")
+            raise _not_a_member(sealed.header.sender)
 
     def _remember(self, sealed: Envelope) -> None:
         boots = self._seen.setdefault(sealed.header.sender, OrderedDict())
@@ -219,9 +230,8 @@ class Opener:
             boots.move_to_end(sealed.life.boot)
         if len(boots) > BOOTS_MAX:
             boots.popitem(last=False)
-        # The broker keeps a retained message and may hand it out after any number of later ones.
-        if not window.add(sealed.sequence, late_is_new=sealed.address.channel in _RETAINED):
-            raise Refused(Reason.DUPLICATE, f"number {sealed.sequence} of {sealed.header.sender} has come before")
+        if not window.add(sealed.sequence, late_is_new=_may_be_late(sealed)):
+            raise _come_before(sealed)
 
 
 def _read(data: bytes) -> Envelope:
@@ -240,6 +250,19 @@ def _read(data: bytes) -> Envelope:
 _read_once = functools.lru_cache(maxsize=REMEMBERED_MAX)(_read)
 
 _RETAINED = frozenset({Channel.PROFILE, Channel.ACK, Channel.RESULT})
+
+
+def _may_be_late(sealed: Envelope) -> bool:
+    """Whether the broker keeps this message, so that it may hand it out after any number of later ones."""
+    return sealed.address.channel in _RETAINED
+
+
+def _not_a_member(sender: DeviceId) -> Refused:
+    return Refused(Reason.BAD_SIGNATURE, f"not signed by a member named {sender}")
+
+
+def _come_before(sealed: Envelope) -> Refused:
+    return Refused(Reason.DUPLICATE, f"number {sealed.sequence} of {sealed.header.sender} has come before")
 
 
 def _open(sealed: Envelope) -> Opened:

@@ -19,6 +19,8 @@ from crowd.units import Address, Channel, DeviceId, Life
 
 BOOT_BYTES_MAX = 16
 """Bytes of the longest boot ID."""
+HEAD_BYTES = 192
+"""Bytes of an envelope among which its boot ID is."""
 WINDOW_SEQUENCES = 8192
 """Sequence numbers that a `SequenceWindow` remembers, back from the latest."""
 
@@ -114,6 +116,13 @@ class SequenceWindow:
         self._latest = -1
         self._come = 0
         """Bit n: whether number `latest - n` has come."""
+
+    def has(self, sequence: int, *, late_is_new: bool) -> bool:
+        """Whether `add` would find that `sequence` is not new."""
+        behind = self._latest - sequence
+        if behind >= WINDOW_SEQUENCES:
+            return not late_is_new
+        return behind >= 0 and bool(self._come >> behind & 1)
 
     def add(self, sequence: int, *, late_is_new: bool) -> bool:
         """Whether `sequence` is new; `late_is_new` decides for numbers that have left the window."""

@@ -44,6 +44,9 @@ class Ed25519Signer(Signer):
             return False
         return True
 
+    def is_member(self, device: DeviceId) -> bool:
+        return device in self._members
+
 
 class KeyedHashSigner(Signer):
     """A signer for simulations, whose key follows from this device's name and the cluster's `secret` (at most 64
@@ -64,6 +67,9 @@ class KeyedHashSigner(Signer):
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
         key = self._keys.get(device)
         return key is not None and hmac.compare_digest(hashlib.blake2b(data, key=key).digest(), signature)
+
+    def is_member(self, device: DeviceId) -> bool:
+        return device in self._keys
 
 
 def generate_key() -> Ed25519PrivateKey:

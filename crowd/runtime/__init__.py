@@ -6,6 +6,7 @@ Layout:
     supervisor.py  starts actors, restarts them and ends them
     backoff.py     how long to wait before what failed is tried again
     clock.py       the clock of a node's actors
+    seldom.py      what happens again and again is told now and then
 """
 
 from crowd.runtime.actor import Actor, ActorRef

@@ -20,9 +20,6 @@ from crowd.run_record import Point
 from crowd.units import DeviceId, device_id
 from devices.cluster.device_metrics import DeviceRecorder
 
-START_AGAIN_S = 5.0
-"""A node that finds no broker when it starts ends, and is started again after so long, as by any service manager."""
-
 _log = structlog.get_logger(__name__)
 
 

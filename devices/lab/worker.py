@@ -21,7 +21,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
-from crowd.errors import BAD_INPUT, DONE, BrokerRefused, Rejected, innermost
+from crowd.errors import BAD_INPUT, DONE, Rejected, innermost
 from crowd.experiment.metering import MeteredCompute
 from crowd.experiment.plan_summary import PlanSummary
 from crowd.learning.speed_test import measure_speed
@@ -35,7 +35,6 @@ from crowd.protocol import codec
 from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done
 from crowd.units import Address, Channel, DeviceId, Life, device_id
-from devices.cluster.cluster_run import START_AGAIN_S
 from devices.lab.messages import (
     ORDERS,
     REPORTS,
@@ -166,11 +165,7 @@ class _Worker:
         """Play this device's part to the end of the run, and stay with the others."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_telling_what_was_computed)
-            while True:
-                try:
-                    await self._run()
-                except* BrokerRefused:
-                    await anyio.sleep(START_AGAIN_S)
+            await self._run()
 
     async def _run(self) -> None:
         node = Node(

@@ -16,7 +16,6 @@ import torch
 
 from brokers.simulated.network import LinkSpec, Network
 from crowd.config.cluster_file import DeviceConfig, DeviceKind
-from crowd.errors import BrokerRefused
 from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, OnRound
 from crowd.experiment.metering import MeteredCompute
 from crowd.experiment.plan_summary import PlanSummary
@@ -24,7 +23,7 @@ from crowd.node import Node, Progress
 from crowd.planning.check import check_hope
 from crowd.protocol.identity import KeyedHashSigner
 from crowd.units import device_id
-from devices.cluster.cluster_run import START_AGAIN_S, ClusterDevice, ClusterRun, make_task, node_config
+from devices.cluster.cluster_run import ClusterDevice, ClusterRun, make_task, node_config
 from devices.cluster.device_metrics import DeviceRecorder, speed_kflops
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
@@ -154,11 +153,7 @@ class _RunDevice(ClusterDevice):
             async with anyio.create_task_group() as tasks:
                 if fails_s < math.inf:
                     tasks.start_soon(self._fail, fails_s, tasks.cancel_scope)
-                while True:
-                    try:
-                        await self._device.live(self._take_part)
-                    except* BrokerRefused:
-                        await anyio.sleep(START_AGAIN_S)
+                await self._device.live(self._take_part)
 
     async def _fail(self, time_s: float, life: anyio.CancelScope) -> None:
         """Fail as without power: all that is left is the will, unless the broker fails with it."""

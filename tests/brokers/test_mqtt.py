@@ -1,17 +1,21 @@
 """What holds for MQTT alone, against a real Mosquitto."""
 
+import contextlib
 import signal
 import ssl
 from pathlib import Path
 
+import aiomqtt
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
+from structlog.testing import capture_logs
 
-from brokers import mqtt
+from brokers import mqtt, mqtt_link
 from brokers.accounting import PUBACK_BYTES, publish_packet_bytes
 from brokers.session_state import KEEPALIVE_S
 from brokers.topics import Topics
-from crowd.errors import BadConfig, BrokerLost, BrokerRefused
+from crowd.errors import BadConfig, BrokerLost, BrokerRefused, PublishDenied
 from crowd.ports import Broker, Will
 from crowd.units import Channel, DeviceId
 from tests.brokers.conftest import mqtt_carrier
@@ -35,6 +39,13 @@ def broker_of(
     return mqtt.from_url(
         mosquitto.url, cluster="home", device=device, username=username, password=password, ca_file=ca_file
     )
+
+
+async def publish_as_outsider(mosquitto: Mosquitto, messages: list[tuple[str, bytes, int]]) -> None:
+    """Publish payloads to topics with a QoS, as any other program can."""
+    async with aiomqtt.Client(mosquitto.host, mosquitto.port) as client:
+        for topic, payload, qos in messages:
+            await client.publish(topic, payload, qos)
 
 
 async def test_a_wrong_password_is_refused_with_one_line_that_says_what_to_mend() -> None:
@@ -63,7 +74,8 @@ async def test_the_username_is_what_an_access_list_can_hold_a_device_to() -> Non
         anna, ben = broker_of(mosquitto, ANNA, password="a"), broker_of(mosquitto, BEN, password="b")
         async with anna.session() as a, ben.session() as b:
             await b.subscribe(letter(None, BEN))
-            await a.publish(letter(CARL, BEN), b"in another's name")
+            with pytest.raises(PublishDenied, match=r"'anna' publishing to crowd/1/home/to/ben/carl: .*access list"):
+                await a.publish(letter(CARL, BEN), b"in another's name")
             await a.publish(letter(ANNA, BEN), b"in her own name")
             assert (await take(b)).payload == b"in her own name"
 
@@ -92,9 +104,26 @@ async def test_a_certificate_of_an_unknown_authority_is_refused() -> None:
 
 async def test_tls_to_a_port_without_tls_says_so(mosquitto: Mosquitto) -> None:
     broker = mqtt.from_url(mosquitto.url.replace("mqtt:", "mqtts:"), cluster="home", device=ANNA)
-    with pytest.raises(BrokerLost, match=r"TLS failed|hung up.*scheme"):
+    with pytest.raises((BrokerLost, BrokerRefused), match=r"TLS with .* failed|hung up.*scheme"):
         async with broker.session():
             pass
+
+
+async def test_a_port_that_answers_tls_with_something_else_is_refused_for_good() -> None:
+    async def answer(client: SocketStream) -> None:
+        async with client:
+            await client.receive()
+            await client.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await client.receive()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(SocketAttribute.local_port)
+        with pytest.raises(BrokerRefused, match=f"TLS with broker mqtts://127.0.0.1:{port} failed .*port for mqtts"):
+            async with mqtt.from_url(f"mqtts://127.0.0.1:{port}", cluster="home", device=ANNA).session():
+                pass
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_port_where_nobody_listens_is_out_of_reach(mosquitto: Mosquitto) -> None:
@@ -113,7 +142,7 @@ async def test_a_host_that_does_not_exist_is_out_of_reach() -> None:
 async def test_a_server_that_accepts_and_says_nothing_is_out_of_reach(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(mqtt_link, "CONNECT_TIMEOUT_S", 0.3)
     mosquitto.signal(signal.SIGSTOP)
     try:
         with pytest.raises(BrokerLost, match="no answer"):
@@ -139,7 +168,7 @@ async def test_a_pending_publish_fails_when_the_broker_is_killed(mosquitto: Mosq
 async def test_leaving_a_session_whose_broker_hangs_does_not_hang(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(mqtt_link, "CLOSE_TIMEOUT_S", 0.1)
     try:
         with anyio.fail_after(PATIENCE_S):
             async with broker_of(mosquitto, ANNA).session() as a, anyio.create_task_group() as tasks:
@@ -158,13 +187,56 @@ async def test_no_more_crosses_the_link_of_a_receiver_that_does_not_read_than_it
         async with ben.session() as b:
             await b.subscribe(letter(None, BEN))
             payload = bytes(16384)
-            count = 10 * mqtt.RECEIVE_MESSAGES_MAX
+            count = 10 * mqtt_link.RECEIVE_MESSAGES_MAX
             for _ in range(count):
                 await a.publish(letter(ANNA, BEN), payload)
             await b.unsubscribe(of(Channel.ALL))  # its answer comes after all that was sent before
-            window_bytes = mqtt.RECEIVE_MESSAGES_MAX * len(payload)
+            window_bytes = mqtt_link.RECEIVE_MESSAGES_MAX * len(payload)
             assert window_bytes <= wire.down_bytes < 1.1 * window_bytes
             assert await payloads(b, count) == [payload] * count
+
+
+async def test_heartbeats_that_nobody_reads_are_dropped_counted_and_hold_up_nothing_else(mosquitto: Mosquitto) -> None:
+    anna, ben = [broker_of(mosquitto, device) for device in (ANNA, BEN)]
+    async with anna.session() as a, ben.session() as b:
+        await b.subscribe(of(Channel.BEAT, ANNA), letter(None, BEN))
+        with capture_logs() as logs:
+            for _ in range(3 * mqtt.BEATS_MAX):
+                await a.publish(of(Channel.BEAT, ANNA), b"beat")
+            await a.publish(letter(ANNA, BEN), b"letter")
+            await b.unsubscribe(of(Channel.ALL))  # its answer comes after all that was sent before
+        assert b"letter" in await payloads(b, 2)
+        assert await payloads(b, mqtt.BEATS_MAX - 1) == [b"beat"] * (mqtt.BEATS_MAX - 1)
+        with anyio.move_on_after(0):
+            raise AssertionError(f"{await b.receive()} is more than may wait")
+    assert [entry["dropped"] for entry in logs] == [1]
+
+
+async def test_what_no_device_sends_at_qos_0_is_dropped(mosquitto: Mosquitto) -> None:
+    ben = broker_of(mosquitto, BEN)
+    async with ben.session() as b:
+        await b.subscribe(letter(None, BEN), of(Channel.BEAT, ANNA), of(Channel.ALL))
+        topics = Topics("home")
+        messages = [
+            (topics.topic(letter(ANNA, BEN)), b"junk", 0),
+            (topics.topic(of(Channel.BEAT, ANNA)), bytes(mqtt.BEAT_BYTES_MAX + 1), 0),
+            (topics.topic(letter(ANNA, BEN)), b"letter", 1),
+        ]
+        await publish_as_outsider(mosquitto, messages)
+        assert (await take(b)).payload == b"letter"
+
+
+async def test_a_message_that_is_too_long_never_crosses_the_link(mosquitto: Mosquitto) -> None:
+    async with wire_to(mosquitto.port) as wire:
+        ben = mqtt.from_url(f"mqtt://127.0.0.1:{wire.port}", cluster="home", device=BEN)
+        async with ben.session() as b:
+            await b.subscribe(letter(None, BEN))
+            topic = Topics("home").topic(letter(ANNA, BEN))
+            largest = bytes(b.message_bytes_max)
+            messages = [(topic, bytes(8 << 20), 1), (topic, largest, 1), (topic, bytes(8 << 20), 1), (topic, b"", 1)]
+            await publish_as_outsider(mosquitto, messages)
+            assert await payloads(b, 2) == [largest, b""]
+            assert wire.down_bytes < 2 * len(largest)
 
 
 async def test_the_packets_on_the_wire_are_as_long_as_the_formula_says() -> None:

@@ -27,9 +27,9 @@ def samples(count, width=4):
     inputs = torch.randn(count, width, generator=torch.Generator().manual_seed(0))
     return torch.utils.data.TensorDataset(inputs, (inputs[:, 0] > 0).long())
 
-def make(data, loss=torch.nn.functional.cross_entropy, target=0.9):
+def make(data, loss=torch.nn.functional.cross_entropy, target=0.9, model=lambda: torch.nn.Linear(4, 2)):
     return crowd.Task(
-        model=lambda: torch.nn.Linear(4, 2),
+        model=model,
         data=data,
         evaluation=samples(64),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
@@ -41,6 +41,10 @@ def make(data, loss=torch.nn.functional.cross_entropy, target=0.9):
 
 def easy(device):
     return make(samples(256), target=0.6)
+
+def wide(device):  # of 56 kB
+    layers = torch.nn.Linear(4, 2000), torch.nn.Linear(2000, 2)
+    return make(samples(256), target=0.6, model=lambda: torch.nn.Sequential(*layers))
 
 def too_hard(device):
     return make(samples(64), target=1.0, loss=lambda output, labels: 0 * output.sum())
@@ -175,10 +179,43 @@ def test_what_does_not_exist_or_fit_is_named_before_anything_is_sent(
     assert expected in fails(config, capsys)
 
 
-def test_a_broker_out_of_reach_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is the broker running?" in fails(
-        write_config(here, "anna", "mqtt://127.0.0.1:1", task="mytask:easy"), capsys
-    )
+def test_a_broker_that_is_not_there_yet_is_waited_for_with_a_line(here: Path) -> None:
+    with Mosquitto() as broker:
+        broker.kill()
+        process = start(here, write_config(here, "anna", broker.url, task="mytask:easy"), "--once")
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "waiting_for_broker" in line)
+        assert "is the broker running?" in said
+        assert "waited_s=0" in said
+        broker.start()
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+
+
+def test_two_nodes_train_over_a_broker_that_takes_packets_of_16_kib(here: Path) -> None:
+    with Mosquitto(settings=["max_packet_size 16384"]) as broker:
+        configs = [write_config(here, name, broker.url, task="mytask:wide", members_min=2) for name in NAMES]
+        processes = [start(here, config, "--once") for config in configs]
+        said = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert len({output for output, _ in said}) == 1
+        assert all("broker_lost" not in error for _, error in said)
+
+
+def test_a_broker_that_takes_too_little_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Mosquitto(settings=["max_packet_size 3000"]) as broker:
+        line = fails(write_config(here, "anna", broker.url, task="mytask:easy"), capsys)
+        assert "takes messages of at most 2,488 bytes" in line
+        assert "raise max_packet_size" in line
+
+
+def test_an_access_list_that_denies_publishing_is_bad_input_and_the_topic_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Mosquitto(acl="topic read crowd/#\n") as broker:
+        line = fails(write_config(here, "anna", broker.url, task="mytask:easy"), capsys)
+        assert "denies a client without a username publishing to crowd/1/" in line
+        assert "/node/anna/status: allow writing it in the broker's access list" in line
 
 
 def test_a_wrong_password_is_bad_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from brokers import mqtt
-from crowd.errors import BrokerRefused
+from crowd.errors import BrokerRefused, PublishDenied
 from crowd.protocol.identity import read_members
 from crowd.units import Address, Channel, DeviceId
 from tests.support.mosquitto import Mosquitto
@@ -129,8 +129,11 @@ def assert_one_model(home: Path) -> None:
     "fields",
     [
         {"channel": Channel.STATUS},
+        {"channel": Channel.INFO},
         {"channel": Channel.PROFILE},
+        {"channel": Channel.ACK},
         {"channel": Channel.RESULT},
+        {"channel": Channel.BEAT},
         {"channel": Channel.ALL},
         {"channel": Channel.TO, "destination": PHONE},
         {"channel": Channel.BLOB, "destination": PHONE, "name": "t1", "chunk": 0},
@@ -147,7 +150,8 @@ async def test_the_access_list_lets_a_device_publish_only_as_itself(fields: dict
         )
         async with gateway.session() as sender, phone.session() as receiver:
             await receiver.subscribe(forged, genuine)
-            await sender.publish(forged, b"forged")
+            with pytest.raises(PublishDenied, match="allow writing it"):
+                await sender.publish(forged, b"forged")
             await sender.publish(genuine, b"genuine")
             # one connection's messages keep their order, so the forged one would come first
             assert (await receiver.receive()).payload == b"genuine"

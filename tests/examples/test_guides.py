@@ -91,6 +91,14 @@ def test_the_guide_leads_from_nothing_to_a_model_on_three_devices(tmp_path: Path
     assert re.fullmatch(r"tensor\(\[[0-6]\]\)\n", done.stdout)
 
 
+def test_the_guide_s_access_list_is_that_of_the_example() -> None:
+    acl = (ROOT / "examples" / "smart_home" / "acl").read_text().splitlines()
+    prepared, _ = commands()[4]
+    assert [line for line in prepared.splitlines() if line.startswith("pattern")] == [
+        line for line in acl if line.startswith("pattern")
+    ]
+
+
 def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = next(block for block in PROGRAM.findall(README.read_text("utf-8")) if "# mytask.py" in block)
     (tmp_path / "mytask.py").write_text(program)

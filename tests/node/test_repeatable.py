@@ -142,6 +142,7 @@ async def order_of_the_end() -> list[str]:
         arrived=ignore,
         timed=untimed,
         farewell=lambda: None,
+        message_bytes_min=0,
         seed=0,
     )
     async with anyio.create_task_group() as tasks:

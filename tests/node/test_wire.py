@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from crowd.planning.plan import Encoding
-from crowd.ports import BrokerSession, Delivery
-from crowd.protocol.codec import ENVELOPE_BYTES_MAX, Sealer, encode
+from crowd.ports import MESSAGE_BYTES_MAX, BrokerSession, Delivery
+from crowd.protocol.codec import Sealer, encode
 from crowd.protocol.envelope import Envelope, Header
 from crowd.protocol.messages import (
     PROTOCOL_VERSION,
@@ -82,7 +82,7 @@ def truncated(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
 
 
 def oversize(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:
-    yield from everywhere(cluster, bytes(ENVELOPE_BYTES_MAX))
+    yield from everywhere(cluster, bytes(MESSAGE_BYTES_MAX))
 
 
 def mis_signed(cluster: Cluster) -> Iterator[tuple[Address, bytes]]:

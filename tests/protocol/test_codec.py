@@ -12,8 +12,8 @@ from crowd.agreement.ack import Ack, StateProgress
 from crowd.errors import MalformedMessage
 from crowd.planning.plan import Encoding
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
-from crowd.ports import Signer
-from crowd.protocol.codec import ENVELOPE_BYTES_MAX, Opener, Reason, Refused, Sealer, decode, encode
+from crowd.ports import MESSAGE_BYTES_MAX, Signer
+from crowd.protocol.codec import Opener, Reason, Refused, Sealer, decode, encode
 from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import (
     PROTOCOL_VERSION,
@@ -362,13 +362,13 @@ def test_a_new_life_is_in_the_next_envelope(pair: Pair) -> None:
 
 
 def test_length_is_checked_before_anything_is_decoded(pair: Pair) -> None:
-    assert pair.refuses(BEAT_ADDRESS, b"\xff" * (ENVELOPE_BYTES_MAX + 1)) is Reason.TOO_LONG
-    assert pair.refuses(BEAT_ADDRESS, b"\xff" * ENVELOPE_BYTES_MAX) is Reason.MALFORMED
+    assert pair.refuses(BEAT_ADDRESS, b"\xff" * (MESSAGE_BYTES_MAX + 1)) is Reason.TOO_LONG
+    assert pair.refuses(BEAT_ADDRESS, b"\xff" * MESSAGE_BYTES_MAX) is Reason.MALFORMED
 
 
 def test_nothing_is_sealed_that_would_not_be_let_in(pair: Pair) -> None:
     with pytest.raises(Refused) as caught:
-        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(ENVELOPE_BYTES_MAX),), tombstones={}))
+        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(MESSAGE_BYTES_MAX),), tombstones={}))
     assert caught.value.reason is Reason.TOO_LONG
 
 
@@ -474,6 +474,9 @@ class PlainSigner(Signer):
     def verify(self, device: DeviceId, data: bytes, signature: bytes) -> bool:
         return True
 
+    def is_member(self, device: DeviceId) -> bool:
+        return True
+
 
 def test_numbers_that_left_the_window_are_duplicates_unless_the_broker_keeps_them() -> None:
     pair = Pair(signers={GATEWAY: PlainSigner(), CAMERA: PlainSigner()})
@@ -529,4 +532,4 @@ def test_nothing_but_a_true_profile_is_opened_when_relayed(pair: Pair) -> None:
     assert pair.refuses_relayed(data[:-1] + bytes([data[-1] ^ 1])) is Reason.BAD_SIGNATURE
     foreign = Sealer("office", GATEWAY, LIFE, pair.signers[GATEWAY])
     assert pair.refuses_relayed(foreign.seal(PROFILE_ADDRESS, _BEAT)) is Reason.WRONG_CLUSTER
-    assert pair.refuses_relayed(b"\xff" * (ENVELOPE_BYTES_MAX + 1)) is Reason.TOO_LONG
+    assert pair.refuses_relayed(b"\xff" * (MESSAGE_BYTES_MAX + 1)) is Reason.TOO_LONG

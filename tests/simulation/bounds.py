@@ -32,10 +32,11 @@ EXPECTED = frozenset(
         "broker_lost",
         "device_evicted",
         "device_left_out",
-        "inbound_message_dropped",
+        "inbound_messages_dropped",
         "messages_refused",
         "round_held_up",
         "transfer_failed",
+        "waiting_for_broker",
     }
 )
 """Warnings of what the faults provoke; everything else, and every error, is a finding."""

@@ -9,7 +9,6 @@ import anyio
 
 from brokers.simulated.network import Network
 from crowd.config.node_file import NodeConfig
-from crowd.errors import BrokerRefused
 from crowd.learning.task import Task
 from crowd.node import Node
 from crowd.ports import Signer
@@ -122,8 +121,6 @@ class Process:
         self._compute = self._device.compute = VirtualCompute(self.part.speed_kflops)  # rested, and as fast as at first
         try:
             await self._device.live(self._stay)
-        except BrokerRefused:
-            pass  # the broker was away when it started: it is started again, as a service manager would
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
             self._observer.findings.add(f"{self.name} ended with {error!r}\n{trace}")

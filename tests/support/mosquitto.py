@@ -27,7 +27,8 @@ class Mosquitto:
     """A broker on `host`, stopped until `start` or `with`.
 
     `users` maps names to passwords; without users anybody may connect. `acl` is the text of an ACL file. With
-    `certificates` it speaks TLS only. `settings` are further lines of its configuration.
+    `certificates` it speaks TLS only. `settings` are further lines of its configuration. What is changed in `users`,
+    `acl` and `settings` later counts from the next start on.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class Mosquitto:
     ) -> None:
         self.host = host
         self.port = 0
-        self._users = dict(users or {})
-        self._acl = acl
+        self.users = dict(users or {})
+        self.acl = acl
         self._certificates = certificates
-        self._settings = tuple(settings)
+        self.settings = tuple(settings)
         self._directory = Path(tempfile.mkdtemp(prefix="mosquitto-"))
         self._process: subprocess.Popen[str] | None = None
         self._log: deque[str] = deque(maxlen=200)
@@ -141,21 +142,21 @@ class Mosquitto:
             "user root",  # ignored for others: root would drop to a user who cannot read this directory
             "persistence false",
             "log_dest stderr",
-            f"allow_anonymous {'false' if self._users else 'true'}",
+            f"allow_anonymous {'false' if self.users else 'true'}",
         ]
-        if self._users:
+        if self.users:
             lines.append(f"password_file {self._passwords()}")
-        if self._acl:
-            lines.append(f"acl_file {self._write('acl', self._acl)}")
+        if self.acl:
+            lines.append(f"acl_file {self._write('acl', self.acl)}")
         if self._certificates is not None:
             lines += [
                 f"certfile {self._write('server.pem', self._certificates.server_certificate.decode())}",
                 f"keyfile {self._write('server.key', self._certificates.server_key.decode())}",
             ]
-        return self._write("mosquitto.conf", "\n".join([*lines, *self._settings]) + "\n")
+        return self._write("mosquitto.conf", "\n".join([*lines, *self.settings]) + "\n")
 
     def _passwords(self) -> Path:
-        path = self._write("passwords", "".join(f"{user}:{password}\n" for user, password in self._users.items()))
+        path = self._write("passwords", "".join(f"{user}:{password}\n" for user, password in self.users.items()))
         subprocess.run(["mosquitto_passwd", "-U", str(path)], check=True)
         return path
 

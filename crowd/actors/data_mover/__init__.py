@@ -3,5 +3,7 @@
 Layout:
     data_mover.py  the actor: seals and publishes, runs the transfers
     connection.py  the one session with the broker, opened again whenever it is lost; the outbox
+    pieces.py      what is too long for one message, said in several
+    budget.py      bounded work for what may be junk
     intake.py      where everything that comes is opened and sent on its way
 """

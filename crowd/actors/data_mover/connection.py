@@ -9,13 +9,16 @@ import anyio
 import attrs
 import structlog
 
-from crowd.errors import BrokerLost, BrokerRefused, innermost
-from crowd.ports import Broker, BrokerSession, Delivery, Will
+from crowd.errors import BrokerLost, BrokerRefused, PublishDenied, innermost
+from crowd.ports import MESSAGE_BYTES_MAX, Broker, BrokerSession, Delivery, Will
 from crowd.runtime.backoff import backoff_s
-from crowd.units import SECOND_US, Address
+from crowd.runtime.seldom import Seldom
+from crowd.units import SECOND_US, Address, Channel
 
 RECONNECT_PAUSE_S_MAX = 5.0
 """A gateway that comes back finds its devices within seconds of each other."""
+STEADY_S = 10.0
+"""Seconds that a session must last for the pauses between attempts to begin anew at the shortest one."""
 OUTBOX_MAX = 4096
 """Bulk messages that may wait; beyond it the oldest is dropped, as a transfer asks again for what it lacks."""
 URGENT_IN_A_ROW = 4
@@ -97,10 +100,11 @@ class Connection:
         arrived: Callable[[Delivery], Awaitable[None]],
         timed: Timed,
         farewell: Callable[[], None],
+        message_bytes_min: int,
         seed: int,
     ) -> None:
         """Make a connection that is not open yet. `farewell` puts the last messages into the outbox before the
-        connection is closed on purpose."""
+        connection is closed on purpose; a broker must take messages of `message_bytes_min`."""
         self._broker = broker
         self._will = will
         self._subscriptions = subscriptions
@@ -108,40 +112,74 @@ class Connection:
         self._arrived = arrived
         self._timed = timed
         self._farewell = farewell
+        self._message_bytes_min = message_bytes_min
         self._random = random.Random(seed)
+        self._let_in = broker.traffic.up_bytes > 0
+        """Whether the broker has ever let this device in, in an earlier life of its actors too."""
         self._connected = False
+        self._since_s = 0.0
+        """Since when it is as it is, connected or not."""
+        self._allowed: set[Channel] = set()
+        """Channels on which the broker has taken something."""
+        self._told_lost, self._told_away, self._told_denied, self._told_too_long = (Seldom() for _ in range(4))
         self._outdated = anyio.Event()
         """Set when the session's subscriptions differ from those that it should have."""
         self.outbox = Outbox()
         self.expiry_s = EXPIRY_S
+        self.message_bytes_max = MESSAGE_BYTES_MAX
+        """Bytes of the longest message that the broker took when it was last there."""
 
     async def run(self) -> None:
-        """Connect, and again whenever the connection goes, after a growing pause. Raises `BrokerRefused` if the first
-        attempt already fails: then the configuration is at fault, or the broker is not running."""
+        """Connect, and again whenever the connection goes, after a growing pause; wait for a broker that is away.
+
+        Raises `BrokerRefused` for what waiting cannot mend: a broker that refuses this device and has never let it in,
+        one that never let it publish what it must, or one that takes no message long enough. A broker that refuses a
+        device which it has let in before is waited for like one that is away.
+        """
         attempt = 0
-        connected_before = False
+        self._since_s = anyio.current_time()
         while True:
             error: BaseException | None = None
             try:
                 async with self._broker.session(will=self._will) as session:
                     patterns = self._subscriptions()
-                    await session.subscribe(*patterns)
-                    connected_before, attempt = True, 0
+                    await self._open(session, patterns)
                     await self._serve(session, patterns)
-            except* BrokerLost as lost:
-                error = innermost(lost)
-            if not connected_before:
-                raise BrokerRefused(str(error)) from error
-            if self._connected:
-                self._connected = False
-                log.warning("broker_lost", error=str(error))
-                await self._changed(False)
+            except* (BrokerLost, BrokerRefused) as group:
+                error = innermost(group)
+            if isinstance(error, BrokerRefused) and (self._connected or not self._let_in):
+                raise error
+            elapsed_s = anyio.current_time() - self._since_s
+            if self._connected and elapsed_s >= STEADY_S:
+                attempt = 0
+            await self._note_failure(error, elapsed_s)
             pause_s = backoff_s(attempt, max_s=RECONNECT_PAUSE_S_MAX, chance=self._random)
             attempt += 1
             await anyio.sleep(pause_s)
 
+    async def _open(self, session: BrokerSession, patterns: tuple[Address, ...]) -> None:
+        if session.message_bytes_max < self._message_bytes_min:
+            raise BrokerRefused(
+                f"the broker takes messages of at most {max(0, session.message_bytes_max):,} bytes, and a network of "
+                f"this size needs {self._message_bytes_min:,}: raise max_packet_size in the broker's configuration"
+            )
+        await session.subscribe(*patterns)
+        self._let_in = True
+        self.message_bytes_max = session.message_bytes_max
+
+    async def _note_failure(self, error: BaseException | None, elapsed_s: float) -> None:
+        """Tell that the connection has gone after so many seconds, or was not there for so long."""
+        if not self._connected:
+            if self._told_away.is_due():
+                log.warning("waiting_for_broker", waited_s=round(elapsed_s), error=str(error))
+            return
+        self._connected, self._since_s = False, anyio.current_time()
+        if self._told_lost.is_due():
+            log.warning("broker_lost", error=str(error))
+        await self._changed(False)
+
     async def _serve(self, session: BrokerSession, patterns: tuple[Address, ...]) -> None:
-        self._connected = True
+        self._connected, self._since_s = True, anyio.current_time()
         self.outbox.clear_urgent()
         log.info("broker_connected")
         await self._changed(True)
@@ -167,7 +205,7 @@ class Connection:
         self._outdated.set()
 
     async def _write_urgent(self, session: BrokerSession) -> None:
-        with contextlib.suppress(BrokerLost):
+        with contextlib.suppress(BrokerLost, BrokerRefused):
             while outgoing := self.outbox.next_urgent():
                 await self._publish(session, outgoing)
 
@@ -181,8 +219,28 @@ class Connection:
                     await self._timed(len(outgoing.payload), int((anyio.current_time() - began) * SECOND_US))
 
     async def _publish(self, session: BrokerSession, outgoing: OutboxItem) -> None:
+        address, size_bytes = outgoing.address, len(outgoing.payload)
+        if size_bytes > session.message_bytes_max:
+            self._leave_out(address.channel, size_bytes, session.message_bytes_max)
+            return
         expiry_s = None if outgoing.retain else self.expiry_s
-        await session.publish(outgoing.address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
+        try:
+            await session.publish(address, bytes(outgoing.payload), retain=outgoing.retain, expiry_s=expiry_s)
+        except PublishDenied as error:
+            if address.channel not in self._allowed:
+                raise
+            if self._told_denied.is_due():
+                log.warning("publishing_denied", error=str(error))
+        else:
+            self._allowed.add(address.channel)
+
+    def _leave_out(self, channel: Channel, size_bytes: int, limit_bytes: int) -> None:
+        """Drop a chunk that was cut when the broker still took longer ones; raises `BrokerRefused` for all else."""
+        text = f"a message of {size_bytes:,} bytes is too long for the broker, which takes {limit_bytes:,} at most"
+        if channel is not Channel.BLOB:
+            raise BrokerRefused(f"{text}: raise max_packet_size in the broker's configuration")
+        if self._told_too_long.is_due():
+            log.warning("chunks_left_out", reason=text)
 
     async def _keep_subscribed(
         self, session: BrokerSession, patterns: tuple[Address, ...], scope: anyio.CancelScope

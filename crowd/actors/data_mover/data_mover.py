@@ -13,6 +13,7 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.data_mover.connection import Connection, OutboxItem
 from crowd.actors.data_mover.intake import Intake
+from crowd.actors.data_mover.pieces import in_pieces
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.probe import Probe
 from crowd.actors.trainer.rounds import KEPT_ROUNDS
@@ -22,6 +23,7 @@ from crowd.protocol import codec, messages
 from crowd.protocol.codec import Sealer
 from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, WholeState
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
+from crowd.protocol.transfer.manifest import message_bytes_needed
 from crowd.protocol.transfer.transfers import Transfers
 from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us, reached_us
@@ -105,6 +107,7 @@ class DataMover(Actor[DataMoverMessage]):
             arrived=self._intake.take_in,
             timed=partial(self._time_link, True),
             farewell=self._say_goodbye,
+            message_bytes_min=message_bytes_needed(size_bytes_max // 2),  # a whole state
             seed=seed,
         )
 
@@ -146,6 +149,7 @@ class DataMover(Actor[DataMoverMessage]):
         if self._share is not Share.RAW:
             # a former life of this device may have lent under a laxer rule
             self._publish(Address(channel=Channel.ALL, source=self._me), messages.Revoke(data_epoch=0))
+        self._transfers.message_bytes_max = self._connection.message_bytes_max
         await self._carry_out(self._transfers.reconnected(now_us()))
         await self._trainer.tell(inbox.LinkUp())
         await self._planner.tell(inbox.LinkUp())
@@ -170,7 +174,8 @@ class DataMover(Actor[DataMoverMessage]):
             case inbox.Send(address=address, message=payload, retain=retain):
                 if address.channel is Channel.RESULT:
                     self._results[address] = payload
-                self._publish(address, payload, retain=retain)
+                for piece in in_pieces(payload, self._connection.message_bytes_max):
+                    self._publish(address, piece, retain=retain)
             case inbox.NewLife(life=life):
                 self._sealer.life = life
             case inbox.WatchBeats(devices=devices):

@@ -8,18 +8,25 @@ import attrs
 import structlog
 
 from crowd.actors import inbox
+from crowd.actors.data_mover.budget import Budget
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage
 from crowd.actors.probe import Probe
 from crowd.errors import MailboxFull
 from crowd.ports import Delivery, Signer
 from crowd.protocol import messages
-from crowd.protocol.codec import Opened, Opener, Refused
+from crowd.protocol.codec import Opened, Opener, Reason, Refused
+from crowd.protocol.transfer.manifest import CHUNK_BYTES
 from crowd.runtime import ActorRef
 from crowd.runtime.clock import now_us
+from crowd.runtime.seldom import Seldom
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 ALIVE_AGAIN_US = SECOND_US
-REFUSALS_LOGGED_EVERY_US = 60 * SECOND_US
+REFUSED_PER_S = 50
+"""Messages in the name of one member that are opened in vain in a second, but for those that name a life in which it
+was heard: an outsider's junk must not keep a device from its work."""
+STATUSES_PER_S = 4
+"""Words `online` and `offline` of one device in a second that the planner is told: anybody may have said them."""
 
 log = structlog.get_logger()
 
@@ -49,26 +56,47 @@ class Intake:
         """The life in which each watched device was last heard."""
         self._beats_us: dict[int, int] = {}
         """The times at which own heartbeats were sent, by their numbers, until one comes back."""
+        self._signer = signer
+        self._refusals_left: dict[DeviceId, Budget] = {}
+        self._statuses_left: dict[DeviceId, Budget] = {}
         self._refused: Counter[str] = Counter()
-        self._refusals_logged_us = 0
+        self._told_refusals = Seldom()
 
     async def take_in(self, delivery: Delivery) -> None:
         """Open one delivery and pass it on. Waits while the data mover's mailbox is full, and so holds the broker
         back."""
         address, source = delivery.address, delivery.address.source
+        assert source is not None, "whatever comes has a source in its address"
         match address.channel:
             case Channel.STATUS:
-                if source is not None and source != self._me:
-                    self._tell_planner(inbox.StatusSeen(device=source, online=delivery.payload != b"offline"))
+                if source != self._me:
+                    self._hear_status(source, online=delivery.payload != b"offline")
             case Channel.BLOB:
+                if not self._signer.is_member(source) or len(delivery.payload) > CHUNK_BYTES:
+                    self._count_refusal("chunk", f"a chunk of {len(delivery.payload)} bytes in the name of {source}")
+                    return
                 await self._hand_over(inbox.Inbound(delivery=delivery))
             case Channel.INFO:
                 pass
             case _:
                 if delivery.payload:  # an empty one clears what was retained
-                    await self._open(address, delivery.payload)
+                    await self._open(address, source, delivery.payload)
 
-    async def _open(self, address: Address, envelope: bytes) -> None:
+    def _hear_status(self, device: DeviceId, *, online: bool) -> None:
+        if not self._signer.is_member(device):
+            return
+        left = self._statuses_left.setdefault(device, Budget(per_s=STATUSES_PER_S, at_once=2 * STATUSES_PER_S))
+        if left.is_left(now_us()):
+            left.spend()
+            self._tell_planner(inbox.StatusSeen(device=device, online=online))
+        else:
+            self._count_refusal("status", f"{device} is said to be {'online' if online else 'offline'} too often")
+
+    async def _open(self, address: Address, source: DeviceId, envelope: bytes) -> None:
+        left = self._refusals_left.get(source)
+        if left is not None and not left.is_left(now_us()) and not self._opener.names_known_life(source, envelope):
+            self._count_refusal("unopened", f"too much of what comes in the name of {source} is junk")
+            return
         try:
             opened = self._opener.open(address, envelope)
             self._probe.let_in(address, opened)
@@ -76,6 +104,9 @@ class Intake:
                 self._note_life(opened.sender, opened.life)
             await self._hand_on(address, opened, envelope)
         except Refused as error:
+            if error.reason is not Reason.DUPLICATE and self._signer.is_member(source):
+                budget = Budget(per_s=REFUSED_PER_S, at_once=2 * REFUSED_PER_S)
+                self._refusals_left.setdefault(source, budget).spend()
             self._count_refusal(error.reason.value, str(error))
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
@@ -137,10 +168,7 @@ class Intake:
     def _count_refusal(self, reason: str, text: str) -> None:
         """Count a refusal always, log it at most once a minute."""
         self._refused[reason] += 1
-        if reason == "duplicate":
-            return
-        if now_us() - self._refusals_logged_us >= REFUSALS_LOGGED_EVERY_US or not self._refusals_logged_us:
-            self._refusals_logged_us = now_us()
+        if reason != Reason.DUPLICATE.value and self._told_refusals.is_due():
             log.warning("messages_refused", counts=dict(self._refused), latest=text)
 
 

@@ -12,7 +12,7 @@ import anyio
 from crowd import plugins
 from crowd.cli.demo.device import STATUSES, DeviceStatus, play
 from crowd.cli.demo.setup import DemoDevice, DemoSetup
-from crowd.errors import BadConfig, BrokerLost
+from crowd.errors import BadConfig, BrokerLost, BrokerRefused
 from crowd.experiment.node_files import write_files
 from crowd.experiment.subprocesses import GRACE_S, started
 from crowd.protocol.identity import ephemeral_signers
@@ -37,6 +37,7 @@ async def run_here(setup: DemoSetup, policy: str, report: OnStatus) -> None:
 async def run_processes(setup: DemoSetup, policy: str, report: OnStatus, *, broker: str) -> None:
     """Run each device in a process of its own, with keys of its own. However this ends, so have the processes, and
     nothing is left on the broker."""
+    await _check_broker(setup, broker)
     configs = [setup.config(device, policy=policy, broker=broker) for device in setup.devices]
     with tempfile.TemporaryDirectory(prefix="crowd-demo-") as directory:
         files = write_files(Path(directory), configs)
@@ -47,6 +48,16 @@ async def run_processes(setup: DemoSetup, policy: str, report: OnStatus, *, brok
         finally:
             with anyio.move_on_after(GRACE_S, shield=True):
                 await _sweep(setup, broker)
+
+
+async def _check_broker(setup: DemoSetup, broker: str) -> None:
+    """Raise `BrokerRefused` if the broker cannot be reached now: a demonstration does not wait for one."""
+    name = device_id(setup.devices[0].name)
+    try:
+        async with plugins.broker_from_url(broker, cluster=setup.cluster, device=name).session():
+            pass
+    except BrokerLost as error:
+        raise BrokerRefused(str(error)) from error
 
 
 async def _follow(device: DemoDevice, config: Path, report: OnStatus) -> None:

@@ -1,7 +1,9 @@
 """The manifest of a transfer: how bytes are cut into chunks, and how the offer names them."""
 
 import hashlib
+import math
 
+from crowd.ports import MESSAGE_BYTES_MAX
 from crowd.protocol.messages import Cargo, Offer
 from crowd.units import DIGEST_BYTES, ceil_div
 
@@ -11,18 +13,38 @@ CHUNK_BYTES = 256 << 10
 """Bytes of the largest chunk."""
 CHUNK_BYTES_MIN = 32 << 10
 """Smaller ones would cost more in envelopes and digests than they save."""
+OFFER_BYTES = 1024
+"""Bytes of an offer in its envelope, but for its digests and its data."""
+
+_DIGEST_BYTES = DIGEST_BYTES + 1
+"""Bytes of a digest in CBOR."""
 
 
-def chunk_bytes_for(rate_bytes_s: int) -> int:
-    """Bytes of a chunk for a link of this rate: none may take so much over a second that the receiver, whose other
-    transfers share the link, would take it for lost."""
+def chunk_bytes_for(rate_bytes_s: int, *, size_bytes: int, message_bytes_max: int) -> int:
+    """Bytes of a chunk of `size_bytes` in all, for a link of this rate: none may take so much over a second that the
+    receiver, whose other transfers share the link, would take it for lost; and neither a chunk nor the offer of all of
+    them may be longer than `message_bytes_max`."""
     second_bytes = 1 << max(rate_bytes_s, 1).bit_length() - 1  # a power of two, like the limits
-    return min(CHUNK_BYTES, max(CHUNK_BYTES_MIN, second_bytes))
+    digests_max = max(1, (message_bytes_max - OFFER_BYTES) // _DIGEST_BYTES)
+    wanted_bytes = max(CHUNK_BYTES_MIN, second_bytes, ceil_div(size_bytes, digests_max))
+    return min(wanted_bytes, CHUNK_BYTES, message_bytes_max)
 
 
-def make_offer(transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int) -> Offer:
-    """The offer of `data` in chunks of `chunk_bytes`; small data travels inline."""
+def message_bytes_needed(size_bytes: int) -> int:
+    """The longest message that must be possible for `size_bytes` to be offered and sent in chunks: the `m` with
+    `OFFER_BYTES + digests · size / m = m`, rounded up."""
+    half = OFFER_BYTES // 2
+    return half + math.isqrt(half * half + _DIGEST_BYTES * size_bytes) + _DIGEST_BYTES + 1
+
+
+def make_offer(
+    transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int, *, message_bytes_max: int = MESSAGE_BYTES_MAX
+) -> Offer:
+    """The offer of `data` in chunks of `chunk_bytes`; small data travels inline, as one chunk."""
     view = memoryview(data)
+    inline = len(data) <= min(INLINE_BYTES_MAX, message_bytes_max - OFFER_BYTES - _DIGEST_BYTES)
+    if inline:
+        chunk_bytes = CHUNK_BYTES
     count = _count(len(data), chunk_bytes)
     return Offer(
         transfer=transfer,
@@ -30,13 +52,13 @@ def make_offer(transfer: str, cargo: Cargo, data: bytes, chunk_bytes: int) -> Of
         size_bytes=len(data),
         chunk_bytes=chunk_bytes,
         digests=tuple(_digest(view[n * chunk_bytes : (n + 1) * chunk_bytes]) for n in range(count)),
-        inline=data if len(data) <= INLINE_BYTES_MAX else b"",
+        inline=data if inline else b"",
     )
 
 
 def is_inline(offer: Offer) -> bool:
     """Whether the offer carries all bytes itself."""
-    return offer.size_bytes <= INLINE_BYTES_MAX
+    return len(offer.inline) == offer.size_bytes
 
 
 def is_sound(offer: Offer, size_bytes_max: int) -> bool:
@@ -48,7 +70,7 @@ def is_sound(offer: Offer, size_bytes_max: int) -> bool:
     if any(len(digest) != DIGEST_BYTES for digest in offer.digests):
         return False
     if is_inline(offer):
-        return len(offer.digests) == 1 and is_chunk(offer, 0, offer.inline)
+        return offer.size_bytes <= INLINE_BYTES_MAX and len(offer.digests) == 1 and is_chunk(offer, 0, offer.inline)
     return not offer.inline
 
 

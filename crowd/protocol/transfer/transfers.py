@@ -16,6 +16,7 @@ Layout: `Transfers` (this file), both ends of one transfer (`outgoing`, `incomin
 
 from collections import OrderedDict
 
+from crowd.ports import MESSAGE_BYTES_MAX
 from crowd.protocol.messages import Cargo, Done, Offer, Want
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.transfer.incoming import ArrivalPace, Incoming
@@ -68,6 +69,9 @@ class Transfers:
         self.give_up_us = give_up_us
         """Microseconds of silence that end a transfer. May be changed; a transfer being sent keeps the value with which
         it began."""
+        self.message_bytes_max = MESSAGE_BYTES_MAX
+        """Bytes of the longest message that the broker takes. May be changed; a transfer being sent keeps its
+        chunks."""
         self._size_bytes_max = min(size_bytes_max, receive_bytes_max)
         self._receive_bytes_max = receive_bytes_max
         self._outgoing: dict[str, Outgoing] = {}
@@ -90,7 +94,9 @@ class Transfers:
         """
         transfer = f"{self._prefix}-{self._counter}"
         self._counter += 1
-        offer = make_offer(transfer, cargo, data, chunk_bytes_for(rate_bytes_s))
+        limit = self.message_bytes_max
+        chunk_bytes = chunk_bytes_for(rate_bytes_s, size_bytes=len(data), message_bytes_max=limit)
+        offer = make_offer(transfer, cargo, data, chunk_bytes, message_bytes_max=limit)
         if destination is None:
             fan_out = self._fan_outs[transfer] = FanOut(offer, data)
             return transfer, fan_out.start()

@@ -134,14 +134,19 @@ def retained(broker: Mosquitto) -> bytes:
 
 def test_a_process_that_cannot_work_is_named_and_the_others_end() -> None:
     async def run() -> None:
-        await run_processes(setup("nowhere"), "crowd_learning", lambda news: None, broker="mqtt://127.0.0.1:1")
+        await run_processes(setup("denied"), "crowd_learning", lambda news: None, broker=broker.url)
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with Mosquitto(acl="topic read crowd/#\n") as broker, pytest.raises(ExceptionGroup) as caught:
         anyio.run(run)
     refused, others = caught.value.split(BadConfig)
     assert others is None
     assert refused is not None
-    assert "is the broker running?" in str(refused.exceptions[0])
+    assert "allow writing it in the broker's access list" in str(refused.exceptions[0])
+
+
+def test_a_demo_does_not_wait_for_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--devices", "2", "--broker", "mqtt://127.0.0.1:1"]) == 2
+    assert "is the broker running?" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_interrupted_demo_ends_its_processes() -> None:

@@ -7,7 +7,10 @@ import attrs
 import pytest
 
 from crowd.agreement.ack import StateProgress
+from crowd.protocol.codec import Sealer
+from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done, Offer, Want, WholeState
+from crowd.protocol.transfer.manifest import message_bytes_needed
 from crowd.protocol.transfer.transfers import (
     CHUNK_BYTES,
     INLINE_BYTES_MAX,
@@ -21,7 +24,7 @@ from crowd.protocol.transfer.transfers import (
     Sent,
     Transfers,
 )
-from crowd.units import SECOND_US, DeviceId, device_id, is_identifier
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life, device_id, is_identifier
 
 OWNER, CAMERA, SHELF = device_id("owner"), device_id("camera"), device_id("shelf")
 CARGO = WholeState(progress=StateProgress(run=1))
@@ -84,6 +87,32 @@ def test_the_slower_a_link_the_smaller_the_chunks(rate_kib_s: int, chunk_kib: in
     receiver.on_offer(0, OWNER, first.offer, to_all=False)
     feed(receiver, 0, [chunk for chunk in rest if isinstance(chunk, SendChunk)])
     assert receiver.receives(OWNER, name) == (chunk_kib < 96)
+
+
+def test_what_travels_inside_the_offer_is_one_chunk_on_the_slowest_link_too() -> None:
+    data = bytes(INLINE_BYTES_MAX)
+    _, (offer,) = make_transfers().send(0, CAMERA, CARGO, data, rate_bytes_s=0)
+    assert isinstance(offer, SendOffer)
+    received, _ = make_transfers().on_offer(0, OWNER, offer.offer, to_all=False)
+    assert isinstance(received, Received)
+    assert received.data == data
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 10_000, 1 << 20, 50 << 20])
+@pytest.mark.parametrize("more_bytes", [0, 1, 3000])
+def test_offer_and_chunks_fit_what_the_broker_takes(size_bytes: int, more_bytes: int) -> None:
+    sender = make_transfers()
+    sender.message_bytes_max = limit = message_bytes_needed(size_bytes) + more_bytes
+    _, (offer, *chunks) = sender.send(0, None, CARGO, bytes(size_bytes), rate_bytes_s=CHUNK_BYTES)
+    assert isinstance(offer, SendOffer)
+    sealer = Sealer("home", OWNER, Life(incarnation=1, boot=bytes(16)), ephemeral_signers([OWNER])[OWNER])
+    assert len(sealer.seal(Address(channel=Channel.ALL, source=OWNER), offer.offer)) <= limit
+    assert all(len(chunk.data) <= limit for chunk in chunks if isinstance(chunk, SendChunk))
+    receiver = make_transfers()
+    effects = list(receiver.on_offer(0, OWNER, offer.offer, to_all=True))
+    effects += feed(receiver, 0, [chunk for chunk in chunks if isinstance(chunk, SendChunk)])
+    (received,) = [effect for effect in effects if isinstance(effect, Received)]
+    assert received.data == bytes(size_bytes)
 
 
 def test_eight_chunks_are_sent_unasked_and_then_exactly_the_wanted_ones() -> None:
@@ -415,7 +444,6 @@ _DIGEST = b"d" * 16
         {"digests": (b"short",) * 9},
         {"inline": b"surprise"},
         {"size_bytes": 3, "digests": (_DIGEST,), "inline": b"abc"},
-        {"size_bytes": 3, "digests": (_DIGEST,)},
     ],
     ids=str,
 )
