@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
-from crowd.errors import BadConfig, TrainingDiverged
+from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import Layout
-from crowd.learning.samples import SampleSet, holdout, materialise, plausible, repeated, seeded
+from crowd.learning.samples import SampleSet, holdout, materialise, plausible, seeded
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
+from crowd.learning.trial import check_model, rest_batch_norm, tried
 from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
 from crowd.units import DeviceId, ceil_div
@@ -54,7 +53,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
         if len(samples):
             check_model(task, model, samples, what)
     trial = next((samples for samples in (own, evaluation) if len(samples)), plausible(own.format, task.batch_size))
-    changed, flops_per_sample = _tried(task, model, trial)
+    changed, flops_per_sample = tried(task, model, trial)
     layout = Layout.of(model, changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
@@ -79,86 +78,6 @@ def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
         return task.model()
-
-
-def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: str) -> None:
-    """Raise `BadConfig` unless the model is a float32 one on the CPU that takes a batch of `samples`, which `what`
-    names. `model` is left as it is."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise BadConfig("the network has no parameters to train")
-    for name, tensor in tensors:
-        if is_lazy(tensor):
-            raise BadConfig(f"{name} of the network has no shape yet: run a batch through it in the task's model()")
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() or tensor.is_complex()) != (
-            tensor.dtype == torch.float32
-        ):
-            raise BadConfig(f"{name} of the network is {tensor.dtype} on {tensor.device}; expected float32 on the CPU")
-    # With the largest label, or the loss would refuse it only in the middle of the training.
-    rows = [
-        *range(min(len(samples), task.batch_size) - 1),
-        int(samples.labels.reshape(len(samples), -1)[:, 0].argmax()),
-    ]
-    _forward_and_backward(task, model, samples.inputs[rows], samples.labels[rows], what)
-
-
-def _forward_and_backward(
-    task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str
-) -> torch.nn.Module:
-    """Train on these samples as far as the gradient, on a copy of the model, which is returned; `BadConfig` names the
-    layer that fails."""
-    tried = copy.deepcopy(model).train()
-    if len(inputs) == 1:
-        _rest_batch_norm(tried)
-    entered = [""]
-    for name, layer in tried.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_pre_hook(
-                lambda layer, _, name=name: entered.append(f"{name} ({type(layer).__name__})")
-            )
-    sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
-    try:
-        outputs = tried(inputs)
-    except Exception as error:  # whatever a user's network raises, it does not fit the data
-        raise BadConfig(f"the network cannot take {sample}: layer {entered[-1]}: {_first_line(error)}") from error
-    try:
-        loss = task.loss(outputs, labels)
-        loss.backward()
-    except Exception as error:  # as above, for the loss
-        raise BadConfig(
-            f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
-            f"{tuple(labels.shape)} and {labels.dtype}: {_first_line(error)}"
-        ) from error
-    return tried
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _tried(task: Task, model: torch.nn.Module, trial: SampleSet) -> tuple[frozenset[str], int]:
-    """What one whole batch shows, however many samples are here: the names of the buffers that training changes, and
-    the FLOP of a forward and backward pass of one sample, at least 1."""
-    batch = repeated(trial, task.batch_size)
-    with FlopCounterMode(display=False) as counter:
-        trained = _forward_and_backward(task, model, batch.inputs, batch.labels, "samples")
-    after = dict(trained.named_buffers())
-    changed = (name for name, buffer in model.named_buffers() if not _is_same(buffer, after[name]))
-    return frozenset(changed), max(1, int(counter.get_total_flops()) // task.batch_size)
-
-
-def _is_same(before: Tensor, after: Tensor) -> bool:
-    return before.shape == after.shape and bool(((before == after) | (before.isnan() & after.isnan())).all())
-
-
-def _rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Switch batch normalisation to its running statistics, as one sample has none; returns what was switched."""
-    resting: list[torch.nn.Module] = [
-        module for module in model.modules() if isinstance(module, _BatchNorm) and module.training
-    ]
-    for module in resting:
-        module.eval()
-    return resting
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------
@@ -249,7 +168,7 @@ class LocalTrainer:
         if self._step_config.chance is not None:
             drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)
             inputs, labels = inputs[drawn], labels[drawn]
-        resting = _rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
+        resting = rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
         outputs = self.model(inputs)
         if weights is None:

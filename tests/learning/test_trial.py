@@ -1,0 +1,95 @@
+"""What does not fit together is refused before anything is trained."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from crowd.errors import BadConfig
+from crowd.learning.work import Work, prepare
+from tests.learning.nets import FEATURES, A, dataset, make_task, separable
+
+SAMPLES = separable(40)
+TWO_CLASSES = (SAMPLES.labels > 0).long()
+
+
+def prepared(**changes: Any) -> Work:
+    return prepare(make_task(**changes), device=A, data_epoch=0)
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(BadConfig) as refused:
+        prepared(**changes)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# --- accuracy ---------------------------------------------------------------------------------------------------------
+
+
+def outputs(count: int) -> Any:
+    return lambda: torch.nn.Linear(FEATURES, count)
+
+
+def one_logit(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.binary_cross_entropy_with_logits(outputs.reshape(len(labels), -1)[:, 0], labels.float())
+
+
+def per_pixel() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 3)), torch.nn.Conv2d(1, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes"),
+    [
+        pytest.param(TWO_CLASSES, {"model": outputs(1), "loss": one_logit}, id="one logit"),
+        pytest.param(
+            TWO_CLASSES,
+            {"model": lambda: torch.nn.Sequential(outputs(1)(), torch.nn.Flatten(0)), "loss": one_logit},
+            id="one logit, squeezed",
+        ),
+        pytest.param(SAMPLES.inputs[:, :1], {"model": outputs(1), "loss": torch.nn.MSELoss()}, id="regression"),
+        pytest.param(SAMPLES.inputs, {"model": outputs(6), "loss": torch.nn.MSELoss()}, id="autoencoder"),
+        pytest.param(
+            (SAMPLES.inputs > 0).long(), {"model": outputs(6), "loss": lambda out, y: out.mean()}, id="many labels"
+        ),
+        pytest.param(
+            torch.nn.functional.one_hot(SAMPLES.labels, 3).float(), {"model": outputs(3)}, id="one-hot labels"
+        ),
+        pytest.param(torch.zeros(40, 2, 3).long(), {"model": per_pixel}, id="classes not last"),
+    ],
+)
+@pytest.mark.parametrize("common", [True, False])
+def test_what_is_not_classification_over_two_classes_is_refused(
+    labels: torch.Tensor, changes: dict[str, Any], common: bool
+) -> None:
+    data = TensorDataset(SAMPLES.inputs, labels)
+    assert "only classification can be trained" in refusal(data=data, evaluation=data if common else None, **changes)
+
+
+def test_a_single_logit_is_told_how_two_classes_are_written() -> None:
+    data = TensorDataset(SAMPLES.inputs, TWO_CLASSES)
+    said = refusal(data=data, evaluation=data, model=outputs(1), loss=one_logit)
+    assert "outputs (8, 1) and data labels (8,) torch.int64; for two classes let the network have 2 outputs" in said
+    prepared(data=data, evaluation=data, model=outputs(2))
+
+
+def test_a_label_that_no_output_can_predict_is_refused() -> None:
+    labels = torch.arange(40).remainder(3).where(torch.arange(40) != 33, -100)[:, None].expand(40, 2).contiguous()
+    model = lambda: torch.nn.Sequential(torch.nn.Linear(FEATURES, 6), torch.nn.Unflatten(1, (2, 3)))  # noqa: E731
+
+    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
+
+    data = TensorDataset(SAMPLES.inputs, labels)
+    said = refusal(data=data, evaluation=data, model=model, loss=loss)
+    assert said == "label of data[33] is [-100, -100], but the network has 3 outputs: expected 0 to 2"
+    kept = TensorDataset(SAMPLES.inputs[:33], labels[:33])
+    prepared(data=kept, evaluation=kept, model=model, loss=loss)
+
+
+def test_a_device_without_samples_refuses_by_the_evaluation_set() -> None:
+    data = TensorDataset(SAMPLES.inputs, TWO_CLASSES)
+    said = refusal(data=dataset(separable(0)), evaluation=data, model=outputs(1), loss=one_logit)
+    assert "evaluation labels" in said
