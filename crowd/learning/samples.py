@@ -110,16 +110,6 @@ def empty(form: SampleFormat) -> SampleSet:
     )
 
 
-def plausible(form: SampleFormat, count: int) -> SampleSet:
-    """So many made-up samples of this format, always the same ones, for a device that has none to try a network on:
-    inputs drawn from a normal distribution, or 0 where they are whole numbers; labels 0."""
-    made = empty(form)
-    inputs = torch.zeros((count, *form.input_shape), dtype=made.inputs.dtype)
-    if inputs.is_floating_point():
-        inputs = torch.from_numpy(seeded("plausible").standard_normal(tuple(inputs.shape))).to(inputs.dtype)
-    return SampleSet(inputs, torch.zeros((count, *form.label_shape), dtype=made.labels.dtype))
-
-
 def repeated(samples: SampleSet, count: int) -> SampleSet:
     """The first `count` of `samples`, of which there must be some; from the first on again where they are fewer."""
     rows = torch.arange(count) % len(samples)

@@ -18,13 +18,14 @@ from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import Layout
-from crowd.learning.samples import SampleSet, holdout, materialise, plausible, seeded
+from crowd.learning.samples import SampleSet, holdout, materialise, seeded
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
-from crowd.learning.trial import check_model, rest_batch_norm, tried
+from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
 from crowd.units import DeviceId, ceil_div
+from crowd.user_code import blamed_on
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -48,13 +49,13 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
     common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
     own = materialise(task.data, "data", like=None if common is None else common.format)
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
-    model = task.model()
-    for what, samples in (("data", own), ("evaluation", evaluation)):
-        if len(samples):
-            check_model(task, model, samples, what)
-    trial = next((samples for samples in (own, evaluation) if len(samples)), plausible(own.format, task.batch_size))
-    changed, flops_per_sample = tried(task, model, trial)
-    layout = Layout.of(model, changed)
+    trial = own if len(own) else evaluation
+    with torch.random.fork_rng(devices=[]):
+        model = made(task)
+        # what is common to all devices shows the same on all of them
+        shown = try_out(task, model, {"data": own, "evaluation": evaluation}, trial if common is None else common)
+        check_new(model, made(task), shown.changed)
+    layout = Layout.of(model, shown.changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
         evaluation=evaluation,
@@ -63,7 +64,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
         facts=TaskFacts(
             fingerprint=fingerprint(task, model, own.format, common, layout),
             state_elements=layout.elements,
-            flops_per_sample=flops_per_sample,
+            flops_per_sample=shown.flops_per_sample,
             sample_bytes=own.format.sample_bytes,
             batch_size=task.batch_size,
             evaluation_samples=0 if common is None else len(common),
@@ -77,7 +78,7 @@ def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
     so that none has to send it. The process's own random numbers go on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
-        return task.model()
+        return made(task)
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------
@@ -109,15 +110,18 @@ class StepConfig:
 
 
 class LocalTrainer:
-    """A model and its (inner) optimiser; nothing else changes them. The optimiser must step without a closure. Without
-    `executes` (see `Compute`) samples are dealt out and none is trained."""
+    """A model and its (inner) optimiser; nothing else changes them. Without `executes` (see `Compute`) samples are
+    dealt out and none is trained; `measuring`, only the time that steps take matters, and no loss is wrong."""
 
-    def __init__(self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True) -> None:
+    def __init__(
+        self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True, measuring: bool = False
+    ) -> None:
         self._task = task
         self._layout = layout
         self.executes = executes
+        self._measuring = measuring
         self.model = model
-        self._optimizer = task.optimizer(model.parameters())
+        self._optimizer = made_optimizer(task, model)
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._step_config = StepConfig(batch_size=task.batch_size)
         self._start, _ = replica.from_model(model, layout)
@@ -153,7 +157,7 @@ class LocalTrainer:
             rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
             value = self._step(size, *pool.batch(rows)) if self.executes else 0.0
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not self._measuring:
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
                 )
@@ -170,12 +174,13 @@ class LocalTrainer:
             inputs, labels = inputs[drawn], labels[drawn]
         resting = rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
-        outputs = self.model(inputs)
-        if weights is None:
-            loss = self._task.loss(outputs, labels)
-        else:
-            loss = (weights * losses(self._task, outputs, labels)).mean()
-        loss.backward()
+        with blamed_on("a training step failed"):
+            outputs = self.model(inputs)
+            if weights is None:
+                loss = self._task.loss(outputs, labels)
+            else:
+                loss = (weights * losses(self._task, outputs, labels)).mean()
+            loss.backward()
         if self._step_config.proximal:
             self._pull_back(self._step_config.proximal)
         self._optimizer.step()
@@ -187,7 +192,8 @@ class LocalTrainer:
     def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw `size` samples by importance, as the model is now, without batch normalisation noticing."""
         self.model.eval()
-        values = losses(self._task, self.model(inputs), labels)
+        with blamed_on("a sample's loss cannot be told"):
+            values = losses(self._task, self.model(inputs), labels)
         self.model.train()
         return draw(values, size, chance)
 
@@ -205,7 +211,8 @@ class LocalTrainer:
         `evaluation.evaluate`."""
         if not self.executes or not len(samples):
             return 0, 0
-        return evaluate(self.model, samples.inputs, samples.labels), len(samples)
+        with blamed_on("an evaluation failed"):
+            return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 
     def delta(self) -> Tensor:
         """What was trained since `load`: (elements,) float32, its own memory."""

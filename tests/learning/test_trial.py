@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import anyio
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 from crowd.errors import BadConfig
+from crowd.learning.speed_test import measure_speed
 from crowd.learning.work import Work, prepare
-from tests.learning.nets import FEATURES, A, dataset, make_task, separable
+from devices.torch_compute import TorchCompute
+from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, separable
 
 SAMPLES = separable(40)
 TWO_CLASSES = (SAMPLES.labels > 0).long()
@@ -93,3 +96,62 @@ def test_a_device_without_samples_refuses_by_the_evaluation_set() -> None:
     data = TensorDataset(SAMPLES.inputs, TWO_CLASSES)
     said = refusal(data=dataset(separable(0)), evaluation=data, model=outputs(1), loss=one_logit)
     assert "evaluation labels" in said
+
+
+# --- what a network needs of its samples ------------------------------------------------------------------------------
+
+
+class Own(torch.nn.Module):
+    """Ends in a layer for the classes; how it reads its inputs is the subclass's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = torch.nn.GRU(1, 4, batch_first=True)
+        self.layer = torch.nn.Linear(4, CLASSES)
+
+
+class Standardising(Own):
+    def forward(self, inputs: torch.Tensor) -> Any:
+        scaled = (inputs - inputs.mean(dim=1, keepdim=True)) / inputs.std(dim=1, keepdim=True)
+        return self.layer(self.recurrent(scaled[..., None])[1][-1])
+
+
+class Packing(Own):
+    def forward(self, inputs: torch.Tensor) -> Any:
+        lengths = (inputs != 0).sum(dim=1)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            inputs[..., None], lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.layer(self.recurrent(packed)[1][-1])
+
+
+class MaskedMean(Own):
+    def forward(self, inputs: torch.Tensor) -> Any:
+        there = (inputs != 0).float()[..., None]
+        return self.layer((self.recurrent(inputs[..., None])[0] * there).sum(1) / there.sum(1))
+
+
+def measured(**changes: Any) -> int:
+    task = make_task(**changes)
+    work = prepare(task, device=A, data_epoch=0)
+    return anyio.run(measure_speed, task, work, TorchCompute())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+@pytest.mark.parametrize("network", [Standardising, Packing, MaskedMean])
+def test_a_network_that_needs_real_samples_starts_and_is_measured(network: type[Own], count: int) -> None:
+    padded = SAMPLES.inputs.clone()
+    padded[::2, 3:] = 0
+    evaluation = TensorDataset(padded, SAMPLES.labels)
+    data = TensorDataset(padded[:count], SAMPLES.labels[:count])
+    assert measured(model=network, data=data, evaluation=evaluation) > 0
+
+
+def test_a_network_that_divides_by_zero_is_not_told_to_learn_more_slowly() -> None:
+    empty = TensorDataset(torch.zeros(40, FEATURES), SAMPLES.labels)
+    said = refusal(model=MaskedMean, data=empty, evaluation=empty)
+    assert said.startswith("the loss of the untrained network on data is nan: look for a division by zero")
+
+
+def test_the_speed_of_steps_that_diverge_is_measured_all_the_same() -> None:
+    assert measured(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e30)) > 0

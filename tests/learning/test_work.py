@@ -93,7 +93,10 @@ def deep() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model": deep}, r"data of shape \(6,\) and torch.float32: layer 1.1 \(Linear\): mat1 and mat2 shapes"),
+        (
+            {"model": deep},
+            r"data of shape \(6,\) and torch.float32: layer 1.1 \(Linear\): RuntimeError: mat1",
+        ),
         ({"model": torch.nn.ReLU}, "no parameters to train"),
         ({"model": lambda: linear().double()}, r"0.weight of the network is torch.float64 on cpu; expected float32"),
         ({"model": lambda: linear().half()}, "0.weight of the network is torch.float16"),
@@ -122,18 +125,18 @@ def test_a_label_too_large_is_found_wherever_it_is_in_the_data() -> None:
         prepared(data=dataset(SampleSet(samples.inputs, labels)))
 
 
-def test_checking_a_model_leaves_it_as_it_was() -> None:
+def test_preparing_uses_up_a_network_and_no_random_numbers() -> None:
     made: list[torch.nn.Module] = []
 
     def model() -> torch.nn.Module:
         made.append(normalised())
         return made[-1]
 
+    before = torch.random.get_rng_state()
     prepared(model=model)
-    for network in made:
-        assert int(network.state_dict()["1.num_batches_tracked"]) == 0
-        assert all(parameter.grad is None for parameter in network.parameters())
-        assert not any(layer._forward_pre_hooks for layer in network.modules())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [int(network.state_dict()["1.num_batches_tracked"]) > 0 for network in made] == [True, False]
+    assert not made[1]._forward_pre_hooks
 
 
 def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> None:
