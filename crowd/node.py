@@ -151,7 +151,7 @@ class Node:
 
     def _prepare(self) -> tuple[Task, Work]:
         if self._make_task is not None:
-            task = self._make_task(self.config.name)
+            task = plugins.task_of(self._make_task, self.config.name)
         else:
             task = plugins.make_task(self.config.task, self.config.name, self.config.data)
         return task, prepare(task, device=self.name, data_epoch=0)

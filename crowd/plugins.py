@@ -208,14 +208,28 @@ def _import_from_here(name: str, spec: str) -> Any:
         raise BadConfig(f"task {spec!r}: {place_and_cause(error)}") from error
 
 
+def task_of(function: TaskFunction, device: str) -> "Task":
+    """The task that an application's own `function` makes for `device`; what it raises passes through. Raises
+    `BadConfig` if it is no function, or makes no task."""
+    if not callable(function):
+        raise BadConfig(
+            f"task: expected a function from a device's name to its Task, found a {type(function).__name__}"
+        )
+    return _checked(function(device), "task")
+
+
 def _guarded(function: TaskFunction, spec: str) -> TaskFunction:
     def guarded(*arguments: Any) -> "Task":
-        from crowd.learning.task import Task
-
         with blamed_on(f"task {spec!r}"):
             task = function(*arguments)
-        if not isinstance(task, Task):
-            raise BadConfig(f"task {spec!r}: expected it to return a crowd.Task, found {type(task).__name__}")
-        return task
+        return _checked(task, f"task {spec!r}")
 
     return guarded
+
+
+def _checked(task: Any, what: str) -> "Task":
+    from crowd.learning.task import Task
+
+    if not isinstance(task, Task):
+        raise BadConfig(f"{what}: expected it to return a crowd.Task, found {type(task).__name__}")
+    return task

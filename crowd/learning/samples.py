@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.user_code import place_and_cause
 
 LABEL_MAX = 9999
 """Largest label; labels are counted one by one in every profile, so their number is limited."""
@@ -124,8 +125,8 @@ def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> Sa
     """
     try:
         count = len(dataset)
-    except TypeError as error:
-        raise BadConfig(f"{what} must be a map-style dataset with a length: {error}") from error
+    except Exception as error:  # whatever a user's dataset raises, here and below
+        raise BadConfig(f"{what} must be a map-style dataset with a length: {place_and_cause(error)}") from error
     if count == 0:
         if like is None:
             raise BadConfig(
@@ -151,11 +152,15 @@ def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> Sa
 
 def _pair(dataset: Any, index: int, what: str) -> tuple[Tensor, Tensor]:
     try:
-        features, label = dataset[index]
-    except (TypeError, ValueError) as error:
-        raise BadConfig(f"{what}[{index}] must be a pair (input, label): {error}") from error
-    except IndexError as error:
-        raise BadConfig(f"{what} says it has {len(dataset)} samples, but has no index {index}") from error
+        sample = dataset[index]
+    except Exception as error:
+        raise BadConfig(f"{what}[{index}] of {len(dataset)} cannot be read: {place_and_cause(error)}") from error
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        found = (
+            f"{type(sample).__name__} of {len(sample)}" if isinstance(sample, tuple | list) else type(sample).__name__
+        )
+        raise BadConfig(f"{what}[{index}] must be a pair (input, label), found a {found}")
+    features, label = sample
     label_tensor = _tensor(label, f"label of {what}[{index}]")
     if label_tensor.shape == () and not (label_tensor.is_floating_point() or label_tensor.is_complex()):
         label_tensor = label_tensor.to(torch.int64)

@@ -6,6 +6,26 @@ from typing import Any
 import attrs
 import torch
 
+from crowd.errors import BadConfig
+
+
+def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
+    def validate(_: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if not holds(value):
+            found = repr(value) if isinstance(value, str | float | int) else f"a {type(value).__name__}"
+            raise BadConfig(f"{field.name}: expected {expected}, found {found}")
+
+    return validate
+
+
+def _is_function(value: Any) -> bool:
+    """Whether `value` makes something anew when it is called, which a network or an optimiser does not."""
+    return callable(value) and not isinstance(value, torch.nn.Module)
+
+
+def _is_loss(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
 
 @attrs.frozen(kw_only=True)
 class Task:
@@ -18,7 +38,9 @@ class Task:
     in one line, if something does not fit together.
     """
 
-    model: Callable[[], torch.nn.Module]
+    model: Callable[[], torch.nn.Module] = attrs.field(
+        validator=_must("a function that makes the network, as `lambda: Network()`", _is_function)
+    )
     """Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
 
     Buffers that a training step changes (running statistics, counters) are part of the shared state; the others (masks,
@@ -36,10 +58,15 @@ class Task:
     evaluation: "torch.utils.data.Dataset[Any] | None" = None
     """The common evaluation set, map-style and in the format of `data`, the same on every device. The devices divide
     its evaluation among them. `None`: each device holds out a tenth of its own data."""
-    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] = attrs.field(
+        validator=_must("a function that makes the optimiser, as `lambda parameters: SGD(parameters)`", _is_function)
+    )
     """Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
     torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure."""
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.nn.functional.cross_entropy
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = attrs.field(
+        default=torch.nn.functional.cross_entropy,
+        validator=_must("a function of outputs and labels, as `cross_entropy` or `CrossEntropyLoss()`", _is_loss),
+    )
     """Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels (batch, *label_shape).
     Should average over the batch, as torch's losses do by default."""
     batch_size: int = attrs.field(default=32, validator=attrs.validators.gt(0))

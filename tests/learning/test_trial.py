@@ -1,5 +1,7 @@
 """What does not fit together is refused before anything is trained."""
 
+import re
+import threading
 from typing import Any
 
 import anyio
@@ -8,10 +10,12 @@ import torch
 from torch.utils.data import TensorDataset
 
 from crowd.errors import BadConfig
+from crowd.learning.pool import EpochSampler
 from crowd.learning.speed_test import measure_speed
-from crowd.learning.work import Work, prepare
+from crowd.learning.work import LocalTrainer, Work, prepare
 from devices.torch_compute import TorchCompute
 from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, separable
+from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
 TWO_CLASSES = (SAMPLES.labels > 0).long()
@@ -155,3 +159,139 @@ def test_a_network_that_divides_by_zero_is_not_told_to_learn_more_slowly() -> No
 
 def test_the_speed_of_steps_that_diverge_is_measured_all_the_same() -> None:
     assert measured(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e30)) > 0
+
+
+# --- what the task's own code does ------------------------------------------------------------------------------------
+
+
+class Locked(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+        self.lock = threading.Lock()
+
+
+def weight_normed() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Linear(FEATURES, CLASSES)))
+
+
+@pytest.mark.parametrize("network", [Locked, weight_normed])
+def test_a_network_need_not_be_copied(network: Any) -> None:
+    assert measured(model=network) > 0
+
+
+class Late(torch.nn.Linear):
+    """Makes a buffer in its first forward pass."""
+
+    offset: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "offset"):
+            self.register_buffer("offset", torch.zeros(FEATURES))
+        return super().forward(inputs + self.offset)
+
+
+class Growing(torch.nn.Linear):
+    """Has a buffer of the last batch's shape."""
+
+    last: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+        self.register_buffer("last", torch.zeros(1, FEATURES))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.last = inputs.detach()
+        return super().forward(inputs)
+
+
+class Named(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return {"logits": super().forward(inputs)}
+
+
+def by_name(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(outputs["logits"], labels)
+
+
+def failing(*arguments: Any, **more: Any) -> Any:
+    raise KeyError("weights")
+
+
+ONE_NETWORK = torch.nn.Linear(FEATURES, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"model": Late}, "offset of the network is made by its first forward pass: make it in __init__"),
+        ({"model": Growing}, r"last of the network changes from \(1, 6\) torch.float32 to \(8, 6\)"),
+        ({"model": Named, "loss": by_name}, "the network's output is a dict; expected one tensor"),
+        ({"model": lambda: None}, r"model\(\) returned a NoneType; expected a torch.nn.Module"),
+        ({"model": failing}, r"model\(\) failed: .*test_trial.py, line \d+: KeyError: 'weights'"),
+        ({"model": lambda: ONE_NETWORK}, r"model\(\) returned the same weight twice: make a new network each time"),
+        (
+            {"model": lambda: torch.nn.Sequential(ONE_NETWORK, torch.nn.Linear(3, 3))},
+            r"model\(\) returned the same 0.weight twice",
+        ),
+        ({"model": ONE_NETWORK}, "model: expected a function that makes the network, .*found a Linear"),
+        ({"model": None}, "model: expected a function that makes the network, .*found a NoneType"),
+        ({"loss": failing}, r"loss cannot take outputs .*test_trial.py, line \d+: KeyError: 'weights'"),
+        ({"loss": torch.nn.CrossEntropyLoss}, "loss: expected a function of outputs and labels"),
+        ({"loss": torch.nn.CrossEntropyLoss(reduction="none")}, "loss cannot take outputs .*scalar outputs"),
+        ({"loss": lambda outputs, labels: 1.0}, "loss cannot take outputs .*'float' object has no attribute"),
+        ({"optimizer": failing}, r"optimizer\(\) failed: .*test_trial.py, line \d+: KeyError: 'weights'"),
+        ({"optimizer": lambda parameters: None}, r"optimizer\(\) returned a NoneType"),
+        ({"optimizer": torch.optim.SGD(ONE_NETWORK.parameters())}, "optimizer: expected a function that makes"),
+        ({"optimizer": torch.optim.LBFGS}, "the optimiser LBFGS cannot step: .*argument: 'closure'"),
+        ({"optimizer": torch.optim.SparseAdam}, "the optimiser SparseAdam cannot step: .*dense gradients"),
+    ],
+)
+def test_what_a_task_of_ones_own_gets_wrong_is_one_line(changes: dict[str, Any], complaint: str) -> None:
+    assert re.search(complaint, refusal(**changes))
+
+
+@pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("image file is truncated"),
+        KeyError("label"),
+        ValueError("n/a"),
+        RuntimeError("decode\nfailed"),
+        ZeroDivisionError("division by zero"),
+        IndexError("list index out of range"),
+    ],
+)
+def test_a_data_set_that_raises_is_one_line_with_the_sample_the_cause_and_the_place(
+    error: Exception, common: bool
+) -> None:
+    class Files(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 50
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 17:
+                raise error
+            return torch.zeros(FEATURES), 0
+
+    said = refusal(evaluation=Files()) if common else refusal(data=Files())
+    what = "evaluation" if common else "data"
+    assert re.match(rf"{what}\[17\] of 50 cannot be read: .*test_trial.py, line \d+: {type(error).__name__}: ", said)
+
+
+def test_a_loss_that_fails_in_the_middle_of_the_training_is_one_line_with_its_place() -> None:
+    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        assert len(labels) != 3, "three"
+        return torch.nn.functional.cross_entropy(outputs, labels)
+
+    task = make_task(model=outputs(CLASSES), loss=loss)
+    local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)
+    pool = pool_of(separable(11))
+    with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: three"):
+        local.steps(pool, EpochSampler(11, seed=0, generation=1), 11, lambda: False)
