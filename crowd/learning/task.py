@@ -1,11 +1,13 @@
 """The task that a user wants to be trained: `Task`."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 import torch
 
+from crowd.config.validators import whole
 from crowd.errors import BadConfig
 
 
@@ -16,6 +18,17 @@ def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.
             raise BadConfig(f"{field.name}: expected {expected}, found {found}")
 
     return validate
+
+
+def _real(value: Any) -> Any:
+    """`value` as a float, if it is a number of whatever type, else as it is."""
+    with contextlib.suppress(TypeError, ValueError):
+        return value if isinstance(value, str | bytes) else float(value)
+    return value
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def _is_function(value: Any) -> bool:
@@ -69,13 +82,17 @@ class Task:
     )
     """Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels (batch, *label_shape).
     Should average over the batch, as torch's losses do by default."""
-    batch_size: int = attrs.field(default=32, validator=attrs.validators.gt(0))
+    batch_size: int = attrs.field(default=32, converter=whole, validator=_must("a whole number above 0", _is_count))
     """Samples of one local step, unless the policy chooses another number."""
-    target_accuracy: float = attrs.field(default=1.0, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
+    target_accuracy: float = attrs.field(
+        default=1.0,
+        converter=_real,
+        validator=_must("a number above 0 and at most 1", lambda value: isinstance(value, float) and 0 < value <= 1),
+    )
     """Accuracy on the evaluation set, above 0 and at most 1, that ends the run when two evaluations in a row meet it.
     Counted by the largest output along the last axis: outputs (batch, ..., classes), labels (batch, ...)."""
-    epochs_max: int = attrs.field(default=60, validator=attrs.validators.gt(0))
+    epochs_max: int = attrs.field(default=60, converter=whole, validator=_must("a whole number above 0", _is_count))
     """Epochs after which the run ends without reaching the target; an epoch is as many samples as are assigned to
     trainers."""
-    name: str = "task"
+    name: str = attrs.field(default="task", validator=_must("some text", lambda value: isinstance(value, str)))
     """Name of the task, part of what devices must have in common; also for logs and results."""
