@@ -4,6 +4,7 @@ Layout:
     task.py         the work, as its user describes it
     work.py         a task made ready on this device; local steps
     trial.py        whether network, loss, optimiser and data fit together
+    flops.py        how much arithmetic it is to train a network
     fingerprint.py  whether two devices can train together
     speed_test.py   how fast this device trains the very task
     samples.py      a data set in memory

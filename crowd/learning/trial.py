@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
 from crowd.errors import BadConfig
+from crowd.learning.flops import FlopCounter
 from crowd.learning.samples import SampleSet, repeated
 from crowd.learning.task import Task
 from crowd.user_code import blamed_on, place_and_cause
@@ -59,13 +59,13 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
         if len(samples):
             _try(passes, samples, what)
     batch = repeated(typical, task.batch_size)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         passes.train(batch.inputs, batch.labels, "samples")
     with blamed_on(f"the optimiser {type(optimizer).__name__} cannot step"):
         optimizer.step()
     _check_kinds(kinds, _kinds(model))
     changed = (name for name, buffer in model.named_buffers() if not _is_same(before[name], buffer))
-    return Trial(changed=frozenset(changed), flops_per_sample=max(1, int(counter.get_total_flops()) // task.batch_size))
+    return Trial(changed=frozenset(changed), flops_per_sample=counter.flops_per_sample(task.batch_size, model))
 
 
 def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozenset[str]) -> None:
