@@ -10,6 +10,7 @@ Layout:
     samples.py      a data set in memory
     shards.py       samples by name: own and borrowed
     pool.py         what one generation trains, and in which order
+    augment.py      a batch as it is trained
     importance.py   samples drawn by their loss
     replica.py      the replicated state, and how a merged delta changes it
     encoding.py     how a delta is written on the wire

@@ -17,8 +17,8 @@ def fingerprint(
     task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout
 ) -> bytes:
     """Digest of what replicas must have in common: task name; names, shapes and dtypes of the network's tensors, and
-    which buffers training changes; sample format; loss; optimiser class and settings; batch, target, epochs; content of
-    the common evaluation set. Initial parameters and a device's own data do not count."""
+    which buffers training changes; sample format; loss; augmentation; optimiser class and settings; batch, target,
+    epochs; content of the common evaluation set. Initial parameters and a device's own data do not count."""
     optimizer = task.optimizer(model.parameters())
     state = [*model.named_parameters(), *model.named_buffers()]
     changing = {*layout.statistics, *layout.counters, *(name for name, _ in model.named_parameters())}
@@ -36,6 +36,7 @@ def fingerprint(
             [_settings(group) for group in optimizer.param_groups],
             [task.batch_size, repr(task.target_accuracy), task.epochs_max],
             evaluation.digest if evaluation is not None else b"",
+            *([] if task.augment is None else [loss_name(task.augment)]),
         ]
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.formatting import size
 from crowd.user_code import place_and_cause
 
 LABEL_MAX = 9999
@@ -117,11 +118,14 @@ def repeated(samples: SampleSet, count: int) -> SampleSet:
     return SampleSet(samples.inputs[rows], samples.labels[rows])
 
 
-def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> SampleSet:
+def materialise(
+    dataset: Any, what: str, like: SampleFormat | None = None, *, memory_bytes: int | None = None, copies: int = 1
+) -> SampleSet:
     """Read a map-style dataset of `(input, label)` into memory. Labels that are single integers become int64.
 
-    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. Raises
-    `BadConfig` in one line, with the index of the sample at fault and what was expected.
+    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. `memory_bytes`
+    must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
+    sample at fault and what was expected.
     """
     try:
         count = len(dataset)
@@ -135,6 +139,12 @@ def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> Sa
             )
         return empty(like)
     first_input, first_label = _pair(dataset, 0, what)
+    needed_bytes = copies * count * (first_input.nbytes + first_label.nbytes)
+    if memory_bytes is not None and needed_bytes > memory_bytes:
+        raise BadConfig(
+            f"{what} does not fit into memory: its {count:,} samples need {size(needed_bytes)}, and "
+            f"{size(max(0, memory_bytes))} are free; give this device fewer or smaller samples"
+        )
     inputs = torch.empty((count, *first_input.shape), dtype=first_input.dtype)
     labels = torch.empty((count, *first_label.shape), dtype=first_label.dtype)
     for index in range(count):

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from crowd.errors import BadConfig
+from crowd.learning.augment import augmented
 from crowd.learning.flops import FlopCounter
 from crowd.learning.samples import SampleSet, repeated
 from crowd.learning.task import Task
@@ -195,9 +196,9 @@ def _try(passes: _Passes, samples: SampleSet, what: str) -> None:
     # With the largest label, or the loss would refuse it only in the middle of the training.
     largest = int(samples.labels.reshape(len(samples), -1)[:, 0].argmax())
     rows = [largest, *(row for row in range(min(len(samples), passes.task.batch_size)) if row != largest)]
-    inputs, labels = samples.inputs[rows], samples.labels[rows]
-    loss = passes.train(inputs, labels, what)
-    _check_accuracy(passes.evaluate(inputs, what), samples, labels, what)
+    batch = SampleSet(samples.inputs[rows], samples.labels[rows])
+    loss = passes.train(*augmented(passes.task, batch.inputs.clone(), batch.labels.clone(), torch.Generator()), what)
+    _check_accuracy(passes.evaluate(batch.inputs, what), samples, batch.labels, what)
     if len(rows) > 1 and not math.isfinite(loss):  # of one sample there is no deviation, by which a network may divide
         raise BadConfig(
             f"the loss of the untrained network on {what} is {loss}: look for a division by zero or a logarithm of "

@@ -13,13 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crowd.errors import TrainingDiverged
 from crowd.learning import replica
+from crowd.learning.augment import augmented
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import Layout
 from crowd.learning.samples import SampleSet, holdout, materialise, seeded
-from crowd.learning.shards import SampleStore
+from crowd.learning.shards import Rows, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
@@ -43,11 +44,16 @@ class Work:
     """The facts about the task that planning needs."""
 
 
-def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
-    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together.
-    Raises `BadConfig`, in one line, if something does not."""
-    common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
-    own = materialise(task.data, "data", like=None if common is None else common.format)
+def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int | None = None) -> Work:
+    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together,
+    the data into `memory_bytes` (`None`: whatever there is). Raises `BadConfig`, in one line, if something does not."""
+    common = None
+    if task.evaluation is not None:
+        common = materialise(task.evaluation, "evaluation", memory_bytes=memory_bytes)
+        memory_bytes = None if memory_bytes is None else memory_bytes - len(common) * common.format.sample_bytes
+    like = None if common is None else common.format
+    # what is held out is copied, and so is the rest
+    own = materialise(task.data, "data", like=like, memory_bytes=memory_bytes, copies=2 if common is None else 1)
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
     trial = own if len(own) else evaluation
     with torch.random.fork_rng(devices=[]):
@@ -156,7 +162,7 @@ class LocalTrainer:
             size = min(step_config.batch_size, samples_quota - samples)
             rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
-            value = self._step(size, *pool.batch(rows)) if self.executes else 0.0
+            value = self._step(size, pool, rows, sampler) if self.executes else 0.0
             if not math.isfinite(value) and not self._measuring:
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
@@ -166,8 +172,11 @@ class LocalTrainer:
             loss_sum += value
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
-    def _step(self, size: int, inputs: Tensor, labels: Tensor) -> float:
-        """Make one optimiser step on `size` of these samples; returns the batch's mean loss."""
+    def _step(self, size: int, pool: TrainingPool, rows: Rows, sampler: EpochSampler) -> float:
+        """Make one optimiser step on `size` of the samples of these rows, dealt last; returns the batch's mean loss."""
+        inputs, labels = pool.batch(rows)
+        if self._task.augment is not None:
+            inputs, labels = augmented(self._task, inputs, labels, sampler.generator())
         weights: Tensor | None = None
         if self._step_config.chance is not None:
             drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)

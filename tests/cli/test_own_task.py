@@ -37,4 +37,4 @@ def test_accuracy_where_there_is_none_is_refused_in_one_line(
     (tmp_path / "one_logit.py").write_text(ONE_LOGIT)
     assert main([command, "flat.toml", "--task", "one_logit:task"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("crowd: only classification can be trained")
+    assert "only classification can be trained" in line

@@ -130,3 +130,15 @@ def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> N
     assert torch.equal(replica.initial(one, 2, layout).vector, vectors[7, 2])
     assert not torch.equal(vectors[7, 2], vectors[8, 2])
     assert not torch.equal(vectors[7, 2], vectors[7, 3])
+
+
+def test_data_and_evaluation_set_must_fit_into_memory_together() -> None:
+    sample_bytes = 6 * 4 + 8
+    task = make_task()
+    with pytest.raises(BadConfig, match="evaluation does not fit into memory: its 20 samples need 640 B"):
+        prepare(task, device=A, data_epoch=0, memory_bytes=19 * sample_bytes)
+    with pytest.raises(BadConfig, match=r"data does not fit into memory: its 40 samples need 1.3 kB, and 1.2 kB are"):
+        prepare(task, device=A, data_epoch=0, memory_bytes=59 * sample_bytes)
+    prepare(task, device=A, data_epoch=0, memory_bytes=60 * sample_bytes)
+    with pytest.raises(BadConfig, match=r"its 40 samples need 2.6 kB"):  # a tenth is held out by copying
+        prepare(make_task(evaluation=None), device=A, data_epoch=0, memory_bytes=60 * sample_bytes)
