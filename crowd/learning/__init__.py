@@ -11,6 +11,7 @@ Layout:
     shards.py       samples by name: own and borrowed
     pool.py         what one generation trains, and in which order
     augment.py      a batch as it is trained
+    schedule.py     the learning rate in the course of a run
     importance.py   samples drawn by their loss
     replica.py      the replicated state, and how a merged delta changes it
     encoding.py     how a delta is written on the wire

@@ -40,7 +40,7 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, torch.nn.Module)
 
 
-def _is_augment(value: Any) -> bool:
+def _is_own(value: Any) -> bool:
     return value is None or _is_loss(value)
 
 
@@ -80,6 +80,9 @@ class Task:
             Called anew at every step, on the device that trains, whoever's samples they are; never in an evaluation.
             What it draws it draws from `generator`, a `torch.Generator` seeded by the device, the generation and the
             step. `None`: nothing is changed.
+        schedule: Factor of the learning rate, by the epochs that the run has behind it (0.0 at its start), which all
+            devices count alike: `lambda epochs: 0.5 ** (epochs / 10)`. Asked at the beginning of each round; of all
+            parameter groups the `lr` that `optimizer` set is multiplied by it. `None`: 1.
         batch_size: Samples of one local step, unless the policy chooses another number.
         target_accuracy: Accuracy on the evaluation set, above 0 and at most 1, that ends the run when two evaluations
             in a row meet it. Counted by the largest output along the last axis: outputs (batch, ..., classes), labels
@@ -102,7 +105,10 @@ class Task:
         validator=_must("a function of outputs and labels, as `cross_entropy` or `CrossEntropyLoss()`", _is_loss),
     )
     augment: Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]] | None = (
-        attrs.field(default=None, validator=_must("a function of inputs, labels and a generator", _is_augment))
+        attrs.field(default=None, validator=_must("a function of inputs, labels and a generator", _is_own))
+    )
+    schedule: Callable[[float], float] | None = attrs.field(
+        default=None, validator=_must("a function of the epochs so far, as `lambda epochs: 0.9**epochs`", _is_own)
     )
     batch_size: int = attrs.field(default=32, converter=whole, validator=_must("a whole number above 0", _is_count))
     target_accuracy: float = attrs.field(

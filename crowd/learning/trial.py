@@ -14,6 +14,7 @@ from crowd.errors import BadConfig
 from crowd.learning.augment import augmented
 from crowd.learning.flops import FlopCounter
 from crowd.learning.samples import SampleSet, repeated
+from crowd.learning.schedule import Rates
 from crowd.learning.task import Task
 from crowd.user_code import blamed_on, place_and_cause
 
@@ -55,6 +56,7 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     kinds = _kinds(model)
     optimizer = made_optimizer(task, model)
+    Rates(task, optimizer).follow(0)
     passes = _Passes(task, model)
     for what, samples in sets.items():
         if len(samples):

@@ -20,6 +20,7 @@ from crowd.learning.importance import draw, losses
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import Layout
 from crowd.learning.samples import SampleSet, holdout, materialise, seeded
+from crowd.learning.schedule import Rates
 from crowd.learning.shards import Rows, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
@@ -128,14 +129,16 @@ class LocalTrainer:
         self._measuring = measuring
         self.model = model
         self._optimizer = made_optimizer(task, model)
+        self._rates = Rates(task, self._optimizer)
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._step_config = StepConfig(batch_size=task.batch_size)
         self._start, _ = replica.from_model(model, layout)
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
         """Start from `state`, and step by `step_config` (`None`: plainly, in the task's batches); the optimiser's own
-        state stays."""
+        state stays, but for the learning rate, if that follows a schedule."""
         replica.load(self.model, state)
+        self._rates.follow(state.epochs_ppb)
         self._start = state.vector
         self._step_config = step_config or StepConfig(batch_size=self._task.batch_size)
 
