@@ -54,7 +54,7 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     all fit together."""
     _check_tensors(model)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    kinds = _kinds(model)
+    kinds, parameters = _kinds(model), dict(model.named_parameters())
     optimizer = made_optimizer(task, model)
     Rates(task, optimizer).follow(0)
     passes = _Passes(task, model)
@@ -67,6 +67,9 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     with blamed_on(f"the optimiser {type(optimizer).__name__} cannot step"):
         optimizer.step()
     _check_kinds(kinds, _kinds(model))
+    for name, parameter in model.named_parameters():
+        if parameter is not parameters[name]:
+            raise BadConfig(f"{name} of the network is another tensor after a forward pass, which no optimiser trains")
     changed = (name for name, buffer in model.named_buffers() if not _is_same(before[name], buffer))
     return Trial(changed=frozenset(changed), flops_per_sample=counter.flops_per_sample(task.batch_size, model))
 
@@ -149,7 +152,7 @@ class _Passes:
         self._model = model
         self._entered = ""
         for name, layer in model.named_modules():
-            if not list(layer.children()):
+            if not list(layer.children()) and not isinstance(layer, torch.jit.ScriptModule):  # which takes no hooks
                 layer.register_forward_pre_hook(lambda layer, _, name=name: self._enter(name, layer))
 
     def _enter(self, name: str, layer: torch.nn.Module) -> None:
@@ -197,7 +200,8 @@ def _try(passes: _Passes, samples: SampleSet, what: str) -> None:
     """Try a batch of `samples`, of which there are some."""
     # With the largest label, or the loss would refuse it only in the middle of the training.
     largest = int(samples.labels.reshape(len(samples), -1)[:, 0].argmax())
-    rows = [largest, *(row for row in range(min(len(samples), passes.task.batch_size)) if row != largest)]
+    others = [row for row in range(min(len(samples), passes.task.batch_size)) if row != largest]
+    rows = [largest, *others[: passes.task.batch_size - 1]]
     batch = SampleSet(samples.inputs[rows], samples.labels[rows])
     loss = passes.train(*augmented(passes.task, batch.inputs.clone(), batch.labels.clone(), torch.Generator()), what)
     _check_accuracy(passes.evaluate(batch.inputs, what), samples, batch.labels, what)

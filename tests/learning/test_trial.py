@@ -174,8 +174,13 @@ def weight_normed() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Linear(FEATURES, CLASSES)))
 
 
-@pytest.mark.parametrize("network", [Locked, weight_normed])
-def test_a_network_need_not_be_copied(network: Any) -> None:
+def scripted() -> Any:
+    return torch.jit.script(torch.nn.Sequential(torch.nn.Linear(FEATURES, CLASSES)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("network", [Locked, weight_normed, scripted])
+def test_a_network_need_not_be_copied_nor_take_hooks(network: Any) -> None:
     assert measured(model=network) > 0
 
 
@@ -207,6 +212,17 @@ class Growing(torch.nn.Linear):
         return super().forward(inputs)
 
 
+class Replacing(torch.nn.Linear):
+    """Has another parameter for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__(FEATURES, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.weight = torch.nn.Parameter(self.weight.detach().clone())
+        return super().forward(inputs)
+
+
 class Named(torch.nn.Linear):
     def __init__(self) -> None:
         super().__init__(FEATURES, CLASSES)
@@ -231,6 +247,7 @@ ONE_NETWORK = torch.nn.Linear(FEATURES, CLASSES)
     [
         ({"model": Late}, "offset of the network is made by its first forward pass: make it in __init__"),
         ({"model": Growing}, r"last of the network changes from \(1, 6\) torch.float32 to \(8, 6\)"),
+        ({"model": Replacing}, "weight of the network is another tensor after a forward pass"),
         ({"model": Named, "loss": by_name}, "the network's output is a dict; expected one tensor"),
         ({"model": lambda: None}, r"model\(\) returned a NoneType; expected a torch.nn.Module"),
         ({"model": failing}, r"model\(\) failed: .*test_trial.py, line \d+: KeyError: 'weights'"),
