@@ -15,6 +15,7 @@ kind = "laptop"
 [[device]]
 name = "pi"
 kind = "raspberry-pi-3"
+memory_mib = 1
 """
 ONE_LOGIT = """
 import torch, crowd
@@ -27,14 +28,38 @@ def task(device):
 """
 
 
+LARGE = """
+import torch, crowd
+def task(device):
+    count = 600 if device == "pi" else 60
+    data = torch.utils.data.TensorDataset(torch.ones(1).expand(count, 1000), torch.arange(count) % 2)
+    small = torch.utils.data.TensorDataset(torch.ones(1).expand(10, 1000), torch.arange(10) % 2)
+    return crowd.Task(model=lambda: torch.nn.Linear(1000, 2), data=data, evaluation=small,
+                      optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+"""
+
+
 @pytest.mark.parametrize("command", ["plan", "sim"])
-def test_accuracy_where_there_is_none_is_refused_in_one_line(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("one_logit", ONE_LOGIT, "only classification can be trained"),
+        ("large", LARGE, "data does not fit into memory: its 600 samples need 2.4 MB, and 1.0 MB are free"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(
+    name: str,
+    source: str,
+    complaint: str,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "flat.toml").write_text(CLUSTER)
-    (tmp_path / "one_logit.py").write_text(ONE_LOGIT)
-    assert main([command, "flat.toml", "--task", "one_logit:task"]) == 2
+    (tmp_path / f"{name}.py").write_text(source)
+    assert main([command, "flat.toml", "--task", f"{name}:task"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "only classification can be trained" in line
+    assert complaint in line

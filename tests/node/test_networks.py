@@ -236,7 +236,7 @@ async def test_two_devices_learn_what_one_machine_with_all_the_data_does(name: s
     together = (torch.cat([part[0] for part in parts.values()]), torch.cat([part[1] for part in parts.values()]))
     task = make_task(together, evaluation, changes)
     expected = recall(centrally(task, together), unseen)
-    assert expected > 0.85, "too hard to tell anything by it"
+    assert expected > 0.8, "too hard to tell anything by it"
     assert recall(node.model, unseen) > expected - POINTS_APART
     start = starting_model(task, seed=0, run=1)
     trained = dict(node.model.named_parameters())
