@@ -13,6 +13,7 @@ Layout:
     formatting.py   times and sizes for people
     logs.py         where a process of this project writes its log
     strict.py       from plain values to attrs values, with nothing converted
+    user_code.py    what a user's own code raises, in one line
     whole_files.py  files that are replaced as a whole
     run_record.py   what happened in a run, as JSON
     config/         what people write: node.toml and cluster files

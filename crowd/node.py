@@ -150,11 +150,10 @@ class Node:
                 listener.close()
 
     def _prepare(self) -> tuple[Task, Work]:
-        if self._make_task is not None:
-            task = self._make_task(self.config.name)
-        else:
-            task = plugins.make_task(self.config.task, self.config.name, self.config.data)
-        return task, prepare(task, device=self.name, data_epoch=0)
+        own, config = self._make_task, self.config
+        task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
+        free_bytes = self._device.sensor.read().memory_free_bytes
+        return task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
 
     def _open_store(self) -> Store:
         return plugins.stores.load("file")(self.config.state_dir)

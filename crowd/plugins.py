@@ -9,8 +9,6 @@ import functools
 import importlib
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,10 +19,11 @@ import attrs
 from crowd.config.cluster_file import DeviceKind
 from crowd.config.data import DataConfig
 from crowd.config.hints import did_you_mean
-from crowd.errors import BadConfig, CrowdError
+from crowd.errors import BadConfig
 from crowd.planning.policy import Policy
 from crowd.ports import Broker, Device, Store
 from crowd.units import DeviceId
+from crowd.user_code import blamed_on, place_and_cause
 
 if TYPE_CHECKING:
     from crowd.learning.task import Task
@@ -204,42 +203,33 @@ def _import_from_here(name: str, spec: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadConfig(f"task {spec!r}: there is no module {error.name!r}, neither here nor installed") from None
-        raise BadConfig(f"task {spec!r}: {_place_and_cause(error)}") from error
+        raise BadConfig(f"task {spec!r}: {place_and_cause(error)}") from error
     except Exception as error:  # whatever the user's module raises, it is the user who can mend it
-        raise BadConfig(f"task {spec!r}: {_place_and_cause(error)}") from error
+        raise BadConfig(f"task {spec!r}: {place_and_cause(error)}") from error
+
+
+def task_of(function: TaskFunction, device: str) -> "Task":
+    """The task that an application's own `function` makes for `device`; what it raises passes through. Raises
+    `BadConfig` if it is no function, or makes no task."""
+    if not callable(function):
+        raise BadConfig(
+            f"task: expected a function from a device's name to its Task, found a {type(function).__name__}"
+        )
+    return _checked(function(device), "task")
 
 
 def _guarded(function: TaskFunction, spec: str) -> TaskFunction:
     def guarded(*arguments: Any) -> "Task":
-        from crowd.learning.task import Task
-
-        try:
+        with blamed_on(f"task {spec!r}"):
             task = function(*arguments)
-        except CrowdError:
-            raise
-        except Exception as error:  # as above
-            raise BadConfig(f"task {spec!r}: {_place_and_cause(error)}") from error
-        if not isinstance(task, Task):
-            raise BadConfig(f"task {spec!r}: expected it to return a crowd.Task, found {type(task).__name__}")
-        return task
+        return _checked(task, f"task {spec!r}")
 
     return guarded
 
 
-def _place_and_cause(error: Exception) -> str:
-    """The line of the user's own files at which `error` arose, and what it was, in one line."""
-    what = traceback.format_exception_only(error)[-1].strip().replace("\n", " ")
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{error.filename}, line {error.lineno}: {what}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
-            return f"{frame.filename}, line {frame.lineno}: {what}"
-    return what
+def _checked(task: Any, what: str) -> "Task":
+    from crowd.learning.task import Task
 
-
-def _is_users(filename: str) -> bool:
-    """Whether a file is neither this project's, nor Python's, nor an installed library's."""
-    path = Path(filename)
-    foreign = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return path.is_file() and not installed and not any(path.is_relative_to(folder) for folder in foreign)
+    if not isinstance(task, Task):
+        raise BadConfig(f"{what}: expected it to return a crowd.Task, found {type(task).__name__}")
+    return task

@@ -16,10 +16,10 @@ import psutil
 import structlog
 import torch
 
-import crowd
+from crowd import Node, NodeConfig, device_id, ephemeral_signers, make_task
 
 PERIOD_S = 0.1
-NAME = crowd.device_id("gateway")
+NAME = device_id("gateway")
 
 
 async def read_sensor() -> None:
@@ -32,10 +32,10 @@ async def read_sensor() -> None:
 
 async def train(state_dir: Path) -> torch.nn.Module:
     """Take part in the training until it is over; the trained network."""
-    config = crowd.NodeConfig(
+    config = NodeConfig(
         name=NAME, cluster="home", broker="memory://home", task="digits", members_min=1, state_dir=state_dir
     )
-    async with crowd.Node(config, signer=crowd.ephemeral_signers([NAME])[NAME]) as node:
+    async with Node(config, signer=ephemeral_signers([NAME])[NAME]) as node:
         async for progress in node.progress():
             if progress.accuracy is not None:
                 print(f"training: round {progress.round}, {progress.accuracy:.1%}")
@@ -47,7 +47,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as state_dir:
         model = await train(Path(state_dir))
     sensor.cancel()
-    evaluation = crowd.make_task("digits", NAME).evaluation
+    evaluation = make_task("digits", NAME).evaluation
     assert evaluation is not None
     images, labels = evaluation[:5]
     print(f"the network reads {model(images).argmax(1).tolist()}, which is {labels.tolist()}")

@@ -14,18 +14,18 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
-import crowd
+from crowd import DeviceId, Node, NodeConfig, Task, ephemeral_signers
 
 IMAGES, LABELS = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
 IMAGES = IMAGES.float() / 16  # (1797, 64), from 0 to 1
 TRAIN = 1_437
-DIGITS = {crowd.DeviceId("kitchen"): range(5), crowd.DeviceId("study"): range(5, 10)}
-SIGNERS = crowd.ephemeral_signers(DIGITS)  # keys for this process alone
+DIGITS = {DeviceId("kitchen"): range(5), DeviceId("study"): range(5, 10)}
+SIGNERS = ephemeral_signers(DIGITS)  # keys for this process alone
 
 
-def task(device: str) -> crowd.Task:
-    mine = torch.isin(LABELS[:TRAIN], torch.tensor(DIGITS[crowd.DeviceId(device)]))
-    return crowd.Task(
+def task(device: str) -> Task:
+    mine = torch.isin(LABELS[:TRAIN], torch.tensor(DIGITS[DeviceId(device)]))
+    return Task(
         model=lambda: torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)),
         data=TensorDataset(IMAGES[:TRAIN][mine], LABELS[:TRAIN][mine]),
         evaluation=TensorDataset(IMAGES[TRAIN:], LABELS[TRAIN:]),
@@ -34,9 +34,9 @@ def task(device: str) -> crowd.Task:
     )
 
 
-async def run(device: crowd.DeviceId, state: Path, digests: dict[str, str | None]) -> None:
-    config = crowd.NodeConfig(name=device, cluster="home", broker="memory://home", state_dir=state / device)
-    async with crowd.Node(config, task=task, signer=SIGNERS[device]) as node:
+async def run(device: DeviceId, state: Path, digests: dict[str, str | None]) -> None:
+    config = NodeConfig(name=device, cluster="home", broker="memory://home", state_dir=state / device)
+    async with Node(config, task=task, signer=SIGNERS[device]) as node:
         async for progress in node.progress():
             if device == "kitchen" and progress.accuracy is not None:
                 print(f"round {progress.round}: {progress.accuracy:.1%}")

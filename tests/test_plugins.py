@@ -143,6 +143,18 @@ def test_a_mistake_in_the_users_module_is_one_line_with_its_place(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (3, "task: expected a function from a device's name to its Task, found a int"),
+        (lambda device: None, "task: expected it to return a crowd.Task, found NoneType"),
+    ],
+)
+def test_an_application_s_task_that_is_none_is_one_line(function: Any, expected: str) -> None:
+    with pytest.raises(BadConfig, match=expected):
+        plugins.task_of(function, "gateway")
+
+
 def test_a_built_in_task_is_given_its_part_of_the_data_set() -> None:
     def inputs(data: DataConfig | None) -> list[bytes]:
         samples = plugins.make_task("digits", "gateway", data).data

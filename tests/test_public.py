@@ -2,8 +2,12 @@
 
 import ast
 import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 import crowd
@@ -16,6 +20,21 @@ OWN_PACKAGES = {"crowd", "brokers", "devices", "policies"}
 def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
     public = getattr(crowd, name)
     assert name == "__version__" or name == "DeviceId" or inspect.getdoc(public)
+
+
+def test_each_field_of_a_task_is_explained_where_help_and_editors_look() -> None:
+    text = inspect.getdoc(crowd.Task) or ""
+    explained = re.findall(r"^    (\w+): \S", text.partition("Args:\n")[2], re.MULTILINE)
+    assert explained == [field.name for field in attrs.fields(crowd.Task)]
+
+
+def test_the_examples_load_what_a_node_needs_before_their_event_loop_runs() -> None:
+    check = "from crowd import Node; import sys; assert {'torch', 'crowd.actors.trainer.trainer'} <= sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", check], check=True)
+    for name in ("quickstart.py", "embed_in_asyncio_app.py"):
+        source = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+        imported = [node for node in source.body if isinstance(node, ast.ImportFrom) and node.module == "crowd"]
+        assert "Node" in [alias.name for node in imported for alias in node.names]
 
 
 def test_type_checkers_are_told_of_the_same_names() -> None:
@@ -41,6 +60,8 @@ def test_an_example_of_an_application_imports_nothing_else_of_this_project(name:
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     from_ = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     assert [module for module in plain + from_ if module.partition(".")[0] in OWN_PACKAGES] == ["crowd"]
+    taken = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "crowd"]
+    assert {alias.name for node in taken for alias in node.names} <= set(crowd.__all__)
     assert all(
         node.attr in crowd.__all__
         for node in nodes

@@ -37,8 +37,11 @@ def make_profiles(
     profiles = []
     for index, device in enumerate(cluster.devices):
         name = device_id(device.name)
-        work = prepare(plugins.make_task(task, name, part_of(cluster, index, task)), device=name, data_epoch=0)
-        kind = kinds[name]
+        kind, made = kinds[name], plugins.make_task(task, name, part_of(cluster, index, task))
+        try:
+            work = prepare(made, device=name, data_epoch=0, memory_bytes=kind.memory_bytes)
+        except BadConfig as error:
+            raise BadConfig(f"device {name!r}: {error}") from error
         profiles.append(
             Profile(
                 device=name,

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from crowd.cli.cluster import load_policy, make_profiles, read_cluster
 from crowd.formatting import seconds, size
+from crowd.logs import logs_to_stderr
 from crowd.planning.convergence import NOMINAL_EPOCHS
 from crowd.planning.estimate import estimate
 from crowd.planning.plan import Plan
@@ -28,6 +29,7 @@ def plan(cluster: Path, /, *, task: str = "fashion", policy: str = "crowd_learni
         The policy that plans.
     """
     config, kinds = read_cluster(cluster)
+    logs_to_stderr()
     profiles = make_profiles(config, kinds, task=task, policy=policy)
     decided = decide(profiles, {policy: load_policy(policy)})
     console = Console()

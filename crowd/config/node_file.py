@@ -59,10 +59,14 @@ class NodeConfig:
     counts."""
     prefer: Prefer = attrs.field(default=Prefer.TIME, converter=Prefer)
     """The cost that plans should save first: time, bytes or energy. That of the device with the lowest ID counts."""
-    seed: int = attrs.field(default=0, validator=validators.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
+    seed: int = attrs.field(
+        default=0,
+        converter=validators.whole,
+        validator=validators.must("0 to 2^63 - 1", lambda value: isinstance(value, int) and 0 <= value < 1 << 63),
+    )
     """Seed of the run's order and network, 0 to 2^63 - 1. Devices of one seed begin with the same network; to others it
     is sent."""
-    members_min: int = attrs.field(default=2, validator=validators.at_least_one)
+    members_min: int = attrs.field(default=2, converter=validators.whole, validator=validators.at_least_one)
     """Devices that must be there for a run to start; the largest number that any of them asks for counts."""
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
     """Part of the processor's cores that torch may use under `crowd node`, above 0 and at most 1."""

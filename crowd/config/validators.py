@@ -1,7 +1,11 @@
-"""Validators of attrs fields that people fill in: each raises a `BadConfig` that says what was expected."""
+"""Validators of attrs fields that people fill in: each raises a `BadConfig` that says what was expected; and `whole`, a
+converter."""
 
+import contextlib
 import itertools
 import math
+import numbers
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +28,13 @@ def must(expected: str, holds: Callable[[Any], bool]) -> Validator:
     return validate
 
 
+def whole(value: Any) -> Any:
+    """`value` as an int, if it is a whole number of whatever type, else as it is: a validator may then refuse it."""
+    with contextlib.suppress(TypeError):
+        return operator.index(value)
+    return int(float(value)) if isinstance(value, numbers.Real) and float(value).is_integer() else value
+
+
 def increasing(values: Sequence[float]) -> bool:
     """Whether each value is greater than the one before."""
     return all(earlier < later for earlier, later in itertools.pairwise(values))
@@ -35,7 +46,7 @@ positive = must("a number above 0", lambda value: 0 < value < math.inf)
 not_negative = must("a number of at least 0", lambda value: 0 <= value < math.inf)
 some_or_all = must("a number above 0 and at most 1", lambda value: 0 < value <= 1)
 not_all = must("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
-at_least_one = must("at least 1", lambda value: value >= 1)
+at_least_one = must("at least 1", lambda value: isinstance(value, int) and value >= 1)
 times_s = must(
     "seconds of at least 0, each later than the one before",
     lambda times: all(0 <= time < math.inf for time in times) and increasing(times),

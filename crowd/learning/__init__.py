@@ -3,11 +3,15 @@
 Layout:
     task.py         the work, as its user describes it
     work.py         a task made ready on this device; local steps
+    trial.py        whether network, loss, optimiser and data fit together
+    flops.py        how much arithmetic it is to train a network
     fingerprint.py  whether two devices can train together
     speed_test.py   how fast this device trains the very task
     samples.py      a data set in memory
     shards.py       samples by name: own and borrowed
     pool.py         what one generation trains, and in which order
+    augment.py      a batch as it is trained
+    schedule.py     the learning rate in the course of a run
     importance.py   samples drawn by their loss
     layout.py       where the tensors are in the state vector, and what they are
     replica.py      the replicated state, and how a merged delta changes it

@@ -57,10 +57,12 @@ class SamplerSnapshot:
 
 
 class EpochSampler:
-    """A dealer of the rows `[0, count)`: each once per epoch, in an order seeded by `(seed, generation, epoch)`."""
+    """A dealer of the rows `[0, count)` of `device`: each once per epoch, in an order seeded by `(seed, generation,
+    epoch)`."""
 
-    def __init__(self, count: int, *, seed: int, generation: int) -> None:
+    def __init__(self, count: int, *, seed: int, generation: int, device: str = "") -> None:
         self._count = count
+        self._device = device
         self._seeds = (seed, generation)
         self._begin(0)
 
@@ -77,6 +79,12 @@ class EpochSampler:
         taken = self._order[self._dealt : self._dealt + size]
         self._dealt += len(taken)
         return taken
+
+    def generator(self) -> torch.Generator:
+        """A generator for the step that trains the rows dealt last, seeded by the device, the generation and the step:
+        who deals them again gets the same."""
+        seed = seeded("step", self._device, *self._seeds, self.epoch, self._dealt).integers(1 << 63)
+        return torch.Generator().manual_seed(int(seed))
 
     def snapshot(self) -> SamplerSnapshot:
         return SamplerSnapshot(epoch=self.epoch, dealt=self._dealt)

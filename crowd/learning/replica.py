@@ -5,7 +5,6 @@ operations: one multiplication, then one addition. A fused or scaled-add kernel 
 processor.
 """
 
-import copy
 import functools
 import hashlib
 import json
@@ -130,11 +129,14 @@ def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout) -> None:
 
 
 def trained_model_bytes(model: torch.nn.Module, state: ReplicaState) -> bytes:
-    """The state as a safetensors file with the names of the model's own `state_dict`; `model` is left as it is."""
-    trained = copy.deepcopy(model)
-    load(trained, state)
-    # Tied parameters share memory, which the file format does not know: each name gets its own copy.
-    tensors = {name: value.clone() for name, value in trained.state_dict().items() if isinstance(value, Tensor)}
+    """The state as a safetensors file with the names of the model's own `state_dict`; `model` then holds the state."""
+    load(model, state)
+    # The file format knows neither tied parameters, which share memory, nor another order than the plain one in it.
+    tensors = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
     return safetensors.torch.save(tensors, metadata={"format": "pt"})
 
 

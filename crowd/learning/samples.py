@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.formatting import size
+from crowd.user_code import place_and_cause
 
 LABEL_MAX = 9999
 """Largest label; labels are counted one by one in every profile, so their number is limited."""
@@ -110,32 +112,25 @@ def empty(form: SampleFormat) -> SampleSet:
     )
 
 
-def plausible(form: SampleFormat, count: int) -> SampleSet:
-    """So many made-up samples of this format, always the same ones, for a device that has none to try a network on:
-    inputs drawn from a normal distribution, or 0 where they are whole numbers; labels 0."""
-    made = empty(form)
-    inputs = torch.zeros((count, *form.input_shape), dtype=made.inputs.dtype)
-    if inputs.is_floating_point():
-        inputs = torch.from_numpy(seeded("plausible").standard_normal(tuple(inputs.shape))).to(inputs.dtype)
-    return SampleSet(inputs, torch.zeros((count, *form.label_shape), dtype=made.labels.dtype))
-
-
 def repeated(samples: SampleSet, count: int) -> SampleSet:
     """The first `count` of `samples`, of which there must be some; from the first on again where they are fewer."""
     rows = torch.arange(count) % len(samples)
     return SampleSet(samples.inputs[rows], samples.labels[rows])
 
 
-def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> SampleSet:
+def materialise(
+    dataset: Any, what: str, like: SampleFormat | None = None, *, memory_bytes: int | None = None, copies: int = 1
+) -> SampleSet:
     """Read a map-style dataset of `(input, label)` into memory. Labels that are single integers become int64.
 
-    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. Raises
-    `BadConfig` in one line, with the index of the sample at fault and what was expected.
+    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. `memory_bytes`
+    must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
+    sample at fault and what was expected.
     """
     try:
         count = len(dataset)
-    except TypeError as error:
-        raise BadConfig(f"{what} must be a map-style dataset with a length: {error}") from error
+    except Exception as error:  # whatever a user's dataset raises, here and below
+        raise BadConfig(f"{what} must be a map-style dataset with a length: {place_and_cause(error)}") from error
     if count == 0:
         if like is None:
             raise BadConfig(
@@ -144,6 +139,12 @@ def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> Sa
             )
         return empty(like)
     first_input, first_label = _pair(dataset, 0, what)
+    needed_bytes = copies * count * (first_input.nbytes + first_label.nbytes)
+    if memory_bytes is not None and needed_bytes > memory_bytes:
+        raise BadConfig(
+            f"{what} does not fit into memory: its {count:,} samples need {size(needed_bytes)}, and "
+            f"{size(max(0, memory_bytes))} are free; give this device fewer or smaller samples"
+        )
     inputs = torch.empty((count, *first_input.shape), dtype=first_input.dtype)
     labels = torch.empty((count, *first_label.shape), dtype=first_label.dtype)
     for index in range(count):
@@ -161,11 +162,15 @@ def materialise(dataset: Any, what: str, like: SampleFormat | None = None) -> Sa
 
 def _pair(dataset: Any, index: int, what: str) -> tuple[Tensor, Tensor]:
     try:
-        features, label = dataset[index]
-    except (TypeError, ValueError) as error:
-        raise BadConfig(f"{what}[{index}] must be a pair (input, label): {error}") from error
-    except IndexError as error:
-        raise BadConfig(f"{what} says it has {len(dataset)} samples, but has no index {index}") from error
+        sample = dataset[index]
+    except Exception as error:
+        raise BadConfig(f"{what}[{index}] of {len(dataset)} cannot be read: {place_and_cause(error)}") from error
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        found = (
+            f"{type(sample).__name__} of {len(sample)}" if isinstance(sample, tuple | list) else type(sample).__name__
+        )
+        raise BadConfig(f"{what}[{index}] must be a pair (input, label), found a {found}")
+    features, label = sample
     label_tensor = _tensor(label, f"label of {what}[{index}]")
     if label_tensor.shape == () and not (label_tensor.is_floating_point() or label_tensor.is_complex()):
         label_tensor = label_tensor.to(torch.int64)

@@ -10,6 +10,7 @@ from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import repeated
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
+from crowd.learning.trial import made
 from crowd.learning.work import LocalTrainer, Work
 from crowd.planning.plan import Range
 from crowd.ports import Compute
@@ -56,5 +57,5 @@ def _throw_away(task: Task, work: Work, executes: bool) -> tuple[LocalTrainer, T
     store = SampleStore(repeated(work.trial, count), device=DeviceId("measuring"), data_epoch=0)
     ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
     pool = TrainingPool(store, LentSamples(store), ranges, {})
-    local = LocalTrainer(task, task.model(), work.layout, executes=executes)
+    local = LocalTrainer(task, made(task), work.layout, executes=executes, measuring=True)
     return local, pool, EpochSampler(count, seed=0, generation=0)

@@ -1,54 +1,118 @@
 """The task that a user wants to be trained: `Task`."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 import torch
 
+from crowd.config.validators import whole
+from crowd.errors import BadConfig
+
+
+def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
+    def validate(_: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if not holds(value):
+            found = repr(value) if isinstance(value, str | float | int) else f"a {type(value).__name__}"
+            raise BadConfig(f"{field.name}: expected {expected}, found {found}")
+
+    return validate
+
+
+def _real(value: Any) -> Any:
+    """`value` as a float, if it is a number of whatever type, else as it is."""
+    with contextlib.suppress(TypeError, ValueError):
+        return value if isinstance(value, str | bytes) else float(value)
+    return value
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _is_function(value: Any) -> bool:
+    """Whether `value` makes something anew when it is called, which a network or an optimiser does not."""
+    return callable(value) and not isinstance(value, torch.nn.Module)
+
+
+def _is_own(value: Any) -> bool:
+    return value is None or _is_loss(value)
+
+
+def _is_loss(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """A training task: network, data, optimiser, loss and target.
+    """A training task: network, data, optimiser, loss and target. It is a classification, over two classes or more.
 
-    A user writes a function from the device's name to its `Task`.
+    A user writes a function from the device's name to its `Task`. All devices give the same `model`, `evaluation`,
+    `optimizer`, `loss`, `augment` and numbers, or those in the minority are left out of the training; each gives its
+    own `data`. The node reads all data once, into memory, tries the network on some of them, and raises `BadConfig`, in
+    one line, if something does not fit together.
 
-    All devices give the same `model`, `evaluation`, `optimizer`, `loss` and numbers, or those in the minority are left
-    out of the training; each gives its own `data`. The node reads the data once, into memory, and raises `BadConfig`,
-    in one line, if something does not fit together.
+    Args:
+        model: Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
+            Called more than once, for a new network each time; the one that a run begins with is made under a seed that
+            follows from `NodeConfig.seed`. Its `forward` takes inputs (batch, *input_shape) and returns one tensor
+            (batch, ..., classes). All its tensors exist from the start: lazy layers have been run once. Buffers that a
+            training step changes (running statistics, counters) are part of the shared state; the others (masks,
+            position tables) are constants, and must be the same wherever the network is made.
+        data: This device's own samples: a map-style dataset of `(input, label)`; may be empty.
+            All inputs have one shape and dtype, all labels too; both are converted by `torch.as_tensor`, and labels
+            that are single integers become int64. These, from 0 to 9999, are classes, by which plans spread the
+            samples. Each sample is read once, before the training: what a dataset draws at random is drawn once for
+            all epochs (see `augment`).
+        evaluation: The common evaluation set, map-style and in the format of `data`, the same on every device.
+            The devices divide its evaluation among them. `None`: each device holds out a tenth of its own data.
+        optimizer: Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
+            torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure.
+        loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, ..., classes) and the labels
+            (batch, *label_shape). Should average over the batch, as torch's losses do by default.
+        augment: Changes each batch before it is trained: `(inputs, labels, generator) -> (inputs, labels)`.
+            Inputs are (batch, *input_shape), labels (batch, *label_shape); both are copies, and keep shape and dtype.
+            Called anew at every step, on the device that trains, whoever's samples they are; never in an evaluation.
+            What it draws it draws from `generator`, a `torch.Generator` seeded by the device, the generation and the
+            step. `None`: nothing is changed.
+        schedule: Factor of the learning rate, by the epochs that the run has behind it (0.0 at its start), which all
+            devices count alike: `lambda epochs: 0.5 ** (epochs / 10)`. Asked at the beginning of each round; of all
+            parameter groups the `lr` that `optimizer` set is multiplied by it. `None`: 1.
+        batch_size: Samples of one local step, unless the policy chooses another number.
+        target_accuracy: Accuracy on the evaluation set, above 0 and at most 1, that ends the run when two evaluations
+            in a row meet it. Counted by the largest output along the last axis: outputs (batch, ..., classes), labels
+            (batch, ...); of a sample with several labels all must be right.
+        epochs_max: Epochs after which the run ends without reaching the target; an epoch is as many samples as are
+            assigned to trainers.
+        name: Name of the task, part of what devices must have in common; also for logs and results.
     """
 
-    model: Callable[[], torch.nn.Module]
-    """Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
-
-    Buffers that a training step changes (running statistics, counters) are part of the shared state; the others (masks,
-    position tables) are constants, and must be the same wherever the network is made.
-
-    Called more than once; the network that a run begins with is made under a seed that follows from `NodeConfig.seed`.
-    Its `forward` takes inputs (batch, *input_shape). Lazy layers must have been run once before it is returned.
-    """
+    model: Callable[[], torch.nn.Module] = attrs.field(
+        validator=_must("a function that makes the network, as `lambda: Network()`", _is_function)
+    )
     data: "torch.utils.data.Dataset[Any]"
-    """This device's own samples: a map-style dataset of `(input, label)`; may be empty.
-
-    All inputs have one shape and dtype, all labels too; both are converted by `torch.as_tensor`, and labels that are
-    single integers become int64. These, from 0 to 9999, are classes, by which plans spread the samples.
-    """
     evaluation: "torch.utils.data.Dataset[Any] | None" = None
-    """The common evaluation set, map-style and in the format of `data`, the same on every device. The devices divide
-    its evaluation among them. `None`: each device holds out a tenth of its own data."""
-    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
-    """Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
-    torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure."""
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.nn.functional.cross_entropy
-    """Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels (batch, *label_shape).
-    Should average over the batch, as torch's losses do by default."""
-    batch_size: int = attrs.field(default=32, validator=attrs.validators.gt(0))
-    """Samples of one local step, unless the policy chooses another number."""
-    target_accuracy: float = attrs.field(default=1.0, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
-    """Accuracy on the evaluation set, above 0 and at most 1, that ends the run when two evaluations in a row meet it.
-    Counted by the largest output along the last axis: outputs (batch, ..., classes), labels (batch, ...)."""
-    epochs_max: int = attrs.field(default=60, validator=attrs.validators.gt(0))
-    """Epochs after which the run ends without reaching the target; an epoch is as many samples as are assigned to
-    trainers."""
-    name: str = "task"
-    """Name of the task, part of what devices must have in common; also for logs and results."""
+    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] = attrs.field(
+        validator=_must("a function that makes the optimiser, as `lambda parameters: SGD(parameters)`", _is_function)
+    )
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = attrs.field(
+        default=torch.nn.functional.cross_entropy,
+        validator=_must("a function of outputs and labels, as `cross_entropy` or `CrossEntropyLoss()`", _is_loss),
+    )
+    augment: Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]] | None = (
+        attrs.field(default=None, validator=_must("a function of inputs, labels and a generator", _is_own))
+    )
+    schedule: Callable[[float], float] | None = attrs.field(
+        default=None, validator=_must("a function of the epochs so far, as `lambda epochs: 0.9**epochs`", _is_own)
+    )
+    batch_size: int = attrs.field(default=32, converter=whole, validator=_must("a whole number above 0", _is_count))
+    target_accuracy: float = attrs.field(
+        default=1.0, converter=_real, validator=_must("a number above 0 and at most 1", _is_share)
+    )
+    epochs_max: int = attrs.field(default=60, converter=whole, validator=_must("a whole number above 0", _is_count))
+    name: str = attrs.field(default="task", validator=_must("some text", lambda value: isinstance(value, str)))

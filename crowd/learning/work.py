@@ -10,22 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
-from crowd.errors import BadConfig, TrainingDiverged
+from crowd.errors import TrainingDiverged
 from crowd.learning import replica
+from crowd.learning.augment import augmented
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.layout import Layout, Role
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.samples import SampleSet, holdout, materialise, plausible, repeated, seeded
-from crowd.learning.shards import SampleStore
+from crowd.learning.samples import SampleSet, holdout, materialise, seeded
+from crowd.learning.schedule import Rates
+from crowd.learning.shards import Rows, SampleStore
 from crowd.learning.task import Task
+from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
 from crowd.units import DeviceId, ceil_div
+from crowd.user_code import blamed_on
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -43,19 +45,24 @@ class Work:
     """The facts about the task that planning needs."""
 
 
-def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
-    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together.
-    Raises `BadConfig`, in one line, if something does not."""
-    common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
-    own = materialise(task.data, "data", like=None if common is None else common.format)
+def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int | None = None) -> Work:
+    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together,
+    the data into `memory_bytes` (`None`: whatever there is). Raises `BadConfig`, in one line, if something does not."""
+    common = None
+    if task.evaluation is not None:
+        common = materialise(task.evaluation, "evaluation", memory_bytes=memory_bytes)
+        memory_bytes = None if memory_bytes is None else memory_bytes - len(common) * common.format.sample_bytes
+    like = None if common is None else common.format
+    # what is held out is copied, and so is the rest
+    own = materialise(task.data, "data", like=like, memory_bytes=memory_bytes, copies=2 if common is None else 1)
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
-    model = task.model()
-    for what, samples in (("data", own), ("evaluation", evaluation)):
-        if len(samples):
-            check_model(task, model, samples, what)
-    trial = next((samples for samples in (own, evaluation) if len(samples)), plausible(own.format, task.batch_size))
-    changed, flops_per_sample = _tried(task, model, trial)
-    layout = Layout.of(model, changed)
+    trial = own if len(own) else evaluation
+    with torch.random.fork_rng(devices=[]):
+        model = made(task)
+        # what is common to all devices shows the same on all of them
+        shown = try_out(task, model, {"data": own, "evaluation": evaluation}, trial if common is None else common)
+        check_new(model, made(task), shown.changed)
+    layout = Layout.of(model, shown.changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
         evaluation=evaluation,
@@ -64,7 +71,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
         facts=TaskFacts(
             fingerprint=fingerprint(task, model, own.format, common, layout),
             state_elements=layout.elements,
-            flops_per_sample=flops_per_sample,
+            flops_per_sample=shown.flops_per_sample,
             sample_bytes=own.format.sample_bytes,
             batch_size=task.batch_size,
             evaluation_samples=0 if common is None else len(common),
@@ -78,87 +85,7 @@ def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
     so that none has to send it. The process's own random numbers go on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
-        return task.model()
-
-
-def check_model(task: Task, model: torch.nn.Module, samples: SampleSet, what: str) -> None:
-    """Raise `BadConfig` unless the model is a float32 one on the CPU that takes a batch of `samples`, which `what`
-    names. `model` is left as it is."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise BadConfig("the network has no parameters to train")
-    for name, tensor in tensors:
-        if is_lazy(tensor):
-            raise BadConfig(f"{name} of the network has no shape yet: run a batch through it in the task's model()")
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() or tensor.is_complex()) != (
-            tensor.dtype == torch.float32
-        ):
-            raise BadConfig(f"{name} of the network is {tensor.dtype} on {tensor.device}; expected float32 on the CPU")
-    # With the largest label, or the loss would refuse it only in the middle of the training.
-    rows = [
-        *range(min(len(samples), task.batch_size) - 1),
-        int(samples.labels.reshape(len(samples), -1)[:, 0].argmax()),
-    ]
-    _forward_and_backward(task, model, samples.inputs[rows], samples.labels[rows], what)
-
-
-def _forward_and_backward(
-    task: Task, model: torch.nn.Module, inputs: Tensor, labels: Tensor, what: str
-) -> torch.nn.Module:
-    """Train on these samples as far as the gradient, on a copy of the model, which is returned; `BadConfig` names the
-    layer that fails."""
-    tried = copy.deepcopy(model).train()
-    if len(inputs) == 1:
-        _rest_batch_norm(tried)
-    entered = [""]
-    for name, layer in tried.named_modules():
-        if not list(layer.children()):
-            layer.register_forward_pre_hook(
-                lambda layer, _, name=name: entered.append(f"{name} ({type(layer).__name__})")
-            )
-    sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
-    try:
-        outputs = tried(inputs)
-    except Exception as error:  # whatever a user's network raises, it does not fit the data
-        raise BadConfig(f"the network cannot take {sample}: layer {entered[-1]}: {_first_line(error)}") from error
-    try:
-        loss = task.loss(outputs, labels)
-        loss.backward()
-    except Exception as error:  # as above, for the loss
-        raise BadConfig(
-            f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
-            f"{tuple(labels.shape)} and {labels.dtype}: {_first_line(error)}"
-        ) from error
-    return tried
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _tried(task: Task, model: torch.nn.Module, trial: SampleSet) -> tuple[frozenset[str], int]:
-    """What one whole batch shows, however many samples are here: the names of the buffers that training changes, and
-    the FLOP of a forward and backward pass of one sample, at least 1."""
-    batch = repeated(trial, task.batch_size)
-    with FlopCounterMode(display=False) as counter:
-        trained = _forward_and_backward(task, model, batch.inputs, batch.labels, "samples")
-    after = dict(trained.named_buffers())
-    changed = (name for name, buffer in model.named_buffers() if not _is_same(buffer, after[name]))
-    return frozenset(changed), max(1, int(counter.get_total_flops()) // task.batch_size)
-
-
-def _is_same(before: Tensor, after: Tensor) -> bool:
-    return before.shape == after.shape and bool(((before == after) | (before.isnan() & after.isnan())).all())
-
-
-def _rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Switch batch normalisation to its running statistics, as one sample has none; returns what was switched."""
-    resting: list[torch.nn.Module] = [
-        module for module in model.modules() if isinstance(module, _BatchNorm) and module.training
-    ]
-    for module in resting:
-        module.eval()
-    return resting
+        return made(task)
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------
@@ -190,23 +117,28 @@ class StepConfig:
 
 
 class LocalTrainer:
-    """A model and its (inner) optimiser; nothing else changes them. The optimiser must step without a closure. Without
-    `executes` (see `Compute`) samples are dealt out and none is trained."""
+    """A model and its (inner) optimiser; nothing else changes them. Without `executes` (see `Compute`) samples are
+    dealt out and none is trained; `measuring`, only the time that steps take matters, and no loss is wrong."""
 
-    def __init__(self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True) -> None:
+    def __init__(
+        self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True, measuring: bool = False
+    ) -> None:
         self._task = task
         self._layout = layout
         self.executes = executes
+        self._measuring = measuring
         self.model = model
-        self._optimizer = task.optimizer(model.parameters())
+        self._optimizer = made_optimizer(task, model)
+        self._rates = Rates(task, self._optimizer)
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._step_config = StepConfig(batch_size=task.batch_size)
         self._start, _ = replica.from_model(model, layout)
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
         """Start from `state`, and step by `step_config` (`None`: plainly, in the task's batches); the optimiser's own
-        state stays."""
+        state stays, but for the learning rate, if that follows a schedule."""
         replica.load(self.model, state)
+        self._rates.follow(state.epochs_ppb)
         self._start = state.vector
         self._step_config = step_config or StepConfig(batch_size=self._task.batch_size)
 
@@ -233,8 +165,8 @@ class LocalTrainer:
             size = min(step_config.batch_size, samples_quota - samples)
             rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
-            value = self._step(size, *pool.batch(rows)) if self.executes else 0.0
-            if not math.isfinite(value):
+            value = self._step(size, pool, rows, sampler) if self.executes else 0.0
+            if not math.isfinite(value) and not self._measuring:
                 raise TrainingDiverged(
                     f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
                 )
@@ -243,20 +175,24 @@ class LocalTrainer:
             loss_sum += value
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
-    def _step(self, size: int, inputs: Tensor, labels: Tensor) -> float:
-        """Make one optimiser step on `size` of these samples; returns the batch's mean loss."""
+    def _step(self, size: int, pool: TrainingPool, rows: Rows, sampler: EpochSampler) -> float:
+        """Make one optimiser step on `size` of the samples of these rows, dealt last; returns the batch's mean loss."""
+        inputs, labels = pool.batch(rows)
+        if self._task.augment is not None:
+            inputs, labels = augmented(self._task, inputs, labels, sampler.generator())
         weights: Tensor | None = None
         if self._step_config.chance is not None:
             drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)
             inputs, labels = inputs[drawn], labels[drawn]
-        resting = _rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
+        resting = rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
-        outputs = self.model(inputs)
-        if weights is None:
-            loss = self._task.loss(outputs, labels)
-        else:
-            loss = (weights * losses(self._task, outputs, labels)).mean()
-        loss.backward()
+        with blamed_on("a training step failed"):
+            outputs = self.model(inputs)
+            if weights is None:
+                loss = self._task.loss(outputs, labels)
+            else:
+                loss = (weights * losses(self._task, outputs, labels)).mean()
+            loss.backward()
         if self._step_config.proximal:
             self._pull_back(self._step_config.proximal)
         self._optimizer.step()
@@ -268,7 +204,8 @@ class LocalTrainer:
     def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw `size` samples by importance, as the model is now, without batch normalisation noticing."""
         self.model.eval()
-        values = losses(self._task, self.model(inputs), labels)
+        with blamed_on("a sample's loss cannot be told"):
+            values = losses(self._task, self.model(inputs), labels)
         self.model.train()
         return draw(values, size, chance)
 
@@ -284,7 +221,8 @@ class LocalTrainer:
         `evaluation.evaluate`."""
         if not self.executes or not len(samples):
             return 0, 0
-        return evaluate(self.model, samples.inputs, samples.labels), len(samples)
+        with blamed_on("an evaluation failed"):
+            return evaluate(self.model, samples.inputs, samples.labels), len(samples)
 
     def delta(self) -> Tensor:
         """What was trained since `load`: (elements,) float32, its own memory."""

@@ -14,12 +14,15 @@ import pytest
 import torch
 
 from crowd import plugins
-from crowd.learning.work import prepare
+from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.shards import LentSamples
+from crowd.learning.work import LocalTrainer, prepare
+from crowd.planning.plan import Range
 from crowd.units import device_id
 from tests.examples.test_examples import free_port
 
 ROOT = Path(__file__).parents[2]
-README, GUIDE = ROOT / "README.md", ROOT / "docs" / "first-cluster.md"
+README, GUIDE, TASKS = ROOT / "README.md", ROOT / "docs" / "first-cluster.md", ROOT / "docs" / "tasks.md"
 
 INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
 PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -111,6 +114,25 @@ def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypat
     assert sum(work.store.label_counts) == 18
     assert len(work.evaluation) == 2
     assert torch.equal(work.evaluation.inputs, torch.zeros(2, 4))
+
+
+def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = PROGRAM.search(TASKS.read_text("utf-8"))
+    assert program is not None
+    (tmp_path / "recipes.py").write_text(program[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "recipes", raising=False)
+    network = plugins.make_task("recipes:weighted", "kitchen").model()
+    torch.save(network.state_dict(), "start.pt")
+    for name in ("fine_tuned", "clipped", "weighted", "augmented"):
+        task = plugins.make_task(f"recipes:{name}", "kitchen")
+        work = prepare(task, device=device_id("kitchen"), data_epoch=0)
+        local = LocalTrainer(task, task.model(), work.layout)
+        ranges = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(work.store.label_counts))
+        pool = TrainingPool(work.store, LentSamples(work.store), ranges, {})
+        assert local.steps(pool, EpochSampler(len(pool), seed=0, generation=1), 54, lambda: False).samples == 54
+        assert local.delta().any()
 
 
 def test_the_readme_is_short() -> None:

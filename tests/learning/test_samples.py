@@ -81,7 +81,7 @@ def test_a_dataset_that_is_shorter_than_it_says_is_refused() -> None:
         def __len__(self) -> int:
             return 5
 
-    with pytest.raises(BadConfig, match="says it has 5 samples, but has no index 2"):
+    with pytest.raises(BadConfig, match=r"data\[2\] of 5 cannot be read: IndexError"):
         materialise(Short(pairs(0, 1)), "data")
 
 
@@ -119,3 +119,32 @@ def test_what_is_held_out_is_the_same_after_a_restart_and_another_on_another_dev
     samples = separable(200)
     once, again, elsewhere = (holdout(samples, device=device, data_epoch=0)[1].digest for device in (A, A, B))
     assert once == again != elsewhere
+
+
+class Large:
+    """Two samples of a terabyte each; only the first is ever made, of which nothing is written."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        assert index == 0
+        return torch.zeros(1, dtype=torch.uint8).expand(1_000_000), 0
+
+
+def test_data_that_do_not_fit_into_memory_are_refused_with_what_they_need() -> None:
+    with pytest.raises(BadConfig) as refused:
+        materialise(Large(2_000_000), "data", memory_bytes=3_000_000_000)
+    assert str(refused.value) == (
+        "data does not fit into memory: its 2,000,000 samples need 2000.0 GB, and 3.0 GB are free; "
+        "give this device fewer or smaller samples"
+    )
+    small = materialise(pairs(0, 1), "data", memory_bytes=28)
+    assert len(small) == 2
+    with pytest.raises(BadConfig, match="need 28 B, and 27 B are free"):
+        materialise(pairs(0, 1), "data", memory_bytes=27)
+    with pytest.raises(BadConfig, match="need 56 B, and 28 B are free"):
+        materialise(pairs(0, 1), "data", memory_bytes=28, copies=2)

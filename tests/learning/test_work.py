@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from crowd.errors import BadConfig, TrainingDiverged
+from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.evaluation import evaluate
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
-from crowd.learning.work import LocalTrainer, StepConfig, Work, prepare, starting_model
+from crowd.learning.work import LocalTrainer, StepConfig
 from crowd.planning.plan import Outer, Range
-from tests.learning.nets import A, B, dataset, layout_of, linear, make_task, normalised, separable
-
-
-def prepared(**changes: Any) -> Work:
-    return prepare(make_task(**changes), device=A, data_epoch=0)
+from tests.learning.nets import A, B, layout_of, make_task, normalised, separable
 
 
 def pool_of(samples: SampleSet) -> TrainingPool:
@@ -35,122 +31,6 @@ def sampler_of(pool: TrainingPool) -> EpochSampler:
 
 def never() -> bool:
     return False
-
-
-# --- preparing --------------------------------------------------------------------------------------------------------
-
-
-def test_a_prepared_task_has_its_data_and_facts() -> None:
-    work = prepared(model=linear)
-    assert sum(work.store.label_counts) == 40
-    assert len(work.evaluation) == 20
-    assert work.facts.state_elements == 6 * 3 + 3
-    assert work.facts.flops_per_sample == 2 * (2 * 6 * 3)  # forward, and the gradient of the weights
-    assert work.facts.sample_bytes == 6 * 4 + 8
-    assert (work.facts.batch_size, work.facts.evaluation_samples, work.facts.epochs_max) == (8, 20, 60)
-
-
-def test_without_an_evaluation_set_a_tenth_is_held_out() -> None:
-    work = prepared(evaluation=None)
-    assert sum(work.store.label_counts) == 36
-    assert len(work.evaluation) == 4
-    assert work.facts.evaluation_samples == 0
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 40])
-def test_the_facts_do_not_depend_on_a_devices_own_data(count: int) -> None:
-    assert prepared(data=dataset(separable(count, seed=5))).facts == prepared().facts
-
-
-def test_a_device_without_samples_needs_an_evaluation_set() -> None:
-    with pytest.raises(BadConfig, match="a device without samples needs an evaluation set"):
-        prepared(data=[], evaluation=None)
-    with pytest.raises(BadConfig, match="evaluation is empty"):
-        prepared(evaluation=[])
-    assert prepared(data=[]).store.format == separable(1).format
-
-
-def test_an_evaluation_set_without_a_length_is_refused() -> None:
-    with pytest.raises(BadConfig, match="evaluation must be a map-style dataset"):
-        prepared(evaluation=iter([]))
-
-
-class Picky(torch.nn.Module):
-    """Its parameter is what the test says."""
-
-    def __init__(self, parameter: torch.nn.Parameter) -> None:
-        super().__init__()
-        self.weight = parameter
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs @ self.weight
-
-
-def deep() -> torch.nn.Module:
-    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(9, 3)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"model": deep}, r"data of shape \(6,\) and torch.float32: layer 1.1 \(Linear\): mat1 and mat2 shapes"),
-        ({"model": torch.nn.ReLU}, "no parameters to train"),
-        ({"model": lambda: linear().double()}, r"0.weight of the network is torch.float64 on cpu; expected float32"),
-        ({"model": lambda: linear().half()}, "0.weight of the network is torch.float16"),
-        ({"model": lambda: linear().to("meta")}, "0.weight of the network is torch.float32 on meta"),
-        ({"model": lambda: torch.nn.LazyLinear(3)}, "weight of the network has no shape yet"),
-        ({"model": lambda: Picky(torch.nn.Parameter(torch.zeros(6, 3, dtype=torch.complex64)))}, "complex64 on cpu"),
-        ({"model": lambda: Picky(torch.nn.Parameter(torch.zeros(6, 2)))}, "loss cannot take outputs .*out of bounds"),
-        (
-            {"loss": torch.nn.functional.binary_cross_entropy_with_logits},
-            r"loss cannot take outputs of shape \(8, 3\) and data labels",
-        ),
-        ({"evaluation": dataset(SampleSet(torch.zeros(2, 5), torch.zeros(2).long()))}, "but the evaluation set has"),
-    ],
-)
-def test_a_task_that_does_not_fit_together_is_refused_in_one_line(changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(BadConfig, match=complaint) as refused:
-        prepared(**changes)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_label_too_large_is_found_wherever_it_is_in_the_data() -> None:
-    samples = separable(40)
-    labels = samples.labels.clone()
-    labels[33] = 3
-    with pytest.raises(BadConfig, match="Target 3 is out of bounds"):
-        prepared(data=dataset(SampleSet(samples.inputs, labels)))
-
-
-def test_checking_a_model_leaves_it_as_it_was() -> None:
-    made: list[torch.nn.Module] = []
-
-    def model() -> torch.nn.Module:
-        made.append(normalised())
-        return made[-1]
-
-    prepared(model=model)
-    for network in made:
-        assert int(network.state_dict()["1.num_batches_tracked"]) == 0
-        assert all(parameter.grad is None for parameter in network.parameters())
-        assert not any(layer._forward_pre_hooks for layer in network.modules())
-
-
-def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> None:
-    task = make_task(model=linear)
-    torch.manual_seed(1)
-    layout = layout_of(task.model())
-    before = torch.random.get_rng_state()
-    one = starting_model(task, seed=7, run=2)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.manual_seed(99)
-    vectors = {
-        (seed, run): replica.initial(starting_model(task, seed=seed, run=run), run, layout).vector
-        for seed, run in ((7, 2), (8, 2), (7, 3))
-    }
-    assert torch.equal(replica.initial(one, 2, layout).vector, vectors[7, 2])
-    assert not torch.equal(vectors[7, 2], vectors[8, 2])
-    assert not torch.equal(vectors[7, 2], vectors[7, 3])
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------

@@ -109,11 +109,11 @@ def _cut_into(chunk_bytes: int | None) -> Iterator[None]:
 _works: dict[tuple[DeviceId, int, int], Work] = {}
 
 
-def _prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
+def _prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int) -> Work:
     """As production does, but only once for equal data: most of a short simulation would be spent on it."""
     key = (device, len(task.data), task.epochs_max)  # type: ignore[arg-type]  # these data sets have a length
     if key not in _works:
-        _works[key] = prepare(task, device=device, data_epoch=data_epoch)
+        _works[key] = prepare(task, device=device, data_epoch=data_epoch, memory_bytes=memory_bytes)
     return _works[key]
 
 

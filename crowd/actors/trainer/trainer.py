@@ -369,7 +369,7 @@ class Trainer(Actor[TrainerMessage]):
         own, self._borrowed = share_of(plan, self._me, {member.device: member.data_epoch for member in plan.members})
         self._lent.keep_only(self._borrowed)
         self._pool = TrainingPool(self._work.store, self._lent, own, self._borrowed)
-        self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation)
+        self._sampler = EpochSampler(len(self._pool), seed=plan.seed, generation=active.generation, device=self._me)
         self._epochs_reported = 0
         self._chance = seeded("importance", plan.seed, active.generation, self._me)
         if plan.mixing is not None:

@@ -1,0 +1,235 @@
+"""Whether a task's network, loss, optimiser and data fit together, found out before anything is trained: `made`,
+`try_out` and `check_new`."""
+
+import math
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from crowd.errors import BadConfig
+from crowd.learning.augment import augmented
+from crowd.learning.flops import FlopCounter
+from crowd.learning.samples import SampleSet, repeated
+from crowd.learning.schedule import Rates
+from crowd.learning.task import Task
+from crowd.user_code import blamed_on, place_and_cause
+
+
+@attrs.frozen(kw_only=True)
+class Trial:
+    """What a few batches have shown."""
+
+    changed: frozenset[str]
+    """Names of the network's buffers that training changes."""
+    flops_per_sample: int
+    """Work of a forward and backward pass of one sample, in FLOP, at least 1."""
+
+
+def made(task: Task) -> torch.nn.Module:
+    """A network of the task's. Raises `BadConfig` if its function fails, or makes something else."""
+    with blamed_on("the task's model() failed"):
+        model = task.model()
+    if not isinstance(model, torch.nn.Module):
+        raise BadConfig(f"the task's model() returned a {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def made_optimizer(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The task's optimiser of the model's parameters. Raises `BadConfig` like `made`."""
+    with blamed_on("the task's optimizer() failed"):
+        optimizer = task.optimizer(model.parameters())
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        found = type(optimizer).__name__
+        raise BadConfig(f"the task's optimizer() returned a {found}; expected a torch.optim.Optimizer")
+    return optimizer
+
+
+def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], typical: SampleSet) -> Trial:
+    """Train and evaluate `model`, which is not to be used afterwards, on a batch of each of `sets`, by what they are,
+    and on a whole batch of `typical` samples, however many of them are here. Raises `BadConfig`, in one line, unless
+    all fit together."""
+    _check_tensors(model)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    kinds, parameters = _kinds(model), dict(model.named_parameters())
+    optimizer = made_optimizer(task, model)
+    Rates(task, optimizer).follow(0)
+    passes = _Passes(task, model)
+    for what, samples in sets.items():
+        if len(samples):
+            _try(passes, samples, what)
+    batch = repeated(typical, task.batch_size)
+    with FlopCounter() as counter:
+        passes.train(batch.inputs, batch.labels, "samples")
+    with blamed_on(f"the optimiser {type(optimizer).__name__} cannot step"):
+        optimizer.step()
+    _check_kinds(kinds, _kinds(model))
+    for name, parameter in model.named_parameters():
+        if parameter is not parameters[name]:
+            raise BadConfig(f"{name} of the network is another tensor after a forward pass, which no optimiser trains")
+    changed = (name for name, buffer in model.named_buffers() if not _is_same(before[name], buffer))
+    return Trial(changed=frozenset(changed), flops_per_sample=counter.flops_per_sample(task.batch_size, model))
+
+
+def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozenset[str]) -> None:
+    """Raise `BadConfig` if two networks of a task, which training changes apart from one another, share what it
+    changes: their trainable parameters, and the buffers called `changed`."""
+
+    def places(model: torch.nn.Module) -> dict[int, str]:
+        trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+        buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in changed]
+        return {tensor.data_ptr(): name for name, tensor in (*trained, *buffers) if tensor.numel()}
+
+    earlier = places(first)
+    shared = [name for place, name in places(second).items() if place in earlier]
+    if shared:
+        raise BadConfig(f"the task's model() returned the same {shared[0]} twice: make a new network each time")
+
+
+def rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Switch batch normalisation to its running statistics, as one sample has none; returns what was switched."""
+    resting: list[torch.nn.Module] = [
+        module for module in model.modules() if isinstance(module, _BatchNorm) and module.training
+    ]
+    for module in resting:
+        module.eval()
+    return resting
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def _check_tensors(model: torch.nn.Module) -> None:
+    """Raise `BadConfig` unless the model has something to train, all of it float32 on the CPU."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise BadConfig("the network has no parameters to train")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise BadConfig(f"{name} of the network has no shape yet: run a batch through it in the task's model()")
+        if tensor.device.type != "cpu" or (tensor.is_floating_point() or tensor.is_complex()) != (
+            tensor.dtype == torch.float32
+        ):
+            raise BadConfig(f"{name} of the network is {tensor.dtype} on {tensor.device}; expected float32 on the CPU")
+
+
+def _kinds(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors}
+
+
+def _check_kinds(
+    before: Mapping[str, tuple[tuple[int, ...], torch.dtype]], after: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+) -> None:
+    """Raise `BadConfig` unless the network has the same tensors as before it was used."""
+    for name in sorted({*before, *after}):
+        if name not in before:
+            raise BadConfig(f"{name} of the network is made by its first forward pass: make it in __init__")
+        if name not in after:
+            raise BadConfig(f"{name} of the network is gone after a forward pass: leave its tensors as they are")
+        if before[name] != after[name]:
+            (shape, dtype), (other_shape, other_dtype) = before[name], after[name]
+            raise BadConfig(
+                f"{name} of the network changes from {shape} {dtype} to {other_shape} {other_dtype} in a forward pass: "
+                "leave shapes and dtypes as they are"
+            )
+
+
+def _is_same(before: Tensor, after: Tensor) -> bool:
+    return bool(((before == after) | (before.isnan() & after.isnan())).all())
+
+
+# --- forward and backward ---------------------------------------------------------------------------------------------
+
+
+class _Passes:
+    """Passes of some samples through a network. `BadConfig` names the layer that fails."""
+
+    def __init__(self, task: Task, model: torch.nn.Module) -> None:
+        self.task = task
+        self._model = model
+        self._entered = ""
+        for name, layer in model.named_modules():
+            if not list(layer.children()) and not isinstance(layer, torch.jit.ScriptModule):  # which takes no hooks
+                layer.register_forward_pre_hook(lambda layer, _, name=name: self._enter(name, layer))
+
+    def _enter(self, name: str, layer: torch.nn.Module) -> None:
+        self._entered = f": layer {name} ({type(layer).__name__})" if name else ""
+
+    def forward(self, inputs: Tensor, what: str) -> Tensor:
+        """The outputs (batch, …) for some `inputs`, of `what`."""
+        self._entered = ""
+        try:
+            outputs = self._model(inputs)
+        except Exception as error:  # whatever a user's network raises, it does not fit the data
+            sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
+            raise BadConfig(f"the network cannot take {sample}{self._entered}: {place_and_cause(error)}") from error
+        if not isinstance(outputs, Tensor):
+            raise BadConfig(
+                f"the network's output is a {type(outputs).__name__}; expected one tensor (batch, ..., classes)"
+            )
+        return outputs
+
+    def train(self, inputs: Tensor, labels: Tensor, what: str) -> float:
+        """Train as far as the gradient; returns the loss."""
+        self._model.train()
+        resting = rest_batch_norm(self._model) if len(inputs) == 1 else []
+        outputs = self.forward(inputs, what)
+        try:
+            loss = self.task.loss(outputs, labels)
+            loss.backward()
+        except Exception as error:  # as above, for the loss
+            raise BadConfig(
+                f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
+                f"{tuple(labels.shape)} and {labels.dtype}: {place_and_cause(error)}"
+            ) from error
+        for module in resting:
+            module.train()
+        return loss.item()
+
+    @torch.no_grad()
+    def evaluate(self, inputs: Tensor, what: str) -> Tensor:
+        """The outputs (batch, …) in evaluation mode."""
+        self._model.eval()
+        return self.forward(inputs, what)
+
+
+def _try(passes: _Passes, samples: SampleSet, what: str) -> None:
+    """Try a batch of `samples`, of which there are some."""
+    # With the largest label, or the loss would refuse it only in the middle of the training.
+    largest = int(samples.labels.reshape(len(samples), -1)[:, 0].argmax())
+    others = [row for row in range(min(len(samples), passes.task.batch_size)) if row != largest]
+    rows = [largest, *others[: passes.task.batch_size - 1]]
+    batch = SampleSet(samples.inputs[rows], samples.labels[rows])
+    loss = passes.train(*augmented(passes.task, batch.inputs.clone(), batch.labels.clone(), torch.Generator()), what)
+    _check_accuracy(passes.evaluate(batch.inputs, what), samples, batch.labels, what)
+    if len(rows) > 1 and not math.isfinite(loss):  # of one sample there is no deviation, by which a network may divide
+        raise BadConfig(
+            f"the loss of the untrained network on {what} is {loss}: look for a division by zero or a logarithm of "
+            "zero in the network or the loss"
+        )
+
+
+def _check_accuracy(outputs: Tensor, samples: SampleSet, labels: Tensor, what: str) -> None:
+    """Raise `BadConfig` unless `evaluation.evaluate` can tell how many of such samples the model gets right, and any of
+    them could be; `outputs` are for those with these `labels`."""
+    shape, classes = tuple(outputs.shape), outputs.shape[-1] if outputs.dim() else 0
+    if classes < 2 or shape[:-1] != tuple(labels.shape) or labels.is_floating_point():
+        raise BadConfig(
+            "only classification can be trained: expected outputs (batch, ..., classes) of 2 classes or more and class "
+            f"numbers (batch, ...) as labels, found outputs {shape} and {what} labels {tuple(labels.shape)} "
+            f"{labels.dtype}{_for_two_classes(classes)}"
+        )
+    outside = ((samples.labels < 0) | (samples.labels >= classes)).reshape(len(samples), -1).any(dim=1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise BadConfig(
+            f"label of {what}[{row}] is {samples.labels[row].tolist()}, but the network has {classes} outputs: "
+            f"expected 0 to {classes - 1}"
+        )
+
+
+def _for_two_classes(outputs: int) -> str:
+    return "; for two classes let the network have 2 outputs and use cross_entropy as the loss" if outputs == 1 else ""
