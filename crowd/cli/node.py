@@ -10,7 +10,8 @@ import cyclopts
 from rich.console import Console
 
 from crowd import plugins
-from crowd.cli.files import write_runs
+from crowd.cli.files import check_writable, write_runs
+from crowd.cli.saving import keep_trying
 from crowd.cli.signals import unless_stopped
 from crowd.cli.terminal import summary
 from crowd.config.node_file import NodeConfig, read_node_config
@@ -40,6 +41,9 @@ def node(
         Write the figures of the run to this file.
     """
     settings = read_node_config(config)
+    if json is not None:
+        check_writable(json)
+    plugins.stores.load("file")(settings.state_dir).check(0)
     console = Console()
     logs_to_stderr(verbose=not console.is_terminal)
     return anyio.run(unless_stopped, _Session(settings, console, once, json).run)
@@ -75,7 +79,10 @@ class _Session:
                 self._show(progress)
                 if self._once and progress.plan is not None:
                     check_hope(progress.plan, node.name, config.members_min)
-            reached = self._report(node, task)
+            try:
+                reached = self._report(node, task)
+            finally:  # whatever becomes of the report, the model is what counts
+                await keep_trying(node.trained, config.state_dir, once=self._once)
             if not self._once:
                 await anyio.sleep_forever()
         return DONE if reached else NOT_REACHED
@@ -99,9 +106,9 @@ class _Session:
 
     def _report(self, node: "Node", task: "Task") -> bool:
         record = record_of(node, self._config, task.target_accuracy)
+        print(summary(record, node.digest), flush=True)
         if self._json is not None:
             write_runs(self._json, [record])
-        print(summary(record, node.digest), flush=True)
         return bool(record["reached"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from crowd.cli.main import main
 from crowd.errors import BadConfig
@@ -145,6 +146,35 @@ def test_a_node_that_is_told_to_stop_says_nothing_and_says_by_what(
     output, error = process.communicate(timeout=60)
     assert (process.returncode, output) == (code, "")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "json", "expected"),
+    [("/proc", "run.json", "state directory /proc: "), ("state", "nowhere/run.json", "there is no directory nowhere")],
+)
+def test_what_could_not_be_written_at_the_end_is_known_before(
+    here: Path, capsys: pytest.CaptureFixture[str], state_dir: str, json: str, expected: str
+) -> None:
+    config = write_config(here, "anna", "mqtt://127.0.0.1:1", task="mytask:easy")
+    config.write_text(config.read_text().replace('"state-anna"', f'"{state_dir}"'))
+    assert main(["node", "--config", str(config), "--once", "--json", json]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_saved_at_the_end_is_offered_elsewhere(here: Path, broker: Mosquitto) -> None:
+    configs = {name: write_config(here, name, broker.url, task="mytask:easy", members_min=2) for name in NAMES}
+    process = start(here, configs["anna"], "--once")
+    assert process.stderr is not None
+    assert any("plan_activated" in line for line in process.stderr), "it waits for the second device"
+    (here / "state-anna").rmdir()
+    other = start(here, configs["ben"], "--once")
+    output, error = process.communicate(timeout=60)
+    other.communicate(timeout=60)
+    assert (process.returncode, other.returncode) == (2, 0)
+    assert output.startswith("reached the target of 60.0%: ")
+    (offered,) = here.glob("crowd-model-*.safetensors")
+    assert f"the trained model cannot be written to {here / 'state-anna'}; it is in {offered}: " in error
+    assert load_file(offered).keys() == {"weight", "bias"}
 
 
 def test_a_cluster_without_data_is_bad_input(here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
-from crowd.ports import Delivery, Device
+from crowd.ports import Delivery, Device, Store
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
 from crowd.protocol.identity import Ed25519Signer
@@ -143,6 +143,7 @@ class Cluster:
         members_min: int = 2,
         chance: random.Random | None = None,
         probe: Probe | None = None,
+        store: Store | None = None,
         **train: Any,
     ) -> Node:
         """A device that is switched off; `train` are keys of its `node.toml`."""
@@ -153,7 +154,7 @@ class Cluster:
             device=emulated(speed_kflops, executes=executes),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
-            store=MemoryStore(),
+            store=store or MemoryStore(),
             chance=chance,
             probe=probe,
         )
