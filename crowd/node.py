@@ -122,6 +122,7 @@ class Node:
         self.results: dict[DeviceId, ResultMessage] = {}
         """Results of the run, by device, as far as they are known here."""
         self._task: Task | None = None
+        self._prepared: tuple[Task, Work] | None = None
         self._trained: TrainedModel | None = None
         self._plan: Plan | None = None
         self._last = Progress(round=0, accuracy=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
@@ -131,7 +132,10 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        task, work = await self._device.compute.run(self._prepare)
+        prepared = self._prepared
+        if prepared is None:
+            prepared = await self._device.compute.run(self.prepare)
+        task, work = prepared
         self._task = task
         if self._store is None:
             self._store = await self._device.compute.run(self._open_store)
@@ -149,12 +153,15 @@ class Node:
             for listener in list(self._listeners):
                 listener.close()
 
-    def _prepare(self) -> tuple[Task, Work]:
+    def prepare(self) -> tuple[Task, Work]:
+        """Make the task, read its data, and check them against the network. Entering does so, in a worker thread, where
+        it cannot be cancelled, unless it is done before. Raises `BadConfig`."""
         if self._make_task is not None:
             task = self._make_task(self.config.name)
         else:
             task = plugins.make_task(self.config.task, self.config.name, self.config.data)
-        return task, prepare(task, device=self.name, data_epoch=0)
+        self._prepared = task, prepare(task, device=self.name, data_epoch=0)
+        return self._prepared
 
     def _open_store(self) -> Store:
         return plugins.stores.load("file")(self.config.state_dir)

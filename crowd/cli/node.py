@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
-import anyio.to_thread
 import cyclopts
 from rich.console import Console
 
 from crowd import plugins
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.saving import keep_trying
-from crowd.cli.signals import unless_stopped
+from crowd.cli.signals import ended_at_once, unless_stopped
 from crowd.cli.terminal import summary
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import DONE, NOT_REACHED
@@ -22,7 +21,6 @@ from crowd.planning.check import check_hope
 from crowd.run_record import metrics_of, run_record
 
 if TYPE_CHECKING:
-    from crowd.learning.task import Task
     from crowd.node import Node, Progress
 
 
@@ -46,7 +44,9 @@ def node(
     plugins.stores.load("file")(settings.state_dir).check(0)
     console = Console()
     logs_to_stderr(verbose=not console.is_terminal)
-    return anyio.run(unless_stopped, _Session(settings, console, once, json).run)
+    with ended_at_once():
+        session = _Session(settings, console, once, json)
+    return anyio.run(unless_stopped, session.run)
 
 
 def use_threads(cpu_share_max: float) -> None:
@@ -64,23 +64,23 @@ class _Session:
         self._json = json
         self._shown = 0
         self._waiting = ""
-
-    async def run(self) -> int:
         from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
 
-        config = self._config
         use_threads(config.cpu_share_max)
-        # kept, as the record needs its target
-        task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
+        self._node = Node(config)
+        self._task, _ = self._node.prepare()
+
+    async def run(self) -> int:
+        config = self._config
         if self._console.is_terminal:
             self._console.print(f"{config.name} joins {config.cluster} at {config.broker}", highlight=False)
-        async with Node(config, task=lambda device: task) as node:
+        async with self._node as node:
             async for progress in node.progress():
                 self._show(progress)
                 if self._once and progress.plan is not None:
                     check_hope(progress.plan, node.name, config.members_min)
             try:
-                reached = self._report(node, task)
+                reached = self._report(node)
             finally:  # whatever becomes of the report, the model is what counts
                 await keep_trying(node.trained, config.state_dir, once=self._once)
             if not self._once:
@@ -104,8 +104,8 @@ class _Session:
             highlight=False,
         )
 
-    def _report(self, node: "Node", task: "Task") -> bool:
-        record = record_of(node, self._config, task.target_accuracy)
+    def _report(self, node: "Node") -> bool:
+        record = record_of(node, self._config, self._task.target_accuracy)
         print(summary(record, node.digest), flush=True)
         if self._json is not None:
             write_runs(self._json, [record])

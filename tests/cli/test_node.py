@@ -177,6 +177,20 @@ def test_a_model_that_cannot_be_saved_at_the_end_is_offered_elsewhere(here: Path
     assert load_file(offered).keys() == {"weight", "bias"}
 
 
+@pytest.mark.parametrize("loading", ["sum(range(10**15))", "time.sleep(600)"], ids=["busy in C", "asleep"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_still_loads_its_task_ends_at_once_and_quietly(
+    here: Path, loading: str, number: signal.Signals
+) -> None:
+    (here / "slow.py").write_text(f"import time\ndef task(device):\n    print('loading', flush=True)\n    {loading}\n")
+    process = start(here, write_config(here, "anna", "mqtt://127.0.0.1:1", task="slow:task"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output, error) == (-number, "", "")
+
+
 def test_a_cluster_without_data_is_bad_input(here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(here, "anna", broker.url, task="mytask:empty")
     assert "no device has samples (anna)" in fails(config, capsys)
