@@ -123,6 +123,8 @@ class Readings:
 
     memory_free_bytes: int
     """Memory that the process could still use."""
+    processors: float = 1.0
+    """Processors that the process may use, whole ones and parts."""
 
 
 class Sensor(abc.ABC):

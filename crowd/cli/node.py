@@ -1,6 +1,5 @@
 """`crowd node`: this device's part in its cluster."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from crowd.errors import DONE, NOT_REACHED
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
+from crowd.ports import Device
 from crowd.run_record import metrics_of, run_record
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def node(
     return anyio.run(unless_stopped, session.run)
 
 
-def use_threads(cpu_share_max: float) -> None:
-    """Let torch use `cpu_share_max` of the cores, and one at least."""
+def use_threads(device: Device, cpu_share_max: float) -> None:
+    """Let torch use `cpu_share_max` of the processors that the device's process may use, and one at least."""
     import torch
 
-    torch.set_num_threads(max(1, int((os.cpu_count() or 1) * cpu_share_max)))
+    torch.set_num_threads(max(1, int(device.sensor.read().processors * cpu_share_max)))
 
 
 class _Session:
@@ -66,8 +66,9 @@ class _Session:
         self._waiting = ""
         from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
 
-        use_threads(config.cpu_share_max)
-        self._node = Node(config)
+        device = plugins.devices.load("local")()
+        use_threads(device, config.cpu_share_max)
+        self._node = Node(config, device=device)
         self._task, _ = self._node.prepare()
 
     async def run(self) -> int:

@@ -65,7 +65,7 @@ class NodeConfig:
     members_min: int = attrs.field(default=2, validator=validators.at_least_one)
     """Devices that must be there for a run to start; the largest number that any of them asks for counts."""
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
-    """Part of the processor's cores that torch may use under `crowd node`, above 0 and at most 1."""
+    """Part of the processors that torch may use under `crowd node`, above 0 and at most 1."""
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
     """Rate of the link to the broker, in Mbit/s, until it has been observed."""
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
