@@ -132,6 +132,8 @@ class MqttBroker(Broker):
             raise self._endpoint.out_of_reach("host name not found; is it spelled right?") from error
 
     async def _connect(self, client: aiomqtt.Client) -> None:
+        complaints: list[str] = []
+        _paho(client).on_log = lambda _, __, ___, text: complaints.append(text)
         try:
             # aiomqtt connects in a thread that cannot be interrupted: cancelled half-way, it would leave a live
             # connection behind that nobody owns.
@@ -143,7 +145,11 @@ class MqttBroker(Broker):
             ) from error
         except aiomqtt.MqttError as error:
             cause = error.__context__  # aiomqtt hides the cause with `from None`
+            if isinstance(cause, TimeoutError) and _paho(client).socket() is None:
+                raise self._endpoint.hung_up("\n".join(complaints)) from error
             raise self._endpoint.not_connected(cause if isinstance(cause, OSError) else None) from error
+        finally:
+            _paho(client).on_log = None
 
 
 @attrs.frozen(kw_only=True)

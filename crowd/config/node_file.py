@@ -76,12 +76,12 @@ class NodeConfig:
     data."""
 
     def read_password(self) -> str | None:
-        """The content of `password_file`, without the newline at its end; `None` without a file. Raises `BadConfig` if
-        it cannot be read."""
+        """The content of `password_file`, without a byte order mark and the newline at its end; `None` without a file.
+        Raises `BadConfig` if it cannot be read."""
         if self.password_file is None:
             return None
         try:
-            return self.password_file.read_text(encoding="utf-8").removesuffix("\n")
+            return self.password_file.read_text(encoding="utf-8-sig").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise BadConfig(f"password_file: {self.password_file} cannot be read: {error}") from error
 
