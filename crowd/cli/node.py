@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import cyclopts
+import structlog
 from rich.console import Console
 
 from crowd import plugins
 from crowd.cli.files import check_writable, write_runs
+from crowd.cli.preflight import check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
 from crowd.cli.terminal import summary
@@ -22,6 +24,8 @@ from crowd.run_record import metrics_of, run_record
 
 if TYPE_CHECKING:
     from crowd.node import Node, Progress
+
+log = structlog.get_logger()
 
 
 def node(
@@ -41,10 +45,10 @@ def node(
     settings = read_node_config(config)
     if json is not None:
         check_writable(json)
-    plugins.stores.load("file")(settings.state_dir).check(0)
     console = Console()
     logs_to_stderr(verbose=not console.is_terminal)
     with ended_at_once():
+        anyio.run(check_without_torch, settings)
         session = _Session(settings, console, once, json)
     return anyio.run(unless_stopped, session.run)
 
@@ -64,17 +68,18 @@ class _Session:
         self._json = json
         self._shown = 0
         self._waiting = ""
-        from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
+        self._say("loading PyTorch")
+        from crowd.node import Node
 
         device = plugins.devices.load("local")()
         use_threads(device, config.cpu_share_max)
         self._node = Node(config, device=device)
+        self._say(f"reading the data of task {config.task!r}")
         self._task, _ = self._node.prepare()
 
     async def run(self) -> int:
         config = self._config
-        if self._console.is_terminal:
-            self._console.print(f"{config.name} joins {config.cluster} at {config.broker}", highlight=False)
+        self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
         async with self._node as node:
             async for progress in node.progress():
                 self._show(progress)
@@ -85,8 +90,16 @@ class _Session:
             finally:  # whatever becomes of the report, the model is what counts
                 await keep_trying(node.trained, config.state_dir, once=self._once)
             if not self._once:
+                self._say(f"{config.name} stays and keeps the model; a new run begins when all are stopped and started")
                 await anyio.sleep_forever()
         return DONE if reached else NOT_REACHED
+
+    def _say(self, text: str) -> None:
+        """Say what is going on: on a terminal in words, else as an event of the log."""
+        if self._console.is_terminal:
+            self._console.print(text, highlight=False)
+        else:
+            log.info("node_goes_on", doing=text)
 
     def _show(self, progress: "Progress") -> None:
         if not self._console.is_terminal:
@@ -107,6 +120,8 @@ class _Session:
 
     def _report(self, node: "Node") -> bool:
         record = record_of(node, self._config, self._task.target_accuracy)
+        if not node.results[node.name].curve:
+            self._say(f"{node.name} came when the run was over: its model is the others', and it has trained nothing")
         print(summary(record, node.digest), flush=True)
         if self._json is not None:
             write_runs(self._json, [record])

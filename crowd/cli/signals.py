@@ -24,7 +24,8 @@ def ended_at_once() -> Iterator[None]:
 
 async def unless_stopped(work: Callable[[], Awaitable[int]]) -> int:
     """Run `work` and return its exit code. When the process is told to stop, `work` is cancelled and this returns 130
-    (SIGINT) or 143 (SIGTERM). Call it from the main thread."""
+    (SIGINT) or 143 (SIGTERM); told so again, the process ends at once, by the signal itself. Call it from the main
+    thread."""
     code = 0
 
     async def listen() -> None:
@@ -34,7 +35,10 @@ async def unless_stopped(work: Callable[[], Awaitable[int]]) -> int:
             async for number in signals:
                 code = 128 + number
                 tasks.cancel_scope.cancel()
-                return
+                break
+        if code:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
 
     listening = anyio.Event()
     async with anyio.create_task_group() as tasks:

@@ -131,7 +131,7 @@ class Cluster:
         self.hub = WatchedHub()
         self.signers = signers(*names)
         self.nodes: dict[str, Node] = {}
-        self._scopes: dict[str, anyio.CancelScope] = {}
+        self.scopes: dict[str, anyio.CancelScope] = {}
 
     def add(
         self,
@@ -162,14 +162,14 @@ class Cluster:
 
     async def play(self, name: str) -> None:
         """Switch a device on; returns when the run is over, or it was unplugged."""
-        with anyio.CancelScope() as self._scopes[name]:
+        with anyio.CancelScope() as self.scopes[name]:
             async with self.nodes[name] as node:
                 await node.wait()
 
     def unplug(self, name: str) -> None:
         """It goes without a word; what is left of it is its will."""
         self.hub.drop(device_id(name))
-        self._scopes[name].cancel()
+        self.scopes[name].cancel()
 
     async def train(self, *names: str) -> None:
         """Play with these devices (without names: all) until the run is over."""
