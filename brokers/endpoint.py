@@ -40,10 +40,7 @@ class Endpoint:
         """The error for a connection that did not come about, by its `cause`; `None` if no MQTT answer came."""
         match cause:
             case ssl.SSLCertVerificationError():
-                return BrokerRefused(
-                    f"broker {self.url} shows a certificate that is not trusted ({cause.verify_message}): "
-                    "set ca_file to the certificate of its authority"
-                )
+                return self._not_trusted(cause)
             case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
                 return self.out_of_reach("it hung up; is the scheme (mqtt or mqtts) right?")
             case ssl.SSLError():
@@ -74,6 +71,32 @@ class Endpoint:
         """The line for an access list that denies publishing to `topic`."""
         return (
             f"broker {self.url} denies {self.who} publishing to {topic}: allow writing it in the broker's access list"
+        )
+
+    def _not_trusted(self, cause: ssl.SSLCertVerificationError) -> BrokerRefused:
+        reason = cause.verify_message.rstrip(".")
+        match cause.verify_code:
+            case 62 | 64:  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+                what = f"for another name ({reason}): write the name in its certificate as the host in broker = ..."
+            case 10:  # X509_V_ERR_CERT_HAS_EXPIRED
+                what = "that has expired: renew it, or set this device's clock, if that is wrong"
+            case 9:  # X509_V_ERR_CERT_NOT_YET_VALID
+                what = "that is not yet valid: set this device's clock, or the one where it was made"
+            case _:
+                what = f"that is not trusted ({reason}): set ca_file to the certificate of its authority"
+        return BrokerRefused(f"broker {self.url} shows a certificate {what}")
+
+    def hung_up(self, said: str) -> BrokerRefused | BrokerLost:
+        """The error for a broker that closed the connection instead of answering CONNECT, by what the library `said`
+        of it."""
+        if "CERTIFICATE_REQUIRED" in said:  # the alert of TLS 1.3 (RFC 8446, section 6.2)
+            return BrokerRefused(
+                f"broker {self.url} wants a certificate of its clients, and devices have none: let them log in by name "
+                "and password (require_certificate false in mosquitto.conf)"
+            )
+        return self.out_of_reach(
+            "it hung up without an answer; is the scheme (mqtt or mqtts) right, and may more clients connect "
+            "(max_connections)?"
         )
 
     def refused(self, reason: str) -> BrokerRefused | BrokerLost:

@@ -133,6 +133,8 @@ class MqttLink:
         """Connect. Raises `BrokerRefused` or `BrokerLost`. A cancelled attempt takes until `CONNECT_TIMEOUT_S` to give
         up its socket."""
         await self._find_host()
+        complaints: list[str] = []
+        self._paho.on_log = lambda _, __, ___, text: complaints.append(text)
         try:
             # aiomqtt connects in a thread that cannot be interrupted: cancelled half-way, it would leave a live
             # connection behind that nobody owns.
@@ -144,7 +146,11 @@ class MqttLink:
             ) from error
         except aiomqtt.MqttError as error:
             cause = error.__context__  # aiomqtt hides the cause with `from None`
+            if isinstance(cause, TimeoutError) and self._paho.socket() is None:
+                raise self._endpoint.hung_up("\n".join(complaints)) from error
             raise self._endpoint.not_connected(cause if isinstance(cause, OSError) else None) from error
+        finally:
+            self._paho.on_log = None
         self._paho._sock = _BufferedSocket(self._paho._sock)  # noqa: SLF001
 
     @property

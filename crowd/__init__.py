@@ -15,6 +15,7 @@ Layout:
     strict.py       from plain values to attrs values, with nothing converted
     user_code.py    what a user's own code raises, in one line
     whole_files.py  files that are replaced as a whole
+    trained.py      the network that a run has trained, in memory and in the store
     run_record.py   what happened in a run, as JSON
     config/         what people write: node.toml and cluster files
     runtime/        actors in general

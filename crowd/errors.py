@@ -65,6 +65,7 @@ def innermost(error: BaseException) -> BaseException:
 
 # --- exit codes -------------------------------------------------------------------------------------------------------
 
-DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, NOT_REACHED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, NOBODY_READS = 0, 1, 2, 3, 130, 141
 """What a process of this project ends with. `NOT_REACHED`: the training is over, its target not met. `BAD_INPUT`: a
-`Rejected`, whose text is the last line of standard error."""
+`Rejected`, whose text is the last line of standard error. `NOBODY_READS`: whoever read its output has gone, as `head`
+does; that is what a shell shows of other programs then."""

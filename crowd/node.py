@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -22,19 +23,17 @@ from crowd.actors.profiler import Profiler
 from crowd.actors.trainer import trainer as training_actor
 from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
 from crowd.agreement.state import Timing
-from crowd.config.node_file import MODEL_FILE, NodeConfig
-from crowd.errors import BadConfig
-from crowd.learning import replica
-from crowd.learning.replica import ReplicaState
+from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.ports import Broker, Device, Signer, Store, Traffic
-from crowd.protocol.identity import Ed25519Signer, read_key, read_members
+from crowd.protocol.identity import read_signer
 from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
+from crowd.trained import TrainedModel, check_room
 from crowd.units import SECOND_US, DeviceId, Life, device_id
 
 MAILBOX_SIZE = 1024
@@ -110,7 +109,7 @@ class Node:
             password=config.read_password(),
             ca_file=config.ca_file,
         )
-        self._signer = signer or _read_signer(config, self.name)
+        self._signer = signer or read_signer(self.name, key_file=config.key_file, members_file=config.members_file)
         self._store: Store | None = store
         self._timing = timing or Timing()
         self._chance = chance or random.SystemRandom()
@@ -123,7 +122,8 @@ class Node:
         self.results: dict[DeviceId, ResultMessage] = {}
         """Results of the run, by device, as far as they are known here."""
         self._task: Task | None = None
-        self._state: ReplicaState | None = None
+        self._prepared: tuple[Task, Work] | None = None
+        self._trained: TrainedModel | None = None
         self._plan: Plan | None = None
         self._last = Progress(round=0, accuracy=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
         self._listeners: dict[MemoryObjectSendStream[Progress], MemoryObjectReceiveStream[Progress]] = {}
@@ -132,10 +132,14 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        task, work = await self._device.compute.run(self._prepare)
+        prepared = self._prepared
+        if prepared is None:
+            prepared = await self._device.compute.run(self.prepare)
+        task, work = prepared
         self._task = task
         if self._store is None:
             self._store = await self._device.compute.run(self._open_store)
+        await self._device.compute.run(partial(check_room, self._store, work.facts.state_elements))
         self._supervisor = self._make_supervisor(task, work)
         await self._supervisor.__aenter__()
         return self
@@ -149,11 +153,14 @@ class Node:
             for listener in list(self._listeners):
                 listener.close()
 
-    def _prepare(self) -> tuple[Task, Work]:
+    def prepare(self) -> tuple[Task, Work]:
+        """Make the task, read its data, and check them against the network. Entering does so, in a worker thread, where
+        it cannot be cancelled, unless it is done before. Raises `BadConfig`."""
         own, config = self._make_task, self.config
         task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
         free_bytes = self._device.sensor.read().memory_free_bytes
-        return task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
+        self._prepared = task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
+        return self._prepared
 
     def _open_store(self) -> Store:
         return plugins.stores.load("file")(self.config.state_dir)
@@ -285,16 +292,19 @@ class Node:
     @property
     def digest(self) -> str | None:
         """Digest of the final state, in hexadecimal; `None` before the run is finished here."""
-        return None if self._state is None else self._state.digest.hex()
+        return None if self._trained is None else self._trained.digest
 
     @property
     def model(self) -> torch.nn.Module:
         """The trained network, in evaluation mode, the same on every device; `RuntimeError` before the run's end."""
-        if self._state is None or self._task is None:
+        return self.trained.module()
+
+    @property
+    def trained(self) -> TrainedModel:
+        """The trained network with the means to save it, which is done once at the run's end; `RuntimeError` before."""
+        if self._trained is None:
             raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
-        model = self._task.model()
-        replica.load(model, self._state)
-        return model.eval()
+        return self._trained
 
     async def wait(self) -> None:
         """Wait until every living member has published the result of the run."""
@@ -345,8 +355,10 @@ class Node:
                     )
                 )
             case RunFinished(state=state):
-                self._state = state
-                self._keep(state)
+                assert self._task is not None
+                assert self._store is not None
+                self._trained = TrainedModel(state, self._task.model, self._store)
+                self._trained.save_or_warn()
             case ResultKnown(device=device, result=result):
                 self.results[device] = result
             case RunOver():
@@ -364,28 +376,3 @@ class Node:
             except anyio.WouldBlock:
                 other_end.receive_nowait()  # a slow listener misses the oldest
                 listener.send_nowait(news)
-
-    def _keep(self, state: ReplicaState) -> None:
-        """Write the trained network to the store; one small file at the end of a run."""
-        assert self._task is not None
-        assert self._store is not None
-        self._store.write(MODEL_FILE, replica.trained_model_bytes(self._task.model(), state))
-
-
-def _read_signer(config: NodeConfig, name: DeviceId) -> Signer:
-    if config.key_file is None or config.members_file is None:
-        raise BadConfig(
-            f"node {name!r}: key_file and members_file are missing; make a key with 'crowd keys new {name}'"
-        )
-    members = read_members(config.members_file)
-    key = read_key(config.key_file)
-    if name not in members:
-        raise BadConfig(
-            f"{config.members_file}: {name!r} is not in it; add the line of 'crowd keys show {config.key_file}'"
-        )
-    if members[name].public_bytes_raw() != key.public_key().public_bytes_raw():
-        raise BadConfig(
-            f"{config.members_file}: the key of {name!r} is not that of {config.key_file}; "
-            f"replace the line by that of 'crowd keys show {config.key_file}'"
-        )
-    return Ed25519Signer(key, members)

@@ -59,7 +59,8 @@ class PluginGroup(Generic[T]):
         try:
             plugin = entry.load()
         except (ImportError, AttributeError) as error:
-            raise BadConfig(f"the {self.noun} {name!r} ({entry.value}) cannot be loaded: {error}") from error
+            hint = _hidden_by_a_file_here(getattr(error, "name", None) or entry.module)
+            raise BadConfig(f"the {self.noun} {name!r} ({entry.value}) cannot be loaded: {error}{hint}") from error
         if not self.fits(plugin):
             raise BadConfig(f"the {self.noun} {name!r} ({entry.value}) is no {self.kind}")
         return cast(T, plugin)
@@ -190,11 +191,14 @@ def task_function(spec: str) -> TaskFunction:
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise BadConfig(
             f"task {spec!r}: no function {function_name!r} in {module_name}; {did_you_mean(function_name, known)}"
+            f"{_files_hidden_here()}"
         )
     return _guarded(function, spec)
 
 
 def _import_from_here(name: str, spec: str) -> Any:
+    for package in _names_taken_here():
+        importlib.import_module(package)  # or what is here would be found in its place from now on
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -203,9 +207,9 @@ def _import_from_here(name: str, spec: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadConfig(f"task {spec!r}: there is no module {error.name!r}, neither here nor installed") from None
-        raise BadConfig(f"task {spec!r}: {place_and_cause(error)}") from error
+        raise BadConfig(f"task {spec!r}: {_place_and_cause(error)}") from error
     except Exception as error:  # whatever the user's module raises, it is the user who can mend it
-        raise BadConfig(f"task {spec!r}: {place_and_cause(error)}") from error
+        raise BadConfig(f"task {spec!r}: {_place_and_cause(error)}") from error
 
 
 def task_of(function: TaskFunction, device: str) -> "Task":
@@ -233,3 +237,33 @@ def _checked(task: Any, what: str) -> "Task":
     if not isinstance(task, Task):
         raise BadConfig(f"{what}: expected it to return a crowd.Task, found {type(task).__name__}")
     return task
+
+
+def _place_and_cause(error: Exception) -> str:
+    what = place_and_cause(error)
+    return what + _files_hidden_here() if isinstance(error, ImportError | AttributeError) else what
+
+
+def _names_taken_here() -> list[str]:
+    """The packages of plug-ins for whose names there is a file or folder in the working directory too."""
+    packages = {entry.module.partition(".")[0] for group in GROUPS for entry in _entries(group.entry_points).values()}
+    return sorted(name for name in packages if Path(f"{name}.py").is_file() or Path(name).is_dir())
+
+
+def _is_from_here(package: str) -> bool:
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return Path(file) in (Path.cwd() / f"{package}.py", Path.cwd() / package / "__init__.py")
+
+
+def _files_hidden_here() -> str:
+    """A hint for whoever imports a file of his own and gets a package of the same name; empty if there is none."""
+    hidden = [name for name in _names_taken_here() if not _is_from_here(name)]
+    return f"; {hidden[0]!r} is a package of crowd too, which is found first: rename yours" if hidden else ""
+
+
+def _hidden_by_a_file_here(module: str) -> str:
+    """A hint for whoever has a file of the name of a package that `module` is in; empty if it is not hidden."""
+    package = module.partition(".")[0]
+    return (
+        f"; your own {package!r} here is found first: rename it, or start elsewhere" if _is_from_here(package) else ""
+    )

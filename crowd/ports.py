@@ -136,6 +136,8 @@ class Readings:
 
     memory_free_bytes: int
     """Memory that the process could still use."""
+    processors: float = 1.0
+    """Processors that the process may use, whole ones and parts."""
 
 
 class Sensor(abc.ABC):
@@ -151,8 +153,13 @@ class Store(abc.ABC):
     """Small files that outlive the process. Writes are atomic: a reader sees the old or the new content, whole."""
 
     @abc.abstractmethod
+    def check(self, size_bytes: int) -> None:
+        """Raise `BadConfig` if a file of `size_bytes` could not be written now: better before the work than after
+        it."""
+
+    @abc.abstractmethod
     def write(self, name: str, data: bytes) -> None:
-        """Replace the content of the file `name`."""
+        """Replace the content of the file `name`. Raises `OSError` if it cannot be written."""
         ...
 
     @abc.abstractmethod

@@ -2,7 +2,8 @@
 
 Layout:
     torch_compute.py  this machine
-    sensors.py        free memory and load
+    sensors.py        free memory and processors
+    cgroup_limits.py  the limits of a container or a service
     store.py          files in a directory, or in memory
     emulated.py       another device than this one, in real or virtual time
     catalog.py        kinds of devices by name

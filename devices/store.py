@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 import threading
 from pathlib import Path
 
@@ -28,6 +29,16 @@ class FileStore(Store):
         except OSError as error:
             raise BadConfig(f"state directory {self._directory}: cannot be made: {error.strerror}") from error
 
+    def check(self, size_bytes: int) -> None:
+        try:
+            with tempfile.TemporaryFile(dir=self._directory) as trial:
+                os.posix_fallocate(trial.fileno(), 0, max(1, size_bytes))
+        except OSError as error:
+            raise BadConfig(
+                f"state directory {self._directory}: {size_bytes:,} bytes cannot be written there: {error.strerror}; "
+                "make room, or choose another state_dir"
+            ) from error
+
     def write(self, name: str, data: bytes) -> None:
         path = self._path(name)
         # No name starts with a dot, so this is nobody's; left behind by a crash, the next write replaces it.
@@ -52,6 +63,9 @@ class MemoryStore(Store):
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
+
+    def check(self, size_bytes: int) -> None:
+        """Return: there is always room in memory."""
 
     def write(self, name: str, data: bytes) -> None:
         self._files[name] = data

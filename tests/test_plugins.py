@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, distribution
@@ -24,6 +25,17 @@ def task(device):
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         name=device,
     )
+"""
+
+CLUSTER = """
+[cluster]
+name = "two"
+[[device]]
+name = "ada"
+kind = "raspberry-pi-4"
+[[device]]
+name = "ben"
+kind = "raspberry-pi-4"
 """
 
 
@@ -153,6 +165,37 @@ def test_a_mistake_in_the_users_module_is_one_line_with_its_place(
 def test_an_application_s_task_that_is_none_is_one_line(function: Any, expected: str) -> None:
     with pytest.raises(BadConfig, match=expected):
         plugins.task_of(function, "gateway")
+
+
+RUN = "import sys; from crowd.cli.main import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("name", ["brokers.py", "devices.py", "policies/__init__.py"])
+def test_a_file_of_ones_own_with_the_name_of_a_package_does_not_take_its_place(here: Path, name: str) -> None:
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).write_text("LAMPS = ['hall', 'stairs']\n")
+    source = TASK.replace("name=device", "epochs_max=1")
+    (here / "my_work.py").write_text(source)
+    (here / "cluster.toml").write_text(CLUSTER)
+    sim = [sys.executable, "-P", "-c", RUN, "sim", "cluster.toml", "--task", "my_work:task", "--rounds-max", "1"]
+    done = subprocess.run(sim, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    package = name.removesuffix(".py").removesuffix("/__init__")
+    (here / "my_work.py").write_text(f"{source}\nimport {package}\nprint({package}.LAMPS)\n")
+    done = subprocess.run(sim, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"has no attribute 'LAMPS'; '{package}' is a package of crowd too, which is found first: rename yours" in (
+        done.stderr
+    )
+
+
+def test_a_file_that_python_finds_before_a_package_because_it_was_told_to_is_named(here: Path) -> None:
+    (here / "brokers.py").write_text("")
+    load = [sys.executable, "-c", "from crowd import plugins; plugins.brokers.load('memory')"]
+    done = subprocess.run(load, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(
+        "; your own 'brokers' here is found first: rename it, or start elsewhere"
+    )
 
 
 def test_a_built_in_task_is_given_its_part_of_the_data_set() -> None:

@@ -4,6 +4,7 @@ Layout:
     inbox.py     what the actors say to each other
     profiler.py  measures this device
     probe.py     what happens on a device, for whoever wants to check, count or show it
+    advice.py    what people should know about a plan
     planner.py   feeds the agreement and carries out what it says
     trainer/     trains, merges, completes rounds
     data_mover/  all that leaves this device or comes to it

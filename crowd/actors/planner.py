@@ -7,6 +7,7 @@ import attrs
 import structlog
 
 from crowd.actors import inbox
+from crowd.actors.advice import warn_of_left_out, warn_of_settings
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.actors.probe import Probe
 from crowd.agreement import events
@@ -119,7 +120,7 @@ class Planner(Actor[PlannerMessage]):
         """The device that was last named to the trainer as holder of the final state."""
         self._watched: tuple[DeviceId, ...] = ()
         self._nonce = 0
-        self._over_run = 0
+        self._over_run, self._has_ended = 0, False  # has_ended: it has told so in this life
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Planner(Actor[PlannerMessage]):
             case inbox.OwnerSilent(device=device):
                 await self._step(events.OwnerSilent(device=device))
             case inbox.OwnResult(result=result):
-                self._results[self._me] = result
+                self._results[self._me], self._has_ended = result, True
                 await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
                 self._observe(ResultKnown(device=self._me, result=result))
                 self._check_over()
@@ -296,7 +297,9 @@ class Planner(Actor[PlannerMessage]):
 
     def _check_over(self) -> None:
         state = self._state
-        if state is None or not state.own.progress.finished or state.own.profile.run <= self._over_run:
+        if not self._has_ended or state is None or not state.own.progress.finished:
+            return  # what the broker has kept of this device is a former life's, and its model has gone with that
+        if state.own.profile.run <= self._over_run:
             return
         # this device too, though others have evicted it and it is no peer at the moment
         for device in {self._me, *(profile.device for profile in self._peers())}:
@@ -393,6 +396,7 @@ class Planner(Actor[PlannerMessage]):
                 self._trainer.tell_nowait(inbox.Frozen())
             case events.Activate(active=active):
                 self._report_activation(active)
+                warn_of_settings(active.plan, self._state.view.profiles)
                 await self._data_mover.tell(self._plan_begun(active.plan))
                 self._trainer.tell_nowait(inbox.Activated(active=active))
                 self._probe.activated(active)
@@ -401,7 +405,7 @@ class Planner(Actor[PlannerMessage]):
                 self._probe.accepted(progress)
                 self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
             case events.Excluded(plan=plan):
-                self._warn_of_left_out(plan)
+                warn_of_left_out(plan)
                 self._observe(DeviceLeftOut(plan=plan))
             case events.Evicted(device=device, reason=reason):
                 self._probe.evicted(device, reason)
@@ -418,7 +422,7 @@ class Planner(Actor[PlannerMessage]):
             start_round=active.start.round,
             why=active.plan.why,
         )
-        self._warn_of_left_out(active.plan)
+        warn_of_left_out(active.plan)
 
     def _plan_begun(self, plan: Plan) -> inbox.PlanBegun:
         assert self._state is not None
@@ -428,10 +432,6 @@ class Planner(Actor[PlannerMessage]):
             downlinks_bytes_s={member.device: profiles[member.device].downlink_bytes_s for member in plan.members},
             round_us=plan.round_us,
         )
-
-    def _warn_of_left_out(self, plan: Plan) -> None:
-        for left_out in plan.left_out:
-            log.warning("device_left_out", left_out=left_out.device, reason=left_out.reason)
 
     def _view_request(self) -> messages.ViewRequest:
         assert self._state is not None

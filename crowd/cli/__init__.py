@@ -14,6 +14,8 @@ Layout:
     cluster.py      from a cluster file to the profiles that its devices would publish
     experiments.py  what the commands that train a cluster file share
     files.py        what commands write for programs
+    preflight.py    what can be said of a node before torch is loaded
+    saving.py       a model that cannot be saved where it should
     live_view.py    a view that is drawn anew on a terminal
     terminal.py     a run in one line, and the colours of bars
     signals.py      Ctrl-C and SIGTERM as a clean end

@@ -1,8 +1,10 @@
 """The `crowd` command. Each subcommand is a file of its own, imported only when it is called.
 
-Exit codes: 0 done, 1 target not reached, 2 bad input (one line), 3 internal error, 130 interrupted.
+Exit codes: 0 done, 1 target not reached, 2 bad input (one line), 3 internal error, 130 interrupted, 141 nobody reads
+the output any more.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ import cyclopts
 
 import crowd
 from crowd.config.hints import did_you_mean
-from crowd.errors import BAD_INPUT, DONE, INTERNAL_ERROR, INTERRUPTED, Rejected, innermost
+from crowd.errors import BAD_INPUT, DONE, INTERNAL_ERROR, INTERRUPTED, NOBODY_READS, Rejected, innermost
 
 _COMMANDS = {
     "demo": ("crowd.cli.demo.command:demo", "Train on emulated unequal devices and compare with other ways to do it."),
@@ -43,9 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's own) name; returns the exit code."""
     try:
         result = make_app()(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:
+    except BaseException as error:
+        if _nobody_reads(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries again at its end
+            return NOBODY_READS
+        if not isinstance(error, Exception):
+            raise
         return report(error)
     return result if isinstance(result, int) else DONE
 
@@ -65,6 +73,13 @@ def report(error: BaseException) -> int:
         case _:
             traceback.print_exception(error)
             return INTERNAL_ERROR
+
+
+def _nobody_reads(error: BaseException) -> bool:
+    """Whether an output that is a pipe has lost its reader. rich makes a `SystemExit` of that."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_nobody_reads(inner) for inner in error.exceptions)
+    return isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError)
 
 
 def _bad_input(message: str) -> int:

@@ -1,28 +1,31 @@
 """`crowd node`: this device's part in its cluster."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
-import anyio.to_thread
 import cyclopts
+import structlog
 from rich.console import Console
 
 from crowd import plugins
-from crowd.cli.files import write_runs
-from crowd.cli.signals import unless_stopped
+from crowd.cli.files import check_writable, write_runs
+from crowd.cli.preflight import check_without_torch
+from crowd.cli.saving import keep_trying
+from crowd.cli.signals import ended_at_once, unless_stopped
 from crowd.cli.terminal import summary
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import DONE, NOT_REACHED
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
+from crowd.ports import Device
 from crowd.run_record import metrics_of, run_record
 
 if TYPE_CHECKING:
-    from crowd.learning.task import Task
     from crowd.node import Node, Progress
+
+log = structlog.get_logger()
 
 
 def node(
@@ -40,16 +43,21 @@ def node(
         Write the figures of the run to this file.
     """
     settings = read_node_config(config)
+    if json is not None:
+        check_writable(json)
     console = Console()
     logs_to_stderr(verbose=not console.is_terminal)
-    return anyio.run(unless_stopped, _Session(settings, console, once, json).run)
+    with ended_at_once():
+        anyio.run(check_without_torch, settings)
+        session = _Session(settings, console, once, json)
+    return anyio.run(unless_stopped, session.run)
 
 
-def use_threads(cpu_share_max: float) -> None:
-    """Let torch use `cpu_share_max` of the cores, and one at least."""
+def use_threads(device: Device, cpu_share_max: float) -> None:
+    """Let torch use `cpu_share_max` of the processors that the device's process may use, and one at least."""
     import torch
 
-    torch.set_num_threads(max(1, int((os.cpu_count() or 1) * cpu_share_max)))
+    torch.set_num_threads(max(1, int(device.sensor.read().processors * cpu_share_max)))
 
 
 class _Session:
@@ -60,25 +68,38 @@ class _Session:
         self._json = json
         self._shown = 0
         self._waiting = ""
+        self._say("loading PyTorch")
+        from crowd.node import Node
+
+        device = plugins.devices.load("local")()
+        use_threads(device, config.cpu_share_max)
+        self._node = Node(config, device=device)
+        self._say(f"reading the data of task {config.task!r}")
+        self._task, _ = self._node.prepare()
 
     async def run(self) -> int:
-        from crowd.node import Node  # loads torch, which a mistake in the file or --help need not wait for
-
         config = self._config
-        use_threads(config.cpu_share_max)
-        # kept, as the record needs its target
-        task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
-        if self._console.is_terminal:
-            self._console.print(f"{config.name} joins {config.cluster} at {config.broker}", highlight=False)
-        async with Node(config, task=lambda device: task) as node:
+        self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
+        async with self._node as node:
             async for progress in node.progress():
                 self._show(progress)
                 if self._once and progress.plan is not None:
                     check_hope(progress.plan, node.name, config.members_min)
-            reached = self._report(node, task)
+            try:
+                reached = self._report(node)
+            finally:  # whatever becomes of the report, the model is what counts
+                await keep_trying(node.trained, config.state_dir, once=self._once)
             if not self._once:
+                self._say(f"{config.name} stays and keeps the model; a new run begins when all are stopped and started")
                 await anyio.sleep_forever()
         return DONE if reached else NOT_REACHED
+
+    def _say(self, text: str) -> None:
+        """Say what is going on: on a terminal in words, else as an event of the log."""
+        if self._console.is_terminal:
+            self._console.print(text, highlight=False)
+        else:
+            log.info("node_goes_on", doing=text)
 
     def _show(self, progress: "Progress") -> None:
         if not self._console.is_terminal:
@@ -97,11 +118,13 @@ class _Session:
             highlight=False,
         )
 
-    def _report(self, node: "Node", task: "Task") -> bool:
-        record = record_of(node, self._config, task.target_accuracy)
+    def _report(self, node: "Node") -> bool:
+        record = record_of(node, self._config, self._task.target_accuracy)
+        if not node.results[node.name].curve:
+            self._say(f"{node.name} came when the run was over: its model is the others', and it has trained nothing")
+        print(summary(record, node.digest), flush=True)
         if self._json is not None:
             write_runs(self._json, [record])
-        print(summary(record, node.digest), flush=True)
         return bool(record["reached"])
 
 

@@ -69,7 +69,7 @@ class NodeConfig:
     members_min: int = attrs.field(default=2, converter=validators.whole, validator=validators.at_least_one)
     """Devices that must be there for a run to start; the largest number that any of them asks for counts."""
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
-    """Part of the processor's cores that torch may use under `crowd node`, above 0 and at most 1."""
+    """Part of the processors that torch may use under `crowd node`, above 0 and at most 1."""
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
     """Rate of the link to the broker, in Mbit/s, until it has been observed."""
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
@@ -80,12 +80,12 @@ class NodeConfig:
     data."""
 
     def read_password(self) -> str | None:
-        """The content of `password_file`, without the newline at its end; `None` without a file. Raises `BadConfig` if
-        it cannot be read."""
+        """The content of `password_file`, without a byte order mark and the newline at its end; `None` without a file.
+        Raises `BadConfig` if it cannot be read."""
         if self.password_file is None:
             return None
         try:
-            return self.password_file.read_text(encoding="utf-8").removesuffix("\n")
+            return self.password_file.read_text(encoding="utf-8-sig").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise BadConfig(f"password_file: {self.password_file} cannot be read: {error}") from error
 

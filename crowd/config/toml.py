@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of the file at `path`. Raises `BadConfig` if it is missing, unreadable or no TOML (with the line)."""
+    """The tables of the file at `path`; a byte order mark, as some editors write it, is read over. Raises `BadConfig`
+    if the file is missing, unreadable or no TOML (with the line)."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BadConfig(f"{path}: no such file") from None
     except OSError as error:

@@ -71,8 +71,8 @@ def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Pla
     """The plan for these living devices, one profile each, in any order (docs/protocol.md#rules: fitness).
 
     Lives whose versions or task fingerprint are not the commonest (ties: the lowest) are left out, each with its
-    reason. The policy, preference and seed of the fit device with the lowest ID count. Until a profile shows the run started, and the
-    largest `members_min` is met, the plan contains no work.
+    reason. The policy, preference and seed of the fit device with the lowest ID count. Until a profile shows the run
+    started, and the largest `members_min` is met, the plan contains no work.
     """
     ordered = sorted(profiles, key=lambda profile: profile.device)
     reasons = _unfit(ordered, policies)

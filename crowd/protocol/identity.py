@@ -141,6 +141,32 @@ def read_members(path: Path) -> dict[DeviceId, Ed25519PublicKey]:
     return members
 
 
+def read_signer(device: DeviceId, *, key_file: Path | None, members_file: Path | None) -> Ed25519Signer:
+    """The identity of `device` by its files. Raises `BadConfig` if one is missing or of no use, or if they are not this
+    device's."""
+    if key_file is None or members_file is None:
+        raise BadConfig(
+            f"node {device!r}: key_file and members_file are missing; make a key with 'crowd keys new {device}'"
+        )
+    members = read_members(members_file)
+    key = read_key(key_file)
+    public_bytes = key.public_key().public_bytes_raw()
+    owner = next((name for name, known in members.items() if known.public_bytes_raw() == public_bytes), None)
+    if owner is not None and owner != device:
+        raise BadConfig(
+            f"the key in {key_file} is that of {owner!r} by {members_file}, and this device is called {device!r}: "
+            "mend name or key_file in node.toml"
+        )
+    if device not in members:
+        raise BadConfig(f"{members_file}: {device!r} is not in it; add the line of 'crowd keys show {key_file}'")
+    if owner is None:
+        raise BadConfig(
+            f"{members_file}: the key of {device!r} is not that of {key_file}; "
+            f"replace the line by that of 'crowd keys show {key_file}'"
+        )
+    return Ed25519Signer(key, members)
+
+
 def ephemeral_signers(devices: Iterable[DeviceId]) -> dict[DeviceId, Ed25519Signer]:
     """Signers with keys that exist in this process only and know each other: for demonstrations."""
     keys = {device: generate_key() for device in devices}

@@ -20,7 +20,7 @@ from crowd.ports import Broker, Will
 from crowd.units import Channel, DeviceId
 from tests.brokers.conftest import mqtt_carrier
 from tests.brokers.talk import ANNA, BEN, CARL, PATIENCE_S, in_background, letter, of, payloads, take
-from tests.support.certificates import make_certificates
+from tests.support.certificates import Certificates, make_certificates
 from tests.support.mosquitto import Mosquitto
 from tests.support.wire import wire_to
 
@@ -100,6 +100,35 @@ async def test_a_certificate_of_an_unknown_authority_is_refused() -> None:
                 pass
         assert caught.value.__cause__ is not None
         assert isinstance(caught.value.__cause__.__context__, ssl.SSLCertVerificationError)
+
+
+@pytest.mark.parametrize(
+    ("certificates", "settings", "what"),
+    [
+        (make_certificates("127.0.0.2"), (), "a certificate for another name .*: write the name in its certificate"),
+        (make_certificates(from_days=-9), (), "a certificate that has expired: renew it, or set this device's clock"),
+        (make_certificates(from_days=3), (), "a certificate that is not yet valid: set this device's clock"),
+        (make_certificates(), ("require_certificate true", "cafile CA"), "wants a certificate of its clients"),
+    ],
+    ids=["another name", "expired", "not yet valid", "client's certificate"],
+)
+async def test_what_is_wrong_with_a_certificate_is_said(
+    tmp_path: Path, certificates: Certificates, settings: tuple[str, ...], what: str
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(certificates.authority)
+    lines = [line.replace("CA", str(ca_file)) for line in settings]
+    with Mosquitto(certificates=certificates, settings=lines) as mosquitto, pytest.raises(BrokerRefused, match=what):
+        async with broker_of(mosquitto, ANNA, ca_file=str(ca_file)).session():
+            pass
+
+
+async def test_a_broker_that_takes_no_more_clients_hangs_up_and_that_is_said() -> None:
+    with Mosquitto(settings=["max_connections 1"]) as mosquitto:
+        anna, ben = (broker_of(mosquitto, device) for device in (ANNA, BEN))
+        with pytest.raises(BrokerLost, match=r"hung up without an answer; .*max_connections"):
+            async with ben.session(), anna.session():
+                pass
 
 
 async def test_tls_to_a_port_without_tls_says_so(mosquitto: Mosquitto) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import verdict
 from crowd.errors import BadConfig
 from crowd.formatting import seconds, size
-from crowd.logs import logs_to_stderr
+from crowd.logs import Seldom, logs_to_stderr
 from tests.bench.runs import run
 
 
@@ -69,6 +70,29 @@ def test_where_nothing_can_be_written_is_known_before_and_nothing_is_changed(tmp
     for path, words in (("/proc/x", "cannot be written"), (tmp_path, "a directory"), ("nowhere/x", "no directory")):
         with pytest.raises(BadConfig, match=words):
             check_writable(Path(path))
+
+
+def test_a_warning_that_differs_in_numbers_alone_is_said_once_a_minute_with_how_many_were_not() -> None:
+    now_s = 0.0
+    seldom = Seldom(clock=lambda: now_s)
+
+    def said(method: str, **event: Any) -> Mapping[str, Any] | None:
+        try:
+            return seldom(None, method, event)
+        except structlog.DropEvent:
+            return None
+
+    held_up = {"event": "round_held_up", "by": "ada"}
+    assert said("warning", **held_up, round=7) == {**held_up, "round": 7}
+    now_s = 59.0
+    assert said("warning", **held_up, round=8) is None
+    assert said("warning", **held_up, round=9) is None
+    assert said("warning", event="round_held_up", by="ben", round=9) is not None, "another's"
+    assert said("info", **held_up) == said("info", **held_up) == held_up, "no warning"
+    now_s = 60.0
+    assert said("warning", **held_up, round=10) == {**held_up, "round": 10, "repeated": 2}
+    now_s = 120.0
+    assert said("warning", **held_up, round=11) == {**held_up, "round": 11}
 
 
 @pytest.mark.parametrize(("verbose", "expected"), [(False, ["lost"]), (True, ["joined", "lost"])])

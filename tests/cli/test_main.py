@@ -1,8 +1,16 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from crowd.cli import main as command_line
 from crowd.cli.main import main
 from crowd.errors import BadConfig, BrokerLost
+
+CLUSTER = Path(__file__).parents[2] / "examples" / "clusters" / "all-pis.toml"
+RUN = "import sys; from crowd.cli.main import main; sys.exit(main())"
 
 
 def interrupted() -> None:
@@ -68,6 +76,26 @@ def test_an_internal_error_shows_its_traceback(arguments: list[str], capsys: pyt
 def test_an_interrupt_ends_quietly(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["interrupted"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", "--task", "digits"], ["sim", "--task", "digits", "--rounds-max", "2"]],
+    ids=["plan", "sim"],
+)
+def test_an_output_that_nobody_reads_any_more_ends_a_command_quietly(arguments: list[str]) -> None:
+    name, *options = arguments
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, name, str(CLUSTER), *options],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_command_may_say_how_it_ended() -> None:

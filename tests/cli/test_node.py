@@ -1,3 +1,4 @@
+import contextlib
 import json
 import signal
 import subprocess
@@ -6,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from crowd.cli.main import main
 from crowd.errors import BadConfig
@@ -149,6 +151,95 @@ def test_a_node_that_is_told_to_stop_says_nothing_and_says_by_what(
     output, error = process.communicate(timeout=60)
     assert (process.returncode, output) == (code, "")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("state_dir", "json", "expected"),
+    [("/proc", "run.json", "state directory /proc: "), ("state", "nowhere/run.json", "there is no directory nowhere")],
+)
+def test_what_could_not_be_written_at_the_end_is_known_before(
+    here: Path, capsys: pytest.CaptureFixture[str], state_dir: str, json: str, expected: str
+) -> None:
+    config = write_config(here, "anna", "mqtt://127.0.0.1:1", task="mytask:easy")
+    config.write_text(config.read_text().replace('"state-anna"', f'"{state_dir}"'))
+    assert main(["node", "--config", str(config), "--once", "--json", json]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_saved_at_the_end_is_offered_elsewhere(here: Path, broker: Mosquitto) -> None:
+    configs = {name: write_config(here, name, broker.url, task="mytask:easy", members_min=2) for name in NAMES}
+    process = start(here, configs["anna"], "--once")
+    assert process.stderr is not None
+    assert any("plan_activated" in line for line in process.stderr), "it waits for the second device"
+    (here / "state-anna").rmdir()
+    other = start(here, configs["ben"], "--once")
+    output, error = process.communicate(timeout=60)
+    other.communicate(timeout=60)
+    assert (process.returncode, other.returncode) == (2, 0)
+    assert output.startswith("reached the target of 60.0%: ")
+    (offered,) = here.glob("crowd-model-*.safetensors")
+    assert f"the trained model cannot be written to {here / 'state-anna'}; it is in {offered}: " in error
+    assert load_file(offered).keys() == {"weight", "bias"}
+
+
+def test_a_node_that_is_told_twice_ends_at_once_and_quietly(here: Path) -> None:
+    with Mosquitto() as hanging:
+        process = start(here, write_config(here, "anna", hanging.url, task="mytask:easy", members_min=2))
+        assert process.stderr is not None
+        assert any("plan_activated" in line for line in process.stderr), "it waits for the second device"
+        hanging.signal(signal.SIGSTOP)  # it takes no goodbye
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+        hanging.signal(signal.SIGCONT)
+        output, error = process.communicate()
+        assert (process.returncode, output) == (-signal.SIGINT, "")
+        assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("mistake", ["password", "key", "members", "policy", "task", "state_dir"])
+def test_what_can_be_checked_without_torch_is_checked_before_it_is_loaded(here: Path, mistake: str) -> None:
+    (here / "password").write_text("wrong" if mistake == "password" else "right")
+    with Mosquitto(users={"anna": "right"}) as guarded:
+        node = 'username = "anna"\npassword_file = "password"'
+        config = write_config(here, "anna", guarded.url, task="mytask:easy", node=node)
+        text = config.read_text()
+        match mistake:
+            case "key":
+                text = text.replace('"anna.key"', '"ben.key"')
+            case "members":
+                (here / "members.toml").write_text("")
+            case "policy":
+                text = text.replace('"fedavg"', '"fedavgg"')
+            case "task":
+                text = text.replace('"mytask:easy"', '"digitz"')
+            case "state_dir":
+                text = text.replace('"state-anna"', '"/proc"')
+        config.write_text(text)
+        code = (
+            "import sys; from crowd.cli.main import main; code = main(); print('torch' in sys.modules); sys.exit(code)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "node", "--config", str(config)], capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr
+
+
+@pytest.mark.parametrize("loading", ["sum(range(10**15))", "time.sleep(600)"], ids=["busy in C", "asleep"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_still_loads_its_task_ends_at_once_and_quietly(
+    here: Path, loading: str, number: signal.Signals
+) -> None:
+    (here / "slow.py").write_text(f"import time\ndef task(device):\n    print('loading', flush=True)\n    {loading}\n")
+    process = start(here, write_config(here, "anna", "mqtt://127.0.0.1:1", task="slow:task"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output) == (-number, "")
+    assert "Traceback" not in error
+    assert "reading the data of task 'slow:task'" in error
 
 
 def test_a_cluster_without_data_is_bad_input(here: Path, broker: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:

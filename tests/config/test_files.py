@@ -109,9 +109,15 @@ def test_a_node_is_described_in_code_by_three_names_and_by_plain_words() -> None
 def test_a_password_is_read_without_its_newline(home: Path) -> None:
     (home / "mqtt.password").write_text(" pass word \n")
     assert node(home).read_password() == " pass word "
+    (home / "mqtt.password").write_bytes(b"\xef\xbb\xbf pass word \r\n")
+    assert node(home).read_password() == " pass word "
     assert NodeConfig(name="a", cluster="home", broker="memory://x").read_password() is None
     with pytest.raises(BadConfig, match=r"password_file: nowhere cannot be read"):
         NodeConfig(name="a", cluster="home", broker="memory://x", password_file="nowhere").read_password()
+
+
+def test_a_byte_order_mark_is_read_over(home: Path) -> None:
+    assert node(home, f"\ufeff{NODE}") == node(home, NODE)
 
 
 def test_what_is_out_of_range_is_refused_in_code_too() -> None:

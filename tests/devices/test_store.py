@@ -1,4 +1,5 @@
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,25 @@ def test_a_store_in_memory_keeps_the_latest_content_of_each_name_to_itself() -> 
     store.write("state", b"old")
     store.write("state", b"new")
     assert (store.read("state"), store.read("other"), MemoryStore().read("state")) == (b"new", None, None)
+
+
+def test_what_has_no_room_is_known_before_and_nothing_is_left_of_the_trial(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        store.check(8192)
+        with pytest.raises(
+            BadConfig, match=r"state directory .*: 8,193 bytes cannot be written there: File too large; "
+        ):
+            store.check(8193)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_which_nothing_can_be_written_is_one_clear_line() -> None:
+    with pytest.raises(
+        BadConfig, match=r"^state directory /proc: 0 bytes cannot be written there: .*another state_dir$"
+    ):
+        FileStore("/proc").check(0)

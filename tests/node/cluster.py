@@ -17,7 +17,7 @@ from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
-from crowd.ports import Delivery, Device
+from crowd.ports import Delivery, Device, Store
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
 from crowd.protocol.identity import Ed25519Signer
@@ -131,7 +131,7 @@ class Cluster:
         self.hub = WatchedHub()
         self.signers = signers(*names)
         self.nodes: dict[str, Node] = {}
-        self._scopes: dict[str, anyio.CancelScope] = {}
+        self.scopes: dict[str, anyio.CancelScope] = {}
 
     def add(
         self,
@@ -143,6 +143,7 @@ class Cluster:
         members_min: int = 2,
         chance: random.Random | None = None,
         probe: Probe | None = None,
+        store: Store | None = None,
         **train: Any,
     ) -> Node:
         """A device that is switched off; `train` are keys of its `node.toml`."""
@@ -153,7 +154,7 @@ class Cluster:
             device=emulated(speed_kflops, executes=executes),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
-            store=MemoryStore(),
+            store=store or MemoryStore(),
             chance=chance,
             probe=probe,
         )
@@ -161,14 +162,14 @@ class Cluster:
 
     async def play(self, name: str) -> None:
         """Switch a device on; returns when the run is over, or it was unplugged."""
-        with anyio.CancelScope() as self._scopes[name]:
+        with anyio.CancelScope() as self.scopes[name]:
             async with self.nodes[name] as node:
                 await node.wait()
 
     def unplug(self, name: str) -> None:
         """It goes without a word; what is left of it is its will."""
         self.hub.drop(device_id(name))
-        self._scopes[name].cancel()
+        self.scopes[name].cancel()
 
     async def train(self, *names: str) -> None:
         """Play with these devices (without names: all) until the run is over."""

@@ -19,6 +19,7 @@ from crowd.protocol.identity import (
     public_line,
     read_key,
     read_members,
+    read_signer,
     write_key,
 )
 from crowd.units import DeviceId, device_id
@@ -146,6 +147,26 @@ def test_the_public_lines_of_all_devices_make_a_members_file(tmp_path: Path) -> 
     assert members.keys() == keys.keys()
     for device, key in keys.items():
         assert Ed25519Signer(keys[GATEWAY], members).verify(device, b"data", key.sign(b"data"))
+
+
+def test_a_device_whose_files_are_not_its_own_is_told_which_to_mend(tmp_path: Path) -> None:
+    keys = {GATEWAY: generate_key(), CAMERA: generate_key()}
+    write_key(tmp_path / "gateway.key", keys[GATEWAY])
+    write_key(tmp_path / "new.key", generate_key())
+    members = tmp_path / "members.toml"
+    members.write_text("\n".join(public_line(name, key) for name, key in keys.items()))
+
+    def read(name: str, key_file: str) -> Ed25519Signer:
+        return read_signer(device_id(name), key_file=tmp_path / key_file, members_file=members)
+
+    assert read("gateway", "gateway.key").verify(GATEWAY, b"data", keys[GATEWAY].sign(b"data"))
+    for name in ("camera", "attic"):
+        with pytest.raises(BadConfig, match=f"is that of 'gateway' by .*called '{name}': mend name or key_file"):
+            read(name, "gateway.key")
+    with pytest.raises(BadConfig, match=r"the key of 'gateway' is not that of .*new\.key; replace the line"):
+        read("gateway", "new.key")
+    with pytest.raises(BadConfig, match=r"'attic' is not in it; add the line of 'crowd keys show .*new\.key'"):
+        read("attic", "new.key")
 
 
 def test_a_public_line_needs_a_name_for_a_device() -> None:

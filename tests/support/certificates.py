@@ -33,19 +33,20 @@ class Certificates:
     server_key: bytes
 
 
-def make_certificates(host: str = "127.0.0.1") -> Certificates:
-    """An authority and what it issued to the server at the IP address `host`, valid from yesterday for two days."""
+def make_certificates(host: str = "127.0.0.1", *, from_days: int = -1) -> Certificates:
+    """An authority and what it issued to the server at the IP address `host`, valid for two days from now and
+    `from_days`."""
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority_name, server_name = _name("crowd test authority"), _name(host)
     authority = (
-        _builder(authority_name, authority_name, authority_key.public_key())
+        _builder(authority_name, authority_name, authority_key.public_key(), from_days=-1)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_SIGNS, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     server = (
-        _builder(server_name, authority_name, server_key.public_key())
+        _builder(server_name, authority_name, server_key.public_key(), from_days=from_days)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
@@ -63,14 +64,16 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, from_days: int
+) -> x509.CertificateBuilder:
+    begin = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=from_days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(days=2))
     )

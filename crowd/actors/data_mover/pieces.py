@@ -12,14 +12,14 @@ def in_pieces(message: Message, bytes_max: int) -> Iterator[Message]:
     """`message`, as several where its envelope would be longer than `bytes_max`: a view is told profile by profile. One
     that cannot be cut is left as it is."""
     match message:
-        case ViewReply(envelopes=envelopes, buried=buried):
+        case ViewReply(envelopes=envelopes, tombstones=tombstones):
             room_bytes = bytes_max - ENVELOPE_BYTES
             piece: list[bytes] = []
             for envelope in envelopes:
                 if piece and sum(map(len, piece)) + len(envelope) > room_bytes:
-                    yield ViewReply(envelopes=tuple(piece), buried={})
+                    yield ViewReply(envelopes=tuple(piece), tombstones={})
                     piece = []
                 piece.append(envelope)
-            yield ViewReply(envelopes=tuple(piece), buried=buried)
+            yield ViewReply(envelopes=tuple(piece), tombstones=tombstones)
         case _:
             yield message

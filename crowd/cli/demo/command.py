@@ -15,7 +15,7 @@ from crowd.cli.demo.launch import run_here, run_processes
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.demo.screen import DemoScreen, final_screen
 from crowd.cli.demo.setup import DemoSetup
-from crowd.cli.files import write_runs
+from crowd.cli.files import check_writable, write_runs
 from crowd.cli.signals import unless_stopped
 from crowd.errors import BadConfig
 from crowd.logs import logs_to_stderr
@@ -48,6 +48,8 @@ def demo(
     setup = DemoSetup.of(devices, cluster=f"demo-{secrets.token_hex(4)}")
     if broker is not None and broker.startswith("memory:"):
         raise BadConfig(f"--broker {broker}: processes share no memory; give an MQTT broker, or leave --broker out")
+    if json is not None:
+        check_writable(json)
     logs_to_stderr()
     return anyio.run(unless_stopped, partial(_demo, setup, Console(), broker, full, json))
 

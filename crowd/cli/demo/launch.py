@@ -64,7 +64,7 @@ async def _follow(device: DemoDevice, config: Path, report: OnStatus) -> None:
     """Follow one device's process from its start to its end."""
     part = device.part
     arguments = [str(config), str(part.speed_kflops), str(part.memory_bytes)]
-    command = [sys.executable, "-m", "crowd.cli.processes.demo_device", *arguments]
+    command = [sys.executable, "-P", "-m", "crowd.cli.processes.demo_device", *arguments]
     async with started(command, name=device.name) as process:
         async for line in process.lines():
             report(STATUSES.from_line(line))

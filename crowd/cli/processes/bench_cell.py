@@ -60,6 +60,7 @@ def command(cell: Cell, limit_s: float | None) -> list[str]:
     """The command that starts the process that computes `cell`."""
     return [
         sys.executable,
+        "-P",  # what is in the working directory is no module of this program
         "-m",
         "crowd.cli.processes.bench_cell",
         ORDERS.to_line(CellOrder.of(cell, limit_s)),

@@ -1,0 +1,35 @@
+"""What can be said of a node before torch is loaded, which takes seconds on a small device: `check_without_torch`."""
+
+import structlog
+
+from crowd import plugins
+from crowd.config.node_file import NodeConfig
+from crowd.errors import BrokerLost
+from crowd.protocol.identity import read_signer
+from crowd.units import device_id
+
+log = structlog.get_logger()
+
+
+async def check_without_torch(config: NodeConfig) -> None:
+    """Raise `BadConfig` for keys, members, names of plug-ins, state directory, address or password with which this node
+    can never work. A broker that is out of reach may be there later: that is a warning."""
+    name = device_id(config.name)
+    read_signer(name, key_file=config.key_file, members_file=config.members_file)
+    plugins.policies.load(config.policy)
+    if ":" not in config.task:
+        plugins.tasks.module_of(config.task)
+    plugins.stores.load("file")(config.state_dir).check(0)
+    broker = plugins.broker_from_url(
+        config.broker,
+        cluster=config.cluster,
+        device=name,
+        username=config.username,
+        password=config.read_password(),
+        ca_file=config.ca_file,
+    )
+    try:
+        async with broker.session():
+            pass
+    except BrokerLost as error:
+        log.warning("broker_not_reached", error=str(error))
