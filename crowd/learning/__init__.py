@@ -3,6 +3,7 @@
 Layout:
     task.py         the work, as its user describes it
     work.py         a task made ready on this device; local steps
+    description.py  a network or a loss in plain values, to compare
     fingerprint.py  whether two devices can train together
     speed_test.py   how fast this device trains the very task
     samples.py      a data set in memory

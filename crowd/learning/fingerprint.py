@@ -1,53 +1,67 @@
 """The task's fingerprint: equal on two devices exactly if they can train together (docs/protocol.md#rules: fitness)."""
 
+import hashlib
 from typing import Any
 
 import torch
 
+from crowd.learning.description import network_description
 from crowd.learning.replica import Layout
-from crowd.learning.samples import SampleFormat, SampleSet
+from crowd.learning.samples import SampleFormat, SampleSet, as_bytes
 from crowd.learning.task import Task
 from crowd.planning.canonical import digest
+from crowd.planning.profile import FINGERPRINT_PARTS, PART_BYTES
 
 _IMPLEMENTATION = frozenset({"params", "foreach", "fused", "capturable", "differentiable"})
 """Settings of an optimiser that choose how, not what, it computes: devices may differ in them."""
 
 
 def fingerprint(
-    task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout
+    task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout, loss: Any
 ) -> bytes:
-    """Digest of what replicas must have in common: task name; names, shapes and dtypes of the network's tensors, and
-    which buffers training changes; sample format; loss; optimiser class and settings; batch, target, epochs; content of
-    the common evaluation set. Initial parameters and a device's own data do not count."""
+    """Digests of what replicas must have in common, one for each of `FINGERPRINT_PARTS`, in that order.
+
+    The network counts as it is printed; its tensors by name, shape and dtype, and by which buffers training changes;
+    the loss by `loss`, its description before anything was tried with it; the optimiser by class and settings; the
+    common evaluation set by format and labels. Initial parameters, the bits of inputs and a device's own data do not
+    count. Raises `BadConfig` if the network cannot be printed.
+    """
     optimizer = task.optimizer(model.parameters())
+    parameters = len(list(model.parameters()))
     state = [*model.named_parameters(), *model.named_buffers()]
     changing = {*layout.statistics, *layout.counters, *(name for name, _ in model.named_parameters())}
 
     def role(name: str) -> list[str]:
         return [] if name in changing else ["constant"]
 
-    return digest(
-        [
-            task.name,
-            sorted([name, list(tensor.shape), str(tensor.dtype), *role(name)] for name, tensor in state),
-            form,
-            loss_name(task.loss),
-            type(optimizer).__name__,
-            [_settings(group) for group in optimizer.param_groups],
-            [task.batch_size, repr(task.target_accuracy), task.epochs_max],
-            evaluation.digest if evaluation is not None else b"",
-        ]
-    )
+    parts: dict[str, Any] = {
+        "name": task.name,
+        "network": network_description(model),
+        "state": sorted([name, list(tensor.shape), str(tensor.dtype), *role(name)] for name, tensor in state),
+        "samples": form,
+        "loss": loss,
+        "optimiser": [type(optimizer).__name__, *(_settings(group, parameters) for group in optimizer.param_groups)],
+        "batch size": task.batch_size,
+        "target": repr(task.target_accuracy),
+        "epochs": task.epochs_max,
+        "evaluation set": _labels(evaluation),
+    }
+    return b"".join(digest(parts[name])[:PART_BYTES] for name in FINGERPRINT_PARTS)
 
 
-def loss_name(loss: Any) -> str:
-    """The qualified name of a loss function; for any other callable that of its class."""
-    name = getattr(loss, "__qualname__", None)
-    return name if isinstance(name, str) else type(loss).__qualname__
+def _labels(evaluation: SampleSet | None) -> list[Any]:
+    """Number, format and labels of an evaluation set; not the bits of its inputs, which two kinds of processor may
+    have worked out a little differently, nor those of labels that are no whole numbers."""
+    if evaluation is None:
+        return []
+    exact = not evaluation.labels.is_floating_point()
+    content = hashlib.blake2b(as_bytes(evaluation.labels).data).digest() if exact else b""
+    return [len(evaluation), evaluation.format, content]
 
 
-def _settings(group: dict[str, Any]) -> list[list[str]]:
+def _settings(group: dict[str, Any], parameters: int) -> list[list[str]]:
     """The settings of one parameter group, by `repr`, which distinguishes all that an optimiser takes: numbers, pairs,
-    flags."""
-    counted: list[list[str]] = [["params", str(len(group["params"]))]]
+    flags; and how many of the network's `parameters` it has, if not all."""
+    count = len(group["params"])
+    counted: list[list[str]] = [["params", "all" if count == parameters else str(count)]]
     return counted + sorted([name, repr(value)] for name, value in group.items() if name not in _IMPLEMENTATION)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crowd.errors import BadConfig, TrainingDiverged
 from crowd.learning import replica
+from crowd.learning.description import described
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
@@ -46,6 +47,7 @@ class Work:
 def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
     """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together.
     Raises `BadConfig`, in one line, if something does not."""
+    loss = described(task.loss)  # before anything is tried with it
     common = None if task.evaluation is None else materialise(task.evaluation, "evaluation")
     own = materialise(task.data, "data", like=None if common is None else common.format)
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
@@ -62,7 +64,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int) -> Work:
         trial=trial,
         layout=layout,
         facts=TaskFacts(
-            fingerprint=fingerprint(task, model, own.format, common, layout),
+            fingerprint=fingerprint(task, model, own.format, common, layout, loss),
             state_elements=layout.elements,
             flops_per_sample=flops_per_sample,
             sample_bytes=own.format.sample_bytes,
