@@ -15,4 +15,5 @@ Layout:
     feedback.py     what an encoding lost is added to the next delta
     merge.py        one slice at its owner: what came, and its mean
     evaluation.py   how good a state is, and when a run has reached its target
+    ending.py       what becomes of a run after a round: the state that is kept has been evaluated
 """

@@ -12,7 +12,7 @@ import numpy as np
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import Encoding, Outer, OuterKind, Plan, SliceOwner
+from crowd.planning.plan import Consistency, Encoding, Outer, OuterKind, Plan, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 from tests.simulation.checks import Findings
@@ -131,7 +131,8 @@ class Merging:
         """The device went from one state to the next; `trained` is its own part in that, `residual` what is left."""
         key = Round(active.generation, active.plan_digest, after.round)
         taken = []
-        for index, span in enumerate(active.plan.slices):
+        stays = _stays(active.plan, before, after)
+        for index, span in enumerate(active.plan.slices if not stays else ()):
             sent = self._contributions[key, index].get(device)
             if sent is not None and self._is_named(device, key, index):
                 taken.append((slice(span.start, span.stop), expand(sent.data, sent.form, span.stop - span.start)))
@@ -158,6 +159,7 @@ class Merging:
             return
         self._followed.add(after.digest)
         key = Round(active.generation, active.plan_digest, after.round)
+        stays = _stays(active.plan, before, after)
         parts = []
         for index, span in enumerate(active.plan.slices):
             merged = self._merged.get(_slice_of(key, index))
@@ -166,8 +168,12 @@ class Merging:
                 return
             header, data = merged
             parts.append(expand(data, header.form, span.stop - span.start))
-            if index == 0 and after.samples != before.samples + sum(header.senders.values()):
+            if index == 0 and not stays and after.samples != before.samples + sum(header.senders.values()):
                 self._findings.add(f"{device} counts {after.samples} samples after {_name(key)}")
+        if stays:
+            if after.vector is not before.vector or after.momentum is not before.momentum:
+                self._findings.add(f"{device} changed a state that {_name(key)} was to leave as it is")
+            return
         vector, momentum = step(active.plan.outer, before, np.concatenate(parts))
         close = NOISE * (1 + np.abs(vector).max())
         if after.round != before.round + 1 or np.abs(vector - after.vector.numpy()).max() > close:
@@ -178,6 +184,11 @@ class Merging:
             and np.abs(momentum - after.momentum.numpy()).max() > NOISE * (1 + np.abs(momentum).max())
         ):
             self._findings.add(f"{device} has another outer momentum after {_name(key)}")
+
+
+def _stays(plan: Plan, before: ReplicaState, after: ReplicaState) -> bool:
+    """Whether a round only evaluates the state before it, or drops what was trained in it as that state is kept."""
+    return before.closing or (after.finished and plan.consistency is not Consistency.AT_END)
 
 
 def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Vector | None]:
