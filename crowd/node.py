@@ -53,7 +53,8 @@ class Progress:
     round: int
     """Number of the last complete round; 0 before the first."""
     accuracy: float | None
-    """Accuracy of the state before this round, over all devices that evaluated; `None` while nothing was evaluated."""
+    """Accuracy of the state before this round, over all devices that evaluated; `None` while nothing was evaluated. The
+    round that ends the run leaves the state as it is: its accuracy is that of the model that is kept."""
     bytes_up: int
     """Bytes that this device has sent in this run, headers included."""
     bytes_down: int

@@ -5,6 +5,7 @@ Layout:
     work.py         a task made ready on this device; local steps
     trial.py        whether network, loss, optimiser and data fit together
     flops.py        how much arithmetic it is to train a network
+    description.py  a network or a loss in plain values, to compare
     fingerprint.py  whether two devices can train together
     speed_test.py   how fast this device trains the very task
     samples.py      a data set in memory
@@ -20,4 +21,5 @@ Layout:
     merge.py        one slice at its owner: what came, and its mean
     outliers.py     contributions that are out of all proportion
     evaluation.py   how good a state is, and when a run has reached its target
+    ending.py       what becomes of a run after a round: the state that is kept has been evaluated
 """

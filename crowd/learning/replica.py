@@ -25,6 +25,7 @@ from crowd.planning.plan import Outer, OuterKind
 from crowd.units import DIGEST_BYTES
 
 _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
+_FLAGS = ("closing", "finished")
 _HEADER_BYTES_MAX = 4096
 
 
@@ -50,6 +51,8 @@ class ReplicaState:
     """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
+    closing: bool = False
+    """Whether the next round only evaluates this state (see `ending`)."""
     finished: bool = False
     """Whether the run is over."""
 
@@ -57,7 +60,7 @@ class ReplicaState:
     def digest(self) -> bytes:
         """BLAKE2b digest (16 bytes) of the whole state: of its figures and of `module_digests`."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished)
+        counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished + 2 * self.closing)
         metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
         hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
         for module in self.module_digests:
@@ -152,7 +155,8 @@ def apply(
     epochs_ppb: int,
     counters: tuple[int, ...],
     streak: int,
-    finished: bool,
+    closing: bool = False,
+    finished: bool = False,
 ) -> ReplicaState:
     """The state after one more round, in which `samples` were trained, `epochs_ppb` of an epoch, and the merged delta
     is `mean_delta`. The outer optimiser moves the parameters; statistics are no parameters, and take the plain mean.
@@ -178,8 +182,14 @@ def apply(
         samples=state.samples + samples,
         epochs_ppb=state.epochs_ppb + epochs_ppb,
         streak=streak,
+        closing=closing,
         finished=finished,
     )
+
+
+def unchanged(state: ReplicaState, *, streak: int, finished: bool) -> ReplicaState:
+    """The state after one more round that has only evaluated it, or whose deltas are not taken."""
+    return attrs.evolve(state, round=state.round + 1, streak=streak, closing=False, finished=finished)
 
 
 def _stepped(state: ReplicaState, outer: Outer, mean_delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -222,8 +232,8 @@ def to_bytes(state: ReplicaState) -> bytes:
     tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
     if state.momentum is not None:
         tensors["momentum"] = state.momentum
-    metrics = {name: getattr(state, name) for name in _COUNTS}
-    described = json.dumps(metrics | {"finished": state.finished, "digest": state.digest.hex()})
+    metrics = {name: getattr(state, name) for name in (*_COUNTS, *_FLAGS)}
+    described = json.dumps(metrics | {"digest": state.digest.hex()})
     # One key only: the library writes several in an order that differs from process to process.
     return safetensors.torch.save(tensors, metadata={"state": described})
 
@@ -241,10 +251,12 @@ def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState
         header_bytes = int.from_bytes(data[:8], "little")
         described = json.loads(json.loads(data[8 : 8 + header_bytes])["__metadata__"]["state"])
         metrics = {name: described[name] for name in _COUNTS}
-        finished, digest = described["finished"], bytes.fromhex(described["digest"])
+        flags = {name: described[name] for name in _FLAGS}
+        digest = bytes.fromhex(described["digest"])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MalformedMessage(f"no state in safetensors form: {error}") from error
-    if not isinstance(finished, bool) or not all(type(value) is int and value >= 0 for value in metrics.values()):
+    are_flags = all(isinstance(value, bool) for value in flags.values())
+    if not are_flags or not all(type(value) is int and value >= 0 for value in metrics.values()):
         raise MalformedMessage("the figures of a state must be counts")
     if not {"vector", "counters"} <= tensors.keys() <= {"vector", "counters", "momentum"}:
         raise MalformedMessage(f"a state has a vector and counters, not {sorted(tensors)}")
@@ -254,7 +266,7 @@ def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState
         vector=_vector(tensors["vector"], elements),
         counters=tuple(int(value) for value in _raw(tensors["counters"], "I64", "<i8", counters_count)),
         momentum=None if momentum is None else _vector(momentum, elements),
-        finished=finished,
+        **flags,
         **metrics,
     )
     try:

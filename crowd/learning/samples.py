@@ -83,14 +83,6 @@ class SampleSet:
             label_shape=tuple(self.labels.shape[1:]),
         )
 
-    @property
-    def digest(self) -> bytes:
-        """BLAKE2b digest (16 bytes) of format and content."""
-        hasher = hashlib.blake2b(f"{len(self)} {self.format}".encode(), digest_size=16)
-        hasher.update(as_bytes(self.inputs).data)
-        hasher.update(as_bytes(self.labels).data)
-        return hasher.digest()
-
 
 def seeded(*parts: object) -> np.random.Generator:
     """PCG64 generator, seeded from BLAKE2b of `parts`: equal parts give the same order, in any process."""

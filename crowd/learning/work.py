@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.augment import augmented
+from crowd.learning.description import described
 from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
@@ -48,6 +49,7 @@ class Work:
 def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int | None = None) -> Work:
     """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together,
     the data into `memory_bytes` (`None`: whatever there is). Raises `BadConfig`, in one line, if something does not."""
+    loss = described(task.loss)  # before anything is tried with it
     common = None
     if task.evaluation is not None:
         common = materialise(task.evaluation, "evaluation", memory_bytes=memory_bytes)
@@ -69,7 +71,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         trial=trial,
         layout=layout,
         facts=TaskFacts(
-            fingerprint=fingerprint(task, model, own.format, common, layout),
+            fingerprint=fingerprint(task, model, own.format, common, layout, loss),
             state_elements=layout.elements,
             flops_per_sample=shown.flops_per_sample,
             sample_bytes=own.format.sample_bytes,

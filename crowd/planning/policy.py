@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from crowd.planning.plan import LeftOut, Member, Plan
-from crowd.planning.profile import Prefer, Profile
+from crowd.planning.profile import Prefer, Profile, differing_parts
 from crowd.units import DeviceId
 
 
@@ -94,7 +94,8 @@ def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Pla
     needed = max(profile.members_min for profile in fit)
     run = max(profile.run for profile in fit)
     if len(fit) < needed and not any(profile.started for profile in fit if profile.run == run):
-        return attrs.evolve(idle_plan, why=f"{len(fit)} of {needed} devices are here")
+        others = "".join(f"; {each.device} is left out: {each.reason}" for each in idle_plan.left_out)
+        return attrs.evolve(idle_plan, why=f"{len(fit)} of {needed} devices are here{others}")
     first = fit[0]
     plan = policies[first.policy].plan(Cluster(members=fit, prefer=first.prefer, seed=first.seed))
     return attrs.evolve(
@@ -123,7 +124,8 @@ def _unfit(ordered: list[Profile], policies: Mapping[str, Policy]) -> dict[Devic
         if own[:2] != commonest[:2]:
             reasons[profile.device] = "its protocol or policy version differs from the others'"
         elif own != commonest:
-            reasons[profile.device] = "its task differs from the others'"
+            parts = differing_parts(own[2], commonest[2])
+            reasons[profile.device] = "its task differs from the others'" + (f" in {', '.join(parts)}" if parts else "")
         elif profile.policy not in policies:
             reasons[profile.device] = f"its policy {profile.policy!r} is not installed here"
     return reasons

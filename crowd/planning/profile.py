@@ -28,12 +28,44 @@ class Prefer(enum.Enum):
     ENERGY = "energy"
 
 
+FINGERPRINT_PARTS = (
+    "name",
+    "network",
+    "state",
+    "samples",
+    "loss",
+    "optimiser",
+    "batch size",
+    "target",
+    "epochs",
+    "evaluation set",
+    "augmentation",
+    "schedule",
+)
+"""The parts of a task that replicas must have in common, by the names that people read."""
+PART_BYTES = 4
+"""Bytes of each part's digest in a fingerprint."""
+
+
+def differing_parts(first: bytes, second: bytes) -> tuple[str, ...]:
+    """The parts in which two fingerprints differ; none if one of them has other parts, or none differs."""
+    if len(first) != len(second) or len(first) != PART_BYTES * len(FINGERPRINT_PARTS):
+        return ()
+    starts = range(0, len(first), PART_BYTES)
+    return tuple(
+        name
+        for name, start in zip(FINGERPRINT_PARTS, starts, strict=True)
+        if first[start : start + PART_BYTES] != second[start : start + PART_BYTES]
+    )
+
+
 @attrs.frozen(kw_only=True)
 class TaskFacts:
     """The facts about the work that planning needs; equal on all devices with the same fingerprint."""
 
     fingerprint: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
-    """Digest of everything that replicas must have in common (docs/protocol.md#rules: fitness)."""
+    """Digests of everything that replicas must have in common, one for each of `FINGERPRINT_PARTS`
+    (docs/protocol.md#rules: fitness)."""
     state_elements: int
     """Length of the flat state vector: parameters and floating-point buffers."""
     flops_per_sample: int

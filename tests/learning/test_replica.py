@@ -215,6 +215,7 @@ STATE = ReplicaState(
         {"samples": 31},
         {"epochs_ppb": 1},
         {"streak": 0},
+        {"closing": True},
         {"finished": True},
     ],
 )
@@ -222,12 +223,15 @@ def test_the_digest_covers_every_part_of_a_state(changes: dict[str, Any]) -> Non
     assert attrs.evolve(STATE, **changes).digest != STATE.digest
 
 
-@pytest.mark.parametrize("state", [STATE, attrs.evolve(STATE, momentum=None, counters=(), finished=True)])
+@pytest.mark.parametrize(
+    "state", [STATE, attrs.evolve(STATE, closing=True), attrs.evolve(STATE, momentum=None, counters=(), finished=True)]
+)
 def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
     data = replica.to_bytes(state)
     back = replica.from_bytes(data, STATE.layout, len(state.counters))
     assert back.digest == state.digest
     assert back.progress == state.progress
+    assert back.closing == state.closing
     assert (back.counters, back.streak, back.momentum is None) == (state.counters, 1, state.momentum is None)
     assert replica.to_bytes(back) == data
 
@@ -241,6 +245,7 @@ def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes:
         "samples": 30,
         "epochs_ppb": 0,
         "streak": 1,
+        "closing": False,
         "finished": False,
         "digest": STATE.digest.hex(),
     }
@@ -277,6 +282,8 @@ def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
         written(round=-1),
         written(round=2**70),
         written(finished=0),
+        written(closing=0),
+        written(closing=None),
         written(digest="zz"),
         written(digest=None),
         written(digest=7),

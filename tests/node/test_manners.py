@@ -85,7 +85,7 @@ async def test_in_an_asynchronous_plan_nobody_is_told_of_rounds_that_he_does_not
 
 
 @virtual_time
-async def test_neighbours_exchange_parameters_and_rounds_carry_none_but_for_the_last() -> None:
+async def test_neighbours_exchange_parameters_and_rounds_carry_none_until_all_are_brought_together() -> None:
     cluster = cluster_of("d_psgd")
     await cluster.train()
     exchanged = {(offer.cargo.round, offer.cargo.exchange) for offer in cargoes(cluster, Parameters)}
@@ -94,11 +94,11 @@ async def test_neighbours_exchange_parameters_and_rounds_carry_none_but_for_the_
     assert plan is not None
     assert plan.mixing is not None
     exchanges = range(plan.mixing.exchanges)
-    assert exchanged == {(number, exchange) for number in range(1, last) for exchange in exchanges}
+    assert exchanged == {(number, exchange) for number in range(1, last - 1) for exchange in exchanges}
     sizes: dict[int, set[int]] = {}
     for offer in cargoes(cluster, Contribution, MergedSlice):
         sizes.setdefault(offer.cargo.key.round, set()).add(offer.size_bytes)
-    assert {number for number, known in sizes.items() if known != {0}} == {last}
+    assert {number for number, known in sizes.items() if known != {0}} == {last - 1}
 
 
 @virtual_time

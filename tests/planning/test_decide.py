@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crowd.planning.check import violations
 from crowd.planning.plan import plan_digest
 from crowd.planning.policy import decide
-from crowd.planning.profile import Profile
+from crowd.planning.profile import FINGERPRINT_PARTS, PART_BYTES, Profile
 from crowd.units import Life
 from tests.agreement.strategies import POLICIES, clusters
 from tests.support.profiles import make_profile, task_facts
@@ -39,16 +39,36 @@ def test_a_device_that_asks_to_be_left_out_is_left_out_with_its_own_words() -> N
     assert left_out(home({}, {"unfit": "its plan digest differed"}, {})) == {"b": "its plan digest differed"}
 
 
+TASK = bytes(PART_BYTES * len(FINGERPRINT_PARTS))
+
+
+def other_in(*parts: str) -> dict[str, object]:
+    """A device whose task is not `TASK` in these parts."""
+    made = b"".join((b"other" if part in parts else TASK)[:PART_BYTES] for part in FINGERPRINT_PARTS)
+    return {"task": task_facts(fingerprint=made)}
+
+
+SAME = other_in()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"policy_version": 2}, "its protocol or policy version differs from the others'"),
         ({"protocol_version": 2}, "its protocol or policy version differs from the others'"),
-        ({"task": task_facts(fingerprint=b"other-task")}, "its task differs from the others'"),
+        (other_in("loss"), "its task differs from the others' in loss"),
+        (other_in("epochs", "network"), "its task differs from the others' in network, epochs"),
+        ({"task": task_facts(fingerprint=b"of other parts")}, "its task differs from the others'"),
     ],
 )
 def test_the_odd_one_out_is_left_out(change: dict[str, object], reason: str) -> None:
-    assert left_out(home({}, change, {})) == {"b": reason}
+    assert left_out(home(SAME, SAME | change, SAME)) == {"b": reason}
+
+
+def test_who_waits_for_a_device_that_is_left_out_says_so_and_why() -> None:
+    pair = {"members_min": 2}
+    plan = decide(home(SAME | pair, other_in("loss") | pair), POLICIES)
+    assert plan.why == "1 of 2 devices are here; b is left out: its task differs from the others' in loss"
 
 
 def test_of_equally_common_versions_the_lowest_stays() -> None:

@@ -13,7 +13,7 @@ from crowd.agreement.state import Active
 from crowd.learning.encoding import decode
 from crowd.learning.layout import Layout, Pieces
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import Encoding, Outer, OuterKind, Plan, SliceOwner
+from crowd.planning.plan import Consistency, Encoding, Outer, OuterKind, Plan, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 from tests.simulation.checks import Findings
@@ -134,7 +134,8 @@ class Merging:
         """The device went from one state to the next; `trained` is its own part in that, `residual` what is left."""
         key = Round(active.generation, active.plan_digest, after.round)
         taken, refused = [], []
-        for index, span in enumerate(active.plan.slices):
+        stays = _stays(active.plan, before, after)
+        for index, span in enumerate(active.plan.slices if not stays else ()):
             merged = self._merged.get(_slice_of(key, index))
             if merged is not None and device in merged[0].refused:
                 refused.append(slice(span.start, span.stop))
@@ -160,6 +161,7 @@ class Merging:
             return
         self._followed.add(after.digest)
         key = Round(active.generation, active.plan_digest, after.round)
+        stays = _stays(active.plan, before, after)
         parts = []
         for index, span in enumerate(active.plan.slices):
             merged = self._merged.get(_slice_of(key, index))
@@ -168,8 +170,12 @@ class Merging:
                 return
             header, data = merged
             parts.append(expand(data, header.encoding, self._layout.pieces(span.start, span.stop)))
-            if index == 0 and after.samples != before.samples + sum(header.senders.values()):
+            if index == 0 and not stays and after.samples != before.samples + sum(header.senders.values()):
                 self._findings.add(f"{device} counts {after.samples} samples after {_name(key)}")
+        if stays:
+            if after.vector is not before.vector or after.momentum is not before.momentum:
+                self._findings.add(f"{device} changed a state that {_name(key)} was to leave as it is")
+            return
         vector, momentum = step(active.plan.outer, before, np.concatenate(parts))
         if any(after.vector[start:stop].min() < 0 for start, stop in self._layout.variances):
             self._findings.add(f"{device} has a negative variance after {_name(key)}")
@@ -182,6 +188,11 @@ class Merging:
             and np.abs(momentum - after.momentum.numpy()).max() > NOISE * (1 + np.abs(momentum).max())
         ):
             self._findings.add(f"{device} has another outer momentum after {_name(key)}")
+
+
+def _stays(plan: Plan, before: ReplicaState, after: ReplicaState) -> bool:
+    """Whether a round only evaluates the state before it, or drops what was trained in it as that state is kept."""
+    return before.closing or (after.finished and plan.consistency is not Consistency.AT_END)
 
 
 def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Vector | None]:

@@ -240,8 +240,8 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             Trainer,
             "_next_state",
             replace(
-                "_is_over(plan, streak, state.epochs_ppb + epochs_ppb)",
-                "2 * self._metrics.samples_trained >= plan.epochs_max * plan.samples_total",
+                "state.epochs_ppb + epochs_ppb",
+                "2 * BILLION * self._metrics.samples_trained // plan.samples_total",
             ),
         ),
     ),

@@ -98,6 +98,8 @@ class Rounds:
         self._active: Active | None = None
         self._progress = StateProgress()
         self._frozen = True
+        self._closing = False
+        """Whether the round in hand only evaluates the present state."""
         self._fetching = False
         self._catching_up = False
         self._deadlines = Deadlines()
@@ -171,8 +173,9 @@ class Rounds:
         """Whether this generation is not active here yet, so that its messages are kept and tried again then."""
         return self._active is None or generation > self._active.generation
 
-    def fetched(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
-        """Go on from the loaded state: the start, or a later one of this generation."""
+    def fetched(self, progress: StateProgress, now_us: int, *, closing: bool = False) -> tuple[Effect, ...]:
+        """Go on from the loaded state: the start, or a later one of this generation. `closing`: see `ReplicaState`."""
+        self._closing = closing
         self._fetching, self._catching_up, self._proposed = False, False, False
         self._progress = progress
         return self._begin(now_us)
@@ -192,8 +195,9 @@ class Rounds:
         """Stop merging and completing rounds, as a plan of a later generation is acked."""
         self._frozen = True
 
-    def accepted(self, progress: StateProgress, now_us: int) -> tuple[Effect, ...]:
+    def accepted(self, progress: StateProgress, now_us: int, *, closing: bool = False) -> tuple[Effect, ...]:
         """Go on after the proposed round was completed."""
+        self._closing = closing
         self._proposed, self._catching_up = False, False
         self._progress = progress
         return self._begin(now_us)
@@ -243,6 +247,8 @@ class Rounds:
     def _taking(self, sender: DeviceId, key: SliceKey) -> int | None:
         """The round that takes a contribution made for `key.round`: that one, or if the plan lets it lag the earliest
         that is not merged and has none of the sender's; at most the next."""
+        if self._closing and key.round < self.in_hand:
+            return None  # what was trained until now is too late for this run
         number = max(key.round, self.in_hand)
         if number == self.in_hand and self._staleness_max:
             number += (number, key.index) in self._merging or self._has_heard(sender, number, key.index)
@@ -264,13 +270,31 @@ class Rounds:
         the round that its last contribution is in."""
         assert self._active is not None
         if self._follows:
-            waits = self._proposed or any(
-                self._has_heard(self._me, self.in_hand, index) for index in self._own_slices()
+            waits = (
+                self._proposed
+                or self.keeps_waiting(self._me)
+                or any(self._has_heard(self._me, self.in_hand, index) for index in self._own_slices())
             )
             return () if waits else (Begin(round=self.in_hand),)
         self._catching_up = True
         newest = attrs.evolve(self._progress, digest=b"")
         return (Fetch(progress=newest, holders=(self._active.plan.slices[0].owner,)),)
+
+    @property
+    def _evaluators(self) -> frozenset[DeviceId] | None:
+        """The trainers that evaluate the present state in the round in hand of an asynchronous plan, where it is only
+        for that; `None`: it is not."""
+        if self._active is None or not (self._closing and self._active.plan.asynchronous):
+            return None
+        trainers = self._active.plan.trainers
+        with_share = {trainer.device for trainer in trainers if trainer.evaluation[0] < trainer.evaluation[1]}
+        return frozenset(with_share or {trainer.device for trainer in trainers})
+
+    def keeps_waiting(self, device: DeviceId) -> bool:
+        """Whether `device` gets no newer state of an asynchronous plan before the present one has been evaluated, in
+        which it has no part, or has done it."""
+        evaluators = self._evaluators
+        return evaluators is not None and (device not in evaluators or self._has_heard(device, self.in_hand, 0))
 
     @property
     def _staleness_max(self) -> int:
@@ -294,7 +318,12 @@ class Rounds:
         span = plan.slices[index]
         planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
         if (number, index) not in self._merges:
-            self._merges[number, index] = SliceMerge(planned, span.stop - span.start, quorum=plan.quorum)
+            evaluators = self._evaluators
+            self._merges[number, index] = SliceMerge(
+                planned if evaluators is None else {trainer: planned[trainer] for trainer in evaluators},
+                span.stop - span.start,
+                quorum=plan.quorum if evaluators is None else 0,
+            )
         return self._merges[number, index]
 
     def _ready(self, now_us: int) -> tuple[Effect, ...]:

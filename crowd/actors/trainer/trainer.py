@@ -37,7 +37,7 @@ from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
 from crowd.learning.encoding import decode
-from crowd.learning.evaluation import is_reached, next_streak
+from crowd.learning.ending import BILLION, after_round, is_evaluated, is_last
 from crowd.learning.feedback import Fate, Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler, TrainingPool
@@ -55,7 +55,6 @@ from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
 
-BILLION = 1_000_000_000
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_ROUNDS = 3
 FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
@@ -161,6 +160,8 @@ class Trainer(Actor[TrainerMessage]):
         self._epochs_reported = 0
         self._local_round: LocalRound | None = None
         self._gossip: Gossip | None = None
+        self._kept_waiting: set[DeviceId] = set()
+        """Devices that have asked for a newer state than the present one."""
         self._on_their_way: set[SliceKey] = set()
         """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
         self._evaluated = 0
@@ -343,7 +344,7 @@ class Trainer(Actor[TrainerMessage]):
         self._feedback.abandon()
         self._probe.round_abandoned(self._feedback.residual)
         self._owner.plan_begun()
-        self._on_their_way, self._evaluated, self._gossip = set(), 0, None
+        self._on_their_way, self._kept_waiting, self._evaluated, self._gossip = set(), set(), 0, None
         self._wanted = None
         self._start = self._state if self._state.progress == active.start else None
         self._metrics.generations += 1
@@ -463,7 +464,7 @@ class Trainer(Actor[TrainerMessage]):
             return
         if self._local_round is not None:
             return  # an asynchronous plan: the local steps in hand are not cut short
-        last = self._is_last(plan, self._state)
+        trains = not (self._state.closing or is_last(plan, self._state))
         batch = part.batch_size or self._facts.batch_size
         piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
         self._local_round = LocalRound(
@@ -480,10 +481,10 @@ class Trainer(Actor[TrainerMessage]):
                 pool=self._pool,
                 sampler=self._sampler,
                 facts=self._facts,
-                evaluation=self._due_evaluation(plan, number, last),
-                samples=0 if last else part.round_samples,
+                evaluation=self._due_evaluation(plan, number, self._state),
+                samples=part.round_samples if trains else 0,
                 piece_samples=max(1, piece_samples // batch) * batch,
-                gossip=None if last else self._gossip,
+                gossip=self._gossip if trains else None,
             ),
             self._compute,
             number,
@@ -496,23 +497,18 @@ class Trainer(Actor[TrainerMessage]):
         """Distance of own parameters from the common state, (elements,) float32; `None` without own ones."""
         return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
 
-    def _is_last(self, plan: Plan, state: ReplicaState) -> bool:
-        """Whether the round after `state` only brings together what trainers have kept to themselves."""
-        return plan.consistency is Consistency.AT_END and _is_over(plan, state.streak, state.epochs_ppb)
-
     def _encoding(self, plan: Plan, state: ReplicaState) -> Encoding:
         """The encoding of deltas in the round after `state`."""
-        if plan.consistency is Consistency.EVERY_ROUND or self._is_last(plan, state):
-            return plan.encoding
-        return Encoding.NONE
+        apart = plan.consistency is not Consistency.EVERY_ROUND and not is_last(plan, state)
+        return Encoding.NONE if apart or state.closing else plan.encoding
 
-    def _due_evaluation(self, plan: Plan, number: int, last: bool) -> SampleSet:
-        """This device's share of the evaluation set, empty if round `number` is not to be evaluated. In an asynchronous
-        plan, an evaluation that was due in a round without this device is due now."""
+    def _due_evaluation(self, plan: Plan, number: int, state: ReplicaState) -> SampleSet:
+        """This device's share of the evaluation set, empty if round `number`, after `state`, is not to be evaluated. In
+        an asynchronous plan, an evaluation that was due in a round without this device is due now."""
         before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
-        due = not last and number // plan.evaluate_every > before // plan.evaluate_every
+        due = not is_last(plan, state) and number // plan.evaluate_every > before // plan.evaluate_every
         share = self._evaluation
-        return share if due else SampleSet(share.inputs[:0], share.labels[:0])
+        return share if due or is_evaluated(plan, state) else SampleSet(share.inputs[:0], share.labels[:0])
 
     async def _go_on(self) -> None:
         """Begin the next local steps of an asynchronous plan, if nothing of the last ones is on its way."""
@@ -636,19 +632,29 @@ class Trainer(Actor[TrainerMessage]):
             self._decoded(part.data, part.header.encoding, span) for part, span in zip(parts, plan.slices, strict=True)
         ]
         samples = sum(first.senders.values())
-        streak = next_streak(state.streak, first.correct, first.evaluated, self._task.target_accuracy)
         epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
-        over = _is_over(plan, streak, state.epochs_ppb + epochs_ppb)
-        proposed = replica.apply(
+        outcome = after_round(
+            plan,
             state,
-            plan.outer,
-            torch.cat(deltas),
-            samples=samples,
-            epochs_ppb=epochs_ppb,
-            counters=first.counters or state.counters,
-            streak=streak,
-            finished=self._is_last(plan, state) if plan.consistency is Consistency.AT_END else over,
+            correct=first.correct,
+            evaluated=first.evaluated,
+            epochs_ppb=state.epochs_ppb + epochs_ppb,
+            target=self._task.target_accuracy,
         )
+        if outcome.stays:
+            proposed = replica.unchanged(state, streak=outcome.streak, finished=outcome.finished)
+        else:
+            proposed = replica.apply(
+                state,
+                plan.outer,
+                torch.cat(deltas),
+                samples=samples,
+                epochs_ppb=epochs_ppb,
+                counters=first.counters or state.counters,
+                streak=outcome.streak,
+                closing=outcome.closing,
+                finished=outcome.finished,
+            )
         _ = proposed.digest  # computed here, away from the event loop
         return proposed
 
@@ -671,6 +677,8 @@ class Trainer(Actor[TrainerMessage]):
 
         def work() -> tuple[torch.Tensor | None, dict[str, Any]]:
             delta = None
+            if proposal.state.finished and proposal.state.vector is state.vector:
+                return delta, self._inner  # what was trained in this round counts for nothing
             if inputs is not None and inputs.samples:
                 delta = inputs.delta if inputs.delta is not None else self._local.delta()
             self._feedback.commit(delta, fates, apart=encoding is Encoding.NONE)
@@ -689,7 +697,10 @@ class Trainer(Actor[TrainerMessage]):
         if proposal.state.finished:
             ends_apart = active.plan.consistency is Consistency.NONE
             await self._finish(proposal.state, self._feedback.residual if ends_apart else None)
-        await self._carry_out(self._rounds.accepted(progress, now_us()))
+        await self._carry_out(self._rounds.accepted(progress, now_us(), closing=proposal.state.closing))
+        waiting, self._kept_waiting = self._kept_waiting, set()
+        for device in sorted(waiting):
+            await self._give_state(device, b"")
 
     def _report_epoch(self, active: Active) -> None:
         """Log, once for each epoch, whose samples have all been trained here."""
@@ -745,7 +756,11 @@ class Trainer(Actor[TrainerMessage]):
         await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
 
     async def _give_state(self, device: DeviceId, digest: bytes) -> None:
-        """Send the state that is asked for; the present one, a round further, if it is gone already."""
+        """Send the state that is asked for; the present one, a round further, if it is gone already; or the next one,
+        when it has come."""
+        if not digest and self._rounds.keeps_waiting(device):
+            self._kept_waiting.add(device)
+            return
         state = self._state
         if self._start is not None and self._start.digest == digest:
             state = self._start
@@ -778,7 +793,7 @@ class Trainer(Actor[TrainerMessage]):
         await self._planner.tell(inbox.StateReached(progress=state.progress))
         if state.finished:
             await self._finish(state, None)
-        await self._carry_out(self._rounds.fetched(state.progress, now_us()))
+        await self._carry_out(self._rounds.fetched(state.progress, now_us(), closing=state.closing))
 
     async def _drop_residual(self) -> None:
         await self._compute.run(self._feedback.drop)
@@ -795,8 +810,3 @@ class Trainer(Actor[TrainerMessage]):
         # in a worker thread, as it writes the model to a file
         await self._compute.run(partial(self._observe, RunFinished(state=kept, result=result)))
         await self._planner.tell(inbox.OwnResult(result=result))
-
-
-def _is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
-    """Whether a run has met its target, or spent its epochs."""
-    return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION

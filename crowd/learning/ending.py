@@ -1,0 +1,63 @@
+"""The end of a run: what becomes of it after a round. The state that is kept has been evaluated, and by that evaluation
+the run has reached its target or not."""
+
+import attrs
+
+from crowd.learning.evaluation import is_reached, next_streak
+from crowd.learning.replica import ReplicaState
+from crowd.planning.plan import Consistency, Plan
+
+BILLION = 1_000_000_000
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What a round, with the evaluation of the state before it, makes of a run."""
+
+    streak: int
+    """Consecutive evaluations that met the target, this one included."""
+    stays: bool = False
+    """Whether the state before the round stays, whatever was trained in it."""
+    closing: bool = False
+    """Whether the next round is only to evaluate the state after this one."""
+    finished: bool = False
+    """Whether the run is over."""
+
+
+def is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
+    """Whether a run has met its target, or spent its epochs (in billionths)."""
+    return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
+
+
+def is_last(plan: Plan, state: ReplicaState) -> bool:
+    """Whether the round after `state` only brings together what trainers have kept to themselves."""
+    at_end = plan.consistency is Consistency.AT_END
+    return at_end and not state.closing and is_over(plan, state.streak, state.epochs_ppb)
+
+
+def is_evaluated(plan: Plan, state: ReplicaState) -> bool:
+    """Whether the round after `state` is evaluated, whenever an evaluation is due otherwise."""
+    return state.closing or (is_last(plan, state) and len(plan.trainers) == 1)
+
+
+def after_round(
+    plan: Plan, state: ReplicaState, *, correct: int, evaluated: int, epochs_ppb: int, target: float
+) -> Outcome:
+    """The outcome of the round after `state`, in whose evaluation so many of `evaluated` samples were right, and after
+    which so many billionths of an epoch are trained in all.
+
+    A state that meets the target for the second time in a row is kept, and what was trained meanwhile is not merged
+    into it. Where epochs are spent, several trainers bring together what is theirs, or evaluations lag behind the
+    state, the next state is `closing`: one more round evaluates it, and trains nothing. A run whose state does not meet
+    the target then goes on, if it has epochs left.
+    """
+    streak = next_streak(state.streak, correct, evaluated, target)
+    if is_evaluated(plan, state):
+        met = streak > state.streak
+        spent = is_over(plan, 0, state.epochs_ppb)
+        return Outcome(streak=streak if met else 0, stays=state.closing, finished=met or spent)
+    if plan.consistency is Consistency.AT_END:
+        return Outcome(streak=streak, closing=is_last(plan, state))
+    if is_reached(streak) and evaluated and not plan.asynchronous:
+        return Outcome(streak=streak, stays=True, finished=True)
+    return Outcome(streak=streak, closing=is_over(plan, streak, epochs_ppb))
