@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from crowd.actors import planner
-from crowd.actors.trainer import rounds, trainer
+from crowd.actors.trainer import backlog, rounds, trainer
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
@@ -32,9 +32,13 @@ EXPECTED = frozenset(
         "broker_lost",
         "device_evicted",
         "device_left_out",
+        "device_suspended",
+        "exchange_held_up",
         "inbound_message_dropped",
         "messages_refused",
         "round_held_up",
+        "trainer_absent",
+        "training_stands_still",
         "transfer_failed",
     }
 )
@@ -89,6 +93,7 @@ class Bounds:
             "acks": devices,
             "tombstones": devices,
             "early messages": trainer.EARLY_MAX,
+            "late messages": backlog.BACKLOG_MAX,
             "rounds ahead": rounds.ROUNDS_AHEAD_MAX + 1,
             "merges": 2,
         }

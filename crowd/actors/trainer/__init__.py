@@ -4,6 +4,8 @@ Layout:
     trainer.py      the actor: samples, local steps, merges, rounds, whole states, the end of a run
     rounds.py       the bookkeeping of rounds: when an owner merges, when a round can be completed; pure
     deadlines.py    how long an owner of a slice waits for contributions
+    attendance.py   which trainers the rounds go on without
+    backlog.py      what the trainer is told while its local steps stand still
     local_round.py  the local steps of one round
     gossip.py       exchanges of parameters between neighbours within a round
     lending.py      what a lender may send to a borrower, and in which pieces
