@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from crowd.planning.plan import Plan
+from crowd.planning.plan import SUSPENDED, Plan
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId
 
@@ -14,7 +14,8 @@ log = structlog.get_logger()
 def warn_of_left_out(plan: Plan) -> None:
     """Name the devices that the others plan without, each with the reason."""
     for left_out in plan.left_out:
-        log.warning("device_left_out", left_out=left_out.device, reason=left_out.reason)
+        if left_out.reason != SUSPENDED:  # which was said at once
+            log.warning("device_left_out", left_out=left_out.device, reason=left_out.reason)
 
 
 def warn_of_settings(plan: Plan, profiles: Mapping[DeviceId, Profile]) -> None:

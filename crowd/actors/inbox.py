@@ -91,6 +91,8 @@ class RoundReady:
 
     generation: int
     progress: StateProgress
+    senders: frozenset[DeviceId]
+    """The trainers that have contributed to it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,6 +105,20 @@ class StateReached:
 @attrs.frozen(kw_only=True)
 class OwnerSilent:
     device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class HeldUp:
+    """What the trainer has in hand waits for these devices (`events.HeldUp`)."""
+
+    devices: frozenset[DeviceId]
+    since_us: int
+    links: int
+
+
+@attrs.frozen(kw_only=True)
+class Progressed:
+    """The trainer answers `ShowProgress`: no local steps stand still."""
 
 
 @attrs.frozen(kw_only=True)
@@ -120,6 +136,8 @@ PlannerMessage: TypeAlias = (
     | RoundReady
     | StateReached
     | OwnerSilent
+    | HeldUp
+    | Progressed
     | OwnResult
 )
 
@@ -142,6 +160,11 @@ class BeginRun:
 @attrs.frozen(kw_only=True)
 class Frozen:
     """A plan of a later generation is acked."""
+
+
+@attrs.frozen(kw_only=True)
+class ShowProgress:
+    """Say `Progressed` once the local steps in hand, which were found to stand still, have ended."""
 
 
 @attrs.frozen(kw_only=True)
@@ -246,6 +269,7 @@ TrainerMessage: TypeAlias = (
     | MeasureSpeed
     | BeginRun
     | Frozen
+    | ShowProgress
     | Activated
     | RoundAccepted
     | SliceNotHere

@@ -16,7 +16,7 @@ from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, ste
 from crowd.agreement.view import View
 from crowd.errors import InfeasiblePlan
 from crowd.planning.check import violations
-from crowd.planning.plan import Plan, plan_digest
+from crowd.planning.plan import SUSPENDED, Plan, plan_digest
 from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
 from crowd.ports import Compute
@@ -29,6 +29,10 @@ SETTLE_US = SECOND_US // 2
 """Wait after connecting for retained messages, before this device introduces itself."""
 
 MEMO_MAX = 16
+
+UNFINISHED_LINKS = 4
+"""A device that has not finished may fetch the final state from several others in turn, each for as long as one may
+keep the others waiting."""
 
 log = structlog.get_logger()
 
@@ -142,12 +146,16 @@ class Planner(Actor[PlannerMessage]):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
                     await self._step(events.OwnProfile(profile=self._own))
-            case inbox.RoundReady(generation=generation, progress=progress):
-                await self._step(events.RoundReady(generation=generation, progress=progress))
+            case inbox.RoundReady(generation=generation, progress=progress, senders=senders):
+                await self._step(events.RoundReady(generation=generation, progress=progress, senders=senders))
             case inbox.StateReached(progress=progress):
                 await self._step(events.StateReached(progress=progress))
             case inbox.OwnerSilent(device=device):
                 await self._step(events.OwnerSilent(device=device))
+            case inbox.HeldUp(devices=devices, since_us=since_us, links=links):
+                await self._step(events.HeldUp(devices=devices, since_us=since_us, links=links))
+            case inbox.Progressed():
+                await self._step(events.Progressed())
             case inbox.OwnResult(result=result):
                 self._results[self._me], self._has_ended = result, True
                 await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
@@ -185,6 +193,7 @@ class Planner(Actor[PlannerMessage]):
     async def tick(self) -> None:
         await self._begin_if_settled()
         await self._step(events.Tick(), at_least_us=self._due_us)
+        await self._report_unfinished()
 
     async def _begin_if_settled(self) -> None:
         if self._state is not None or self._own is None or self._settled_us is None or reached_us() < self._settled_us:
@@ -230,11 +239,12 @@ class Planner(Actor[PlannerMessage]):
                 await self._step(_beat_heard(heard, beat))
             case messages.Evictions(lives=lives):
                 await self._step(events.Learned(tombstones=lives, source=sender))
-            case messages.ViewReply(tombstones=tombstones):
-                await self._step(events.Learned(tombstones=tombstones, source=sender))
-            case messages.ViewRequest(versions=versions, tombstones=tombstones):
-                newest = {device: (version.life, version.revision) for device, version in versions.items()}
-                await self._step(events.ViewRequested(device=sender, versions=newest, tombstones=tombstones))
+            case messages.Suspensions(devices=suspensions):
+                await self._step(events.Learned(suspensions=suspensions, source=sender))
+            case messages.ViewReply(tombstones=tombstones, suspended=suspensions):
+                await self._step(events.Learned(tombstones=tombstones, suspensions=suspensions, source=sender))
+            case messages.ViewRequest():
+                await self._step(_view_requested(sender, heard.message))
             case messages.ProbeRequest(nonce=nonce):
                 if self._state is not None and self._state.own.returns_us is None:
                     await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
@@ -282,18 +292,22 @@ class Planner(Actor[PlannerMessage]):
         told_in = self._result_lives.get(device)
         if told_in is None or state.view.profiles[device].life.boot != told_in.boot:
             return  # its process has ended since, and the state with it
-        if self._followed is not None and state.view.is_living(self._followed):
+        if self._followed is not None and any(profile.device == self._followed for profile in self._peers()):
             return
         if result.progress.run == state.own.profile.run and result.progress > state.own.progress:
             self._followed = device
             await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
 
     def _peers(self) -> tuple[Profile, ...]:
-        """The living devices with this very task: another's state is of no use here, and a device that is left out for
-        its task never has the result of this run."""
+        """The living devices with this very task whose work does not stand still: another's state is of no use here,
+        and a device that is left out for its task never has the result of this run."""
         assert self._state is not None
-        own = self._state.own.profile.task.fingerprint
-        return tuple(profile for profile in self._state.view.living if profile.task.fingerprint == own)
+        own, view = self._state.own.profile.task.fingerprint, self._state.view
+        return tuple(
+            profile
+            for profile in view.living
+            if profile.task.fingerprint == own and profile.device not in view.suspended
+        )
 
     def _check_over(self) -> None:
         state = self._state
@@ -302,12 +316,27 @@ class Planner(Actor[PlannerMessage]):
         if state.own.profile.run <= self._over_run:
             return
         # this device too, though others have evicted it and it is no peer at the moment
-        for device in {self._me, *(profile.device for profile in self._peers())}:
-            result = self._results.get(device)
-            if result is None or result.progress != state.own.progress:
-                return  # it is still on its way to the same final state
+        if not all(map(self._has_finished, {self._me, *(profile.device for profile in self._peers())})):
+            return  # one is still on its way to the same final state
         self._over_run = state.own.profile.run
         self._observe(RunOver(run=self._over_run))
+
+    async def _report_unfinished(self) -> None:
+        """Let the agreement know for whose results the end of the run waits."""
+        state = self._state
+        if state is None or state.own.finished_us is None or self._over_run >= state.own.profile.run:
+            return
+        without = {profile.device for profile in self._peers() if not self._has_finished(profile.device)} - {self._me}
+        if without:
+            since_us = max(state.own.finished_us, state.view_changed_us, state.stalls.began_us)
+            links = UNFINISHED_LINKS
+            await self._step(events.HeldUp(devices=frozenset(without), since_us=since_us, links=links))
+
+    def _has_finished(self, device: DeviceId) -> bool:
+        """Whether the device has published the result that this one has reached."""
+        assert self._state is not None
+        result = self._results.get(device)
+        return result is not None and result.progress == self._state.own.progress
 
     # --- the agreement ------------------------------------------------------------------------------------------------
 
@@ -338,7 +367,7 @@ class Planner(Actor[PlannerMessage]):
 
     async def _work_out(self, view: View) -> None:
         def work() -> Decision:
-            plan = decide(view.living, self._policies)
+            plan = decide(view.living, self._policies, view.suspended)
             broken = violations(plan, view.living)
             if broken:
                 raise InfeasiblePlan(f"the policy made a plan that cannot be carried out: {broken[0]}")
@@ -386,8 +415,13 @@ class Planner(Actor[PlannerMessage]):
                 await self._send(Address(channel=Channel.BEAT, source=self._me), beat)
             case events.AskView(device=device):
                 await self._send_to(device, self._view_request())
-            case events.SendView(device=device, profiles=names, tombstones=tombstones):
-                await self._send_view(device, names, tombstones)
+            case events.PublishSuspensions(suspensions=suspensions):
+                address = Address(channel=Channel.ALL, source=self._me)
+                await self._send(address, messages.Suspensions(devices=dict(suspensions)))
+            case events.ShowProgress():
+                self._trainer.tell_nowait(inbox.ShowProgress())
+            case events.SendView():
+                await self._send_view(effect)
             case events.SendProbe(device=device):
                 self._probe.probed(device)
                 self._nonce += 1
@@ -410,6 +444,11 @@ class Planner(Actor[PlannerMessage]):
             case events.Evicted(device=device, reason=reason):
                 self._probe.evicted(device, reason)
                 log.warning("device_evicted", departed=device, reason=reason)
+            case events.Suspended(device=device):
+                self._probe.suspended(device)
+                log.warning("device_suspended", suspended=device, reason=SUSPENDED)
+            case events.Resumed(device=device):
+                log.info("device_resumed", resumed=device)
             case _:
                 assert_never(effect)
 
@@ -442,25 +481,34 @@ class Planner(Actor[PlannerMessage]):
                 for device, profile in view.profiles.items()
             },
             tombstones=dict(view.tombstones),
+            suspended=dict(view.suspensions),
         )
 
-    async def _send_view(
-        self, device: DeviceId, names: tuple[DeviceId, ...], tombstones: Mapping[DeviceId, object]
-    ) -> None:
+    async def _send_view(self, told: events.SendView) -> None:
         assert self._state is not None
-        if self._me in names:
-            await self._send_to(device, messages.ProfileMessage(profile=self._state.own.profile))
-        envelopes = tuple(self._envelopes[name][1] for name in names if name in self._envelopes)
-        known = self._state.view.tombstones
-        lives = {name: known[name] for name in tombstones if name in known}
-        if envelopes or lives:
-            await self._send_to(device, messages.ViewReply(envelopes=envelopes, tombstones=lives))
+        if self._me in told.profiles:
+            await self._send_to(told.device, messages.ProfileMessage(profile=self._state.own.profile))
+        envelopes = tuple(self._envelopes[name][1] for name in told.profiles if name in self._envelopes)
+        reply = messages.ViewReply(
+            envelopes=envelopes, tombstones=dict(told.tombstones), suspended=dict(told.suspensions)
+        )
+        if reply.envelopes or reply.tombstones or reply.suspended:
+            await self._send_to(told.device, reply)
 
     async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
         await self._send(Address(channel=Channel.TO, source=self._me, destination=device), message)
 
     async def _send(self, address: Address, message: messages.Message, *, retain: bool = False) -> None:
         await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))
+
+
+def _view_requested(sender: DeviceId, request: messages.ViewRequest) -> events.ViewRequested:
+    return events.ViewRequested(
+        device=sender,
+        versions={device: (version.life, version.revision) for device, version in request.versions.items()},
+        tombstones=request.tombstones,
+        suspensions=request.suspended,
+    )
 
 
 def _beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.BeatHeard:

@@ -40,6 +40,9 @@ class Probe:
     def evicted(self, departed: DeviceId, reason: str) -> None:
         """The device declares another one gone."""
 
+    def suspended(self, device: DeviceId) -> None:
+        """The device learns that another one, or itself, has no part in what follows until its work goes on."""
+
     # --- messages and transfers ---------------------------------------------------------------------------------------
 
     def let_in(self, address: Address, opened: Opened) -> None:

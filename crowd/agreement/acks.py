@@ -154,6 +154,7 @@ def _begin(turn: Turn, active: Active) -> None:
     state = turn.state
     heard_us = dict.fromkeys(state.detector.heard_us, state.now_us)
     turn.acks = attrs.evolve(state.acks, active=active)
+    turn.stalls = attrs.evolve(state.stalls, began_us=state.now_us)
     turn.detector = attrs.evolve(state.detector, silent_us={}, heard_us=heard_us)
     beat_due_us = min(state.own.beat_due_us, state.now_us + turn.state.beat_us)
     turn.own = attrs.evolve(state.own, beat_due_us=beat_due_us)

@@ -7,6 +7,7 @@ import attrs
 
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active
+from crowd.agreement.suspension import Suspension
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
@@ -38,10 +39,11 @@ class OwnProfile:
 
 @attrs.frozen(kw_only=True)
 class Learned:
-    """Profiles and tombstones from another device."""
+    """Profiles, tombstones and suspensions from another device."""
 
     profiles: tuple[Profile, ...] = ()
     tombstones: Mapping[DeviceId, Life] = attrs.field(factory=dict)
+    suspensions: Mapping[DeviceId, Suspension] = attrs.field(factory=dict)
     source: DeviceId | None = None
     """The device that sent them."""
 
@@ -83,11 +85,12 @@ class ProbeAnswered:
 
 @attrs.frozen(kw_only=True)
 class ViewRequested:
-    """A device names the profiles and tombstones that it has, and asks for newer ones."""
+    """A device names the profiles, tombstones and suspensions that it has, and asks for newer ones."""
 
     device: DeviceId
     versions: Mapping[DeviceId, tuple[Life, int]]
     tombstones: Mapping[DeviceId, Life]
+    suspensions: Mapping[DeviceId, Suspension] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -95,6 +98,21 @@ class OwnerSilent:
     """A slice of this owner is still missing after three deadlines."""
 
     device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class HeldUp:
+    """What this device has in hand waits for these devices. Said again and again for as long as it does."""
+
+    devices: frozenset[DeviceId]
+    since_us: int
+    links: int = 0
+    """How many others they may be waiting for in turn, each of which is to blame first."""
+
+
+@attrs.frozen(kw_only=True)
+class Progressed:
+    """The work of this device, which was said to stand still, goes on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +128,8 @@ class RoundReady:
 
     generation: int
     progress: StateProgress
+    senders: frozenset[DeviceId] = frozenset()
+    """The trainers that have contributed to it."""
 
 
 Event: TypeAlias = (
@@ -124,6 +144,8 @@ Event: TypeAlias = (
     | ProbeAnswered
     | ViewRequested
     | OwnerSilent
+    | HeldUp
+    | Progressed
     | StateReached
     | RoundReady
 )
@@ -162,6 +184,18 @@ class PublishEvictions:
 
 
 @attrs.frozen(kw_only=True)
+class PublishSuspensions:
+    """Tell all devices who is suspended, or is not any more."""
+
+    suspensions: Mapping[DeviceId, Suspension]
+
+
+@attrs.frozen(kw_only=True)
+class ShowProgress:
+    """Find out whether the work of this device goes on; answered by `Progressed` once it does."""
+
+
+@attrs.frozen(kw_only=True)
 class SendBeat:
     """Publish a heartbeat."""
 
@@ -178,11 +212,12 @@ class AskView:
 
 @attrs.frozen(kw_only=True)
 class SendView:
-    """Send `device` the profiles of these devices, and the tombstones."""
+    """Send `device` the profiles of these devices, the tombstones and the suspensions."""
 
     device: DeviceId
     profiles: tuple[DeviceId, ...]
     tombstones: Mapping[DeviceId, Life]
+    suspensions: Mapping[DeviceId, Suspension] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -226,11 +261,27 @@ class Evicted:
     reason: str
 
 
+@attrs.frozen(kw_only=True)
+class Suspended:
+    """Report that a device, perhaps this one, is suspended from now on, by whomever."""
+
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
+class Resumed:
+    """Report that a device is suspended no longer."""
+
+    device: DeviceId
+
+
 Effect: TypeAlias = (
     PublishProfile
     | PublishAck
     | SendAck
     | PublishEvictions
+    | PublishSuspensions
+    | ShowProgress
     | SendBeat
     | AskView
     | SendView
@@ -240,4 +291,6 @@ Effect: TypeAlias = (
     | RoundAccepted
     | Excluded
     | Evicted
+    | Suspended
+    | Resumed
 )

@@ -114,7 +114,7 @@ def may_leave_round(state: State) -> bool:
     living = {profile.device: profile for profile in state.view.living}
     for member in active.plan.members:
         profile = living.get(member.device)
-        if profile is None or profile.life != member.life:
+        if profile is None or profile.life != member.life or member.device in state.view.suspended:
             return True
         share, memory_bytes = own_ack.rules[member.device]
         if _STRICTNESS[profile.share] > _STRICTNESS[share] or profile.memory_bytes < memory_bytes:

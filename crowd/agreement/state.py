@@ -12,6 +12,7 @@ from typing import TypeAlias
 import attrs
 
 from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.suspension import Stalls
 from crowd.agreement.view import View
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
@@ -47,6 +48,8 @@ class Timing:
     republish_each_us: int = 10 * SECOND_US
     """The part of the period of republishing that each living device adds in a large cluster: nobody has to hear acks
     more often than that."""
+    stall_timeout_us: int = 10 * SECOND_US
+    """The shortest wait for a device on which the round in hand depends, before it is suspended."""
     return_max_us: int = 600 * SECOND_US
     """The longest pause after which an evicted device returns, and the time that forgives one false suspicion."""
     post_run_us: int = 300 * SECOND_US
@@ -218,6 +221,7 @@ class State:
     """When the living part of the view last changed."""
     acks: Acks = attrs.field(factory=Acks)
     detector: FailureDetector = attrs.field(factory=FailureDetector)
+    stalls: Stalls = attrs.field(factory=Stalls)
     retries: Retries = attrs.field(factory=Retries)
     timing: Timing = attrs.field(factory=Timing)
     now_us: int = 0

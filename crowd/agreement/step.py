@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from crowd.agreement import acks, failure_detector, heartbeats, predicates, views
+from crowd.agreement import acks, failure_detector, heartbeats, predicates, stalls, views
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.events import (
     AckHeard,
@@ -19,10 +19,12 @@ from crowd.agreement.events import (
     Disconnected,
     Effect,
     Event,
+    HeldUp,
     Learned,
     OwnerSilent,
     OwnProfile,
     ProbeAnswered,
+    Progressed,
     RoundAccepted,
     RoundReady,
     StateReached,
@@ -44,8 +46,10 @@ def step(state: State, event: Event, decide: Decide, *, now_us: int) -> Stepped:
     if isinstance(event, Notable) and (noted := note(state, event)) is not None:
         return attrs.evolve(noted, now_us=now_us), ()
     turn = Turn(attrs.evolve(state, now_us=now_us), decide)
+    stalls.notice_sleep(turn)
     round_complete = _take_in(turn, event)
     views.refute(turn)
+    stalls.answer_own(turn)
     failure_detector.probe_suspects(turn)
     failure_detector.evict_overdue(turn)
     acks.give(turn, round_complete=round_complete)
@@ -88,8 +92,9 @@ def _take_in(turn: Turn, event: Event) -> bool:
             views.disconnect(turn)
         case OwnProfile(profile=profile):
             views.publish_own(turn, profile)
-        case Learned(profiles=profiles, tombstones=tombstones, source=source):
-            views.learn(turn, profiles, tombstones, source)
+        case Learned(profiles=profiles, tombstones=tombstones, suspensions=suspensions, source=source):
+            views.learn(turn, profiles, tombstones, suspensions, source)
+            stalls.doubt(turn)
         case AckHeard(ack=ack):
             acks.hear(turn, ack)
         case BeatHeard():
@@ -102,6 +107,10 @@ def _take_in(turn: Turn, event: Event) -> bool:
             views.answer_request(turn, event)
         case OwnerSilent(device=device):
             failure_detector.hear_of_silent_owner(turn, device)
+        case HeldUp():
+            stalls.hear(turn, event)
+        case Progressed():
+            stalls.hear_of_progress(turn)
         case StateReached(progress=progress):
             _reach(turn, progress)
         case RoundReady():
@@ -118,6 +127,7 @@ def _accept_round(turn: Turn, ready: RoundReady) -> bool:
         return False
     _reach(turn, ready.progress)
     turn.detector = attrs.evolve(turn.detector, silent_us={})
+    stalls.note_round(turn, active.plan, ready.senders)
     turn.emit(RoundAccepted(progress=ready.progress))
     return True
 
@@ -147,6 +157,8 @@ def next_deadline_us(state: State) -> int | None:
     due = [state.own.beat_due_us]
     if state.own.returns_us is not None:
         due.append(state.own.returns_us)
+    if state.stalls.lifts_us is not None:
+        due.append(state.stalls.lifts_us)
     settled_us = state.view_changed_us + state.debounce_us
     if state.now_us < settled_us:
         due.append(settled_us)

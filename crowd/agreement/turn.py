@@ -4,6 +4,7 @@ import attrs
 
 from crowd.agreement.events import AskView, Effect, PublishAck, SendAck
 from crowd.agreement.state import Acks, Decide, FailureDetector, Own, Retries, Retry, State
+from crowd.agreement.suspension import Stalls
 from crowd.units import DeviceId
 
 
@@ -41,6 +42,14 @@ class Turn:
     @detector.setter
     def detector(self, detector: FailureDetector) -> None:
         self.state = attrs.evolve(self.state, detector=detector)
+
+    @property
+    def stalls(self) -> Stalls:
+        return self.state.stalls
+
+    @stalls.setter
+    def stalls(self, stalls: Stalls) -> None:
+        self.state = attrs.evolve(self.state, stalls=stalls)
 
     @property
     def retries(self) -> Retries:

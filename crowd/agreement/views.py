@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import attrs
 
-from crowd.agreement.events import Freeze, PublishProfile, SendView, ViewRequested
+from crowd.agreement.events import Freeze, PublishProfile, Resumed, SendView, Suspended, ViewRequested
 from crowd.agreement.state import Retries, State
+from crowd.agreement.suspension import Suspension
 from crowd.agreement.turn import Turn
 from crowd.agreement.view import View
 from crowd.planning.profile import Profile
@@ -112,13 +113,25 @@ def stop(turn: Turn) -> None:
 # --- other devices ----------------------------------------------------------------------------------------------------
 
 
-def merge(turn: Turn, profiles: tuple[Profile, ...], tombstones: Mapping[DeviceId, Life]) -> None:
-    """Merge into the view; a change of its living part starts the debounce time anew."""
+def merge(
+    turn: Turn,
+    profiles: tuple[Profile, ...],
+    tombstones: Mapping[DeviceId, Life],
+    suspensions: Mapping[DeviceId, Suspension] | None = None,
+) -> None:
+    """Merge into the view; a change of its living part, or of who is suspended, starts the debounce time anew."""
     state, before = turn.state, turn.state.view
-    after = before.merge(profiles, tombstones)
+    after = before.merge(profiles, tombstones, suspensions)
     if after is before:
         return
     turn.state = attrs.evolve(state, view=after)
+    if after.suspended != before.suspended:
+        turn.state = attrs.evolve(turn.state, view_changed_us=state.now_us)
+        for device in sorted(after.suspended - before.suspended):
+            turn.emit(Suspended(device=device))
+        for device in sorted((before.suspended - after.suspended) & after.ring.keys()):
+            turn.emit(Resumed(device=device))
+        _say_that_it_runs(turn)
     told_of = {profile.device: None for profile in profiles} | dict.fromkeys(tombstones)
     lives = {device: (before.living_profile(device), after.living_profile(device)) for device in told_of}
     if all(known == profile for known, profile in lives.values()):
@@ -137,9 +150,14 @@ def merge(turn: Turn, profiles: tuple[Profile, ...], tombstones: Mapping[DeviceI
     if latest is not state.acks.latest:
         tally = Counter((ack.generation, ack.view_digest) for ack in latest.values())
         turn.acks = attrs.evolve(turn.acks, latest=latest, tally=tally)
+    _say_that_it_runs(turn)
+
+
+def _say_that_it_runs(turn: Turn) -> None:
+    """Publish that the run has started, if that is not known of this device: it rides on a change that others made, for
+    alone it would not be worth a generation."""
     own = turn.own
     if turn.state.running and not own.profile.started and own.connected and own.returns_us is None:
-        # rides on a change that others made: alone it would not be worth a generation
         publish_own(turn, own.profile)
 
 
@@ -151,9 +169,14 @@ def _of_living(known: Mapping[DeviceId, T], view: View) -> Mapping[DeviceId, T]:
 
 
 def learn(
-    turn: Turn, profiles: tuple[Profile, ...], tombstones: Mapping[DeviceId, Life], source: DeviceId | None
+    turn: Turn,
+    profiles: tuple[Profile, ...],
+    tombstones: Mapping[DeviceId, Life],
+    suspensions: Mapping[DeviceId, Suspension],
+    source: DeviceId | None,
 ) -> None:
-    """Take in profiles and tombstones, and tell `source` of its former life or its eviction if it seems not to know."""
+    """Take in profiles, tombstones and suspensions, and tell `source` of its former life or its eviction if
+    it seems not to know."""
     view = turn.state.view
     stale = any(
         profile.device == source
@@ -161,7 +184,7 @@ def learn(
         and (profile.version < view.profiles[source].version or view.is_evicted(source, profile.life))
         for profile in profiles
     )
-    merge(turn, profiles, tombstones)
+    merge(turn, profiles, tombstones, suspensions)
     if source is None:
         return
     requests = turn.retries.view_requests
@@ -187,18 +210,32 @@ def answer_request(turn: Turn, request: ViewRequested) -> None:
         for device, life in view.tombstones.items()
         if (device not in request.tombstones or life > request.tombstones[device]) and device in request.versions
     }
-    if newer or tombstones:
-        turn.emit(SendView(device=request.device, profiles=newer, tombstones=tombstones))
+    suspensions = {
+        device: suspension
+        for device, suspension in view.suspensions.items()
+        if device not in request.suspensions or suspension > request.suspensions[device]
+    }
+    if newer or tombstones or suspensions:
+        turn.emit(SendView(device=request.device, profiles=newer, tombstones=tombstones, suspensions=suspensions))
     lacking = _lacks(view, request)
     if lacking:
         turn.ask_for_view(request.device)
     own_ack = turn.acks.own_ack
-    if not (newer or tombstones or lacking) and own_ack is not None and own_ack.ack.view_digest == view.digest:
+    if (
+        not (newer or tombstones or suspensions or lacking)
+        and own_ack is not None
+        and own_ack.ack.view_digest == view.digest
+    ):
         turn.resend_ack(request.device)
 
 
 def _lacks(view: View, request: ViewRequested) -> bool:
     """Whether the asking device knows something that `view` does not."""
+    if any(
+        device not in view.suspensions or suspension > view.suspensions[device]
+        for device, suspension in request.suspensions.items()
+    ):
+        return True
     return any(
         device not in view.profiles or version > view.profiles[device].version
         for device, version in request.versions.items()

@@ -8,7 +8,7 @@ from typing import Any
 from crowd.errors import BadConfig
 from crowd.planning.canonical import field_names
 from crowd.planning.estimate import memory_needed_bytes
-from crowd.planning.plan import PPM, Consistency, Plan
+from crowd.planning.plan import PPM, SUSPENDED, Consistency, Plan
 from crowd.planning.profile import Profile, Share, TaskFacts
 from crowd.units import DeviceId
 
@@ -40,7 +40,7 @@ def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
 def check_hope(plan: Plan, device: str, members_min: int) -> None:
     """Raise `BadConfig` if, as things are, a run can never begin on `device`."""
     for left_out in plan.left_out:
-        if left_out.device == device:
+        if left_out.device == device and left_out.reason != SUSPENDED:
             raise BadConfig(f"{device} is left out: {left_out.reason}; give it the others' and start it again")
     if plan.why == NO_SAMPLES and len(plan.members) >= members_min:
         devices = ", ".join(member.device for member in plan.members)

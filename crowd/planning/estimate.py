@@ -195,7 +195,7 @@ def ship_cost(cluster: Cluster, lent: Mapping[DeviceId, int], borrowed: Mapping[
     return ShipCost(ship_us=slowest_us + PHASE_US, bytes_total=moved * size)
 
 
-def _moves(plan: Plan) -> tuple[dict[DeviceId, int], dict[DeviceId, int]]:
+def moves(plan: Plan) -> tuple[dict[DeviceId, int], dict[DeviceId, int]]:
     lent: dict[DeviceId, int] = {}
     borrowed: dict[DeviceId, int] = {}
     for assignment in plan.assignments:
@@ -279,7 +279,7 @@ def estimate(cluster: Cluster, plan: Plan) -> Estimate:
         round_samples=sum(trainer.round_samples for trainer in plan.trainers),
         work_us=work_us + _mixing_us(plan, profiles),
         sync=sync,
-        ship=ship_cost(cluster, *_moves(plan)),
+        ship=ship_cost(cluster, *moves(plan)),
     )
 
 

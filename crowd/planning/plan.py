@@ -112,6 +112,10 @@ class Member:
     """The device's data set that the plan's assignments mean, by its `Profile.data_epoch`."""
 
 
+SUSPENDED = "its work stands still"
+"""The `reason` of a device that is left out until it shows progress."""
+
+
 @attrs.frozen(kw_only=True)
 class LeftOut:
     """A living device that is no member, and why."""

@@ -6,11 +6,11 @@
 import abc
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
-from crowd.planning.plan import LeftOut, Member, Plan
+from crowd.planning.plan import SUSPENDED, LeftOut, Member, Plan
 from crowd.planning.profile import Prefer, Profile, differing_parts
 from crowd.units import DeviceId
 
@@ -67,15 +67,15 @@ class Policy(abc.ABC):
         """
 
 
-def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
+def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy], suspended: Collection[DeviceId] = ()) -> Plan:
     """The plan for these living devices, one profile each, in any order (docs/protocol.md#rules: fitness).
 
     Lives whose versions or task fingerprint are not the commonest (ties: the lowest) are left out, each with its
-    reason. The policy, preference and seed of the fit device with the lowest ID count. Until a profile shows the run
-    started, and the largest `members_min` is met, the plan contains no work.
+    reason, and so are those that are `suspended`. The policy, preference and seed of the fit device with the lowest ID
+    count. Until a profile shows the run started, and the largest `members_min` is met, the plan contains no work.
     """
     ordered = sorted(profiles, key=lambda profile: profile.device)
-    reasons = _unfit(ordered, policies)
+    reasons = dict.fromkeys(suspended, SUSPENDED) | _unfit(ordered, policies)
     fit = tuple(profile for profile in ordered if profile.device not in reasons)
     idle_plan = Plan(
         members=tuple(

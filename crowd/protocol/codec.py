@@ -59,6 +59,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.ResultMessage: "result",
     messages.Beat: "beat",
     messages.Evictions: "burials",
+    messages.Suspensions: "suspensions",
     messages.ViewRequest: "view?",
     messages.ViewReply: "view",
     messages.ProbeRequest: "probe?",

@@ -1,13 +1,14 @@
 """The messages that devices send each other; `Message` is the tagged union that the codec reads and writes.
 
 Layout: what is retained (`ProfileMessage`, `AckMessage`, `ResultMessage`), what keeps views equal (`Beat`, `Evictions`,
-`ViewRequest`, `ViewReply`, `ProbeRequest`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and the `Cargo`
-they name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
+`Suspensions`, `ViewRequest`, `ViewReply`, `ProbeRequest`, `ProbeAnswer`), what moves bulk (`Offer`, `Want`, `Done` and
+the `Cargo` they name) and what asks for it (`AskSamples`, `AskState`, `AskSlice`, `NoSlice`, `Revoke`).
 """
 
 import attrs
 
 from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.suspension import Suspension
 from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId, Life
@@ -85,6 +86,13 @@ class Evictions:
 
 
 @attrs.frozen(kw_only=True)
+class Suspensions:
+    """Devices whose work stands still, as the sender has found; or that the sender's own goes on again."""
+
+    devices: dict[DeviceId, Suspension]
+
+
+@attrs.frozen(kw_only=True)
 class Version:
     """The version of a profile: the life it is of, and its number within that."""
 
@@ -98,6 +106,8 @@ class ViewRequest:
 
     versions: dict[DeviceId, Version]
     tombstones: dict[DeviceId, Life]
+    suspended: dict[DeviceId, Suspension]
+    """The last suspension of each device, lifted or not."""
 
 
 @attrs.frozen(kw_only=True)
@@ -107,6 +117,7 @@ class ViewReply:
 
     envelopes: tuple[bytes, ...]
     tombstones: dict[DeviceId, Life]
+    suspended: dict[DeviceId, Suspension]
 
 
 @attrs.frozen(kw_only=True)
@@ -294,6 +305,7 @@ Message = (
     | ResultMessage
     | Beat
     | Evictions
+    | Suspensions
     | ViewRequest
     | ViewReply
     | ProbeRequest

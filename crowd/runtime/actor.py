@@ -123,9 +123,22 @@ class Actor(abc.ABC, Generic[M]):
         name = f"{self.ref.name}: {getattr(async_fn, '__qualname__', 'task')}"
         self._tasks.start_soon(self._run_spawned, scope, lambda: async_fn(*args), name=name)
 
+    async def listen_until(self, event: anyio.Event, take: Callable[[M], None]) -> None:
+        """Wait for `event` within `receive` or `tick`, and hand every message that comes meanwhile to `take`, which
+        must not wait: so nobody is held up by a mailbox that is full."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._take_all, take)
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _take_all(self, take: Callable[[M], None]) -> None:
+        while True:
+            take(await self._mailbox.get())
+
     async def live(self, mailbox: Mailbox[M]) -> None:
         """Run one life; called by the supervisor. Raises what ended it, in an exception group."""
         self.ref = ActorRef(mailbox)
+        self._mailbox = mailbox
         self._scopes: dict[anyio.CancelScope, None] = {}
         self._ending = False
         try:

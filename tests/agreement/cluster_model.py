@@ -19,7 +19,17 @@ import torch
 
 from crowd.actors.trainer import rounds as rounds_module
 from crowd.actors.trainer.owner import fate_of
-from crowd.actors.trainer.rounds import KEPT_ROUNDS, AskForSlice, Begin, Complete, Fetch, Merge, ReportSilence, Rounds
+from crowd.actors.trainer.rounds import (
+    KEPT_ROUNDS,
+    AskForSlice,
+    Begin,
+    Complete,
+    Fetch,
+    Merge,
+    ReportHeldUp,
+    ReportSilence,
+    Rounds,
+)
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, Decision, Own, State
@@ -259,6 +269,10 @@ class Device:
                 model.send(self, model.named(device), events.AckHeard(ack=ack))
             case events.PublishEvictions(lives=lives):
                 model.broadcast(self, events.Learned(tombstones=lives, source=self.name))
+            case events.PublishSuspensions(suspensions=suspensions):
+                model.broadcast(self, events.Learned(suspensions=suspensions, source=self.name))
+            case events.ShowProgress():
+                self.later(1_000, lambda: self.hear(events.Progressed()))
             case events.SendBeat(view_digest=view_digest, generation=generation):
                 beat = events.BeatHeard(
                     device=self.name, life=self.state.own.profile.life, view_digest=view_digest, generation=generation
@@ -271,14 +285,15 @@ class Device:
                     device=self.name,
                     versions={name: profile.version for name, profile in view.profiles.items()},
                     tombstones=dict(view.tombstones),
+                    suspensions=dict(view.suspensions),
                 )
                 model.send(self, model.named(device), request)
-            case events.SendView(device=device, profiles=names, tombstones=tombstones):
+            case events.SendView(device=device, profiles=names, tombstones=tombstones, suspensions=suspensions):
                 profiles = tuple(self.state.view.profiles[name] for name in names if name in self.state.view.profiles)
                 model.send(
                     self,
                     model.named(device),
-                    events.Learned(profiles=profiles, tombstones=tombstones, source=self.name),
+                    events.Learned(profiles=profiles, tombstones=tombstones, suspensions=suspensions, source=self.name),
                 )
             case events.SendProbe(device=device):
                 model.probe(self, model.named(device))
@@ -298,9 +313,14 @@ class Device:
             case events.RoundAccepted(progress=progress):
                 self.commit(progress)
             case events.Excluded():
-                raise Violation(f"{self.name} is left out, but it is like the others")
+                if self.name not in self.state.view.suspended:
+                    raise Violation(f"{self.name} is left out, but it is like the others")
             case events.Evicted():
                 model.evictions += 1
+            case events.Suspended():
+                model.suspensions += 1
+            case events.Resumed():
+                pass
             case _:
                 assert_never(effect)
 
@@ -337,6 +357,8 @@ class Device:
                     self.model.send_bulk(self, asked, partial(asked.serve, self, key), once=True)
                 case ReportSilence(device=device):
                     self.step(events.OwnerSilent(device=device))
+                case ReportHeldUp(devices=devices, since_us=since_us, links=links):
+                    self.step(events.HeldUp(devices=devices, since_us=since_us, links=links))
                 case _:
                     assert_never(effect)
         self.wake()
@@ -352,6 +374,7 @@ class Device:
         delta = torch.zeros(self.model.elements)
         delta[self.index :: self.model.scenario.devices] = 1.0
         self.local = delta
+        self.rounds.trained(number)
         for index, span in enumerate(active.plan.slices):
             key = SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index)
             data = self.feedback.contribute(delta, span.start, span.stop, ENCODING)
@@ -398,7 +421,8 @@ class Device:
             finished=number >= self.model.scenario.rounds_max,
         )
         self.pending = (progress, vector, parts)
-        self.step(events.RoundReady(generation=self.generation, progress=progress))
+        senders = frozenset(parts[0].header.senders)
+        self.step(events.RoundReady(generation=self.generation, progress=progress, senders=senders))
 
     def commit(self, progress: StateProgress) -> None:
         active = self.rounds.active
@@ -466,7 +490,7 @@ class Model:
         self.now_us = 0
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = 0
-        self.evictions = 0
+        self.evictions = self.suspensions = 0
         self.healed = False
         self.elements = 2 * scenario.devices
         self.retained: dict[tuple[DeviceId, str], events.Event] = {}
@@ -474,7 +498,7 @@ class Model:
 
     def decide(self, view: View) -> Decision:
         if view.digest not in self.memo:
-            plan = decide(view.living, self.policies)
+            plan = decide(view.living, self.policies, view.suspended)
             for broken in violations(plan, view.living):
                 raise Violation(f"S2 or S4: {broken}")
             self.memo[view.digest] = Decision(plan=plan, plan_digest=plan_digest(plan))

@@ -154,7 +154,7 @@ def test_a_living_device_that_never_acks_is_evicted_and_returns() -> None:
 
 
 def decision_of(view: View) -> Decision:
-    plan = decide(view.living, {"test": Everybody()})
+    plan = decide(view.living, {"test": Everybody()}, view.suspended)
     return Decision(plan=plan, plan_digest=plan_digest(plan))
 
 

@@ -66,6 +66,8 @@ class Device:
     from_trainer: events.RoundReady | events.StateReached | None = None
     """On its way to the planner."""
     round_due_us: int = 0
+    shows_progress: bool = False
+    """Whether its planner has asked the trainer whether its work goes on, and has no answer yet."""
 
     @property
     def life(self) -> Life:
@@ -171,6 +173,9 @@ class Agreement(RuleBasedStateMachine):
         self.now_us = max(self.now_us, now_us)
         for device in self.devices:
             if device.alive:
+                if device.shows_progress:
+                    device.shows_progress = False
+                    self._step(device, events.Progressed())
                 self._step(device, events.Tick())
                 due_us = next_deadline_us(device.state)
                 assert due_us is None or due_us > self.now_us, "a tick leaves nothing to be done at once"
@@ -207,6 +212,13 @@ class Agreement(RuleBasedStateMachine):
         device, silent = self._device(number), self._device(owner)
         if device.alive and device is not silent and device.training is not None:
             self._step(device, events.OwnerSilent(device=silent.name))
+
+    @precondition(lambda self: any(device.training for device in self.devices))
+    @rule(number=numbers, other=numbers)
+    def a_device_seems_to_stand_still(self, number: int, other: int) -> None:
+        device, still = self._device(number), self._device(other)
+        if device.alive and device is not still and device.training is not None:
+            self._step(device, events.HeldUp(devices=frozenset([still.name]), since_us=-1000 * SECOND_US))
 
     def _propose(self, device: Device) -> None:
         active, done = device.state.acks.active, device.state.own.progress
@@ -321,13 +333,25 @@ class Agreement(RuleBasedStateMachine):
                 beat = events.BeatHeard(device=me, life=device.life, view_digest=digest, generation=generation)
                 self._send(device, me, beat)
                 self._tell_others(device, beat)
+            case events.PublishSuspensions(suspensions=suspensions):
+                self._tell_others(device, events.Learned(suspensions=suspensions, source=me))
+            case events.ShowProgress():
+                device.shows_progress = True
+            case events.Suspended() | events.Resumed():
+                pass
             case events.AskView(device=other):
                 versions = {name: profile.version for name, profile in state.view.profiles.items()}
-                asked = events.ViewRequested(device=me, versions=versions, tombstones=dict(state.view.tombstones))
+                asked = events.ViewRequested(
+                    device=me,
+                    versions=versions,
+                    tombstones=dict(state.view.tombstones),
+                    suspensions=dict(state.view.suspensions),
+                )
                 self._send(device, other, asked)
-            case events.SendView(device=other, profiles=names, tombstones=tombstones):
+            case events.SendView(device=other, profiles=names, tombstones=tombstones, suspensions=suspensions):
                 profiles = tuple(state.view.profiles[name] for name in names)
-                self._send(device, other, events.Learned(profiles=profiles, tombstones=tombstones, source=me))
+                told = events.Learned(profiles=profiles, tombstones=tombstones, suspensions=suspensions, source=me)
+                self._send(device, other, told)
             case events.SendProbe(device=other):
                 self._send(device, other, Probe(me))
             case events.Freeze():
@@ -349,7 +373,7 @@ class Agreement(RuleBasedStateMachine):
             case events.Evicted():
                 assert device.heard_itself, f"{me} evicts others, and does not hear itself"
             case events.Excluded():
-                raise AssertionError(f"{me} is left out, but it is like the others")
+                assert me in state.view.suspended, f"{me} is left out, but it is like the others"
             case _:
                 assert_never(effect)
 

@@ -30,6 +30,7 @@ from crowd.actors.trainer.rounds import (
     Effect,
     Fetch,
     Merge,
+    ReportHeldUp,
     ReportSilence,
     Rounds,
 )
@@ -442,6 +443,8 @@ class Cluster(RuleBasedStateMachine):
                     self._answer(device, self._named(owner), key)
                 case ReportSilence(device=other):
                     assert other != device.name
+                case ReportHeldUp(devices=others):
+                    assert device.name not in others
                     self.held_up = True
                 case _:
                     assert_never(effect)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import attrs
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,7 @@ from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, Progress, TaskFunction
-from crowd.ports import Delivery, Device, Store
+from crowd.ports import Compute, Delivery, Device, Store
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
 from crowd.protocol.identity import Ed25519Signer
@@ -144,14 +145,17 @@ class Cluster:
         chance: random.Random | None = None,
         probe: Probe | None = None,
         store: Store | None = None,
+        compute: Compute | None = None,
         **train: Any,
     ) -> Node:
-        """A device that is switched off; `train` are keys of its `node.toml`."""
+        """A device that is switched off; `train` are keys of its `node.toml`. It has that `compute`, or else one of
+        that speed."""
         config = NodeConfig(name=name, cluster=CLUSTER, broker="memory://test", members_min=members_min, **train)
+        device = emulated(speed_kflops, executes=executes)
         self.nodes[name] = Node(
             config,
             task=task,
-            device=emulated(speed_kflops, executes=executes),
+            device=device if compute is None else attrs.evolve(device, compute=compute),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
             store=store or MemoryStore(),

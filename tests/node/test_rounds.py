@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, Rounds
+from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, ReportHeldUp, Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
@@ -46,7 +46,19 @@ def behind(rounds_heard: int) -> Rounds:
 def test_a_slice_that_never_came_is_asked_for() -> None:
     rounds = behind(ROUNDS_AHEAD_MAX + 1)
     assert rounds.in_hand == ROUNDS_AHEAD_MAX + 2
-    assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=merged(rounds.in_hand).key),)
+    held_up = ReportHeldUp(devices=frozenset({ADA}), since_us=0, links=1)
+    assert rounds.tick(LATER_US) == (held_up, AskForSlice(owner=ADA, key=merged(rounds.in_hand).key))
+
+
+def test_no_answer_of_an_owner_changes_since_when_it_has_been_waited_for() -> None:
+    rounds = behind(1)
+    key = merged(rounds.in_hand).key
+    for second in range(3, 60):
+        held_up = [effect for effect in rounds.tick(second * SECOND_US) if isinstance(effect, ReportHeldUp)]
+        assert held_up == [ReportHeldUp(devices=frozenset({ADA}), since_us=0, links=1)]
+        rounds.not_yet(ADA, key, second * SECOND_US)
+    rounds.restart_clocks(60 * SECOND_US)
+    assert not any(isinstance(effect, ReportHeldUp) for effect in rounds.tick(61 * SECOND_US))
 
 
 @pytest.mark.parametrize("other", [{"generation": 0}, {"generation": 2}, {"plan_digest": b"other"}])
@@ -102,7 +114,7 @@ def test_a_state_belongs_to_a_plan_once_the_start_of_that_has_come() -> None:
 def test_who_asks_for_a_slice_that_its_owner_no_longer_keeps_fetches_the_state_once() -> None:
     rounds = behind(1)
     key = merged(rounds.in_hand).key
-    assert rounds.tick(LATER_US) == (AskForSlice(owner=ADA, key=key),)
+    assert AskForSlice(owner=ADA, key=key) in rounds.tick(LATER_US)
     assert rounds.over(BEN, key) == (), "who is not its owner has no say"
     assert rounds.over(ADA, merged(rounds.in_hand + 1).key) == (), "of another round"
     (fetch,) = rounds.over(ADA, key)

@@ -368,7 +368,7 @@ def test_length_is_checked_before_anything_is_decoded(pair: Pair) -> None:
 
 def test_nothing_is_sealed_that_would_not_be_let_in(pair: Pair) -> None:
     with pytest.raises(Refused) as caught:
-        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(MESSAGE_BYTES_MAX),), tombstones={}))
+        pair.sealer.seal(BEAT_ADDRESS, ViewReply(envelopes=(bytes(MESSAGE_BYTES_MAX),), tombstones={}, suspended={}))
     assert caught.value.reason is Reason.TOO_LONG
 
 

@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from crowd.actors import planner
-from crowd.actors.trainer import rounds, trainer
+from crowd.actors.trainer import backlog, rounds, trainer
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
@@ -33,8 +33,12 @@ EXPECTED = frozenset(
         "device_evicted",
         "device_left_out",
         "inbound_messages_dropped",
+        "device_suspended",
+        "exchange_held_up",
         "messages_refused",
         "round_held_up",
+        "trainer_absent",
+        "training_stands_still",
         "transfer_failed",
         "waiting_for_broker",
     }
@@ -90,6 +94,7 @@ class Bounds:
             "acks": devices,
             "tombstones": devices,
             "early messages": trainer.EARLY_MAX,
+            "late messages": backlog.BACKLOG_MAX,
             "rounds ahead": rounds.ROUNDS_AHEAD_MAX + 1,
             "merges": 2,
         }

@@ -118,6 +118,10 @@ class Cluster:
                 process.freeze()
                 await anyio.sleep(fault.lasts_s)
                 process.thaw()
+            case FaultKind.HANG:
+                process.hang()
+                await anyio.sleep(fault.lasts_s)
+                process.go_on()
             case FaultKind.CUT | FaultKind.CUT_UP | FaultKind.CUT_DOWN:
                 up, down = fault.kind is not FaultKind.CUT_DOWN, fault.kind is not FaultKind.CUT_UP
                 network.cut(process.name, up=up, down=down)
@@ -158,6 +162,7 @@ class Cluster:
         self.network.fault_rates = FaultRates()
         for process in self.processes:
             process.thaw()
+            process.go_on()
             self._mend(process)
             self.network.unmute(process.name)
             process.run_at(1.0)

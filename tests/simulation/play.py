@@ -121,9 +121,11 @@ class _Decisions:
     """Policies are pure, so what one device has worked out holds for all that ask the very same."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Profile, ...], Plan] = {}
+        self._known: dict[tuple[tuple[Profile, ...], frozenset[DeviceId]], Plan] = {}
 
-    def __call__(self, living: tuple[Profile, ...], policies: Mapping[str, Policy]) -> Plan:
-        if living not in self._known:
-            self._known[living] = decide(living, policies)
-        return self._known[living]
+    def __call__(
+        self, living: tuple[Profile, ...], policies: Mapping[str, Policy], suspended: frozenset[DeviceId]
+    ) -> Plan:
+        if (living, suspended) not in self._known:
+            self._known[living, suspended] = decide(living, policies, suspended)
+        return self._known[living, suspended]

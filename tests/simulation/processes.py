@@ -13,7 +13,6 @@ from crowd.learning.task import Task
 from crowd.node import Node
 from crowd.ports import Signer
 from crowd.units import device_id
-from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
 from devices.simulation.device import SimulatedDevice
 from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
@@ -21,6 +20,7 @@ from devices.store import MemoryStore
 from tests.simulation import work
 from tests.simulation.observer import Observer, Watch
 from tests.simulation.scenario import DevicePart, Scenario
+from tests.support.hanging import HangingCompute
 
 CLUSTER = "home"
 RESTART_S = 2.0
@@ -42,7 +42,7 @@ class Process:
         self._scenario = scenario
         self._observer = observer
         self._network = network
-        self._compute = VirtualCompute(part.speed_kflops)
+        self._compute = HangingCompute(part.speed_kflops)
         self._device = SimulatedDevice(
             _config(part, scenario),
             task=self._make_task,
@@ -118,7 +118,7 @@ class Process:
 
     async def _run_node(self) -> None:
         self._observer.process_began(self.name)
-        self._compute = self._device.compute = VirtualCompute(self.part.speed_kflops)  # rested, and as fast as at first
+        self._compute = self._device.compute = HangingCompute(self.part.speed_kflops)  # rested, and as fast as at first
         try:
             await self._device.live(self._stay)
         except Exception as error:
@@ -150,6 +150,13 @@ class Process:
         if self._frozen:
             self._frozen = False
             _loop().thaw(self.name)
+
+    def hang(self) -> None:
+        """Let no local step end any more."""
+        self._compute.hang()
+
+    def go_on(self) -> None:
+        self._compute.go_on()
 
     def run_at(self, factor: float) -> None:
         """Of its speed."""

@@ -33,6 +33,8 @@ class FaultKind(enum.Enum):
     STALE_WILL = "stale will"
     WEATHER = "weather"
     """For a while messages are lost, doubled and held up."""
+    HANG = "hang"
+    """No local step ends any more; all else that the device does goes on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,7 +101,10 @@ BASELINES = (
 """Not those that train a sample more than once in an epoch, or merge without rounds that all complete: what is checked
 here does not hold for them."""
 KNOWN_SEEDS = 1000
-"""Below, seeds are known to show something; there the policies are those with which they do."""
+"""Below, seeds are known to show something; there the policies and the kinds of faults are those with which they do."""
+DRAWN_KINDS = tuple(kind for kind in FaultKind if kind is not FaultKind.HANG)
+HANGS_EVERY = 4
+"""Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
 FAULTS_UNTIL_S = 45.0
 """Later nothing goes wrong any more; ten times as late where rounds are long."""
 LONG_ROUNDS = 10
@@ -112,6 +117,9 @@ def draw(seed: int) -> Scenario:
     count = chance.choice((3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 6, chance.randint(7, 12)))
     devices = tuple(_device(chance, index) for index in range(count))
     faults = [_fault(chance, count) for _ in range(chance.choice((3, 3, 4, 5, 6, 8, 12)))]
+    faults.sort(key=lambda fault: fault.at_s)
+    if seed >= KNOWN_SEEDS and seed % HANGS_EVERY == 2:
+        faults.append(_hang(random.Random(f"hang {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
     return Scenario(
@@ -125,7 +133,7 @@ def draw(seed: int) -> Scenario:
         samples=longer * chance.choice((6, 12, 24)),
         normalises=seed % 2 == 0,
         epochs_max=chance.choice((3, 20, 10_000)),
-        faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        faults=tuple(faults),
         faults_until_s=longer * FAULTS_UNTIL_S,
     )
 
@@ -155,7 +163,7 @@ def _device(chance: random.Random, index: int) -> DevicePart:
 
 
 def _fault(chance: random.Random, count: int) -> Fault:
-    kind = chance.choice(tuple(FaultKind))
+    kind = chance.choice(DRAWN_KINDS)
     return Fault(
         at_s=round(chance.uniform(1.0, FAULTS_UNTIL_S), 3),
         kind=kind,
@@ -163,4 +171,13 @@ def _fault(chance: random.Random, count: int) -> Fault:
         lasts_s=chance.choice((0.3, 1.0, 3.0, 8.0, 20.0, 30.0)),
         factor=chance.choice((0.2, 0.5, 2.0, 4.0)) if kind is FaultKind.SPEED else 1.0,
         fault_rates=WEATHERS[chance.choice(tuple(WEATHERS))] if kind is FaultKind.WEATHER else FaultRates(),
+    )
+
+
+def _hang(chance: random.Random, count: int) -> Fault:
+    return Fault(
+        at_s=round(chance.uniform(1.0, FAULTS_UNTIL_S), 3),
+        kind=FaultKind.HANG,
+        device=chance.randrange(count),
+        lasts_s=chance.choice((3.0, 8.0, 20.0, 30.0)),
     )

@@ -5,6 +5,8 @@ Layout:
     rounds.py       the bookkeeping of rounds: when an owner merges, when a round can be completed; pure
     owner.py        merged slices, and what became of whose contribution
     deadlines.py    how long an owner of a slice waits for contributions
+    attendance.py   which trainers the rounds go on without
+    backlog.py      what the trainer is told while its local steps stand still
     local_round.py  the local steps of one round
     gossip.py       exchanges of parameters between neighbours within a round
     lending.py      what a lender may send to a borrower, and in which pieces

@@ -16,7 +16,10 @@ from crowd.learning.work import LocalTrainer
 from crowd.planning.plan import PPM, Mixing
 from crowd.ports import Compute
 from crowd.protocol.messages import Parameters
-from crowd.units import DeviceId
+from crowd.units import SECOND_US, DeviceId
+
+PATIENCE_S_MIN, ROUNDS_PATIENT = 10.0, 3
+"""Shortest wait for a neighbour, and for how many planned rounds it may be waited for if that is longer."""
 
 log = structlog.get_logger()
 
@@ -38,6 +41,9 @@ class Gossip:
         self._arrived: dict[tuple[int, int], dict[DeviceId, torch.Tensor]] = {}
         self._news = anyio.Event()
         self._awaited = (active.start.round + 1, 0)
+        self._given_up: set[DeviceId] = set()
+        """Neighbours that kept this device waiting for too long, and have not been heard since."""
+        self._patience_s = max(PATIENCE_S_MIN, ROUNDS_PATIENT * active.plan.round_us / SECOND_US)
 
     async def take(self, sender: DeviceId, header: Parameters, data: bytes) -> None:
         """A neighbour's parameters have come; those of anybody else, or for another exchange than this and the next,
@@ -53,11 +59,12 @@ class Gossip:
             log.warning("parameters_refused", sender=sender, error=str(error))
             return
         self._arrived.setdefault(place, {})[sender] = vector
+        self._given_up.discard(sender)
         self._news.set()
 
     async def mix(self, local: LocalTrainer, place: tuple[int, int], stopping: Callable[[], bool]) -> None:
         """Exchange `local`'s parameters with all neighbours at this `(round, exchange)` and take in theirs; without
-        them once it is `stopping`."""
+        them once it is `stopping`, and without those that do not come."""
         self._awaited = place
         self._arrived = {known: vectors for known, vectors in self._arrived.items() if known >= place}
         encoding = self._active.plan.encoding
@@ -71,14 +78,25 @@ class Gossip:
         )
         for neighbour in sorted(self._neighbours):
             await self._send(neighbour, header, data)
-        while self._arrived.get(place, {}).keys() != self._neighbours.keys():
-            if stopping():
-                return
-            self._news = anyio.Event()
-            await self._news.wait()
-        others = [(self._arrived[place][device], weight / PPM) for device, weight in sorted(self._neighbours.items())]
+        with anyio.move_on_after(self._patience_s) as limit:
+            while self._missing(place):
+                if stopping():
+                    return
+                self._news = anyio.Event()
+                await self._news.wait()
+        if limit.cancelled_caught:
+            self._given_up |= self._missing(place)
+            log.warning("exchange_held_up", by=sorted(self._given_up), round=place[0])
+        arrived = self._arrived.get(place, {})
+        others = [
+            (arrived[device], weight / PPM) for device, weight in sorted(self._neighbours.items()) if device in arrived
+        ]
         await self._compute.run(partial(local.mix, others))
         self._awaited = self._after(place)
+
+    def _missing(self, place: tuple[int, int]) -> set[DeviceId]:
+        """Neighbours whose parameters for that exchange are still waited for."""
+        return self._neighbours.keys() - self._arrived.get(place, {}).keys() - self._given_up
 
     def wake(self) -> None:
         """Let whoever waits check whether it should stop."""

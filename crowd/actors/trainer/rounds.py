@@ -5,7 +5,7 @@ The trainer actor feeds `Rounds` with what happens and carries out the effects t
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import attrs
@@ -22,8 +22,8 @@ from crowd.units import SECOND_US, DeviceId
 DEADLINES_MAX = 3
 """Missed deadlines after which a silent owner is reported."""
 
-PATIENCE_DEADLINES = 20
-"""Deadlines after which an owner reports trainers without whom it may not merge: they live, but hold up all."""
+HELD_UP_AGAIN_US = SECOND_US
+"""The period in which it is reported for whom the round in hand waits."""
 
 ASK_AGAIN_US = SECOND_US
 
@@ -82,12 +82,21 @@ class AskForSlice:
 
 @attrs.frozen(kw_only=True)
 class ReportSilence:
-    """Report that this device's part of the round has not come for several deadlines."""
+    """Report that this owner's slice has not come for several deadlines, and that it says nothing to that."""
 
     device: DeviceId
 
 
-Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | ReportSilence
+@attrs.frozen(kw_only=True)
+class ReportHeldUp:
+    """Report for whom the round in hand waits, since when, and how many others those may be waiting for in turn."""
+
+    devices: frozenset[DeviceId]
+    since_us: int
+    links: int
+
+
+Effect: TypeAlias = Begin | Fetch | Merge | Complete | AskForSlice | ReportSilence | ReportHeldUp
 
 
 class Rounds:
@@ -112,7 +121,8 @@ class Rounds:
         self._parts: dict[int, dict[int, MergedPart]] = {}
         self._asked_us: dict[int, int] = {}
         self._proposed = False
-        self._waiting_us = 0
+        self._trained = 0
+        self._since_us = self._report_us = 0
 
     def kept(self) -> Mapping[str, int]:
         """How many rounds it knows merged slices of, and how many it merges."""
@@ -183,8 +193,13 @@ class Rounds:
     def restart_clocks(self, now_us: int) -> None:
         """Restart all deadlines after a lost connection: nobody is to blame for what did not come meanwhile."""
         if self.in_hand in self._began_us:
-            self._began_us[self.in_hand] = self._waiting_us = now_us
+            self._begin_clocks(now_us)
         self._asked_us = {}
+
+    def trained(self, number: int) -> None:
+        """Note that this device has trained its part of the round: whoever has not may be what the others wait for, and
+        blames nobody."""
+        self._trained = number
 
     def reject(self, number: int, index: int) -> None:
         """Drop a proposed part that turned out to be unusable: it counts as never come."""
@@ -210,13 +225,17 @@ class Rounds:
         self._merging = {slot for slot in self._merging if slot[0] >= self.in_hand}
         self._parts = {number: parts for number, parts in self._parts.items() if number >= self.in_hand}
         self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
-        self._began_us[self.in_hand] = self._waiting_us = now_us
+        self._begin_clocks(now_us)
         self._asked_us = {}
         if not self._follows:
             return (Begin(round=self.in_hand),)
         done = self._propose()
         # a device that lags applies what the others have merged; it does not train for rounds that are over
         return done or (Begin(round=self.in_hand), *self._ready(now_us))
+
+    def _begin_clocks(self, now_us: int) -> None:
+        self._began_us[self.in_hand] = self._since_us = now_us
+        self._report_us = now_us + max(self._patience_us(), HELD_UP_AGAIN_US)
 
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
@@ -399,7 +418,7 @@ class Rounds:
             return (self._catch_up(tuple(sorted({span.owner for _, span in self._missing()}))),)
         effects = list(self._ready(now_us))
         began_us = self._began_us[self.in_hand]
-        effects.extend(ReportSilence(device=trainer) for trainer in self._stragglers(now_us))
+        effects.extend(self._held_up(now_us))
         for index, span in self._missing():
             if self._ask_due_us(index) > now_us:
                 continue
@@ -432,18 +451,28 @@ class Rounds:
             return False
         return active.plan.slices[key.index].owner == owner
 
-    def _stragglers(self, now_us: int) -> tuple[DeviceId, ...]:
-        """Trainers that have kept an own slice waiting beyond all deadlines."""
-        if now_us < self._stragglers_due_us():
-            return ()
-        self._waiting_us = now_us
+    def _held_up(self, now_us: int) -> Iterator[ReportHeldUp]:
+        """For whom the round in hand waits. No answer changes since when: it shows that a device lives, not that it
+        works. Owners may wait for trainers, and these in a first round for a state or for samples."""
+        if now_us < self._report_us or not self._has_trained:
+            return
+        self._report_us = now_us + HELD_UP_AGAIN_US
+        assert self._active is not None
+        # an exchange that was held up ends at the time at which a round without one would be
+        links = int(self.in_hand == self._active.start.round + 1) + int(self._active.plan.mixing is not None)
         merges = [self._merge(self.in_hand, index) for index in self._own_slices()]
-        return tuple(
-            sorted({trainer for merge in merges if not merge.enough for trainer in merge.missing} - {self._me})
-        )
+        trainers = {trainer for merge in merges if not merge.enough for trainer in merge.missing}
+        owners = {span.owner for _, span in self._missing()}
+        for devices, among in ((trainers - {self._me}, links), (owners - trainers, links + 1)):
+            if devices:
+                yield ReportHeldUp(devices=frozenset(devices), since_us=self._since_us, links=among)
 
-    def _stragglers_due_us(self) -> int:
-        return self._waiting_us + PATIENCE_DEADLINES * self._patience_us()
+    @property
+    def _has_trained(self) -> bool:
+        """Whether this device has done its own part of the round in hand, if it has one."""
+        assert self._active is not None
+        plan = self._active.plan
+        return self._trained >= self.in_hand or plan.asynchronous or plan.trainer(self._me) is None
 
     def _patience_us(self) -> int:
         """Microseconds from the start of the round in hand to its deadline; at least what a question takes."""
@@ -478,9 +507,10 @@ class Rounds:
         if self._is_left_behind:
             return 0
         due = [self._ask_due_us(index) for index, _ in self._missing()]
+        if self._has_trained:
+            due.append(self._report_us)
         for index in self._own_slices():
-            if (self.in_hand, index) not in self._merging:
-                merge = self._merges.get((self.in_hand, index))
-                enough = merge is not None and merge.enough
-                due.append(self._deadline_us() if enough else self._stragglers_due_us())
+            merge = self._merges.get((self.in_hand, index))
+            if (self.in_hand, index) not in self._merging and merge is not None and merge.enough:
+                due.append(self._deadline_us())
         return min(due, default=None)

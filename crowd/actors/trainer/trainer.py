@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, assert_never
 
+import anyio
 import attrs
 import structlog
 import torch
@@ -16,6 +17,8 @@ import torch
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.probe import Probe
+from crowd.actors.trainer.attendance import Attendance
+from crowd.actors.trainer.backlog import Backlog
 from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
 from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
@@ -29,6 +32,7 @@ from crowd.actors.trainer.rounds import (
     Fetch,
     Merge,
     MergedPart,
+    ReportHeldUp,
     ReportSilence,
     Rounds,
 )
@@ -60,6 +64,9 @@ FOLLOW_AFTER_ROUNDS = 3
 FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_US_MAX = SECOND_US // 5, 3 * SECOND_US
 """Wait after a result, which overtakes the last merged slices on their way: only a device that lacks them after so
 long, or after what they may take, fetches."""
+STANDSTILL_S = 5.0
+"""Seconds that local steps may take to end when they are told to, before they are said to stand still: a piece takes a
+fifth of a second."""
 EARLY_MAX = 256
 """Messages that are kept for a generation that is not active here yet: others may be a moment ahead."""
 
@@ -106,6 +113,8 @@ class _Wanted:
     holders: tuple[DeviceId, ...]
     attempt: int = 0
     again_us: int
+    since_us: int = 0
+    """When it was first asked for, and what it takes over this device's link."""
 
 
 class Trainer(Actor[TrainerMessage]):
@@ -155,6 +164,8 @@ class Trainer(Actor[TrainerMessage]):
         self._lent = LentSamples(work.store)
         self._borrowed: dict[Source, Ranges] = {}
         self._borrow_again_us: int | None = None
+        self._lent_us = 0
+        """When samples last came from a lender, or were first asked for."""
         self._pool: TrainingPool | None = None
         self._sampler: EpochSampler | None = None
         self._epochs_reported = 0
@@ -164,12 +175,16 @@ class Trainer(Actor[TrainerMessage]):
         """Devices that have asked for a newer state than the present one."""
         self._on_their_way: set[SliceKey] = set()
         """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
+        self._held_up = 0
+        """The last round of which it was said that others hold it up."""
         self._evaluated = 0
         """The last round in whose local steps an evaluation was due."""
         self._proposal: _Proposal | None = None
         self._wanted: _Wanted | None = None
         self._finished_elsewhere: _Wanted | None = None
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
+        self._backlog = Backlog()
+        self._attendance = Attendance()
         self._metrics = RunMetrics()
         self._owner = Owner(self._me, self._work.layout)
 
@@ -189,6 +204,11 @@ class Trainer(Actor[TrainerMessage]):
         return LocalTrainer(self._task, model, self._work.layout, executes=self._compute.executes)
 
     async def receive(self, message: TrainerMessage) -> None:
+        await self._handle(message)
+        while (kept := self._backlog.next()) is not None:
+            await self._handle(kept)
+
+    async def _handle(self, message: TrainerMessage) -> None:
         match message:
             case inbox.MeasureSpeed():
                 self._speed_kflops = await measure_speed(self._task, self._work, self._compute)
@@ -200,10 +220,10 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.LinkUp():
                 self._rounds.restart_clocks(now_us())
             case inbox.Frozen():
-                self._rounds.freeze()
-                self._wanted = None
-                if self._local_round is not None:
-                    self._local_round.stop()
+                self._freeze()
+            case inbox.ShowProgress():
+                await self._stop_steps()
+                await self._planner.tell(inbox.Progressed())
             case inbox.Activated(active=active):
                 await self._activate(active)
             case inbox.Trained(generation=generation, round=number):
@@ -255,15 +275,22 @@ class Trainer(Actor[TrainerMessage]):
         return min(times, default=None)
 
     def kept(self) -> Mapping[str, int]:
-        return {"early messages": len(self._early), **self._rounds.kept()}
+        return {"early messages": len(self._early), "late messages": len(self._backlog), **self._rounds.kept()}
 
     async def tick(self) -> None:
         now = reached_us()
         await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
-            await self._ask_for_state(self._wanted.progress, self._wanted.holders, self._wanted.attempt + 1)
+            await self._ask_for_state(attrs.evolve(self._wanted, attempt=self._wanted.attempt + 1))
+            if len(self._wanted.holders) == 1:  # of several one would have answered: it is this device's own link
+                holder = frozenset(self._wanted.holders)
+                await self._planner.tell(inbox.HeldUp(devices=holder, since_us=self._wanted.since_us, links=0))
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
+            lenders = frozenset(
+                source.device for source, ranges in self._borrowed.items() if self._lent.missing(source, ranges)
+            )
+            await self._planner.tell(inbox.HeldUp(devices=lenders, since_us=self._lent_us, links=0))
         await self._carry_out(self._rounds.tick(now))
 
     def _follow_after_us(self) -> int:
@@ -306,8 +333,12 @@ class Trainer(Actor[TrainerMessage]):
                 case AskForSlice(owner=owner, key=key):
                     await self._send_to(owner, messages.AskSlice(key=key))
                 case ReportSilence(device=device):
-                    log.warning("round_held_up", by=device, round=self._rounds.in_hand)
                     await self._planner.tell(inbox.OwnerSilent(device=device))
+                case ReportHeldUp(devices=devices, since_us=since_us, links=links):
+                    if self._rounds.in_hand != self._held_up:
+                        self._held_up = self._rounds.in_hand
+                        log.warning("round_held_up", by=sorted(devices), round=self._held_up)
+                    await self._planner.tell(inbox.HeldUp(devices=devices, since_us=since_us, links=links))
                 case _:
                     assert_never(effect)
 
@@ -355,6 +386,7 @@ class Trainer(Actor[TrainerMessage]):
         if active.plan.has_work and not active.start.finished:
             await self._compute.run(partial(self._assign, active))
             self._probe.order_drawn(active.generation)
+            self._lent_us = now_us()
             await self._borrow(active)
         else:
             await self._compute.run(partial(self._lent.keep_only, {}))
@@ -409,6 +441,7 @@ class Trainer(Actor[TrainerMessage]):
         except MalformedMessage as error:
             log.warning("samples_refused", lender=arrived.sender, error=str(error))
             return
+        self._lent_us = now_us()
         if self._borrow_again_us is not None:
             missing = any(self._lent.missing(source, ranges) for source, ranges in self._borrowed.items())
             self._borrow_again_us = now_us() + BORROW_AGAIN_US if missing else None
@@ -451,8 +484,31 @@ class Trainer(Actor[TrainerMessage]):
     async def _stop_steps(self) -> None:
         if self._local_round is not None:
             self._local_round.stop()
-            await self._local_round.ended.wait()
+            await self._wait_for_end(self._local_round)
             self._local_round = None
+
+    async def _wait_for_end(self, steps: LocalRound) -> None:
+        """Wait until these local steps have ended. If they stand still, keep what is told meanwhile, so that nobody
+        waits for this actor, and let a later plan freeze the round in hand at once."""
+        with anyio.move_on_after(STANDSTILL_S):
+            await steps.ended.wait()
+            return
+        log.warning("training_stands_still", round=steps.number, seconds=STANDSTILL_S)
+
+        def keep(message: TrainerMessage) -> None:
+            if isinstance(message, inbox.Frozen):
+                self._freeze()
+            else:
+                self._backlog.put(message)
+
+        await self.listen_until(steps.ended, keep)
+        log.info("training_goes_on", round=steps.number)
+
+    def _freeze(self) -> None:
+        self._rounds.freeze()
+        self._wanted = None
+        if self._local_round is not None:
+            self._local_round.stop()
 
     def _begin_round(self, number: int) -> None:
         active = self._rounds.active
@@ -548,6 +604,7 @@ class Trainer(Actor[TrainerMessage]):
             return encoded, self._local.counters()
 
         encoded, counters = await self._compute.run(work)
+        self._rounds.trained(number)
         headers = [
             Contribution(
                 key=SliceKey(generation=generation, plan_digest=active.plan_digest, round=number, index=index),
@@ -624,7 +681,13 @@ class Trainer(Actor[TrainerMessage]):
                 self._rounds.reject(self._rounds.in_hand, index)
             return
         self._proposal = _Proposal(state=proposed, parts=parts)
-        await self._planner.tell(inbox.RoundReady(generation=active.generation, progress=proposed.progress))
+        await self._planner.tell(
+            inbox.RoundReady(
+                generation=active.generation,
+                progress=proposed.progress,
+                senders=frozenset(parts[0].header.senders),
+            )
+        )
 
     def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
         plan, first = active.plan, parts[0].header
@@ -692,7 +755,7 @@ class Trainer(Actor[TrainerMessage]):
         self._probe.completed(
             active, before=state, after=proposal.state, trained=trained, residual=self._feedback.residual
         )
-        self._observe_round(proposal)
+        self._observe_round(proposal, active.plan)
         self._owner.completed(part.header for part in proposal.parts)
         if proposal.state.finished:
             ends_apart = active.plan.consistency is Consistency.NONE
@@ -723,8 +786,12 @@ class Trainer(Actor[TrainerMessage]):
                 trainers=len(active.plan.trainers),
             )
 
-    def _observe_round(self, proposal: _Proposal) -> None:
+    def _observe_round(self, proposal: _Proposal, plan: Plan) -> None:
         first = proposal.parts[0].header
+        if not plan.quorum:
+            planned = [trainer.device for trainer in plan.trainers]
+            for absent in self._attendance.note(planned, first.senders, now_us()):
+                log.warning("trainer_absent", absent=absent, round=proposal.state.round)
         point = self._metrics.round_done(proposal.state.round, first, now_us(), self._traffic())
         log.info(
             "round_complete",
@@ -748,12 +815,14 @@ class Trainer(Actor[TrainerMessage]):
         others = tuple(holder for holder in holders if holder != self._me)
         assert others, "this device is said to be the only one that holds a state which it lacks"
         log.info("state_wanted", round=progress.round, holders=list(others))
-        await self._ask_for_state(progress, others, 0)
+        await self._ask_for_state(
+            _Wanted(progress=progress, holders=others, again_us=0, since_us=now_us() + self._transfer_us)
+        )
 
-    async def _ask_for_state(self, progress: StateProgress, holders: tuple[DeviceId, ...], attempt: int) -> None:
-        again_us = now_us() + 3 * SECOND_US + self._transfer_us
-        self._wanted = _Wanted(progress=progress, holders=holders, attempt=attempt, again_us=again_us)
-        await self._send_to(holders[attempt % len(holders)], messages.AskState(digest=progress.digest))
+    async def _ask_for_state(self, wanted: _Wanted) -> None:
+        self._wanted = attrs.evolve(wanted, again_us=now_us() + 3 * SECOND_US + self._transfer_us)
+        holder = wanted.holders[wanted.attempt % len(wanted.holders)]
+        await self._send_to(holder, messages.AskState(digest=wanted.progress.digest))
 
     async def _give_state(self, device: DeviceId, digest: bytes) -> None:
         """Send the state that is asked for; the present one, a round further, if it is gone already; or the next one,
