@@ -9,6 +9,7 @@ unacknowledged ones (Receive Maximum: MQTT 5, sections 3.1.2.11.3 and 4.9). It t
 Nothing holds back what has QoS 0: of heartbeats `BEATS_MAX` wait, and all else is dropped, as no device sends it.
 """
 
+import functools
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -33,6 +34,8 @@ from crowd.units import Address, Channel, DeviceId
 BEATS_MAX = 256
 BEAT_BYTES_MAX = 1024
 """Bytes of the longest heartbeat that is let in."""
+ADDRESSES_MAX = 256
+"""Topics of which a session remembers what they stand for."""
 READ_IN_A_ROW = 32
 """Messages that are read in one turn of the event loop, at whose end a thread that trains may take 5 ms for itself."""
 KEEPALIVE_S_MAX = 65_535
@@ -102,6 +105,7 @@ class _MqttSession(BrokerSession):
         self._drops = drops
         self._own_retained: dict[Address, bytes] = {}
         self._inbox = _Inbox()
+        self._address_of = functools.lru_cache(maxsize=ADDRESSES_MAX)(self._address)
         self._beat_taken = False
         self._in_a_row = 0
         self.link = MqttLink(
@@ -166,11 +170,13 @@ class _MqttSession(BrokerSession):
             await self.link.unsubscribe(filters)
 
     async def receive(self) -> Delivery:
+        self._lifeline.check()
         self._in_a_row = (self._in_a_row + 1) % READ_IN_A_ROW
-        with self._lifeline.holding():
-            if self._in_a_row == 0:
+        if self._in_a_row == 0 or self._inbox.is_empty:
+            with self._lifeline.holding():
                 await anyio.lowlevel.checkpoint()
-            message = await self._inbox.get()
+                await self._inbox.wait()
+        message = self._inbox.take()
         self._settle(message.arrival)
         return message.delivery
 
@@ -187,7 +193,7 @@ class _MqttSession(BrokerSession):
 
     def _take(self, arrival: Arrival) -> None:
         """Keep a message until it is read, if it is ours and there is room."""
-        address = self._address(arrival.topic)
+        address = self._address_of(arrival.topic)
         # Mosquitto (2.0.11) sends retained messages back to their publisher in spite of No Local.
         own = arrival.retained and address is not None and self._own_retained.get(address)
         if address is None or own == arrival.payload:
@@ -241,11 +247,18 @@ class _Inbox:
         self._filled.set()
         return True
 
-    async def get(self) -> _Unread:
-        """The next message; waits for one."""
-        while not self._beats and not self._others:
+    @property
+    def is_empty(self) -> bool:
+        return not self._beats and not self._others
+
+    async def wait(self) -> None:
+        """Wait until there is a message."""
+        while self.is_empty:
             self._filled = anyio.Event()
             await self._filled.wait()
+
+    def take(self) -> _Unread:
+        """The next message, if it is not empty."""
         self._beat_is_next = not self._beat_is_next
         queue = self._beats if (self._beat_is_next and self._beats) or not self._others else self._others
         return queue.popleft()
