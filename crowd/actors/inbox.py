@@ -264,6 +264,11 @@ class Trained:
     round: int
 
 
+@attrs.frozen(kw_only=True)
+class Appraised:
+    """The trainer's own evaluation beside the rounds has ended."""
+
+
 TrainerMessage: TypeAlias = (
     LinkUp
     | MeasureSpeed
@@ -284,6 +289,7 @@ TrainerMessage: TypeAlias = (
     | StateAsked
     | Revoked
     | Trained
+    | Appraised
 )
 
 

@@ -70,7 +70,8 @@ class Task:
             samples. Each sample is read once, before the training: what a dataset draws at random is drawn once for
             all epochs (see `augment`).
         evaluation: The common evaluation set, map-style and in the format of `data`, the same on every device.
-            The devices divide its evaluation among them. `None`: each device holds out a tenth of its own data.
+            The devices divide its evaluation among them. `None`: each device holds out a tenth of its own data, and
+            evaluates states on it, even if it only lends.
         optimizer: Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
             torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure.
         loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, ..., classes) and the labels

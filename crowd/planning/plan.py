@@ -110,6 +110,8 @@ class Member:
     life: Life
     data_epoch: int = 0
     """The device's data set that the plan's assignments mean, by its `Profile.data_epoch`."""
+    held_out: int = 0
+    """Samples that the device holds out for evaluations; 0 where there is a common evaluation set."""
 
 
 SUSPENDED = "its work stands still"

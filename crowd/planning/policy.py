@@ -79,7 +79,13 @@ def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy], suspen
     fit = tuple(profile for profile in ordered if profile.device not in reasons)
     idle_plan = Plan(
         members=tuple(
-            Member(device=profile.device, life=profile.life, data_epoch=profile.data_epoch) for profile in fit
+            Member(
+                device=profile.device,
+                life=profile.life,
+                data_epoch=profile.data_epoch,
+                held_out=profile.held_out,
+            )
+            for profile in fit
         ),
         left_out=tuple(
             LeftOut(device=profile.device, life=profile.life, reason=reasons[profile.device])

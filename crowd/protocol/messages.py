@@ -164,7 +164,8 @@ class Contribution:
     """Samples that the state before this round predicts right, in the sender's share of the evaluation; only with slice
     0."""
     evaluated: int = 0
-    """Samples of the sender's share of the evaluation of the state before this round; only with slice 0."""
+    """Samples of the sender's share of the evaluation of the state before this round; only with slice 0. A member that
+    trains nothing sends this alone."""
 
 
 @attrs.frozen(kw_only=True)
@@ -182,7 +183,8 @@ class MergedSlice:
     correct: int = 0
     """Samples that the state before this round predicts right, summed over the senders; only in slice 0."""
     evaluated: int = 0
-    """Samples on which the state before this round was evaluated, summed over the senders; only in slice 0."""
+    """Samples on which the state before this round was evaluated, summed over the senders; only in slice 0. Without a
+    common evaluation set the latest evaluations of all members, of this state or somewhat earlier ones."""
 
 
 @attrs.frozen(kw_only=True)

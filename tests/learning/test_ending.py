@@ -10,20 +10,29 @@ from crowd.learning import replica
 from crowd.learning.ending import BILLION, Outcome, after_round, is_last
 from crowd.learning.layout import Layout
 from crowd.learning.replica import ReplicaState
-from crowd.planning.plan import Consistency, Plan, TrainerRole
-from crowd.units import DeviceId
+from crowd.planning.plan import Consistency, Member, Plan, TrainerRole
+from crowd.units import DeviceId, Life
 
 PLAN = Plan(members=(), epochs_max=3)
 STATE = ReplicaState(layout=Layout.plain(2), vector=torch.ones(2), momentum=torch.ones(2), round=7)
 RIGHT, WRONG, NOTHING = (95, 100), (94, 100), (0, 0)
 
 
-def outcome(told: tuple[int, int], *, streak: int = 0, closing: bool = False, epochs: int = 1, **plan: Any) -> Outcome:
+def outcome(
+    told: tuple[int, int],
+    *,
+    streak: int = 0,
+    closing: bool = False,
+    epochs: int = 1,
+    senders: tuple[DeviceId, ...] = (),
+    **plan: Any,
+) -> Outcome:
     state = attrs.evolve(STATE, streak=streak, closing=closing, epochs_ppb=epochs * BILLION)
     correct, evaluated = told
     return after_round(
         attrs.evolve(PLAN, **plan),
         state,
+        senders=senders,
         correct=correct,
         evaluated=evaluated,
         epochs_ppb=state.epochs_ppb,
@@ -57,6 +66,26 @@ def test_evaluations_of_other_states_than_the_present_one_do_not_end_an_asynchro
 @pytest.mark.parametrize("told", [WRONG, NOTHING])
 def test_a_run_whose_present_state_does_not_keep_the_promise_goes_on(told: tuple[int, int]) -> None:
     assert outcome(told, streak=2, staleness_max=4, closing=True) == Outcome(streak=0, stays=True)
+
+
+# --- without a common evaluation set ----------------------------------------------------------------------------------
+
+A, B = DeviceId("a"), DeviceId("b")
+APART: dict[str, Any] = {
+    "members": tuple(Member(device=name, life=Life(incarnation=1, boot=b""), held_out=50) for name in (A, B))
+}
+
+
+def test_an_evaluation_of_less_than_95_percent_of_what_is_held_out_decides_nothing() -> None:
+    assert outcome((94, 94), streak=1, senders=(A, B), **APART) == Outcome(streak=1)
+    assert outcome((95, 95), streak=1, senders=(A, B), **APART) == Outcome(streak=2, stays=True, finished=True)
+    assert outcome((94, 94), streak=2, closing=True, **APART) == Outcome(streak=0, stays=True)
+    assert outcome((94, 94), closing=True, epochs=3, **APART) == Outcome(streak=0, stays=True, finished=True)
+
+
+def test_evaluations_of_members_that_are_not_merged_may_be_older_so_one_more_round_evaluates_the_state() -> None:
+    assert outcome(RIGHT, streak=1, senders=(A,), **APART) == Outcome(streak=2, closing=True)
+    assert outcome(RIGHT, streak=2, senders=(A,), closing=True, **APART) == Outcome(streak=3, stays=True, finished=True)
 
 
 def test_trainers_that_bring_their_parameters_together_at_the_end_evaluate_what_comes_of_it() -> None:

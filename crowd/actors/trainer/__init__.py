@@ -8,6 +8,8 @@ Layout:
     attendance.py   which trainers the rounds go on without
     backlog.py      what the trainer is told while its local steps stand still
     local_round.py  the local steps of one round
+    appraisal.py    evaluations by members that train nothing, beside the rounds
+    evaluations.py  what the owner of slice 0 hears of evaluations, where there is no common set; pure
     gossip.py       exchanges of parameters between neighbours within a round
     lending.py      what a lender may send to a borrower, and in which pieces
     metrics.py      what a device can say of its run

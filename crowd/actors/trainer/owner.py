@@ -33,10 +33,11 @@ class Owner:
         self._residuals = {}
 
     def merged_slice(
-        self, key: SliceKey, span: SliceOwner, merge: SliceMerge, encoding: Encoding
+        self, key: SliceKey, span: SliceOwner, merge: SliceMerge, encoding: Encoding, evaluation: tuple[int, int] | None
     ) -> tuple[MergedSlice, bytes]:
         """The mean of what came for a slice but of what is out of all proportion, encoded with what earlier encodings
-        lost.
+        lost. `evaluation` is what members made of the present state, if that is not only with the contributions:
+        `(correct, evaluated)`.
 
         That needs no commit: what is published is applied, or its whole generation is abandoned.
         """
@@ -48,14 +49,15 @@ class Owner:
         merged = merge.merged(without=refused)
         residual = residuals.get(key.index, torch.zeros(span.stop - span.start))
         data, residuals[key.index] = with_feedback(merged.mean, residual, encoding, pieces)
+        correct, evaluated = evaluation or (merged.correct, merged.evaluated)
         header = MergedSlice(
             key=key,
             encoding=encoding,
             senders=merged.senders,
             refused=tuple(sorted(refused)),
             counters=merged.counters,
-            correct=merged.correct,
-            evaluated=merged.evaluated,
+            correct=correct,
+            evaluated=evaluated,
         )
         return header, data
 

@@ -12,8 +12,10 @@ import attrs
 import torch
 
 from crowd.actors.trainer.deadlines import Deadlines
+from crowd.actors.trainer.evaluations import Evaluations
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
+from crowd.learning.ending import held_out
 from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey, WholeState
@@ -24,6 +26,11 @@ DEADLINES_MAX = 3
 
 HELD_UP_AGAIN_US = SECOND_US
 """The period in which it is reported for whom the round in hand waits."""
+
+EVALUATION_DEADLINES = 20
+"""Deadlines for which an owner waits for members' evaluations of a state that is to be kept."""
+EVALUATION_LAGS = 3
+"""Times that a slow member's evaluation may take what the longest did, before the run ends without it."""
 
 ASK_AGAIN_US = SECOND_US
 
@@ -55,6 +62,8 @@ class Merge:
 
     key: SliceKey
     merge: SliceMerge
+    evaluation: tuple[int, int] | None = None
+    """`(correct, evaluated)` of the members without a common evaluation set; `None`: what the contributions say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +114,8 @@ class Rounds:
     def __init__(self, me: DeviceId) -> None:
         self._me = me
         self._active: Active | None = None
+        self._evaluations: Evaluations | None = None
+        """Where this device owns slice 0 and members hold out samples."""
         self._progress = StateProgress()
         self._frozen = True
         self._closing = False
@@ -173,6 +184,8 @@ class Rounds:
         """Begin a new generation: forget the rounds of the last one, get the start, begin its first round."""
         self._clear()
         self._active, self._frozen = active, False
+        told = bool(active.plan.slices) and active.plan.slices[0].owner == self._me and held_out(active.plan)
+        self._evaluations = Evaluations(active.plan) if told else None
         self._deadlines.keep({trainer.device for trainer in active.plan.trainers})
         self._fetching, self._catching_up = self._progress != active.start, False
         if self._fetching:
@@ -249,6 +262,7 @@ class Rounds:
         began_us = self._began_us.get(key.round)
         if began_us is not None:
             self._deadlines.observe(sender, now_us - began_us)
+        self._note(sender, header)
         number = self._taking(sender, key)
         if self._frozen or number is None:
             return ()
@@ -262,6 +276,19 @@ class Rounds:
             lag=number - key.round,
         )
         return self._ready(now_us)
+
+    def evaluated(self, sender: DeviceId, header: Contribution, now_us: int) -> tuple[Effect, ...]:
+        """Take the evaluation of a member that trains nothing."""
+        active = self._active
+        if active is None or (header.key.generation, header.key.plan_digest) != (active.generation, active.plan_digest):
+            return ()
+        self._note(sender, header)
+        return self._ready(now_us)
+
+    def _note(self, sender: DeviceId, header: Contribution) -> None:
+        if self._evaluations is not None and header.key.index == 0:
+            told = header.correct, header.evaluated
+            self._evaluations.note(sender, header.key.round, *told, in_hand=self.in_hand)
 
     def _taking(self, sender: DeviceId, key: SliceKey) -> int | None:
         """The round that takes a contribution made for `key.round`: that one, or if the plan lets it lag the earliest
@@ -356,9 +383,29 @@ class Rounds:
             merge = self._merges.get(slot)
             if merge is None or slot in self._merging or not (merge.complete or (overdue and merge.enough)):
                 continue
+            if self._waits_for_evaluations(index) and now_us < self._evaluations_due_us():
+                continue
             self._merging.add(slot)
-            effects.append(Merge(key=self._key(self.in_hand, index), merge=merge))
+            effects.append(Merge(key=self._key(self.in_hand, index), merge=merge, evaluation=self._summed(index)))
         return tuple(effects)
+
+    def _waits_for_evaluations(self, index: int) -> bool:
+        """Whether slice `index` is complete only when members beside the trainers have evaluated the present state."""
+        waits = index == 0 and self._closing and self._evaluations is not None
+        return waits and self._evaluations is not None and self._evaluations.awaited(self.in_hand)
+
+    def _evaluations_due_us(self) -> int:
+        """The time after which evaluations of a closing state are no longer waited for."""
+        lag = 0 if self._evaluations is None else self._evaluations.lag_max
+        began_us = self._began_us[self.in_hand]
+        span_us = self._deadline_us() - began_us
+        return began_us + EVALUATION_DEADLINES * self._patience_us() + EVALUATION_LAGS * lag * span_us
+
+    def _summed(self, index: int) -> tuple[int, int] | None:
+        """All members' evaluations, where they hold out samples of their own."""
+        if index or self._evaluations is None:
+            return None
+        return self._evaluations.summed(self.in_hand, exact=self._closing)
 
     def _own_slices(self) -> tuple[int, ...]:
         if self._active is None:
@@ -512,5 +559,6 @@ class Rounds:
         for index in self._own_slices():
             merge = self._merges.get((self.in_hand, index))
             if (self.in_hand, index) not in self._merging and merge is not None and merge.enough:
-                due.append(self._deadline_us())
+                waits = self._waits_for_evaluations(index)
+                due.append(self._evaluations_due_us() if waits else self._deadline_us())
         return min(due, default=None)

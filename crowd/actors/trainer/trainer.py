@@ -17,6 +17,7 @@ import torch
 from crowd.actors import inbox
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.probe import Probe
+from crowd.actors.trainer.appraisal import Appraiser
 from crowd.actors.trainer.attendance import Attendance
 from crowd.actors.trainer.backlog import Backlog
 from crowd.actors.trainer.gossip import Gossip
@@ -161,6 +162,7 @@ class Trainer(Actor[TrainerMessage]):
         self._rounds = Rounds(device)
         self._evaluation = work.evaluation
         """This device's share of the evaluation set."""
+        self._appraiser = Appraiser(work, compute)
         self._lent = LentSamples(work.store)
         self._borrowed: dict[Source, Ranges] = {}
         self._borrow_again_us: int | None = None
@@ -228,6 +230,8 @@ class Trainer(Actor[TrainerMessage]):
                 await self._activate(active)
             case inbox.Trained(generation=generation, round=number):
                 await self._contribute(generation, number)
+            case inbox.Appraised():
+                await self._tell_appraisal()
             case inbox.RoundAccepted(progress=progress):
                 await self._complete(progress)
             case inbox.SliceNotHere(owner=owner, key=key, over=True):
@@ -326,8 +330,8 @@ class Trainer(Actor[TrainerMessage]):
                     self._begin_round(number)
                 case Fetch(progress=progress, holders=holders):
                     await self._fetch(progress, holders)
-                case Merge(key=key, merge=merge):
-                    await self._merge_slice(key, merge)
+                case Merge(key=key, merge=merge, evaluation=evaluation):
+                    await self._merge_slice(key, merge, evaluation)
                 case Complete(parts=parts):
                     await self._propose(parts)
                 case AskForSlice(owner=owner, key=key):
@@ -350,6 +354,7 @@ class Trainer(Actor[TrainerMessage]):
 
     async def _begin_run(self, run: int) -> None:
         await self._halt()
+        await self._appraiser.stop()
 
         def work() -> tuple[ReplicaState, LocalTrainer]:
             model = starting_model(self._task, seed=self._seed, run=run)
@@ -372,6 +377,7 @@ class Trainer(Actor[TrainerMessage]):
     async def _activate(self, active: Active) -> None:
         assert self._state is not None
         await self._halt()
+        await self._appraiser.stop()
         self._feedback.abandon()
         self._probe.round_abandoned(self._feedback.residual)
         self._owner.plan_begun()
@@ -516,7 +522,12 @@ class Trainer(Actor[TrainerMessage]):
         assert self._state is not None
         plan = active.plan
         part = plan.trainer(self._me)
-        if part is None or self._pool is None or self._sampler is None or self._on_their_way:
+        if part is None:
+            appraisal = self._appraiser.begin(active, self._state, number, self._local, self._speed_kflops)
+            if appraisal is not None:
+                self.spawn(appraisal.run, partial(self.ref.tell_nowait, inbox.Appraised()))
+            return
+        if self._pool is None or self._sampler is None or self._on_their_way:
             return
         if self._local_round is not None:
             return  # an asynchronous plan: the local steps in hand are not cut short
@@ -548,6 +559,24 @@ class Trainer(Actor[TrainerMessage]):
         )
         done = inbox.Trained(generation=active.generation, round=number)
         self.spawn(self._local_round.run, partial(self.ref.tell_nowait, done))
+
+    async def _tell_appraisal(self) -> None:
+        """Tell the owner of slice 0 what came of an evaluation beside the rounds, and begin the next that is due."""
+        appraisal, active, state = self._appraiser.take(), self._rounds.active, self._state
+        if appraisal is None or active is None or state is None or state.finished or self._rounds.lineage == (0, b""):
+            return
+        header = appraisal.contribution
+        if header is not None:
+            self._probe.contributed(header, b"")
+            await self._hand_in(header, b"", active.plan.slices[0].owner)
+        if not self._rounds.frozen:
+            self._begin_round(self._rounds.in_hand)
+
+    async def _hand_in(self, header: Contribution, data: bytes, owner: DeviceId) -> None:
+        if owner == self._me:
+            await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
+        else:
+            await self._data_mover.tell(inbox.SendCargo(destination=owner, cargo=header, data=data))
 
     def _offset(self, plan: Plan) -> torch.Tensor | None:
         """Distance of own parameters from the common state, (elements,) float32; `None` without own ones."""
@@ -623,20 +652,22 @@ class Trainer(Actor[TrainerMessage]):
         for header, data in zip(headers, encoded, strict=True):
             self._probe.contributed(header, data)
         for header, span, data in zip(headers, plan.slices, encoded, strict=True):
-            if span.owner == self._me:
-                await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
-            else:
-                await self._data_mover.tell(inbox.SendCargo(destination=span.owner, cargo=header, data=data))
+            await self._hand_in(header, data, span.owner)
         await self._go_on()
 
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
     async def _take_contribution(self, arrived: inbox.ContributionArrived) -> None:
         header, active = arrived.header, self._rounds.active
-        if active is None or not self._rounds.is_mine(header.key) or active.plan.trainer(arrived.sender) is None:
+        if active is None:
             return
-        span = active.plan.slices[header.key.index]
         try:
+            if active.plan.trainer(arrived.sender) is None:
+                await self._carry_out(self._rounds.evaluated(arrived.sender, header, now_us()))
+                return
+            if not self._rounds.is_mine(header.key):
+                return
+            span = active.plan.slices[header.key.index]
             delta = await self._compute.run(partial(self._decoded, arrived.data, header.encoding, span))
             effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
         except MalformedMessage as error:
@@ -648,13 +679,13 @@ class Trainer(Actor[TrainerMessage]):
         """The delta of a slice, (stop - start,) float32. Raises `MalformedMessage`."""
         return decode(data, encoding, self._work.layout.pieces(span.start, span.stop))
 
-    async def _merge_slice(self, key: SliceKey, merge: SliceMerge) -> None:
+    async def _merge_slice(self, key: SliceKey, merge: SliceMerge, evaluation: tuple[int, int] | None) -> None:
         """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
         encoding = self._encoding(active.plan, self._state)
-        work = partial(self._owner.merged_slice, key, active.plan.slices[key.index], merge, encoding)
+        work = partial(self._owner.merged_slice, key, active.plan.slices[key.index], merge, encoding, evaluation)
         header, data = await self._compute.run(work)
         self._probe.merged(active, header, data)
         await self._tell_merged(active, header, data)
@@ -699,6 +730,7 @@ class Trainer(Actor[TrainerMessage]):
         outcome = after_round(
             plan,
             state,
+            senders=first.senders,
             correct=first.correct,
             evaluated=first.evaluated,
             epochs_ppb=state.epochs_ppb + epochs_ppb,

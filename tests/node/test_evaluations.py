@@ -1,0 +1,109 @@
+"""What an owner makes of evaluations that come from all sides, without a common evaluation set."""
+
+import attrs
+import pytest
+import torch
+
+from crowd.actors.trainer.evaluations import Evaluations, epoch_rounds
+from crowd.actors.trainer.rounds import EVALUATION_DEADLINES, Merge, Rounds
+from crowd.errors import MalformedMessage
+from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
+from crowd.protocol.messages import Contribution, SliceKey
+from crowd.units import SECOND_US, DeviceId, Life
+from tests.node.test_rounds import ACTIVE, ADA, BEN, START, merged
+
+CY = DeviceId("cy")
+LIFE = Life(incarnation=1, boot=b"")
+PLAN = Plan(
+    members=(
+        Member(device=ADA, life=LIFE, held_out=60),
+        Member(device=BEN, life=LIFE, held_out=40),
+        Member(device=CY, life=LIFE),
+    ),
+    trainers=(TrainerRole(device=ADA, round_samples=10),),
+    slices=(SliceOwner(owner=ADA, start=0, stop=4),),
+    round_us=SECOND_US,
+    samples_total=35,
+    epochs_max=99,
+)
+
+
+def test_the_latest_of_each_member_are_summed_up() -> None:
+    told = Evaluations(PLAN)
+    told.note(ADA, 1, 50, 60, in_hand=1)
+    assert told.summed(1, exact=False) == (0, 0)  # too little to decide anything
+    told.note(BEN, 1, 10, 40, in_hand=2)
+    told.note(ADA, 2, 60, 60, in_hand=2)
+    told.note(ADA, 1, 0, 60, in_hand=2)  # late
+    assert told.summed(2, exact=False) == (70, 100)
+
+
+def test_nothing_is_told_twice() -> None:
+    told = Evaluations(PLAN)
+    told.note(ADA, 1, 60, 60, in_hand=1)
+    told.note(BEN, 1, 40, 40, in_hand=1)
+    assert told.summed(1, exact=False) == (100, 100)
+    assert told.summed(2, exact=False) == (0, 0)
+
+
+@pytest.mark.parametrize(("took", "good_until"), [(0, 5), (3, 11)])
+def test_an_evaluation_counts_for_an_epoch_and_a_slow_members_for_as_long_as_its_next_one_takes(
+    took: int, good_until: int
+) -> None:
+    assert epoch_rounds(PLAN) == 4
+    told = Evaluations(PLAN)
+    told.note(BEN, 1, 40, 40, in_hand=1 + took)
+    for number in (good_until, good_until + 1):
+        told.note(ADA, number, 60, 60, in_hand=number)
+        assert told.summed(number, exact=False) == ((100, 100) if number == good_until else (0, 0))
+
+
+def test_of_the_very_state_only_evaluations_of_it_count_however_few() -> None:
+    told = Evaluations(PLAN)
+    told.note(BEN, 1, 40, 40, in_hand=1)
+    told.note(ADA, 2, 50, 60, in_hand=2)
+    assert told.awaited(2)
+    assert told.summed(2, exact=True) == (50, 60)
+    told.note(BEN, 2, 30, 40, in_hand=2)
+    assert not told.awaited(2)
+    assert told.summed(2, exact=True) == (80, 100)
+
+
+@pytest.mark.parametrize(
+    ("device", "correct", "evaluated"), [(ADA, 1, 61), (ADA, 2, 1), (ADA, -1, 1), (CY, 1, 1), (DeviceId("eve"), 1, 1)]
+)
+def test_impossible_counts_are_refused(device: DeviceId, correct: int, evaluated: int) -> None:
+    with pytest.raises(MalformedMessage, match="holds out"):
+        Evaluations(PLAN).note(device, 1, correct, evaluated, in_hand=1)
+
+
+def contribution(number: int, correct: int, evaluated: int) -> Contribution:
+    key = SliceKey(generation=1, plan_digest=b"plan", round=number, index=0)
+    return Contribution(key=key, encoding=Encoding.NONE, samples=0, correct=correct, evaluated=evaluated)
+
+
+def closing() -> Rounds:
+    """Of `ada`, who merges, trains, and evaluates what came of the first round; `ben` has not evaluated it."""
+    rounds = Rounds(ADA)
+    rounds.reset(START)
+    rounds.activate(attrs.evolve(ACTIVE, plan=PLAN), 0)
+    rounds.accepted(attrs.evolve(START, round=1, digest=b"next"), 0, closing=True)
+    assert rounds.contribute(ADA, contribution(2, 50, 60), torch.zeros(4), 0) == ()
+    return rounds
+
+
+def test_a_closing_round_waits_for_members_that_train_nothing() -> None:
+    (effect,) = closing().evaluated(BEN, contribution(2, 30, 40), SECOND_US)
+    assert isinstance(effect, Merge)
+    assert (effect.key, effect.evaluation) == (merged(2).key, (80, 100))
+
+
+def test_a_closing_round_does_not_wait_for_ever() -> None:
+    rounds = closing()
+    due_us = rounds.next_deadline_us()
+    assert due_us is not None
+    assert due_us >= EVALUATION_DEADLINES * SECOND_US
+    assert rounds.tick(due_us - 1) == ()
+    (effect,) = rounds.tick(due_us)
+    assert isinstance(effect, Merge)
+    assert effect.evaluation == (50, 60)
