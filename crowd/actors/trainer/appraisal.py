@@ -64,7 +64,9 @@ class Appraisal:
         """What the owner of slice 0 is told; `None` unless all samples were evaluated."""
         if self.evaluated < len(self.samples):
             return None
-        return Contribution(key=self.key, encoding=Encoding.NONE, samples=0, correct=self.correct, evaluated=self.evaluated)
+        return Contribution(
+            key=self.key, encoding=Encoding.NONE, samples=0, correct=self.correct, evaluated=self.evaluated
+        )
 
 
 class Appraiser:
