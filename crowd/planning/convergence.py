@@ -1,6 +1,7 @@
 """The number of epochs that a cluster needs to the target: all that was found by training and not by counting.
 
-Layout: the constants, `Mix` (how a plan spreads the data over its trainers) and `epochs_permille`.
+Layout: the constants, `Mix` (how a plan spreads the data over its trainers), `epochs_permille`, and `lost_tenths` (what
+idle samples cost that no number of epochs makes up for).
 """
 
 import math
@@ -14,6 +15,10 @@ NOMINAL_EPOCHS = 20
 """Epochs that one trainer with all the data needs, where the task does not allow fewer."""
 EPOCHS_PER_SKEW_PERMILLE = 1_000
 """Additional epochs, in thousandths, if trainers see wholly other labels than the cluster holds."""
+LABEL_PACE_PERMILLE = 250
+"""The part of its due training, in thousandths, with which a label still needs hardly more epochs than the others."""
+LABEL_LOST_PARTS = 10
+"""Parts in which lost samples of a label are counted: less than a tenth of them has cost no accuracy."""
 CONFIRMING_ROUNDS = 2
 """Rounds that confirm the target: two evaluations in a row must meet it, and the second is known one round later."""
 
@@ -31,6 +36,8 @@ class Mix:
     """Number of equally busy trainers that these are worth, in thousandths."""
     skew_permille: int
     """Mean total variation distance between a trainer's labels and the cluster's, weighted by work, in thousandths."""
+    scarcest_permille: int = 1_000
+    """Training of the label that gets least of what is due to its samples, in thousandths of that."""
 
 
 def label_totals(cluster: Cluster) -> tuple[int, ...]:
@@ -48,6 +55,7 @@ def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> 
     samples = sum(totals)
     trained = sum(pace for pace, _ in parts)
     squares = scaled_squares = skew = 0
+    by_label = [0] * len(totals)
     for pace, counts in parts:
         own = sum(counts)
         squares += pace * pace
@@ -55,11 +63,21 @@ def mix(totals: Sequence[int], parts: Collection[tuple[int, Sequence[int]]]) -> 
         distance = sum([abs(count * samples - total * own) for count, total in zip(counts, totals, strict=False)])
         distance += own * sum(totals[len(counts) :])
         skew += pace * distance * 500 // (own * samples)
+        for label, count in enumerate(counts):
+            by_label[label] += pace * count * 1_000 // own
     return Mix(
         samples=samples,
         effective=max(1, (trained * trained << 20) // max(1, scaled_squares)),
         effective_trainers_permille=effective_trainers_permille(trained, squares),
         skew_permille=skew // max(1, trained),
+        scarcest_permille=min(
+            (
+                part * samples // (total * max(1, trained))
+                for part, total in zip(by_label, totals, strict=True)
+                if total
+            ),
+            default=1_000,
+        ),
     )
 
 
@@ -69,12 +87,20 @@ def effective_trainers_permille(total: int, squares: int) -> int:
     return 1_000 * total * total // max(1, squares)
 
 
-def epochs_permille(*, effective_trainers_permille: int, skew_permille: int = 0) -> int:
+def epochs_permille(*, effective_trainers_permille: int, skew_permille: int = 0, scarcest_permille: int = 1_000) -> int:
     """Epochs to the target, in thousandths of what one trainer with all the data needs.
 
     They grow as the square root of the number of effective trainers, for an average of n replicas advances as if each
     had trained with a batch n times as large. Whether they merge once an epoch or four times makes no measurable
-    difference.
+    difference. A label that gets less than a quarter of its due training needs as many more epochs
+    (docs/decisions/083-lost-labels.md).
     """
     drift_permille = EPOCHS_PER_SKEW_PERMILLE * skew_permille // 1_000
-    return math.isqrt(1_000 * max(1_000, effective_trainers_permille)) + drift_permille
+    even_permille = math.isqrt(1_000 * max(1_000, effective_trainers_permille)) + drift_permille
+    return even_permille * LABEL_PACE_PERMILLE // max(1, min(scarcest_permille, LABEL_PACE_PERMILLE))
+
+
+def lost_tenths(totals: Sequence[int], idle: Sequence[int]) -> int:
+    """The tenths of their samples that labels lose, whole tenths of each, over all labels. `idle` are the samples that
+    nobody trains, of the cluster's `totals`, both by label."""
+    return sum([LABEL_LOST_PARTS * count // total for count, total in zip(idle, totals, strict=False) if count])

@@ -235,6 +235,7 @@ def project(
     epochs = epochs_permille(
         effective_trainers_permille=spread.effective_trainers_permille,
         skew_permille=spread.skew_permille,
+        scarcest_permille=spread.scarcest_permille,
     )
     nominal = min(NOMINAL_EPOCHS, task.epochs_max)
     rounds = (

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from crowd.planning.convergence import NOMINAL_EPOCHS, label_totals
+from crowd.planning.convergence import NOMINAL_EPOCHS, label_totals, lost_tenths
 from crowd.planning.estimate import link_bytes_s, memory_needed_bytes
 from crowd.planning.plan import Assignment, Idle
 from crowd.planning.policy import Cluster
@@ -50,11 +50,11 @@ class Candidate:
     borrowers: int
     """Trainers, the fastest first, that may be given samples of others."""
     poor_links_out: int = 0
-    """Trainers with the worst links that do not train."""
+    """Trainers with the worst links that do not train, those that are needed last."""
     non_lending: int = 0
     """Sharing trainers with the worst links that train their own samples instead of lending them."""
     stragglers_out: int = 0
-    """Slowest own-data-only devices that stay idle."""
+    """Slowest own-data-only devices that stay idle, those that are needed last."""
     pace: Pace = Pace.FREE
     """Part of its own samples that a slow device trains."""
     balanced: bool = True
@@ -75,10 +75,18 @@ class CostTables:
         trainer_bytes = memory_needed_bytes(self.task, trains=True)
         owner_bytes = memory_needed_bytes(self.task, trains=True, owned_elements=self.task.state_elements)
         able = [member for member in cluster.members if member.memory_bytes >= trainer_bytes]
+        self.needed = {
+            member.device
+            for member in able
+            if member.share is not Share.RAW and lost_tenths(self.totals, member.label_counts)
+        }
+        """Devices that must train, or a label is short of samples that nobody else can train."""
         self.by_speed = sorted(able, key=lambda member: (-member.speed_kflops, member.device))
         """Devices with the memory to train, fastest first."""
-        self.by_link = sorted(able, key=lambda member: (link_bytes_s(member), member.device))
-        """Devices with the memory to train, worst link first."""
+        self.by_link = sorted(
+            able, key=lambda member: (member.device in self.needed, link_bytes_s(member), member.device)
+        )
+        """Devices with the memory to train, worst link first; those that are needed last."""
         self.sharing = [member for member in self.by_link if member.share is Share.RAW and member.samples]
         self.room = {
             member.device: (
@@ -95,6 +103,10 @@ class CostTables:
             member.device: self.task.sample_bytes * PICO // max(1, member.downlink_bytes_s) for member in able
         }
         """Picoseconds that each device takes to receive one sample, once."""
+
+    def batch(self, samples: int) -> int:
+        """Samples of a step of a device that trains so many."""
+        return min(self.task.batch_size, samples)
 
     def _cost(self, member: Profile) -> int:
         return max(1, self.epochs * self.task.flops_per_sample * (PICO // 1_000) // max(1, member.speed_kflops))
@@ -127,6 +139,8 @@ class Allocation:
     """Samples that each lender can give away, by label; more than is borrowed where memory is short."""
     idle: Mapping[DeviceId, str]
     """Devices whose own samples nobody trains, and why."""
+    lost: int
+    """What labels lose by samples that nobody trains: `lost_tenths`."""
 
 
 def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
@@ -144,6 +158,7 @@ def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
         if member.samples and (member.share is not Share.RAW or member.device in non_lending)
     }
     own_data_only = [member for member in trainers[candidate.borrowers :] if member.device in pinned]
+    own_data_only.sort(key=lambda member: member.device not in tables.needed)
     own_data_only = own_data_only[: max(0, len(own_data_only) - candidate.stragglers_out)]
     lenders = [member for member in tables.cluster.members if member.samples and member.device not in pinned]
 
@@ -154,7 +169,7 @@ def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
     deadline = _paced(tables, candidate.pace, deadline, [*borrowers, *own_data_only], pinned)
     wants = deal(borrowers, pinned.keys(), targets, pool, tables.room, balanced=candidate.balanced)
 
-    loads, idle = [], {}
+    loads = []
     lent = {member.device: tables.own[member.device] for member in lenders}
     for member, want in zip(borrowers, wants, strict=True):
         own = tables.own[member.device]
@@ -170,17 +185,38 @@ def offload(tables: CostTables, candidate: Candidate) -> Allocation | None:
     for member in own_data_only:
         own = tables.own[member.device]
         loads.append(_load(tables, member, own, (0,) * tables.labels, deadline))
-    for load in loads:
-        batch = min(tables.task.batch_size, sum(load.counts))
-        if load.profile.device in pinned and load.epoch_samples < batch:
-            idle[load.profile.device] = TOO_SLOW
+    idle = _idle(tables, loads, pinned)
     loads = [load for load in loads if load.epoch_samples and load.profile.device not in idle]
-    training = {load.profile.device for load in loads}
-    for device in sorted(pinned.keys() - training - idle.keys()):
-        idle[device] = NOT_WORTH if device in tables.cost else NO_MEMORY
     if not loads:
         return None
-    return Allocation(loads=tuple(sorted(loads, key=lambda load: load.profile.device)), lent=lent, idle=idle)
+    return Allocation(
+        loads=tuple(sorted(loads, key=lambda load: load.profile.device)),
+        lent=lent,
+        idle=idle,
+        lost=_lost(tables, idle, pool, wants),
+    )
+
+
+def _idle(tables: CostTables, loads: Iterable[Load], pinned: Iterable[DeviceId]) -> dict[DeviceId, str]:
+    """The `pinned` devices whose own samples nobody trains, and why."""
+    idle = {
+        device: NOT_WORTH if device in tables.cost else NO_MEMORY
+        for device in set(pinned) - {load.profile.device for load in loads}
+    }
+    for load in loads:
+        if load.profile.device in pinned and load.epoch_samples < tables.batch(sum(load.counts)):
+            idle[load.profile.device] = TOO_SLOW
+    return idle
+
+
+def _lost(tables: CostTables, idle: Iterable[DeviceId], pool: Sequence[int], wants: Iterable[Sequence[int]]) -> int:
+    """What labels lose by the samples of `idle` devices, and by those of the `pool` for which no borrower has room."""
+    left = list(pool)
+    for want in wants:
+        left = list(map(int.__sub__, left, want))
+    for device in idle:
+        left = list(map(int.__add__, left, tables.own[device]))
+    return lost_tenths(tables.totals, left)
 
 
 def _load(
@@ -188,7 +224,10 @@ def _load(
 ) -> Load:
     samples = sum(kept) + sum(borrowed)
     if deadline is not None and not any(borrowed):
-        samples = min(samples, deadline // tables.cost[member.device])
+        in_time = deadline // tables.cost[member.device]
+        if member.device in tables.needed:
+            in_time = max(in_time, tables.batch(samples))
+        samples = min(samples, in_time)
     return Load(profile=member, kept=kept, borrowed=borrowed, epoch_samples=samples)
 
 

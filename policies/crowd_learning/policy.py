@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from crowd.planning.convergence import mix
-from crowd.planning.estimate import Estimate, ship_cost
+from crowd.planning.estimate import Estimate, SyncCost, ship_cost
 from crowd.planning.plan import Plan, SliceOwner, TrainerRole
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Prefer
@@ -19,7 +19,7 @@ from policies.common import evaluation_shares, nobody_trains
 from policies.crowd_learning.explain import explain
 from policies.crowd_learning.offload import Allocation, Candidate, CostTables, Pace, assign, offload
 from policies.crowd_learning.reallocate import ENCODING, slice_owners
-from policies.crowd_learning.sync import merges_per_epoch, outer, work_us
+from policies.crowd_learning.sync import TrainerLoad, epochs_per_merge, merges_per_epoch, outer, work_us
 
 SWEEPS_MAX = 2
 MANY_DEVICES = 64
@@ -28,7 +28,9 @@ MANY_DEVICES = 64
 
 class CrowdLearning(Policy):
     """Shares in proportion to speed, classes balanced, fewest bytes moved, slow devices left out where they cost more
-    than they bring."""
+    than they bring and no class needs them."""
+
+    version = 2
 
     def plan(self, cluster: Cluster) -> Plan:
         best = _Search(cluster).best()
@@ -38,12 +40,13 @@ class CrowdLearning(Policy):
         shares = evaluation_shares(
             [load.profile for load in best.allocation.loads], best.tables.task.evaluation_samples
         )
+        epochs = epochs_per_merge(best.shifts, best.sync) if best.merges == 1 else 1
         plan = Plan(
             members=(),
             trainers=tuple(
                 TrainerRole(
                     device=load.profile.device,
-                    round_samples=ceil_div(load.epoch_samples, best.merges),
+                    round_samples=ceil_div(load.epoch_samples * epochs, best.merges),
                     evaluation=share,
                 )
                 for load, share in zip(best.allocation.loads, shares, strict=True)
@@ -63,7 +66,9 @@ class CrowdLearning(Policy):
 class _Evaluated:
     tables: CostTables
     allocation: Allocation
+    shifts: Sequence[TrainerLoad]
     slices: tuple[SliceOwner, ...]
+    sync: SyncCost
     merges: int
     estimate: Estimate
 
@@ -133,19 +138,19 @@ class _Search:
         return line[best]
 
     def _rank(self, candidate: Candidate) -> tuple[int, ...]:
-        """The rank of a candidate, lower is better, by what the cluster prefers; one that nobody can carry out comes
-        last."""
+        """The rank of a candidate, lower is better: first by what labels lose, which no time makes up for, then by what
+        the cluster prefers; one that nobody can carry out comes last."""
         evaluated = self._try(candidate)
         if evaluated is None:
             return (1,)
-        estimate = evaluated.estimate
+        lost, estimate = evaluated.allocation.lost, evaluated.estimate
         match self._cluster.prefer:
             case Prefer.TIME:
-                return (0, estimate.total_us, estimate.bytes_total)
+                return (0, lost, estimate.total_us, estimate.bytes_total)
             case Prefer.BYTES:
-                return (0, estimate.bytes_total, estimate.total_us)
+                return (0, lost, estimate.bytes_total, estimate.total_us)
             case Prefer.ENERGY:  # what all trainers together spend awake
-                return (0, estimate.total_us * len(evaluated.allocation.loads), estimate.bytes_total)
+                return (0, lost, estimate.total_us * len(evaluated.allocation.loads), estimate.bytes_total)
 
     def _try(self, candidate: Candidate) -> _Evaluated | None:
         if candidate not in self._tried:
@@ -175,4 +180,12 @@ class _Search:
             ship_cost(self._cluster, {device: sum(counts) for device, counts in allocation.lent.items()}, borrowed),
             frequent=self._cluster.prefer is Prefer.TIME,
         )
-        return _Evaluated(tables=self._tables, allocation=allocation, slices=slices, merges=merges, estimate=estimate)
+        return _Evaluated(
+            tables=self._tables,
+            allocation=allocation,
+            shifts=shifts,
+            slices=slices,
+            sync=sync,
+            merges=merges,
+            estimate=estimate,
+        )

@@ -15,6 +15,8 @@ NESTEROV_TRAINERS_MIN = 3
 (docs/decisions/010-nesterov-from-three-trainers.md)."""
 MERGES_PER_EPOCH_MAX = 4
 """Most merges of an epoch: shorter rounds than a quarter of an epoch have not been found to save epochs."""
+EPOCHS_PER_MERGE_MAX = 4
+"""Most epochs from one merge to the next: with more, trainers drift apart, and the end of the run is seen late."""
 OVERHEAD_PERMILLE_MAX = 100
 """Part of a round, in thousandths, that more frequent merges than one an epoch may take."""
 
@@ -77,3 +79,12 @@ def merges_per_epoch(
             best = (merges, estimate)
     assert best is not None
     return best
+
+
+def epochs_per_merge(shifts: Sequence[TrainerLoad], sync: SyncCost) -> int:
+    """The number of epochs from one merge to the next where an epoch has one merge: as many as are over when the
+    slowest member that neither trains nor merges has received the last one (docs/decisions/084-listeners-keep-up.md),
+    one at least."""
+    epoch_us = max(train_us(profile, samples) for profile, samples, _ in shifts)
+    spare_us = sync.bystander_us - sync.critical_us - work_us(shifts, 1)
+    return min(EPOCHS_PER_MERGE_MAX, 1 + max(0, spare_us) // max(1, epoch_us))

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from crowd.planning.convergence import NOMINAL_EPOCHS, epochs_permille, mix
+from crowd.planning.convergence import NOMINAL_EPOCHS, epochs_permille, lost_tenths, mix
 from crowd.planning.estimate import (
     MESSAGE_BYTES,
     estimate,
@@ -128,6 +128,34 @@ def test_mix_says_how_well_the_data_is_used(
     assert spread.effective == effective
     assert spread.effective_trainers_permille == trainers
     assert spread.skew_permille == skew
+
+
+@pytest.mark.parametrize(
+    ("parts", "scarcest"),
+    [
+        ([(50, (25, 25)), (50, (25, 25))], 1_000),
+        ([(50, (25, 25)), (25, (25, 25))], 1_000),
+        ([(50, (50, 0)), (10, (0, 50))], 333),
+        ([(50, (50, 0))], 0),
+    ],
+    ids=["even", "one at half pace", "a label at a fifth of the pace", "a label idle"],
+)
+def test_mix_says_how_much_less_the_scarcest_label_is_trained(
+    parts: list[tuple[int, tuple[int, int]]], scarcest: int
+) -> None:
+    assert mix((50, 50), parts).scarcest_permille == scarcest
+
+
+@pytest.mark.parametrize(("scarcest", "epochs"), [(1_000, 1_000), (250, 1_000), (125, 2_000), (25, 10_000)])
+def test_a_label_with_less_than_a_quarter_of_its_training_costs_epochs(scarcest: int, epochs: int) -> None:
+    assert epochs_permille(effective_trainers_permille=1_000, scarcest_permille=scarcest) == epochs
+
+
+@pytest.mark.parametrize(
+    ("idle", "lost"), [((0, 0, 0), 0), ((99, 0, 0), 0), ((100, 0, 0), 1), ((0, 5, 0), 10), ((1_000, 2), 14)]
+)
+def test_labels_lose_by_whole_tenths_of_their_samples(idle: tuple[int, ...], lost: int) -> None:
+    assert lost_tenths((1_000, 5, 0), idle) == lost
 
 
 def test_a_whole_plan_adds_up() -> None:

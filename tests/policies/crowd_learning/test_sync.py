@@ -6,7 +6,13 @@ import pytest
 from crowd.planning.convergence import Mix
 from crowd.planning.estimate import ShipCost, SyncCost
 from crowd.planning.plan import OuterKind
-from policies.crowd_learning.sync import MERGES_PER_EPOCH_MAX, merges_per_epoch, outer
+from policies.crowd_learning.sync import (
+    EPOCHS_PER_MERGE_MAX,
+    MERGES_PER_EPOCH_MAX,
+    epochs_per_merge,
+    merges_per_epoch,
+    outer,
+)
 from tests.support.profiles import make_profile, task_facts
 
 # 600 us a sample: an epoch of 1,000 samples takes 600 ms on each trainer.
@@ -50,6 +56,24 @@ def test_merges_are_once_an_epoch_where_bytes_count() -> None:
 def test_a_round_is_no_shorter_than_a_batch() -> None:
     assert merges(2, 0, samples=2 * TASK.batch_size) == 2
     assert merges(2, 0, samples=TASK.batch_size - 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("critical_ms", "bystander_ms", "epochs"),
+    [
+        (100, 0, 1),
+        (100, 1_299, 1),
+        (100, 1_300, 2),
+        (100, 1_899, 2),
+        (100, 1_900, 3),
+        (100, 9_000, EPOCHS_PER_MERGE_MAX),
+    ],
+)
+def test_a_round_has_as_many_whole_epochs_as_pass_until_every_listener_has_the_last_one(
+    critical_ms: int, bystander_ms: int, epochs: int
+) -> None:
+    sync = SyncCost(critical_us=critical_ms * 1_000, bystander_us=bystander_ms * 1_000, bytes_total=0)
+    assert epochs_per_merge([(make_profile("a", task=TASK), 1_000, 0)], sync) == epochs
 
 
 @pytest.mark.parametrize(("trainers", "kind"), [(1, OuterKind.PLAIN), (2, OuterKind.PLAIN), (3, OuterKind.NESTEROV)])
