@@ -39,6 +39,10 @@ class Mix:
     scarcest_permille: int = 1_000
     """Training of the label that gets least of what is due to its samples, in thousandths of that."""
 
+    def in_time(self, epochs_max: int) -> bool:
+        """Whether the scarcest label, too, is trained as much as the target needs within so many epochs."""
+        return self.scarcest_permille * epochs_max >= LABEL_PACE_PERMILLE * min(NOMINAL_EPOCHS, epochs_max)
+
 
 def label_totals(cluster: Cluster) -> tuple[int, ...]:
     """Samples of all members, by label."""

@@ -69,6 +69,8 @@ class _Evaluated:
     shifts: Sequence[TrainerLoad]
     slices: tuple[SliceOwner, ...]
     sync: SyncCost
+    late: bool
+    """Whether the run would end before the scarcest label has been trained enough."""
     merges: int
     estimate: Estimate
 
@@ -138,19 +140,19 @@ class _Search:
         return line[best]
 
     def _rank(self, candidate: Candidate) -> tuple[int, ...]:
-        """The rank of a candidate, lower is better: first by what labels lose, which no time makes up for, then by what
-        the cluster prefers; one that nobody can carry out comes last."""
+        """The rank of a candidate, lower is better: first by what labels lose, which no time makes up for, or get only
+        after the run's last epoch; then by what the cluster prefers; one that nobody can carry out comes last."""
         evaluated = self._try(candidate)
         if evaluated is None:
             return (1,)
-        lost, estimate = evaluated.allocation.lost, evaluated.estimate
+        lost, late, estimate = evaluated.allocation.lost, evaluated.late, evaluated.estimate
         match self._cluster.prefer:
             case Prefer.TIME:
-                return (0, lost, estimate.total_us, estimate.bytes_total)
+                return (0, lost, late, estimate.total_us, estimate.bytes_total)
             case Prefer.BYTES:
-                return (0, lost, estimate.bytes_total, estimate.total_us)
+                return (0, lost, late, estimate.bytes_total, estimate.total_us)
             case Prefer.ENERGY:  # what all trainers together spend awake
-                return (0, lost, estimate.total_us * len(evaluated.allocation.loads), estimate.bytes_total)
+                return (0, lost, late, estimate.total_us * len(evaluated.allocation.loads), estimate.bytes_total)
 
     def _try(self, candidate: Candidate) -> _Evaluated | None:
         if candidate not in self._tried:
@@ -172,10 +174,11 @@ class _Search:
         if owners is None:
             return None
         slices, sync = owners
+        spread = mix(self._tables.totals, [(load.epoch_samples, load.counts) for load in allocation.loads])
         merges, estimate = merges_per_epoch(
             task,
             shifts,
-            mix(self._tables.totals, [(load.epoch_samples, load.counts) for load in allocation.loads]),
+            spread,
             sync,
             ship_cost(self._cluster, {device: sum(counts) for device, counts in allocation.lent.items()}, borrowed),
             frequent=self._cluster.prefer is Prefer.TIME,
@@ -186,6 +189,7 @@ class _Search:
             shifts=shifts,
             slices=slices,
             sync=sync,
+            late=not spread.in_time(task.epochs_max),
             merges=merges,
             estimate=estimate,
         )

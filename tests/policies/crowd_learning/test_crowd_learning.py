@@ -1,9 +1,10 @@
 """CrowdLearning's choices on small clusters, against numbers worked out by hand."""
 
 import attrs
+import pytest
 from hypothesis import given, settings
 
-from crowd.planning.convergence import label_totals, lost_tenths
+from crowd.planning.convergence import label_totals, lost_tenths, mix
 from crowd.planning.estimate import estimate, memory_needed_bytes
 from crowd.planning.plan import Consistency, Encoding, Plan
 from crowd.planning.policy import Cluster, decide
@@ -143,6 +144,21 @@ def test_a_class_that_only_a_slow_device_holds_is_trained_there() -> None:
     )
     assert plan.idle == ()
     assert [trainer.device for trainer in plan.trainers] == ["giant", "shy"]
+
+
+@pytest.mark.parametrize("epochs_max", [20, 60, 400])
+def test_a_class_on_a_slow_device_gets_its_training_before_the_last_epoch(epochs_max: int) -> None:
+    task = attrs.evolve(TASK, epochs_max=epochs_max)
+    profiles = (
+        device("giant", 60_000, (2_000, 2_000, 0), task=task),
+        device("shy", 2, (0, 0, 400), share=Share.NEVER, task=task),
+    )
+    plan = plan_for(*profiles)
+    parts = [
+        (trainer.round_samples, next(each.counts for each in plan.assignments if each.trainer == trainer.device))
+        for trainer in plan.trainers
+    ]
+    assert mix((2_000, 2_000, 400), parts).in_time(epochs_max)
 
 
 def test_a_thin_link_is_waited_for_where_a_class_depends_on_it() -> None:
