@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -133,14 +132,8 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        prepared = self._prepared
-        if prepared is None:
-            prepared = await self._device.compute.run(self.prepare)
-        task, work = prepared
+        task, work = await self._device.compute.run(self._make_ready)
         self._task = task
-        if self._store is None:
-            self._store = await self._device.compute.run(self._open_store)
-        await self._device.compute.run(partial(check_room, self._store, work.facts.state_elements))
         self._supervisor = self._make_supervisor(task, work)
         await self._supervisor.__aenter__()
         return self
@@ -163,8 +156,12 @@ class Node:
         self._prepared = task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
         return self._prepared
 
-    def _open_store(self) -> Store:
-        return plugins.stores.load("file")(self.config.state_dir)
+    def _make_ready(self) -> tuple[Task, Work]:
+        task, work = self._prepared or self.prepare()
+        if self._store is None:
+            self._store = plugins.stores.load("file")(self.config.state_dir)
+        check_room(self._store, work.facts.state_elements)
+        return task, work
 
     def _make_supervisor(self, task: Task, work: Work) -> Supervisor:
         config, compute = self.config, self._device.compute

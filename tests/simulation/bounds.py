@@ -30,6 +30,7 @@ MESSAGE_BYTES_MAX = 300_000
 EXPECTED = frozenset(
     {
         "broker_lost",
+        "contribution_out_of_proportion",
         "device_evicted",
         "device_left_out",
         "inbound_messages_dropped",

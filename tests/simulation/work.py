@@ -53,7 +53,7 @@ class Told(torch.nn.Module):
 def make_task(device: int, *, samples: int, normalises: bool, epochs_max: int, listen: Listener) -> Task:
     """The task of the device of that number: to tell two overlapping blobs apart. The target is out of reach."""
     return Task(
-        name="told",
+        name="normalised" if normalises else "plain",
         model=lambda: Told(_network(normalises, seed=device), listen),
         data=_data(device, samples),
         evaluation=_data(-1, EVALUATED),
