@@ -19,7 +19,14 @@ from policies.common import evaluation_shares, nobody_trains
 from policies.crowd_learning.explain import explain
 from policies.crowd_learning.offload import Allocation, Candidate, CostTables, Pace, assign, offload
 from policies.crowd_learning.reallocate import ENCODING, slice_owners
-from policies.crowd_learning.sync import TrainerLoad, epochs_per_merge, merges_per_epoch, outer, work_us
+from policies.crowd_learning.sync import (
+    TrainerLoad,
+    epochs_per_merge,
+    merges_for_lone_labels,
+    merges_per_epoch,
+    outer,
+    work_us,
+)
 
 SWEEPS_MAX = 2
 MANY_DEVICES = 64
@@ -40,13 +47,18 @@ class CrowdLearning(Policy):
         shares = evaluation_shares(
             [load.profile for load in best.allocation.loads], best.tables.task.evaluation_samples
         )
-        epochs = epochs_per_merge(best.shifts, best.sync) if best.merges == 1 else 1
+        merges, epochs, round_us = best.merges, 1, best.estimate.round_us
+        if merges == 1:
+            counts = [load.counts for load in best.allocation.loads]
+            merges = merges_for_lone_labels(best.tables.totals, best.shifts, counts, best.sync)
+            epochs = epochs_per_merge(best.shifts, best.sync)
+            round_us = max(work_us(best.shifts, merges, epochs) + best.sync.critical_us, best.sync.bystander_us)
         plan = Plan(
             members=(),
             trainers=tuple(
                 TrainerRole(
                     device=load.profile.device,
-                    round_samples=ceil_div(load.epoch_samples * epochs, best.merges),
+                    round_samples=ceil_div(load.epoch_samples * epochs, merges),
                     evaluation=share,
                 )
                 for load, share in zip(best.allocation.loads, shares, strict=True)
@@ -56,7 +68,7 @@ class CrowdLearning(Policy):
             slices=best.slices,
             encoding=ENCODING,
             outer=outer(len(best.allocation.loads)),
-            round_us=best.estimate.round_us,
+            round_us=round_us,
             samples_total=sum(assignment.samples for assignment in assignments),
         )
         return attrs.evolve(plan, why=explain(cluster, plan))

@@ -16,7 +16,9 @@ NESTEROV_TRAINERS_MIN = 3
 MERGES_PER_EPOCH_MAX = 4
 """Most merges of an epoch: shorter rounds than a quarter of an epoch have not been found to save epochs."""
 EPOCHS_PER_MERGE_MAX = 4
-"""Most epochs from one merge to the next: with more, trainers drift apart, and the end of the run is seen late."""
+"""Most epochs from one merge to the next: with more, the end of the run is seen late."""
+LONE_PARTS = 10
+"""Parts of all work of which trainers that see a label do less than one where the others unlearn it."""
 OVERHEAD_PERMILLE_MAX = 100
 """Part of a round, in thousandths, that more frequent merges than one an epoch may take."""
 
@@ -29,18 +31,18 @@ def outer(trainers: int) -> Outer:
     return NESTEROV if trainers >= NESTEROV_TRAINERS_MIN else Outer()
 
 
-def work_us(shifts: Sequence[TrainerLoad], merges: int) -> int:
-    """Microseconds between two of the `merges` of an epoch: training and evaluation on the slowest trainer."""
-    return _work_us(shifts, _evaluation_us(shifts), merges)
+def work_us(shifts: Sequence[TrainerLoad], merges: int, epochs: int = 1) -> int:
+    """Microseconds between two of the `merges` of so many `epochs`: training and evaluation on the slowest trainer."""
+    return _work_us(shifts, _evaluation_us(shifts), merges, epochs)
 
 
 def _evaluation_us(shifts: Sequence[TrainerLoad]) -> list[int]:
     return [evaluation_us(profile, evaluated or profile.held_out) for profile, _, evaluated in shifts]
 
 
-def _work_us(shifts: Sequence[TrainerLoad], evaluations_us: Sequence[int], merges: int) -> int:
+def _work_us(shifts: Sequence[TrainerLoad], evaluations_us: Sequence[int], merges: int, epochs: int = 1) -> int:
     return max(
-        train_us(profile, ceil_div(samples, merges)) + evaluates_us
+        train_us(profile, ceil_div(samples * epochs, merges)) + evaluates_us
         for (profile, samples, _), evaluates_us in zip(shifts, evaluations_us, strict=True)
     )
 
@@ -82,9 +84,39 @@ def merges_per_epoch(
 
 
 def epochs_per_merge(shifts: Sequence[TrainerLoad], sync: SyncCost) -> int:
-    """The number of epochs from one merge to the next where an epoch has one merge: as many as are over when the
-    slowest member that neither trains nor merges has received the last one (docs/decisions/084-listeners-keep-up.md),
+    """The number of epochs from one merge to the next where one trainer trains alone: as many as are over when the
+    slowest member that neither trains nor merges has received the last one (docs/decisions/084-rounds-fit.md),
     one at least."""
-    epoch_us = max(train_us(profile, samples) for profile, samples, _ in shifts)
+    if len(shifts) > 1:
+        return 1
+    ((profile, samples, _),) = shifts
     spare_us = sync.bystander_us - sync.critical_us - work_us(shifts, 1)
-    return min(EPOCHS_PER_MERGE_MAX, 1 + max(0, spare_us) // max(1, epoch_us))
+    return min(EPOCHS_PER_MERGE_MAX, 1 + max(0, spare_us) // max(1, train_us(profile, samples)))
+
+
+def merges_for_lone_labels(
+    totals: Sequence[int], shifts: Sequence[TrainerLoad], counts: Sequence[Sequence[int]], sync: SyncCost
+) -> int:
+    """The number of merges in an epoch where one would do for the time that they take, and a merge takes longer than
+    the training: more where hardly anybody sees some label, as the others unlearn it until the next merge
+    (docs/decisions/084-rounds-fit.md). `totals` are the cluster's samples by label, `counts` each trainer's."""
+    trained = sum(samples for _, samples, _ in shifts)
+    if len(shifts) == 1 or sync.critical_us < work_us(shifts, 1) or not _lone(totals, shifts, counts, trained):
+        return 1
+    batches = trained // (len(shifts) * shifts[0][0].task.batch_size)
+    return max(1, min(MERGES_PER_EPOCH_MAX, batches))
+
+
+def _lone(totals: Sequence[int], shifts: Sequence[TrainerLoad], counts: Sequence[Sequence[int]], trained: int) -> bool:
+    """Whether some label is seen, at least half as often as in all of the cluster, by trainers of less than a tenth of
+    the work."""
+    every = sum(totals)
+    for label, total in enumerate(totals):
+        seeing = sum(
+            samples
+            for (_, samples, _), own in zip(shifts, counts, strict=True)
+            if 2 * own[label] * every >= total * sum(own)
+        )
+        if total and LONE_PARTS * seeing < trained:
+            return True
+    return False

@@ -10,6 +10,7 @@ from policies.crowd_learning.sync import (
     EPOCHS_PER_MERGE_MAX,
     MERGES_PER_EPOCH_MAX,
     epochs_per_merge,
+    merges_for_lone_labels,
     merges_per_epoch,
     outer,
 )
@@ -74,6 +75,39 @@ def test_a_round_has_as_many_whole_epochs_as_pass_until_every_listener_has_the_l
 ) -> None:
     sync = SyncCost(critical_us=critical_ms * 1_000, bystander_us=bystander_ms * 1_000, bytes_total=0)
     assert epochs_per_merge([(make_profile("a", task=TASK), 1_000, 0)], sync) == epochs
+
+
+def test_trainers_that_would_drift_apart_merge_every_epoch_whoever_listens() -> None:
+    sync = SyncCost(critical_us=0, bystander_us=9_000_000, bytes_total=0)
+    assert epochs_per_merge([(make_profile(name, task=TASK), 1_000, 0) for name in "ab"], sync) == 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "sync_s", "counts", "merges"),
+    [
+        ((910, 90), 1, ((910, 0), (0, 90)), 4),
+        ((910, 90), 1, ((850, 60), (60, 30)), 1),
+        ((890, 110), 1, ((890, 0), (0, 110)), 1),
+        ((910, 90), 0, ((910, 0), (0, 90)), 1),
+        ((91, 9), 1, ((91, 0), (0, 9)), 1),
+        ((140, 12), 1, ((140, 0), (0, 12)), 2),
+    ],
+    ids=[
+        "alone",
+        "others see it too",
+        "a tenth sees it",
+        "a merge takes less",
+        "less than a batch",
+        "two batches each",
+    ],
+)
+def test_a_label_that_hardly_anybody_sees_gets_more_merges_where_these_are_the_round(
+    samples: tuple[int, int], sync_s: int, counts: tuple[tuple[int, int], ...], merges: int
+) -> None:
+    sync = SyncCost(critical_us=sync_s * 1_000_000, bystander_us=0, bytes_total=0)
+    shifts = [(make_profile(name, task=TASK), count, 0) for name, count in zip("ab", samples, strict=True)]
+    totals = [sum(column) for column in zip(*counts, strict=True)]
+    assert merges_for_lone_labels(totals, shifts, counts, sync) == merges
 
 
 @pytest.mark.parametrize(("trainers", "kind"), [(1, OuterKind.PLAIN), (2, OuterKind.PLAIN), (3, OuterKind.NESTEROV)])
