@@ -76,10 +76,12 @@ def run_record(
     seed: int,
     target_accuracy: float,
     reached: bool,
+    idle: Mapping[str, tuple[int, str]],
     balance_efficiency: float | None = None,
 ) -> dict[str, Any]:
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
-    so its totals are those to the target. `balance_efficiency` is known only where every processor was watched."""
+    so its totals are those to the target. `idle`: for each device with samples that nobody trains, how many and why.
+    `balance_efficiency` is known only where every processor was watched."""
     curve = cluster_curve(devices)
     bytes_up = sum(metrics.bytes_up for metrics in devices.values())
     bytes_total = bytes_up + sum(metrics.bytes_down for metrics in devices.values())
@@ -104,6 +106,7 @@ def run_record(
         "generations": max(
             (metrics.generations for metrics in devices.values() if metrics.generations is not None), default=None
         ),
+        "idle": {name: list(samples_and_reason) for name, samples_and_reason in sorted(idle.items())},
         "model_digests": {name: metrics.digest for name, metrics in sorted(devices.items())},
         "devices": {name: _device(metrics) for name, metrics in sorted(devices.items())},
     }

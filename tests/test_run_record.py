@@ -24,6 +24,7 @@ KEYS = {
     "accuracy_curve",
     "balance_efficiency",
     "generations",
+    "idle",
     "model_digests",
     "devices",
 }
@@ -48,7 +49,14 @@ def metrics(*curve: Point, **values: Any) -> DeviceMetrics:
 
 def record(devices: dict[str, DeviceMetrics], *, reached: bool = True) -> dict[str, Any]:
     return run_record(
-        devices, policy="fedavg", cluster="home", task="digits", seed=7, target_accuracy=0.95, reached=reached
+        devices,
+        policy="fedavg",
+        cluster="home",
+        task="digits",
+        seed=7,
+        target_accuracy=0.95,
+        reached=reached,
+        idle={"b": (30, "it is too slow"), "a": (2, "no room")},
     )
 
 
@@ -56,6 +64,10 @@ def test_a_record_has_the_keys_of_the_contract() -> None:
     run = record({"a": metrics()})
     assert run.keys() == KEYS
     assert run["devices"]["a"].keys() == {"busy_s", "idle_s", "bytes_up", "bytes_down"}
+
+
+def test_a_record_says_whose_samples_nobody_trained_and_why() -> None:
+    assert record({"a": metrics()})["idle"] == {"a": [2, "no room"], "b": [30, "it is too slow"]}
 
 
 def test_a_record_sums_bytes_and_samples_and_takes_the_time_of_the_slowest() -> None:

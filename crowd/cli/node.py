@@ -1,5 +1,6 @@
 """`crowd node`: this device's part in its cluster."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from crowd.cli.files import check_writable, write_runs
 from crowd.cli.preflight import check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
-from crowd.cli.terminal import summary
+from crowd.cli.terminal import idle_lines, summary
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import DONE, NOT_REACHED
 from crowd.formatting import seconds, size
@@ -68,6 +69,8 @@ class _Session:
         self._json = json
         self._shown = 0
         self._waiting = ""
+        self._idle: dict[str, tuple[int, str]] = {}
+        """Samples that nobody trains by the run's latest plan, by device, and why."""
         self._say("loading PyTorch")
         from crowd.node import Node
 
@@ -102,9 +105,13 @@ class _Session:
             log.info("node_goes_on", doing=text)
 
     def _show(self, progress: "Progress") -> None:
+        plan = progress.plan
+        if plan is not None and plan.has_work and not progress.finished and plan.idle_by_device() != self._idle:
+            self._idle = plan.idle_by_device()
+            for line in idle_lines(self._idle):
+                print(line, flush=True)
         if not self._console.is_terminal:
             return
-        plan = progress.plan
         if plan is not None and not plan.has_work and plan.why != self._waiting:
             self._waiting = plan.why
             self._console.print(f"waiting: {plan.why}", highlight=False)
@@ -119,7 +126,7 @@ class _Session:
         )
 
     def _report(self, node: "Node") -> bool:
-        record = record_of(node, self._config, self._task.target_accuracy)
+        record = record_of(node, self._config, self._task.target_accuracy, self._idle)
         if not node.results[node.name].curve:
             self._say(f"{node.name} came when the run was over: its model is the others', and it has trained nothing")
         print(summary(record, node.digest), flush=True)
@@ -128,8 +135,11 @@ class _Session:
         return bool(record["reached"])
 
 
-def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[str, Any]:
-    """The record of the run that has just ended on `node`, with the metrics of every device that ended with it."""
+def record_of(
+    node: "Node", config: NodeConfig, target_accuracy: float, idle: Mapping[str, tuple[int, str]]
+) -> dict[str, Any]:
+    """The record of the run that has just ended on `node`, with the metrics of every device that ended with it, and the
+    samples that nobody trained."""
     own = node.results[node.name]
     results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
     return run_record(
@@ -140,4 +150,5 @@ def record_of(node: "Node", config: NodeConfig, target_accuracy: float) -> dict[
         seed=config.seed,
         target_accuracy=target_accuracy,
         reached=own.reached,
+        idle=idle,
     )

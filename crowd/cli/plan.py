@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crowd.cli.cluster import load_policy, make_profiles, read_cluster
+from crowd.cli.terminal import idle_lines
 from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.convergence import NOMINAL_EPOCHS
@@ -77,7 +78,7 @@ def _merged(decided: Plan, device: DeviceId) -> str:
 
 def _summary(decided: Plan, profiles: tuple[Profile, ...]) -> list[str]:
     lines = [f"left out: {out.device}, {out.reason}" for out in decided.left_out]
-    lines += [f"idle: {sum(idle.counts):,} samples of {idle.device}, {idle.reason}" for idle in decided.idle]
+    lines += idle_lines(decided.idle_by_device())
     if decided.has_work:
         members = {member.device for member in decided.members}
         fit = tuple(sorted((profile for profile in profiles if profile.device in members), key=lambda p: p.device))

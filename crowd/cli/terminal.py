@@ -1,4 +1,5 @@
-"""The common output of commands on a terminal: a run in one line (`verdict`, `summary`), and `bar`."""
+"""The common output of commands on a terminal: a run in one line (`verdict`, `summary`), samples that nobody trains
+(`idle_lines`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,11 @@ def bar(fraction: float, *, width: int = BAR_WIDTH) -> ProgressBar:
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
     """The verdict on a run and the digest of its model, in one line for people."""
     return f"{verdict(record)}, model {digest}"
+
+
+def idle_lines(idle: Mapping[str, tuple[int, str]]) -> list[str]:
+    """A line for each device with samples that nobody trains: how many, and why."""
+    return [f"idle: {samples:,} samples of {device}, {reason}" for device, (samples, reason) in sorted(idle.items())]
 
 
 def verdict(record: Mapping[str, Any]) -> str:

@@ -76,6 +76,8 @@ class ExperimentResult:
     told_kflops: Mapping[str, tuple[int, ...]] | None = None
     """Speeds that each device's node published, in kFLOP/s, one after the other; `None` where they are just the
     cluster's."""
+    idle: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
+    """Samples that nobody trains by the plan that was begun last, by device, and why."""
     plans: Mapping[PlanSummary, float] = attrs.field(factory=dict)
     """All plans with work that any device followed, and the seconds at which the first device began to."""
 
@@ -128,6 +130,7 @@ def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
         seed=experiment.seed,
         target_accuracy=outcome.target_accuracy,
         reached=outcome.reached,
+        idle=outcome.idle,
         balance_efficiency=_balance(outcome),
     )
 

@@ -24,6 +24,8 @@ class PlanSummary:
     moved: int
     """Samples that are lent."""
 
+    idle: tuple[tuple[str, tuple[int, str]], ...] = ()
+    """Samples that nobody trains and why, by device."""
     asynchronous: bool = False
     """Whether merges wait for nobody."""
 
@@ -37,6 +39,7 @@ class PlanSummary:
             samples=tuple((trainer.device, trainer.round_samples) for trainer in plan.trainers),
             slices=tuple((part.owner, part.stop - part.start) for part in plan.slices),
             asynchronous=plan.asynchronous,
+            idle=tuple(plan.idle_by_device().items()),
             moved=sum(each.samples for each in plan.assignments if each.lender != each.trainer),
         )
 
@@ -49,4 +52,5 @@ class PlanSummary:
             "samples": dict(self.samples),
             "slices": dict(self.slices),
             "moved": self.moved,
+            "idle": {device: list(samples_and_reason) for device, samples_and_reason in self.idle},
         }

@@ -248,6 +248,14 @@ class Plan:
         """The part of `device` as a trainer, or `None`."""
         return next((trainer for trainer in self.trainers if trainer.device == device), None)
 
+    def idle_by_device(self) -> dict[str, tuple[int, str]]:
+        """Number of each device's samples that nobody trains, and why; without those of which all are trained."""
+        found: dict[str, tuple[int, str]] = {}
+        for idle in self.idle:
+            samples, reasons = found.get(idle.device, (0, ""))
+            found[idle.device] = (samples + sum(idle.counts), f"{reasons}; {idle.reason}" if reasons else idle.reason)
+        return found
+
     def ranges(self) -> Iterator[tuple[Assignment, tuple[Range, ...]]]:
         """The positions that each assignment names.
 

@@ -34,6 +34,8 @@ class ClusterRun:
         self.over = anyio.Event()
         self.plans: dict[PlanSummary, float] = {}
         """Plans with work, and the seconds since the beginning at which the first device began to follow each."""
+        self.idle: dict[str, tuple[int, str]] = {}
+        """Samples that nobody trains by the plan that was begun last, by device, and why."""
         self.asynchronous = False
         """Whether the plan that was begun last is asynchronous."""
         self._begun = anyio.Event()
@@ -48,6 +50,7 @@ class ClusterRun:
                 member.recorder.begin()
         if planned is not None:
             self.asynchronous = planned.asynchronous
+            self.idle = dict(planned.idle)
             self.plans.setdefault(planned, self.members[0].recorder.elapsed_s)
 
     def round_done(self, progress: Progress) -> None:
@@ -108,6 +111,7 @@ class ClusterRun:
                 for member in self.members
                 if (transfers := member.recorder.transfers()) is not None
             },
+            idle=self.idle,
             plans=self.plans,
         )
 

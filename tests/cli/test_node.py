@@ -83,13 +83,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_config(
-    here: Path, name: str, broker: str, *, task: str, members_min: int = 1, policy: str = "fedavg", node: str = ""
+    here: Path,
+    name: str,
+    broker: str,
+    *,
+    task: str,
+    members_min: int = 1,
+    policy: str = "fedavg",
+    node: str = "",
+    share: str = "raw",
 ) -> Path:
     path = here / f"{name}.toml"
     path.write_text(
         f'[node]\nname = "{name}"\ncluster = "{here.name.strip("_").replace("_", "-")[:40].lower()}"\n'
         f'broker = "{broker}"\nkey_file = "{name}.key"\nmembers_file = "members.toml"\nstate_dir = "state-{name}"\n'
         f'{node}\n[train]\ntask = "{task}"\nmembers_min = {members_min}\npolicy = "{policy}"\n'
+        f'share = "{share}"\n'
     )
     return path
 
@@ -130,6 +139,21 @@ def test_two_nodes_train_and_end_with_the_same_model(here: Path, broker: Mosquit
     assert len(set(run["model_digests"].values())) == 1
     assert run["bytes_total"] > 0
     assert (here / "state-anna" / "model.safetensors").is_file()
+
+
+def test_a_node_says_whose_samples_nobody_trains_and_why(here: Path, broker: Mosquitto) -> None:
+    processes = []
+    for name in NAMES:
+        config = write_config(
+            here, name, broker.url, task="mytask:easy", members_min=2, policy="ship_once", share="never"
+        )
+        processes.append(start(here, config, "--once", "--json", f"{name}.json"))
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    ((idle, expected),) = json.loads((here / "anna.json").read_text())["runs"][0]["idle"].items()
+    assert expected == [256, "they may not leave it"]
+    for output, _ in said:
+        assert output.splitlines()[0] == f"idle: 256 samples of {idle}, they may not leave it"
 
 
 def test_a_run_short_of_its_target_ends_with_one(

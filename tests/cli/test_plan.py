@@ -54,6 +54,13 @@ def test_every_policy_says_who_trains_what_and_why(
     assert "why: " in output
 
 
+def test_idle_samples_have_a_line_with_their_device_and_the_reason(
+    cluster: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(cluster), "--task", "digits", "--policy", "ship_once"]) == 0
+    assert "\nidle: 718 samples of pi, they may not leave it\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

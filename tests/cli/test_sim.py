@@ -79,6 +79,16 @@ def test_a_run_that_reaches_its_target_ends_with_nought_and_says_how_it_went(
     assert "; simulated in " in summary
 
 
+def test_samples_that_nobody_trains_are_told_with_their_device_and_the_reason(
+    cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.write_text(f'{CLUSTER}share = "never"\n')
+    file = tmp_path / "run.json"
+    assert main(arguments(cluster, "--rounds-max", "1", "--policy", "ship_once", "--json", str(file))) == 0
+    assert read_run(file)["idle"] == {"pi": [718, "they may not leave it"]}
+    assert "\nidle: 718 samples of pi, they may not leave it\n" in capsys.readouterr().out
+
+
 def test_the_same_seed_gives_the_same_bytes_whatever_python_hashes_with(cluster: Path, tmp_path: Path) -> None:
     files = [tmp_path / f"{hash_seed}.json" for hash_seed in ("0", "1")]
     runs = [start(*arguments(cluster, "--rounds-max", "3", "--json", str(file)), hash_seed=file.stem) for file in files]

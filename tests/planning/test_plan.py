@@ -154,3 +154,12 @@ def test_a_lender_keeps_the_head_of_its_order_and_lends_what_follows() -> None:
     assert named[A, A] == (Range(label=0, start=0, stop=4), Range(label=1, start=0, stop=2))
     assert named[A, C] == (Range(label=0, start=4, stop=6), Range(label=1, start=2, stop=4))
     assert named[B, C] == (Range(label=2, start=2, stop=5),)
+
+
+def test_idle_samples_of_a_device_are_added_up_with_their_reasons() -> None:
+    idle = (
+        Idle(device=A, counts=(1, 2), reason="no room"),
+        Idle(device=A, counts=(4,), reason="too slow"),
+        Idle(device=B, counts=(7,), reason="no room"),
+    )
+    assert Plan(members=(), idle=idle).idle_by_device() == {A: (7, "no room; too slow"), B: (7, "no room")}

@@ -56,6 +56,8 @@ class DeviceStatus:
     """Samples that the device borrows."""
     lent: int = 0
     """Samples that the device lends."""
+    idle: dict[str, tuple[int, str]] = attrs.field(factory=dict)
+    """Samples that nobody trains by the device's active plan, by device, and why."""
     why: str = ""
     """The reason for the device's active plan, in one sentence."""
     target_accuracy: float = 0.0
@@ -127,7 +129,9 @@ class _StatusReporter:
                 self._busy_before_s = self._compute.busy_s
                 self._bytes_before = (self._node.traffic.up_bytes, self._node.traffic.down_bytes)
             own, borrowed, lent = shares(plan, self._news.device)
-            self._news = attrs.evolve(self._news, why=plan.why, own=own, borrowed=borrowed, lent=lent)
+            self._news = attrs.evolve(
+                self._news, why=plan.why, idle=plan.idle_by_device(), own=own, borrowed=borrowed, lent=lent
+            )
         self._news = attrs.evolve(
             self._news,
             round=progress.round,

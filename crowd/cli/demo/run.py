@@ -57,6 +57,11 @@ class DemoRun:
         return next((news.why for news in self.latest.values() if news.why), "")
 
     @property
+    def idle(self) -> dict[str, tuple[int, str]]:
+        """Samples that nobody trains, by device, and why, as the first device with a plan has it."""
+        return next((news.idle for news in self.latest.values() if news.why), {})
+
+    @property
     def started(self) -> bool:
         return any(news.why for news in self.latest.values())
 
@@ -94,4 +99,5 @@ class DemoRun:
             seed=self.setup.seed,
             target_accuracy=self.target_accuracy,
             reached=self.reached,
+            idle=self.idle,
         )
