@@ -168,6 +168,13 @@ def falling(epochs: float) -> float:
     return math.exp(-0.2 * epochs)
 
 
+def shifted(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The images of a batch, each moved to the right, around its edge."""
+    by = torch.randint(8, (len(inputs),), generator=generator)
+    columns = (torch.arange(8) - by[:, None]) % 8  # (batch, 8)
+    return inputs.gather(3, columns[:, None, None, :].expand_as(inputs)), labels
+
+
 # --- the examples -----------------------------------------------------------------------------------------------------
 
 WEIGHTS = torch.tensor([5.0, 1.0, 1.0])
@@ -184,6 +191,7 @@ EXAMPLES: dict[str, tuple[Callable[[int, int], Samples], dict[str, Any]]] = {
     "Adam": (points, {"optimizer": adam}),
     "AdamW with two groups": (points, {"optimizer": two_groups}),
     "clipping and schedule": (points, {"optimizer": clipped, "schedule": falling}),
+    "augmentation": (images, {"model": channels_last, "augment": shifted}),
     "class weights": (scarce, {"loss": nn.CrossEntropyLoss(weight=WEIGHTS)}),
 }
 
@@ -207,8 +215,11 @@ def centrally(task: Task, data: Samples) -> nn.Module:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1.0 if task.schedule is None else task.schedule(float(epoch)))
         for rows in torch.randperm(len(data[1]), generator=order).split(BATCH):
+            inputs, labels = data[0][rows], data[1][rows]
+            if task.augment is not None:
+                inputs, labels = task.augment(inputs, labels, order)
             optimizer.zero_grad()
-            task.loss(model(data[0][rows]), data[1][rows]).backward()
+            task.loss(model(inputs), labels).backward()
             optimizer.step()
     return model.eval()
 
