@@ -15,7 +15,7 @@ def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.
     def validate(_: Any, field: "attrs.Attribute[Any]", value: Any) -> None:
         if not holds(value):
             found = repr(value) if isinstance(value, str | float | int) else f"a {type(value).__name__}"
-            raise BadConfig(f"{field.name}: expected {expected}, found {found}")
+            raise BadConfig(f"the task's {field.name}: expected {expected}, found {found}")
 
     return validate
 

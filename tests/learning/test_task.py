@@ -27,7 +27,7 @@ def test_whole_numbers_of_any_type_are_integers(field: str, value: Any) -> None:
 @pytest.mark.parametrize("field", ["batch_size", "epochs_max"])
 @pytest.mark.parametrize("value", [0, -1, 5.5, math.inf, math.nan, "5", None, [5]])
 def test_what_is_no_whole_number_above_0_is_refused(field: str, value: Any) -> None:
-    with pytest.raises(BadConfig, match=f"^{field}: expected a whole number above 0, found "):
+    with pytest.raises(BadConfig, match=f"^the task's {field}: expected a whole number above 0, found "):
         make_task(**{field: value})
 
 
@@ -40,12 +40,14 @@ def test_an_accuracy_is_a_number_of_any_type(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, 1.01, 91, math.nan, "0.9", None])
 def test_what_is_no_accuracy_is_refused(value: Any) -> None:
-    with pytest.raises(BadConfig, match=r"^target_accuracy: expected a number above 0 and at most 1, found "):
+    with pytest.raises(
+        BadConfig, match=r"^the task's target_accuracy: expected a number above 0 and at most 1, found "
+    ):
         make_task(target_accuracy=value)
 
 
 def test_a_name_is_text() -> None:
-    with pytest.raises(BadConfig, match=r"^name: expected some text, found 3"):
+    with pytest.raises(BadConfig, match=r"^the task's name: expected some text, found 3"):
         make_task(name=3)
 
 
