@@ -1,4 +1,4 @@
-"""The log of a process of this project: `logs_to_stderr`, and `Seldom`, by which a warning is not said all the time."""
+"""The log of a process of this project: `logs_to_stderr`, and `OnceAMinute`, which keeps warnings from repetition."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ KEPT_MAX = 256
 _NUMBER = re.compile(r"\d+")
 
 
-class Seldom:
+class OnceAMinute:
     """A processor of structlog that lets a warning through once a minute: what comes meanwhile and differs from it in
     numbers alone is dropped, and counted as `repeated` of the next one. Less than warnings always passes."""
 
@@ -48,7 +48,9 @@ def logs_to_stderr(*, verbose: bool = False) -> None:
 
     processors = structlog.get_config()["processors"]
     structlog.configure(
-        processors=processors if any(isinstance(one, Seldom) for one in processors) else [Seldom(), *processors],
+        processors=processors
+        if any(isinstance(one, OnceAMinute) for one in processors)
+        else [OnceAMinute(), *processors],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

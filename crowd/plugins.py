@@ -224,8 +224,11 @@ def task_of(function: TaskFunction, device: str) -> "Task":
 
 def _guarded(function: TaskFunction, spec: str) -> TaskFunction:
     def guarded(*arguments: Any) -> "Task":
-        with blamed_on(f"task {spec!r}"):
-            task = function(*arguments)
+        try:
+            with blamed_on(f"task {spec!r}"):
+                task = function(*arguments)
+        except BadConfig as error:
+            raise BadConfig(f"{error}{_hint(error.__cause__)}") from error
         return _checked(task, f"task {spec!r}")
 
     return guarded
@@ -240,8 +243,12 @@ def _checked(task: Any, what: str) -> "Task":
 
 
 def _place_and_cause(error: Exception) -> str:
-    what = place_and_cause(error)
-    return what + _files_hidden_here() if isinstance(error, ImportError | AttributeError) else what
+    return place_and_cause(error) + _hint(error)
+
+
+def _hint(cause: BaseException | None) -> str:
+    """What may explain `cause` beyond itself; empty if nothing is known."""
+    return _files_hidden_here() if isinstance(cause, ImportError | AttributeError) else ""
 
 
 def _names_taken_here() -> list[str]:

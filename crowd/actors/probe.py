@@ -5,7 +5,7 @@ import torch
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
 from crowd.learning.replica import ReplicaState
-from crowd.protocol.codec import Opened
+from crowd.protocol.codec import Opened, Reason
 from crowd.protocol.messages import Cargo, Contribution, MergedSlice
 from crowd.units import Address, DeviceId, Life
 
@@ -47,6 +47,10 @@ class Probe:
 
     def let_in(self, address: Address, opened: Opened) -> None:
         """A message that came on `address` is for this device, of a member, and has not come before."""
+
+    def refused(self, sender: DeviceId, reason: Reason) -> None:
+        """A message in the name of `sender` is not let in: no member of that name has signed it (`BAD_SIGNATURE`), or
+        it is of another version of the protocol (`WRONG_VERSION`)."""
 
     def sent(self, destination: DeviceId | None, cargo: Cargo, data: bytes) -> None:
         """A transfer to one device, or to all, begins."""

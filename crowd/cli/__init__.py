@@ -15,6 +15,7 @@ Layout:
     experiments.py  what the commands that train a cluster file share
     files.py        what commands write for programs
     preflight.py    what can be said of a node before torch is loaded
+    waiting.py      why a node waits, in one line
     saving.py       a model that cannot be saved where it should
     live_view.py    a view that is drawn anew on a terminal
     terminal.py     a run in one line, and the colours of bars

@@ -21,7 +21,9 @@ from crowd.formatting import seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
 from crowd.ports import Device
+from crowd.protocol.identity import read_members
 from crowd.run_record import metrics_of, run_record
+from crowd.units import device_id
 
 if TYPE_CHECKING:
     from crowd.node import Node, Progress
@@ -68,15 +70,17 @@ class _Session:
         self._once = once
         self._json = json
         self._shown = 0
-        self._waiting = ""
         self._idle: dict[str, tuple[int, str]] = {}
         """Samples that nobody trains by the run's latest plan, by device, and why."""
         self._say("loading PyTorch")
+        from crowd.cli.waiting import Acquaintances
         from crowd.node import Node
 
         device = plugins.devices.load("local")()
         use_threads(device, config.cpu_share_max)
-        self._node = Node(config, device=device)
+        assert config.members_file is not None, "check_without_torch wants it"
+        self._known = Acquaintances(device_id(config.name), read_members(config.members_file))
+        self._node = Node(config, device=device, probe=self._known)
         self._say(f"reading the data of task {config.task!r}")
         self._task, _ = self._node.prepare()
 
@@ -84,10 +88,7 @@ class _Session:
         config = self._config
         self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
         async with self._node as node:
-            async for progress in node.progress():
-                self._show(progress)
-                if self._once and progress.plan is not None:
-                    check_hope(progress.plan, node.name, config.members_min)
+            await self._follow(node)
             try:
                 reached = self._report(node)
             finally:  # whatever becomes of the report, the model is what counts
@@ -96,6 +97,24 @@ class _Session:
                 self._say(f"{config.name} stays and keeps the model; a new run begins when all are stopped and started")
                 await anyio.sleep_forever()
         return DONE if reached else NOT_REACHED
+
+    async def _follow(self, node: "Node") -> None:
+        """Show what happens until the run is over, and why nothing does."""
+        from crowd.cli.waiting import tell_waiting
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tell_waiting, self._known, self._say_why)
+            async for progress in node.progress():
+                self._show(progress)
+                if self._once and progress.plan is not None:
+                    check_hope(progress.plan, node.name, self._config.members_min)
+            tasks.cancel_scope.cancel()
+
+    def _say_why(self, why: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(f"waiting: {why}", highlight=False)
+        else:
+            log.warning("node_waits", why=why)
 
     def _say(self, text: str) -> None:
         """Say what is going on: on a terminal in words, else as an event of the log."""
@@ -112,9 +131,6 @@ class _Session:
                 print(line, flush=True)
         if not self._console.is_terminal:
             return
-        if plan is not None and not plan.has_work and plan.why != self._waiting:
-            self._waiting = plan.why
-            self._console.print(f"waiting: {plan.why}", highlight=False)
         if progress.round <= self._shown:
             return
         self._shown = progress.round

@@ -4,8 +4,8 @@ import structlog
 
 from crowd import plugins
 from crowd.config.node_file import NodeConfig
-from crowd.errors import BrokerLost
-from crowd.protocol.identity import read_signer
+from crowd.errors import BadConfig, BrokerLost
+from crowd.protocol.identity import read_members, read_signer
 from crowd.units import device_id
 
 log = structlog.get_logger()
@@ -16,6 +16,13 @@ async def check_without_torch(config: NodeConfig) -> None:
     can never work. A broker that is out of reach may be there later: that is a warning."""
     name = device_id(config.name)
     read_signer(name, key_file=config.key_file, members_file=config.members_file)
+    assert config.members_file is not None, "read_signer wants it"
+    members = read_members(config.members_file)
+    if config.members_min > len(members):
+        raise BadConfig(
+            f"members_min = {config.members_min}, but {config.members_file} names {len(members)}: "
+            f"{', '.join(sorted(members))}; lower members_min, or add the others' lines"
+        )
     plugins.policies.load(config.policy)
     if ":" not in config.task:
         plugins.tasks.module_of(config.task)

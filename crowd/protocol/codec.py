@@ -46,9 +46,11 @@ class Reason(enum.Enum):
 class Refused(MalformedMessage):
     """Bytes from outside that were not let in; the text is one line."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: Reason, text: str, *, sender: DeviceId | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.sender = sender
+        """The device in whose name they came, where that is why."""
 
 
 # --- payloads ---------------------------------------------------------------------------------------------------------
@@ -58,7 +60,7 @@ _MESSAGE_TAGS: dict[type, str] = {
     messages.AckMessage: "ack",
     messages.ResultMessage: "result",
     messages.Beat: "beat",
-    messages.Evictions: "burials",
+    messages.Evictions: "evictions",
     messages.Suspensions: "suspensions",
     messages.ViewRequest: "view?",
     messages.ViewReply: "view",
@@ -242,7 +244,7 @@ def _read(data: bytes) -> Envelope:
         header = read_header(items)
         if header.version != PROTOCOL_VERSION:
             text = f"{header.sender} speaks protocol version {header.version}, this device {PROTOCOL_VERSION}"
-            raise Refused(Reason.WRONG_VERSION, text)
+            raise Refused(Reason.WRONG_VERSION, text, sender=header.sender)
         return read(header, items, data)
     except ValueError as error:
         raise Refused(Reason.MALFORMED, f"no envelope: {error}") from error
@@ -259,7 +261,7 @@ def _may_be_late(sealed: Envelope) -> bool:
 
 
 def _not_a_member(sender: DeviceId) -> Refused:
-    return Refused(Reason.BAD_SIGNATURE, f"not signed by a member named {sender}")
+    return Refused(Reason.BAD_SIGNATURE, f"not signed by a member named {sender}", sender=sender)
 
 
 def _come_before(sealed: Envelope) -> Refused:

@@ -10,7 +10,7 @@ from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import verdict
 from crowd.errors import BadConfig
 from crowd.formatting import seconds, size
-from crowd.logs import Seldom, logs_to_stderr
+from crowd.logs import OnceAMinute, logs_to_stderr
 from tests.bench.runs import run
 
 
@@ -74,11 +74,11 @@ def test_where_nothing_can_be_written_is_known_before_and_nothing_is_changed(tmp
 
 def test_a_warning_that_differs_in_numbers_alone_is_said_once_a_minute_with_how_many_were_not() -> None:
     now_s = 0.0
-    seldom = Seldom(clock=lambda: now_s)
+    once = OnceAMinute(clock=lambda: now_s)
 
     def said(method: str, **event: Any) -> Mapping[str, Any] | None:
         try:
-            return seldom(None, method, event)
+            return once(None, method, event)
         except structlog.DropEvent:
             return None
 

@@ -222,7 +222,7 @@ def test_a_node_that_is_told_twice_ends_at_once_and_quietly(here: Path) -> None:
         assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("mistake", ["password", "key", "members", "policy", "task", "state_dir"])
+@pytest.mark.parametrize("mistake", ["password", "key", "members", "members_min", "policy", "task", "state_dir"])
 def test_what_can_be_checked_without_torch_is_checked_before_it_is_loaded(here: Path, mistake: str) -> None:
     (here / "password").write_text("wrong" if mistake == "password" else "right")
     with Mosquitto(users={"anna": "right"}) as guarded:
@@ -234,6 +234,8 @@ def test_what_can_be_checked_without_torch_is_checked_before_it_is_loaded(here: 
                 text = text.replace('"anna.key"', '"ben.key"')
             case "members":
                 (here / "members.toml").write_text("")
+            case "members_min":
+                text = text.replace("members_min = 1", "members_min = 3")
             case "policy":
                 text = text.replace('"fedavg"', '"fedavgg"')
             case "task":

@@ -14,9 +14,10 @@ from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.replica import ReplicaState
 from crowd.ports import Delivery
-from crowd.protocol.messages import Contribution
-from crowd.units import DeviceId
-from tests.node.cluster import Cluster, blobs, round_of
+from crowd.protocol.codec import Reason, Sealer
+from crowd.protocol.messages import Contribution, Done
+from crowd.units import Address, Channel, DeviceId, Life, device_id
+from tests.node.cluster import CLUSTER, Cluster, blobs, round_of, signers
 from tests.support.virtual import run_virtually
 
 FACTS = {name for name, _ in inspect.getmembers(Probe, inspect.isfunction)}
@@ -59,8 +60,18 @@ def course(*, told: bool) -> tuple[dict[str, Told], list[tuple[DeviceId, Deliver
         await round_of(cluster.nodes["cy"], 4)
         cluster.unplug("ben")
 
+    async def knock() -> None:
+        stranger = device_id("mallory")
+        life = Life(incarnation=1, boot=bytes(16))
+        sealer = Sealer(CLUSTER, stranger, life, signers(stranger)[stranger])
+        address = Address(channel=Channel.TO, source=stranger, destination=device_id("ada"))
+        await round_of(cluster.nodes["ada"], 3)
+        async with cluster.raw("mallory").session() as session:
+            await session.publish(address, sealer.seal(address, Done(transfer="a")))
+
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(knock)
             tasks.start_soon(join_late)
             tasks.start_soon(leave)
             await cluster.train("ada", "ben")
@@ -81,6 +92,11 @@ def test_a_probe_changes_nothing() -> None:
 
 def test_every_fact_is_told(told: dict[str, Told]) -> None:
     assert {fact for probe in told.values() for fact, _ in probe.facts} == FACTS
+
+
+def test_who_is_no_member_is_told_by_name_and_with_the_reason(told: dict[str, Told]) -> None:
+    assert told["ada"].of("refused") == [{"sender": "mallory", "reason": Reason.BAD_SIGNATURE}]
+    assert told["ben"].of("refused") == told["cy"].of("refused") == []
 
 
 def test_a_life_begins_before_all_that_happens_in_it(told: dict[str, Told]) -> None:

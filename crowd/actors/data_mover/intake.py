@@ -107,6 +107,8 @@ class Intake:
             if error.reason is not Reason.DUPLICATE and self._signer.is_member(source):
                 budget = Budget(per_s=REFUSED_PER_S, at_once=2 * REFUSED_PER_S)
                 self._refusals_left.setdefault(source, budget).spend()
+            if error.sender is not None:
+                self._probe.refused(error.sender, error.reason)
             self._count_refusal(error.reason.value, str(error))
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
