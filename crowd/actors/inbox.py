@@ -170,6 +170,8 @@ class ShowProgress:
 @attrs.frozen(kw_only=True)
 class Activated:
     active: Active
+    rtt_us: int
+    """Round-trip time of this device's last heartbeat."""
 
 
 @attrs.frozen(kw_only=True)

@@ -416,6 +416,8 @@ class Planner(Actor[PlannerMessage]):
             case events.AskView(device=device):
                 await self._send_to(device, self._view_request())
             case events.PublishSuspensions(suspensions=suspensions):
+                for device in sorted(suspensions.keys() - {self._me}):
+                    self._probe.suspended(device)
                 address = Address(channel=Channel.ALL, source=self._me)
                 await self._send(address, messages.Suspensions(devices=dict(suspensions)))
             case events.ShowProgress():
@@ -432,7 +434,7 @@ class Planner(Actor[PlannerMessage]):
                 self._report_activation(active)
                 warn_of_settings(active.plan, self._state.view.profiles)
                 await self._data_mover.tell(self._plan_begun(active.plan))
-                self._trainer.tell_nowait(inbox.Activated(active=active))
+                self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=self._state.detector.rtt_us))
                 self._probe.activated(active)
                 self._observe(PlanActivated(active=active))
             case events.RoundAccepted(progress=progress):
@@ -445,7 +447,6 @@ class Planner(Actor[PlannerMessage]):
                 self._probe.evicted(device, reason)
                 log.warning("device_evicted", departed=device, reason=reason)
             case events.Suspended(device=device):
-                self._probe.suspended(device)
                 log.warning("device_suspended", suspended=device, reason=SUSPENDED)
             case events.Resumed(device=device):
                 log.info("device_resumed", resumed=device)

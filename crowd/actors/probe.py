@@ -41,7 +41,8 @@ class Probe:
         """The device declares another one gone."""
 
     def suspended(self, device: DeviceId) -> None:
-        """The device learns that another one, or itself, has no part in what follows until its work goes on."""
+        """The device declares that another one stands still, so that it has no part in what follows until it goes
+        on."""
 
     # --- messages and transfers ---------------------------------------------------------------------------------------
 

@@ -84,9 +84,13 @@ def probe_suspects(turn: Turn) -> None:
     for device in sorted(state.watched):
         silent = device in detector.heard_us and state.now_us - detector.heard_us[device] >= silence_us
         if (silent or device in detector.offline) and device != state.me and device not in detector.probes_us:
-            probes_us = {**turn.detector.probes_us, device: state.now_us + state.probe_timeout_us}
-            turn.detector = attrs.evolve(turn.detector, probes_us=probes_us)
-            turn.emit(SendProbe(device=device))
+            _probe(turn, device)
+
+
+def _probe(turn: Turn, device: DeviceId) -> None:
+    due_us = turn.state.now_us + turn.state.probe_timeout_us(device)
+    turn.detector = attrs.evolve(turn.detector, probes_us={**turn.detector.probes_us, device: due_us})
+    turn.emit(SendProbe(device=device))
 
 
 def evict_overdue(turn: Turn) -> None:
@@ -108,12 +112,14 @@ def evict_overdue(turn: Turn) -> None:
 
 
 def hear_of_silent_owner(turn: Turn, device: DeviceId) -> None:
-    """Evict an owner whose slice has not come, and that says nothing to that, beyond the timeout."""
+    """Probe an owner whose slice has not come, and that says nothing to that; now and then again, while it answers."""
     state = turn.state
-    since_us = state.detector.silent_us.get(device, state.now_us)
-    turn.detector = attrs.evolve(state.detector, silent_us={**state.detector.silent_us, device: since_us})
-    if state.now_us - since_us >= state.owner_timeout_us:
-        _evict(turn, (device,), "its slice did not come")
+    probed_us = state.detector.silent_us.get(device)
+    if not state.has_round_trip or not state.view.is_living(device) or device in state.detector.probes_us:
+        return
+    if probed_us is None or state.now_us - probed_us >= state.timing.retry_us + state.probe_timeout_us(device):
+        turn.detector = attrs.evolve(state.detector, silent_us={**state.detector.silent_us, device: state.now_us})
+        _probe(turn, device)
 
 
 def _evict(turn: Turn, devices: Iterable[DeviceId], reason: str, awaited: Ballot | None = None) -> None:

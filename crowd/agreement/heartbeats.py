@@ -39,7 +39,7 @@ def send_due(turn: Turn) -> None:
         return
     # until the first round trip, and while an ack waits for others, a lost message costs waiting time: beat faster
     eager = not state.has_round_trip or predicates.is_waiting(state)
-    pause_us = min(state.beat_us, state.timing.probe_timeout_us) if eager else state.beat_us
+    pause_us = min(state.beat_us, state.timing.eager_us) if eager else state.beat_us
     turn.own = attrs.evolve(state.own, beat_due_us=state.now_us + pause_us)
     generation = own_ack.ack.generation if own_ack is not None else 0
     turn.emit(SendBeat(view_digest=state.view.digest, generation=generation))

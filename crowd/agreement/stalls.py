@@ -127,10 +127,11 @@ def note_round(turn: Turn, plan: Plan, senders: frozenset[DeviceId]) -> None:
 
 
 def hear_of_progress(turn: Turn) -> None:
-    """Decide when the own suspension ends: at once the first time, later each further time."""
+    """Decide when the own suspension ends: soon the first time, when the others have gone on, later each further
+    time."""
     state, asked = turn.state, turn.stalls.asked
     if asked is not None and turn.stalls.lifts_us is None:
-        pause_us = 0 if asked.number == 1 else SECOND_US << min(asked.number, 20)
+        pause_us = SECOND_US << min(asked.number - 1, 20)
         turn.stalls = attrs.evolve(turn.stalls, lifts_us=state.now_us + min(pause_us, state.timing.return_max_us))
 
 

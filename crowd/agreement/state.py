@@ -20,6 +20,8 @@ from crowd.units import SECOND_US, DeviceId, Life
 
 WATCHED = 3
 """How many devices watch each heartbeat: the next IDs of the view."""
+CHUNK_BYTES_MAX = 256 * 1024
+"""Bytes of bulk that go in one piece, or fewer: at most a second's of a link."""
 ASKED_AT_ONCE = 2
 """How many devices are asked at once for a missing ack: nearly all such acks are only late."""
 
@@ -32,7 +34,10 @@ class Timing:
     """How long a view must stay unchanged before its plan is acked (stabilisation)."""
     debounce_before_start_us: int = 2 * SECOND_US
     """How long a view must stay unchanged before its plan is acked while no run has started."""
-    probe_timeout_us: int = 2 * SECOND_US
+    probe_timeout_us: int = SECOND_US // 10
+    """How long a suspect may leave a probe unanswered, beside what the way there and back takes."""
+    eager_us: int = 2 * SECOND_US
+    """How long an ack may be missing before it is asked for, and the period of heartbeats that others wait for."""
     ack_timeout_us: int = 10 * SECOND_US
     beat_running_us: int = 5 * SECOND_US
     beat_idle_us: int = 60 * SECOND_US
@@ -40,9 +45,6 @@ class Timing:
     retry_us: int = SECOND_US
     """The pause before the first retry of a message; each further pause is twice as long."""
     backoff_exponent_max: int = 5
-    owner_backoff_exponent_max: int = 2
-    """The largest back-off exponent of the timeout for silent owners: whether a longer one would have helped is never
-    known there."""
     republish_us: int = 300 * SECOND_US
     """The period with which an ack is published again, whatever happens."""
     republish_each_us: int = 10 * SECOND_US
@@ -188,7 +190,7 @@ class FailureDetector:
     false_suspicion_us: int = 0
     """When the last false suspicion was noticed."""
     silent_us: Mapping[DeviceId, int] = attrs.field(factory=dict)
-    """When each owner was first reported to be silent in the round in hand."""
+    """When each owner that was reported to be silent in the round in hand was last probed for that."""
     round_trip_us: int | None = None
     """When an own heartbeat last came back through the broker in this connection."""
     rtt_us: int = 0
@@ -290,21 +292,14 @@ class State:
         own_ack, missing, rtt_us = self.acks.own_ack, self.retries.missing, self.detector.rtt_us
         assert own_ack is not None
         if missing is None:
-            return own_ack.given_us + self.timing.probe_timeout_us + rtt_us
+            return own_ack.given_us + self.timing.eager_us + rtt_us
         return missing.due_us(self.timing, rtt_us)
 
-    @property
-    def probe_timeout_us(self) -> int:
-        """How long a suspect may leave a probe unanswered: question and answer wait for busy links, its own and this
-        device's, as own heartbeats do for one."""
-        return max(self.timing.probe_timeout_us << self.backoff_exponent, 2 * self.detector.rtt_us)
-
-    @property
-    def owner_timeout_us(self) -> int:
-        """How long a silent owner may go on being silent after its silence was first reported."""
-        timeout_us = self.timing.ack_timeout_us
-        exponent = min(self.backoff_exponent, self.timing.owner_backoff_exponent_max)
-        return (timeout_us << exponent) - timeout_us + self.detector.rtt_us
+    def probe_timeout_us(self, suspect: DeviceId) -> int:
+        """How long `suspect` may leave a probe unanswered: question and answer wait for what is on its links and on
+        this device's, a chunk on each, and take as long as own heartbeats do over one."""
+        busy_us = sum(map(_busy_us, filter(None, map(self.view.profiles.get, (self.me, suspect)))))
+        return ((self.timing.probe_timeout_us + busy_us) << self.backoff_exponent) + 2 * self.detector.rtt_us
 
     @property
     def backoff_exponent(self) -> int:
@@ -325,3 +320,9 @@ class State:
         others = [name for name in self.view.ring if name != device]
         place = bisect.bisect(others, device)
         return self.me in (others[place:] + others[:place])[:WATCHED]
+
+
+def _busy_us(profile: Profile) -> int:
+    """Microseconds that a chunk takes up the device's link, and one down."""
+    rates = (profile.uplink_bytes_s, profile.downlink_bytes_s)
+    return sum(min(CHUNK_BYTES_MAX * SECOND_US // max(1, rate_bytes_s), SECOND_US) for rate_bytes_s in rates)

@@ -158,7 +158,7 @@ def decision_of(view: View) -> Decision:
     return Decision(plan=plan, plan_digest=plan_digest(plan))
 
 
-def connected(name: str = "a", **changes: object) -> State:
+def connected(name: str = "a", **changes: Any) -> State:
     state, _ = step(
         State(own=Own(profile=make_profile(name, **changes), progress=StateProgress(run=1))),
         events.Connected(),
@@ -372,11 +372,13 @@ def test_a_late_answer_to_a_probe_makes_probes_wait_longer() -> None:
     state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)
     assert state.acks.active is not None
     state = after(state, events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US)
-    assert state.detector.probes_us == {profile.device: 5 * SECOND_US}
+    timeout_us = state.probe_timeout_us(profile.device)
+    assert timeout_us < SECOND_US
+    assert state.detector.probes_us == {profile.device: 3 * SECOND_US + timeout_us}
     state = after(round_trip(state, 4 * SECOND_US), events.Tick(), 5 * SECOND_US)
     assert not state.view.is_living(profile.device)
     state = after(state, events.ProbeAnswered(device=profile.device, life=profile.life), 6 * SECOND_US)
-    assert state.probe_timeout_us == 4 * SECOND_US
+    assert state.probe_timeout_us(profile.device) == 2 * timeout_us
 
 
 def test_a_suspect_s_answer_may_be_under_way_for_twice_as_long_as_an_own_heartbeat_was() -> None:
@@ -388,22 +390,32 @@ def test_a_suspect_s_answer_may_be_under_way_for_twice_as_long_as_an_own_heartbe
     state = after(
         after(state, beat, 3 * SECOND_US), events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US
     )
-    assert state.detector.probes_us == {profile.device: (3 + 2 * 7) * SECOND_US}
-    assert state.owner_timeout_us == 7 * SECOND_US, "an owner that is silent is given that time too"
+    quick_us = waiting_for(profile).probe_timeout_us(profile.device)
+    assert state.detector.probes_us == {profile.device: (3 + 2 * 7) * SECOND_US + quick_us}
 
 
-def test_an_owner_may_be_silent_for_longer_after_a_false_suspicion() -> None:
+@pytest.mark.parametrize(
+    ("rate_bytes_s", "timeout_us"), [(125_000_000, 108_388), (11_250_000, 193_204), (1, 4_100_000)]
+)
+def test_a_suspect_s_answer_may_wait_for_a_chunk_on_each_link(rate_bytes_s: int, timeout_us: int) -> None:
+    link = {"uplink_bytes_s": rate_bytes_s, "downlink_bytes_s": rate_bytes_s}
+    state = after(connected("a", **link), events.Learned(profiles=(make_profile("b", **link),)), 0)
+    assert state.probe_timeout_us(DeviceId("b")) == timeout_us
+
+
+def test_an_owner_whose_slice_does_not_come_is_probed_and_not_again_at_once() -> None:
     profile = make_profile("b")
-    silent = events.OwnerSilent(device=profile.device)
-    assert not after(waiting_for(profile), silent, 3 * SECOND_US).view.is_living(profile.device)
-    for suspicions, timeout_s in ((1, 10), (2, 30), (5, 30)):
-        state = waiting_for(profile)
-        detector = attrs.evolve(state.detector, false_suspicions=suspicions, false_suspicion_us=2 * SECOND_US)
-        state = attrs.evolve(state, detector=detector)
-        for second in (3, 3 + timeout_s - 1):
-            state = after(round_trip(state, second * SECOND_US), silent, second * SECOND_US)
-            assert state.view.is_living(profile.device)
-        assert not after(state, silent, (3 + timeout_s) * SECOND_US).view.is_living(profile.device)
+    state = waiting_for(profile)
+    probes_s = []
+    for tenth in range(60):
+        now_us = 2 * SECOND_US + tenth * SECOND_US // 10
+        state, effects = step(state, events.OwnerSilent(device=profile.device), decision_of, now_us=now_us)
+        if events.SendProbe(device=profile.device) in effects:
+            probes_s.append(now_us / SECOND_US)
+            state = after(state, events.ProbeAnswered(device=profile.device, life=profile.life), now_us)
+    assert probes_s == [2.0, 4.0, 6.0]
+    state = after(round_trip(state, 8 * SECOND_US), events.OwnerSilent(device=profile.device), 8 * SECOND_US)
+    assert not after(state, events.Tick(), 9 * SECOND_US).view.is_living(profile.device), "it does not answer"
 
 
 def when_said(state: State, heard: events.Event, kind: type, until_s: int) -> list[int]:

@@ -515,7 +515,10 @@ def test_two_devices_that_have_evicted_each_other_find_together_again() -> None:
     cluster.devices_start(count=2, boots=[b"", b""], calm=True)
     one, other = cluster.devices
     for device, suspect in ((one, other), (other, one)):
-        cluster._step(device, events.OwnerSilent(device=suspect.name))
+        cluster._step(device, events.StatusHeard(device=suspect.name, online=False))
+    for _ in range(2):
+        cluster.air.clear()
+        cluster._tick(cluster.now_us + 2 * SECOND_US)
     cluster.air.clear()
     assert not one.state.view.is_living(other.name)
     assert not other.state.view.is_living(one.name)

@@ -5,7 +5,15 @@ from typing import Any
 import attrs
 import pytest
 
-from crowd.actors.trainer.rounds import ROUNDS_AHEAD_MAX, AskForSlice, Complete, Fetch, ReportHeldUp, Rounds
+from crowd.actors.trainer.rounds import (
+    ROUNDS_AHEAD_MAX,
+    AskForSlice,
+    Complete,
+    Fetch,
+    ReportHeldUp,
+    ReportSilence,
+    Rounds,
+)
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
@@ -58,7 +66,23 @@ def test_no_answer_of_an_owner_changes_since_when_it_has_been_waited_for() -> No
         assert held_up == [ReportHeldUp(devices=frozenset({ADA}), since_us=0, links=1)]
         rounds.not_yet(ADA, key, second * SECOND_US)
     rounds.restart_clocks(60 * SECOND_US)
-    assert not any(isinstance(effect, ReportHeldUp) for effect in rounds.tick(61 * SECOND_US))
+    assert ReportHeldUp(devices=frozenset({ADA}), since_us=60 * SECOND_US, links=1) in rounds.tick(61 * SECOND_US)
+
+
+def test_an_owner_that_says_nothing_is_reported_and_asked_less_and_less_often() -> None:
+    rounds = behind(1)
+    asked_s, reported_s = [], []
+    for tenth in range(1, 100):
+        for effect in rounds.tick(tenth * SECOND_US // 10):
+            match effect:
+                case AskForSlice():
+                    asked_s.append(tenth / 10)
+                case ReportSilence():
+                    reported_s.append(tenth / 10)
+                case _:
+                    pass
+    assert asked_s == [1.0, 1.5, 2.0, 2.5]
+    assert reported_s == [3.0, 4.0, 6.0]
 
 
 @pytest.mark.parametrize("other", [{"generation": 0}, {"generation": 2}, {"plan_digest": b"other"}])

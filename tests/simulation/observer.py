@@ -83,6 +83,9 @@ class Watch(Probe):
         cut_for_s = 0.0 if cut_s is None else anyio.current_time() - cut_s
         self._observer.departures.evicted(self._device, departed, reason, self.state, cut_for_s)
 
+    def suspended(self, device: DeviceId) -> None:
+        self._observer.agreement.suspended(self._device, device)
+
     # --- messages and transfers ---------------------------------------------------------------------------------------
 
     def let_in(self, address: Address, opened: Opened) -> None:

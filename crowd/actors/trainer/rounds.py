@@ -5,6 +5,7 @@ The trainer actor feeds `Rounds` with what happens and carries out the effects t
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
@@ -32,7 +33,10 @@ EVALUATION_DEADLINES = 20
 EVALUATION_LAGS = 3
 """Times that a slow member's evaluation may take what the longest did, before the run ends without it."""
 
-ASK_AGAIN_US = SECOND_US
+QUESTION_US_MIN = SECOND_US // 10
+"""What a question for a slice and its answer take at least, beside two round trips."""
+QUESTIONS_IN_A_ROW, BACKOFF_EXPONENT_MAX = 4, 5
+"""Questions for a slice after which the pause before the next one doubles, and how often it does."""
 
 ROUNDS_AHEAD_MAX = 4
 """Rounds before the latest it heard of whose merged slices a lagging device keeps."""
@@ -123,6 +127,7 @@ class Rounds:
         self._fetching = False
         self._catching_up = False
         self._deadlines = Deadlines()
+        self._question_us = QUESTION_US_MIN
         self._clear()
 
     def _clear(self) -> None:
@@ -131,6 +136,7 @@ class Rounds:
         self._began_us: dict[int, int] = {}
         self._parts: dict[int, dict[int, MergedPart]] = {}
         self._asked_us: dict[int, int] = {}
+        self._questions: Counter[int] = Counter()
         self._proposed = False
         self._trained = 0
         self._since_us = self._report_us = 0
@@ -180,9 +186,11 @@ class Rounds:
         """Take over a state from outside any generation (initialised, or loaded)."""
         self._progress = progress
 
-    def activate(self, active: Active, now_us: int) -> tuple[Effect, ...]:
-        """Begin a new generation: forget the rounds of the last one, get the start, begin its first round."""
+    def activate(self, active: Active, now_us: int, *, rtt_us: int = 0) -> tuple[Effect, ...]:
+        """Begin a new generation, where messages take `rtt_us` to come back: forget the rounds of the last one, get the
+        start, begin its first round."""
         self._clear()
+        self._question_us = QUESTION_US_MIN + 2 * rtt_us
         self._active, self._frozen = active, False
         told = bool(active.plan.slices) and active.plan.slices[0].owner == self._me and held_out(active.plan)
         self._evaluations = Evaluations(active.plan) if told else None
@@ -227,6 +235,9 @@ class Rounds:
         """Go on after the proposed round was completed."""
         self._closing = closing
         self._proposed, self._catching_up = False, False
+        if not self._own_slices() and self.in_hand in self._began_us:
+            # nothing else comes to who owns no slice by which it could tell when one is late
+            self._deadlines.observe(self._me, now_us - self._began_us[self.in_hand])
         self._progress = progress
         return self._begin(now_us)
 
@@ -239,7 +250,7 @@ class Rounds:
         self._parts = {number: parts for number, parts in self._parts.items() if number >= self.in_hand}
         self._began_us = {number: at for number, at in self._began_us.items() if number >= self.in_hand - 1}
         self._begin_clocks(now_us)
-        self._asked_us = {}
+        self._asked_us, self._questions = {}, Counter()
         if not self._follows:
             return (Begin(round=self.in_hand),)
         done = self._propose()
@@ -470,7 +481,8 @@ class Rounds:
             if self._ask_due_us(index) > now_us:
                 continue
             self._asked_us[index] = now_us
-            if now_us - began_us >= DEADLINES_MAX * self._patience_us():
+            self._questions[index] += 1
+            if self._questions[index] > 1 and now_us - began_us >= DEADLINES_MAX * self._patience_us():
                 effects.append(ReportSilence(device=span.owner))
             else:
                 effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
@@ -501,7 +513,7 @@ class Rounds:
     def _held_up(self, now_us: int) -> Iterator[ReportHeldUp]:
         """For whom the round in hand waits. No answer changes since when: it shows that a device lives, not that it
         works. Owners may wait for trainers, and these in a first round for a state or for samples."""
-        if now_us < self._report_us or not self._has_trained:
+        if now_us < self._report_us or not self._has_trained or self._catching_up:
             return
         self._report_us = now_us + HELD_UP_AGAIN_US
         assert self._active is not None
@@ -523,7 +535,7 @@ class Rounds:
 
     def _patience_us(self) -> int:
         """Microseconds from the start of the round in hand to its deadline; at least what a question takes."""
-        return max(self._deadline_us() - self._began_us[self.in_hand], ASK_AGAIN_US)
+        return max(self._deadline_us() - self._began_us[self.in_hand], self._question_us)
 
     @property
     def _is_left_behind(self) -> bool:
@@ -541,7 +553,10 @@ class Rounds:
     def _ask_due_us(self, index: int) -> int:
         patience_us = self._patience_us()
         asked_us = self._asked_us.get(index)
-        return self._began_us[self.in_hand] + patience_us if asked_us is None else asked_us + patience_us // 2
+        if asked_us is None:
+            return self._began_us[self.in_hand] + patience_us
+        exponent = min(max(0, self._questions[index] - QUESTIONS_IN_A_ROW), BACKOFF_EXPONENT_MAX)
+        return asked_us + (patience_us // 2 << exponent)
 
     def next_deadline_us(self) -> int | None:
         """The time at which `tick` has something to do, if nothing else happens before; `None`: never."""

@@ -226,8 +226,8 @@ class Trainer(Actor[TrainerMessage]):
             case inbox.ShowProgress():
                 await self._stop_steps()
                 await self._planner.tell(inbox.Progressed())
-            case inbox.Activated(active=active):
-                await self._activate(active)
+            case inbox.Activated(active=active, rtt_us=rtt_us):
+                await self._activate(active, rtt_us)
             case inbox.Trained(generation=generation, round=number):
                 await self._contribute(generation, number)
             case inbox.Appraised():
@@ -374,7 +374,7 @@ class Trainer(Actor[TrainerMessage]):
         self._rounds.reset(state.progress)
         await self._planner.tell(inbox.StateReached(progress=state.progress))
 
-    async def _activate(self, active: Active) -> None:
+    async def _activate(self, active: Active, rtt_us: int) -> None:
         assert self._state is not None
         await self._halt()
         await self._appraiser.stop()
@@ -396,7 +396,7 @@ class Trainer(Actor[TrainerMessage]):
             await self._borrow(active)
         else:
             await self._compute.run(partial(self._lent.keep_only, {}))
-        await self._carry_out(self._rounds.activate(active, now_us()))
+        await self._carry_out(self._rounds.activate(active, now_us(), rtt_us=rtt_us))
         early, self._early = self._early, deque(maxlen=EARLY_MAX)
         for message in early:
             await self.receive(message)
