@@ -6,13 +6,16 @@
 import abc
 import functools
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
 import attrs
 
 from crowd.planning.plan import SUSPENDED, LeftOut, Member, Plan
 from crowd.planning.profile import Prefer, Profile, differing_parts
 from crowd.units import DeviceId
+
+Trait = TypeVar("Trait", int, tuple[int, bytes])
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +116,12 @@ def decide(profiles: tuple[Profile, ...], policies: Mapping[str, Policy], suspen
     )
 
 
+def _commonest(values: Iterable[Trait]) -> Trait:
+    """The most frequent of some values; of those that are equally frequent the lowest."""
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value))
+
+
 def _unfit(ordered: list[Profile], policies: Mapping[str, Policy]) -> dict[DeviceId, str]:
     """The reason of each device that is left out."""
     reasons = {profile.device: profile.unfit for profile in ordered if profile.unfit}
@@ -120,17 +129,17 @@ def _unfit(ordered: list[Profile], policies: Mapping[str, Policy]) -> dict[Devic
     if not candidates:
         return reasons
 
-    def traits(profile: Profile) -> tuple[int, int, bytes]:
-        return (profile.protocol_version, profile.policy_version, profile.task.fingerprint)
-
-    counts = Counter(traits(profile) for profile in candidates)
-    commonest = min(counts, key=lambda key: (-counts[key], key))
+    protocol, fingerprint = _commonest((profile.protocol_version, profile.task.fingerprint) for profile in candidates)
+    # a version is of the device's own policy: nothing is known of it where another one's counts
+    versions = {
+        policy: _commonest(profile.policy_version for profile in candidates if profile.policy == policy)
+        for policy in {profile.policy for profile in candidates}
+    }
     for profile in candidates:
-        own = traits(profile)
-        if own[:2] != commonest[:2]:
+        if (profile.protocol_version, profile.policy_version) != (protocol, versions[profile.policy]):
             reasons[profile.device] = "its protocol or policy version differs from the others'"
-        elif own != commonest:
-            parts = differing_parts(own[2], commonest[2])
+        elif profile.task.fingerprint != fingerprint:
+            parts = differing_parts(profile.task.fingerprint, fingerprint)
             reasons[profile.device] = "its task differs from the others'" + (f" in {', '.join(parts)}" if parts else "")
         elif profile.policy not in policies:
             reasons[profile.device] = f"its policy {profile.policy!r} is not installed here"

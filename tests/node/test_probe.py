@@ -91,7 +91,7 @@ def test_a_probe_changes_nothing() -> None:
 
 
 def test_every_fact_is_told(told: dict[str, Told]) -> None:
-    assert {fact for probe in told.values() for fact, _ in probe.facts} == FACTS
+    assert {fact for probe in told.values() for fact, _ in probe.facts} == FACTS - {"suspended"}  # in test_hang
 
 
 def test_who_is_no_member_is_told_by_name_and_with_the_reason(told: dict[str, Told]) -> None:

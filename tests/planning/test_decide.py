@@ -75,6 +75,10 @@ def test_of_equally_common_versions_the_lowest_stays() -> None:
     assert left_out(home({"policy_version": 2}, {"policy_version": 1})).keys() == {"a"}
 
 
+def test_versions_of_different_policies_are_not_compared() -> None:
+    assert left_out(home({}, {"policy": "ship_once", "policy_version": 2}, {})) == {}
+
+
 def test_a_device_whose_policy_is_not_installed_is_left_out() -> None:
     assert left_out(home({"policy": "magic"}, {})) == {"a": "its policy 'magic' is not installed here"}
 

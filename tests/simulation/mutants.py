@@ -215,10 +215,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             SliceMerge,
             "enough",
-            replace(
-                "2 * sum(self._planned[sender] for sender in self._came)",
-                "10**9 * sum(self._planned[sender] for sender in self._came)",
-            ),
+            replace("self.can_do_without(())", "bool(self._came)"),
         ),
     ),
     "an owner merges a slice anew when more has come": (
@@ -259,8 +256,12 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "who asks for a slice that nobody keeps is told to wait": (_NOTHING_IS_OVER,),
     # --- residuals ----------------------------------------------------------------------------------------------------
-    "what an owner did not take is lost": (_in(Feedback, "commit", replace("left if named else carried", "left")),),
-    "what an owner took is sent again": (_in(Feedback, "commit", replace("left if named else carried", "carried")),),
+    "what an owner did not take is lost": (
+        _in(Feedback, "commit", replace("left if fate is Fate.MERGED else carried", "left")),
+    ),
+    "what an owner took is sent again": (
+        _in(Feedback, "commit", replace("left if fate is Fate.MERGED else carried", "carried")),
+    ),
     "a residual outlives the state that it belongs to": (
         _in(Trainer, "_take_state", delete("await self._drop_residual()")),
     ),
