@@ -167,7 +167,7 @@ class Node:
         config, compute = self.config, self._device.compute
         facts = work.facts
         life = Life(incarnation=1, boot=self._chance.randbytes(16))
-        profile = self._unmeasured_profile(work, life)
+        profile = _unmeasured_profile(config, work, life, self._policies[config.policy].version)
         info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
 
         def make_planner() -> Planner:
@@ -242,33 +242,6 @@ class Node:
             seed=self._chance.getrandbits(32),
         )
         return supervisor
-
-    def _unmeasured_profile(self, work: Work, life: Life) -> Profile:
-        """The profile by the configuration and the data of this device; the profiler measures the rest."""
-        config, facts = self.config, work.facts
-        return Profile(
-            device=self.name,
-            life=life,
-            revision=0,
-            run=1,
-            started=False,
-            members_min=config.members_min,
-            policy=config.policy,
-            policy_version=self._policies[config.policy].version,
-            protocol_version=PROTOCOL_VERSION,
-            prefer=config.prefer,
-            seed=config.seed,
-            task=facts,
-            speed_kflops=1,
-            memory_bytes=0,
-            uplink_bytes_s=config.uplink_bytes_s,
-            downlink_bytes_s=config.downlink_bytes_s,
-            link_assumed=True,
-            share=config.share,
-            data_epoch=0,
-            label_counts=work.store.label_counts,
-            held_out=0 if facts.evaluation_samples else len(work.evaluation),
-        )
 
     # --- what its owner sees ------------------------------------------------------------------------------------------
 
@@ -374,3 +347,31 @@ class Node:
             except anyio.WouldBlock:
                 other_end.receive_nowait()  # a slow listener misses the oldest
                 listener.send_nowait(news)
+
+
+def _unmeasured_profile(config: NodeConfig, work: Work, life: Life, policy_version: int) -> Profile:
+    """The profile by the configuration and the data of a device; the profiler measures the rest."""
+    facts = work.facts
+    return Profile(
+        device=device_id(config.name),
+        life=life,
+        revision=0,
+        run=1,
+        started=False,
+        members_min=config.members_min,
+        policy=config.policy,
+        policy_version=policy_version,
+        protocol_version=PROTOCOL_VERSION,
+        prefer=config.prefer,
+        seed=config.seed,
+        task=facts,
+        speed_kflops=1,
+        memory_bytes=0,
+        uplink_bytes_s=config.uplink_bytes_s,
+        downlink_bytes_s=config.downlink_bytes_s,
+        link_assumed=True,
+        share=config.share,
+        data_epoch=0,
+        label_counts=work.store.label_counts,
+        held_out=0 if facts.evaluation_samples else len(work.evaluation),
+    )
