@@ -97,7 +97,7 @@ def epochs_permille(*, effective_trainers_permille: int, skew_permille: int = 0,
     They grow as the square root of the number of effective trainers, for an average of n replicas advances as if each
     had trained with a batch n times as large. Whether they merge once an epoch or four times makes no measurable
     difference. A label that gets less than a quarter of its due training needs as many more epochs
-    (docs/decisions/083-lost-labels.md).
+    (docs/decisions/081-lost-labels.md).
     """
     drift_permille = EPOCHS_PER_SKEW_PERMILLE * skew_permille // 1_000
     even_permille = math.isqrt(1_000 * max(1_000, effective_trainers_permille)) + drift_permille

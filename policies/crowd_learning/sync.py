@@ -85,7 +85,7 @@ def merges_per_epoch(
 
 def epochs_per_merge(shifts: Sequence[TrainerLoad], sync: SyncCost) -> int:
     """The number of epochs from one merge to the next where one trainer trains alone: as many as are over when the
-    slowest member that neither trains nor merges has received the last one (docs/decisions/084-rounds-fit.md),
+    slowest member that neither trains nor merges has received the last one (docs/decisions/082-rounds-fit.md),
     one at least."""
     if len(shifts) > 1:
         return 1
@@ -99,7 +99,7 @@ def merges_for_lone_labels(
 ) -> int:
     """The number of merges in an epoch where one would do for the time that they take, and a merge takes longer than
     the training: more where hardly anybody sees some label, as the others unlearn it until the next merge
-    (docs/decisions/084-rounds-fit.md). `totals` are the cluster's samples by label, `counts` each trainer's."""
+    (docs/decisions/082-rounds-fit.md). `totals` are the cluster's samples by label, `counts` each trainer's."""
     trained = sum(samples for _, samples, _ in shifts)
     if len(shifts) == 1 or sync.critical_us < work_us(shifts, 1) or not _lone(totals, shifts, counts, trained):
         return 1
