@@ -14,6 +14,7 @@ import attrs
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.suspension import Stalls
 from crowd.agreement.view import View
+from crowd.planning.estimate import encoded_bytes
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
 from crowd.units import SECOND_US, DeviceId, Life
@@ -297,9 +298,20 @@ class State:
 
     def probe_timeout_us(self, suspect: DeviceId) -> int:
         """How long `suspect` may leave a probe unanswered: question and answer wait for what is on its links and on
-        this device's, a chunk on each, and take as long as own heartbeats do over one."""
-        busy_us = sum(map(_busy_us, filter(None, map(self.view.profiles.get, (self.me, suspect)))))
+        this device's, a piece on each, and take as long as own heartbeats do over one."""
+        profiles = filter(None, map(self.view.profiles.get, (self.me, suspect)))
+        busy_us = sum(_busy_us(profile, self._piece_bytes) for profile in profiles)
         return ((self.timing.probe_timeout_us + busy_us) << self.backoff_exponent) + 2 * self.detector.rtt_us
+
+    @property
+    def _piece_bytes(self) -> int:
+        """Bytes of the largest piece of bulk that may be on its way: a slice, or while samples and states move in the
+        first round of a generation a whole chunk."""
+        active = self.acks.active
+        if active is None or self.own.progress.round <= active.start.round:
+            return CHUNK_BYTES_MAX
+        slices = (encoded_bytes(active.plan.encoding, span.stop - span.start) for span in active.plan.slices)
+        return min(CHUNK_BYTES_MAX, max(slices, default=0))
 
     @property
     def backoff_exponent(self) -> int:
@@ -322,7 +334,7 @@ class State:
         return self.me in (others[place:] + others[:place])[:WATCHED]
 
 
-def _busy_us(profile: Profile) -> int:
-    """Microseconds that a chunk takes up the device's link, and one down."""
+def _busy_us(profile: Profile, piece_bytes: int) -> int:
+    """Microseconds that a piece takes up the device's link, and one down."""
     rates = (profile.uplink_bytes_s, profile.downlink_bytes_s)
-    return sum(min(CHUNK_BYTES_MAX * SECOND_US // max(1, rate_bytes_s), SECOND_US) for rate_bytes_s in rates)
+    return sum(min(piece_bytes * SECOND_US // max(1, rate_bytes_s), SECOND_US) for rate_bytes_s in rates)
