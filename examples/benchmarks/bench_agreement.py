@@ -23,7 +23,7 @@ from control_plane import LATENCY_S, LINKS_MBPS, BenchCluster, SmallTask
 from rich.console import Console
 from rich.table import Table
 
-from crowd.agreement.state import Timing
+from crowd.agreement.state import CHUNK_BYTES_MAX, Timing
 from crowd.units import MEBIBYTE, SECOND_US, Channel, DeviceId
 from devices.simulation.virtual_time import VirtualTimeLoop
 
@@ -34,6 +34,8 @@ MESSAGES_MAX, BYTES_MAX = 30, 20 * 1024
 """What a device may send from power on until the first plan."""
 TIMING = Timing()
 DEBOUNCE_S, PROBE_S = TIMING.debounce_before_start_us / SECOND_US, TIMING.probe_timeout_us / SECOND_US
+BUSY_S = 4 * min(1.0, CHUNK_BYTES_MAX / (min(LINKS_MBPS) * 125_000))
+"""How much longer a suspect may take to answer: a chunk each way on its links and on those of who asks."""
 WAIT_S = 20.0
 
 
@@ -111,7 +113,9 @@ class Experiment:
                 devices=len(cluster.names),
                 event=event,
                 took_s=until_s - began_s,
-                bound_s=DEBOUNCE_S + 2 * delay_s + (LATENCY_S + PROBE_S if event == "fails" else 0.0),
+                bound_s=DEBOUNCE_S
+                + 2 * delay_s
+                + (LATENCY_S + PROBE_S + BUSY_S + 2 * delay_s if event == "fails" else 0.0),
                 generations=self._generation - before,
                 messages=(messages.total() / len(members), max(messages.values())),
                 sent_bytes=(size.total() / len(members), max(size.values())),
