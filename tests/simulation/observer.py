@@ -84,7 +84,8 @@ class Watch(Probe):
         self._observer.departures.evicted(self._device, departed, reason, self.state, cut_for_s)
 
     def suspended(self, device: DeviceId) -> None:
-        self._observer.agreement.suspended(self._device, device)
+        if not {self._device, device} & self._observer.cut_s.keys():  # else neither can know of the other
+            self._observer.agreement.suspended(self._device, device)
 
     # --- messages and transfers ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 import pytest
 
-from tests.simulation.killers import FAULTS, KILLED_BY, killer
+from tests.simulation.killers import FAULTS, KILLED_BY, VARIANTS, killer
 from tests.simulation.mutants import MUTANTS, kills
 from tests.simulation.play import play
 
@@ -20,6 +20,8 @@ def test_a_hole_is_found(mutant: str) -> None:
     assert kills(mutant, killer(mutant)) is not None
 
 
-@pytest.mark.parametrize("mutant", {(seed, FAULTS.get(mutant)): mutant for mutant, seed in KILLED_BY.items()}.values())
+@pytest.mark.parametrize(
+    "mutant", {(seed, FAULTS.get(mutant), VARIANTS.get(mutant)): mutant for mutant, seed in KILLED_BY.items()}.values()
+)
 def test_the_scenario_holds_without_the_hole(mutant: str) -> None:
     assert play(killer(mutant)).findings == ()
