@@ -15,7 +15,7 @@ KILLED_BY: Mapping[str, int] = {
     "a generation starts at the least advanced round": 0,
     "a device comes back under its old life": 3,
     "a receiver ignores small changes of a profile": 38,
-    "nobody asks for the profiles that it lacks": 1,
+    "nobody asks for the profiles that it lacks": 60,
     "a will is trusted": 0,
     "a cut-off device evicts the others": 9,
     "plans differ from device to device": 5,

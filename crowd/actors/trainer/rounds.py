@@ -521,10 +521,19 @@ class Rounds:
         links = int(self.in_hand == self._active.start.round + 1) + int(self._active.plan.mixing is not None)
         merges = [self._merge(self.in_hand, index) for index in self._own_slices()]
         trainers = {trainer for merge in merges if not merge.enough for trainer in merge.missing}
-        owners = {span.owner for _, span in self._missing()}
+        owners = {span.owner for _, span in self._missing()} - self.ahead
         for devices, among in ((trainers - {self._me}, links), (owners - trainers, links + 1)):
             if devices:
                 yield ReportHeldUp(devices=frozenset(devices), since_us=self._since_us, links=among)
+
+    @property
+    def ahead(self) -> frozenset[DeviceId]:
+        """Owners that do not stand still, whatever is missing of them: they have merged a later round."""
+        if self._active is None:
+            return frozenset()
+        slices = self._active.plan.slices
+        later = (parts for number, parts in self._parts.items() if number > self.in_hand)
+        return frozenset(slices[index].owner for parts in later for index in parts)
 
     @property
     def _has_trained(self) -> bool:

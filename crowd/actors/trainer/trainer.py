@@ -286,8 +286,8 @@ class Trainer(Actor[TrainerMessage]):
         await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
             await self._ask_for_state(attrs.evolve(self._wanted, attempt=self._wanted.attempt + 1))
-            if len(self._wanted.holders) == 1:  # of several one would have answered: it is this device's own link
-                holder = frozenset(self._wanted.holders)
+            holder = frozenset(self._wanted.holders) - self._rounds.ahead
+            if len(self._wanted.holders) == len(holder) == 1:  # of several one would have answered: it is the own link
                 await self._planner.tell(inbox.HeldUp(devices=holder, since_us=self._wanted.since_us, links=0))
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
