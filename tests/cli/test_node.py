@@ -45,8 +45,8 @@ def easy(device):
     return make(samples(256), target=0.6)
 
 def wide(device):  # of 56 kB
-    layers = torch.nn.Linear(4, 2000), torch.nn.Linear(2000, 2)
-    return make(samples(256), target=0.6, model=lambda: torch.nn.Sequential(*layers))
+    model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 2000), torch.nn.Linear(2000, 2))
+    return make(samples(256), target=0.6, model=model)
 
 def too_hard(device):
     return make(samples(64), target=1.0, loss=lambda output, labels: 0 * output.sum())
