@@ -5,7 +5,7 @@ The trainer actor feeds `Rounds` with what happens and carries out the effects t
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
@@ -35,6 +35,10 @@ EVALUATION_LAGS = 3
 
 QUESTION_US_MIN = SECOND_US // 10
 """What a question for a slice and its answer take at least, beside two round trips."""
+FIRST_PATIENCE_US = SECOND_US
+"""What a first round, of which plans know little, is given at least."""
+LATELY_ROUNDS = 3
+"""Of so many rounds the longest tells when a slice is late."""
 QUESTIONS_IN_A_ROW, BACKOFF_EXPONENT_MAX = 4, 5
 """Questions for a slice after which the pause before the next one doubles, and how often it does."""
 
@@ -128,6 +132,8 @@ class Rounds:
         self._catching_up = False
         self._deadlines = Deadlines()
         self._question_us = QUESTION_US_MIN
+        self._lately_us: deque[int] = deque(maxlen=LATELY_ROUNDS)
+        """How long the last complete rounds of this generation took here."""
         self._clear()
 
     def _clear(self) -> None:
@@ -191,6 +197,7 @@ class Rounds:
         start, begin its first round."""
         self._clear()
         self._question_us = QUESTION_US_MIN + 2 * rtt_us
+        self._lately_us.clear()
         self._active, self._frozen = active, False
         told = bool(active.plan.slices) and active.plan.slices[0].owner == self._me and held_out(active.plan)
         self._evaluations = Evaluations(active.plan) if told else None
@@ -235,9 +242,8 @@ class Rounds:
         """Go on after the proposed round was completed."""
         self._closing = closing
         self._proposed, self._catching_up = False, False
-        if not self._own_slices() and self.in_hand in self._began_us:
-            # nothing else comes to who owns no slice by which it could tell when one is late
-            self._deadlines.observe(self._me, now_us - self._began_us[self.in_hand])
+        if self.in_hand in self._began_us:
+            self._lately_us.append(now_us - self._began_us[self.in_hand])
         self._progress = progress
         return self._begin(now_us)
 
@@ -543,8 +549,11 @@ class Rounds:
         return self._trained >= self.in_hand or plan.asynchronous or plan.trainer(self._me) is None
 
     def _patience_us(self) -> int:
-        """Microseconds from the start of the round in hand to its deadline; at least what a question takes."""
-        return max(self._deadline_us() - self._began_us[self.in_hand], self._question_us)
+        """Microseconds from the start of the round in hand until what is missing is late: by the last rounds here, in a
+        first one by its deadline; at least what a question takes."""
+        if self._lately_us:
+            return max(max(self._lately_us) * 7 // 4, self._question_us)
+        return max(self._deadline_us() - self._began_us[self.in_hand], self._question_us, FIRST_PATIENCE_US)
 
     @property
     def _is_left_behind(self) -> bool:
