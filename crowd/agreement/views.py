@@ -44,9 +44,9 @@ def connect(turn: Turn) -> None:
 
 
 def disconnect(turn: Turn) -> None:
-    """Suspect nobody, and trust no round trip any more."""
+    """Suspect nobody, and trust no round trip any more: a broker that ends says of all that they are offline."""
     turn.own = attrs.evolve(turn.own, connected=False)
-    turn.detector = attrs.evolve(turn.detector, round_trip_us=None, probes_us={})
+    turn.detector = attrs.evolve(turn.detector, round_trip_us=None, probes_us={}, offline=frozenset())
 
 
 def publish_own(turn: Turn, profile: Profile) -> None:

@@ -9,7 +9,7 @@ from crowd.actors.probe import Probe
 from crowd.agreement.predicates import missing_acks
 from crowd.agreement.state import State
 from crowd.protocol.codec import Opened, Reason
-from crowd.units import Address, Channel, DeviceId, Life
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
 
 LOOK_EVERY_S = 1.0
 TELL_AFTER_S = 10.0
@@ -18,6 +18,8 @@ NAMES_MAX = 5
 """Names that are told of one kind; of more, how many there are."""
 STRANGERS_MAX = 16
 """Names outside of the cluster that are remembered: anybody may invent them."""
+TWIN_US = 60 * SECOND_US
+"""Microseconds for which a device of the same name is remembered; recorded messages, played again, are soon over."""
 _ONLY_OF_THE_LIVING = (Channel.BEAT, Channel.ALL, Channel.TO)
 """What the broker does not keep: whoever sends it is there."""
 
@@ -32,7 +34,7 @@ class Acquaintances(Probe):
         self._state: State | None = None
         self._life: Life | None = None
         self._refused: dict[DeviceId, Reason] = {}
-        self._has_twin = False
+        self._twin_heard_us: int | None = None
 
     def life_began(self, life: Life) -> None:
         self._life = life
@@ -47,8 +49,13 @@ class Acquaintances(Probe):
 
     def let_in(self, address: Address, opened: Opened) -> None:
         self._refused.pop(opened.sender, None)
-        if opened.sender == self._me and self._life is not None and address.channel in _ONLY_OF_THE_LIVING:
-            self._has_twin |= opened.life.boot != self._life.boot
+        is_own = opened.sender == self._me and address.channel in _ONLY_OF_THE_LIVING
+        if is_own and self._life is not None and opened.life.boot != self._life.boot:
+            self._twin_heard_us = self._now_us
+
+    @property
+    def _now_us(self) -> int:
+        return 0 if self._state is None else self._state.now_us
 
     def why_waiting(self) -> str | None:
         """The reason why no plan with work is in force, in one line; `None` if one is, or the run is over."""
@@ -74,7 +81,7 @@ class Acquaintances(Probe):
         return "; ".join(parts) or None
 
     def _about_twin(self) -> str | None:
-        if not self._has_twin:
+        if self._twin_heard_us is None or self._now_us - self._twin_heard_us > TWIN_US:
             return None
         return (
             f"another device is here with the name {self._me} and its key: give each a name and key of its own "

@@ -381,6 +381,16 @@ def test_a_late_answer_to_a_probe_makes_probes_wait_longer() -> None:
     assert state.probe_timeout_us(profile.device) == 2 * timeout_us
 
 
+def test_who_was_said_to_be_offline_as_the_broker_ended_is_not_suspected_when_it_is_back() -> None:
+    profile = make_profile("b")
+    state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)
+    state = after(state, events.StatusHeard(device=profile.device, online=False), 3 * SECOND_US)
+    state = after(after(state, events.Disconnected(), 3 * SECOND_US), events.Connected(), 4 * SECOND_US)
+    state = after(round_trip(state, 4 * SECOND_US), events.Tick(), 5 * SECOND_US)
+    assert state.detector.probes_us == {}
+    assert state.view.is_living(profile.device)
+
+
 def test_a_suspect_s_answer_may_be_under_way_for_twice_as_long_as_an_own_heartbeat_was() -> None:
     profile = make_profile("b")
     state = after(waiting_for(profile), answer_of(profile, waiting_for(profile)), 2 * SECOND_US)

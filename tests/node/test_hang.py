@@ -81,7 +81,7 @@ def named(logs: list[Any], event: str, field: str) -> list[str]:
     ("hung", "samples", "speeds", "train"),
     [
         ("ada", EQUAL, {}, {"policy": "crowd_learning"}),
-        ("cy", {"ada": 100, "ben": 100, "cy": 1500}, {"cy": 2000}, {"policy": "crowd_learning"}),
+        ("cy", {"ada": 100, "ben": 100, "cy": 1500}, {"cy": 2000}, {"policy": "crowd_learning", "epochs": 150}),
         ("cy", EQUAL, {"cy": 2000}, {"policy": "ship_once"}),
         ("ben", EQUAL, {}, {"policy": "fedavg"}),
         (

@@ -551,8 +551,9 @@ class Rounds:
     def _patience_us(self) -> int:
         """Microseconds from the start of the round in hand until what is missing is late: by the last rounds here, in a
         first one by its deadline; at least what a question takes."""
+        assert self._active is not None
         if self._lately_us:
-            return max(max(self._lately_us) * 7 // 4, self._question_us)
+            return max(self._active.plan.round_us, max(self._lately_us) * 7 // 4, self._question_us)
         return max(self._deadline_us() - self._began_us[self.in_hand], self._question_us, FIRST_PATIENCE_US)
 
     @property
