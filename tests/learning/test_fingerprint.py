@@ -225,8 +225,8 @@ def test_two_kinds_of_processor_train_together_on_data_that_were_standardised_on
         )
         printed.append(ran.stdout.split())
     (one, inputs_there), (other, inputs_here) = printed
-    if inputs_there == inputs_here:
-        pytest.skip("this processor has one kind of vector unit only")
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):  # both kinds are here, and differ in a bit
+        assert inputs_there != inputs_here
     assert one == other
 
 
