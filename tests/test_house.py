@@ -19,11 +19,9 @@ TOO_LONG_PRODUCT: dict[str, int] = {
     "crowd/actors/planner.py": 522,
     "crowd/actors/planner.py:Planner": 421,
     "crowd/actors/planner.py:Planner._carry_out": 61,
-    "crowd/actors/trainer/rounds.py": 598,
-    "crowd/actors/trainer/rounds.py:Rounds": 480,
-    "crowd/actors/trainer/trainer.py": 913,
-    "crowd/actors/trainer/trainer.py:Trainer": 793,
-    "crowd/actors/trainer/trainer.py:Trainer.__init__": 62,
+    "crowd/actors/trainer/trainer.py": 893,
+    "crowd/actors/trainer/trainer.py:Trainer": 773,
+    "crowd/actors/trainer/trainer.py:Trainer.__init__": 56,
     "crowd/actors/trainer/trainer.py:Trainer._handle": 61,
     "crowd/cli/bench/command.py:bench": 55,
     "crowd/cli/lab.py:lab": 58,
@@ -34,7 +32,7 @@ TOO_LONG_PRODUCT: dict[str, int] = {
 }
 """How many lines have those files, classes and functions that are too long. Both lists may only shrink."""
 TOO_LONG_BESIDE: dict[str, int] = {
-    "tests/agreement/cluster_model.py": 651,
+    "tests/agreement/cluster_model.py": 643,
     "tests/agreement/cluster_model.py:Device": 319,
     "tests/agreement/cluster_model.py:Device.carry_out": 71,
     "tests/agreement/test_agreement.py": 581,
@@ -46,7 +44,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/devices/simulation/test_simulation.py": 354,
     "tests/devices/simulation/test_virtual_time.py": 377,
     "tests/devices/test_compute.py": 410,
-    "tests/learning/test_merge_machine.py": 564,
+    "tests/learning/test_merge_machine.py": 555,
     "tests/learning/test_merge_machine.py:Cluster": 459,
     "tests/node/test_run.py": 397,
     "tests/protocol/test_codec.py": 535,

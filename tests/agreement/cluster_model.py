@@ -17,19 +17,11 @@ from typing import assert_never
 import attrs
 import torch
 
-from crowd.actors.trainer import rounds as rounds_module
+from crowd.actors.trainer import effects as round_effects
+from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Fetch, Merge, ReportHeldUp, ReportSilence
+from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
 from crowd.actors.trainer.owner import fate_of
-from crowd.actors.trainer.rounds import (
-    KEPT_ROUNDS,
-    AskForSlice,
-    Begin,
-    Complete,
-    Fetch,
-    Merge,
-    ReportHeldUp,
-    ReportSilence,
-    Rounds,
-)
+from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, Decision, Own, State
@@ -326,7 +318,7 @@ class Device:
 
     # --- rounds -------------------------------------------------------------------------------------------------------
 
-    def run_rounds(self, effects: tuple[rounds_module.Effect, ...]) -> None:
+    def run_rounds(self, effects: tuple[round_effects.Effect, ...]) -> None:
         for effect in effects:
             match effect:
                 case Begin(round=number):
@@ -407,7 +399,7 @@ class Device:
             header, data = self.published[key]
             self.model.send_bulk(self, asker, partial(asker.merged, self.name, header, data), once=True)
 
-    def complete(self, parts: tuple[rounds_module.MergedPart, ...]) -> None:
+    def complete(self, parts: tuple[round_effects.MergedPart, ...]) -> None:
         vector = self.vector + torch.cat(
             [decode(part.data, ENCODING, Pieces((len(part.data) // 4,))) for part in parts]
         )

@@ -21,19 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Effect, Fetch, Merge, ReportHeldUp, ReportSilence
+from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
 from crowd.actors.trainer.owner import fate_of
-from crowd.actors.trainer.rounds import (
-    KEPT_ROUNDS,
-    AskForSlice,
-    Begin,
-    Complete,
-    Effect,
-    Fetch,
-    Merge,
-    ReportHeldUp,
-    ReportSilence,
-    Rounds,
-)
+from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.learning.encoding import decode

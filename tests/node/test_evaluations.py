@@ -4,8 +4,10 @@ import attrs
 import pytest
 import torch
 
+from crowd.actors.trainer.effects import Merge
 from crowd.actors.trainer.evaluations import Evaluations, epoch_rounds
-from crowd.actors.trainer.rounds import EVALUATION_DEADLINES, Merge, Rounds
+from crowd.actors.trainer.own_slices import EVALUATION_DEADLINES
+from crowd.actors.trainer.rounds import Rounds
 from crowd.errors import MalformedMessage
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
 from crowd.protocol.messages import Contribution, SliceKey

@@ -5,15 +5,9 @@ from typing import Any
 import attrs
 import pytest
 
-from crowd.actors.trainer.rounds import (
-    ROUNDS_AHEAD_MAX,
-    AskForSlice,
-    Complete,
-    Fetch,
-    ReportHeldUp,
-    ReportSilence,
-    Rounds,
-)
+from crowd.actors.trainer.effects import AskForSlice, Complete, Fetch, ReportHeldUp, ReportSilence
+from crowd.actors.trainer.merged_parts import ROUNDS_AHEAD_MAX
+from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole

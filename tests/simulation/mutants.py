@@ -15,6 +15,8 @@ from types import ModuleType
 
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import Planner
+from crowd.actors.trainer.course import Course
+from crowd.actors.trainer.own_slices import OwnSlice
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.trainer import Trainer
 from crowd.agreement import acks, failure_detector, step
@@ -42,8 +44,8 @@ def _in(owner: ModuleType | type, name: str, *changes: Change) -> Rewrite:
     return owner, name, changes
 
 
-_NEVER_FROZEN = _in(Rounds, "freeze", delete("self._frozen = True"))
-_NEVER_AHEAD = _in(Rounds, "is_ahead", replace("generation > self._active.generation", "False"))
+_NEVER_FROZEN = _in(Course, "freeze", delete("self._frozen = True"))
+_NEVER_AHEAD = _in(Course, "is_ahead", replace("generation > self._active.generation", "False"))
 _NOTHING_IS_OVER = _in(
     DataMover, "_hear", replace("any(_is_later(published, key) for published in self._published)", "False")
 )
@@ -186,14 +188,14 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "a state of another plan is taken for a later one": (
         _in(
-            Rounds,
+            Course,
             "serves",
             replace("(arrived.generation, arrived.plan_digest) == lineage", "True"),
         ),
     ),
     "contributions to another plan are merged": (
         _in(
-            Rounds,
+            Course,
             "is_mine",
             replace("key.generation == active.generation", "True"),
             replace("key.plan_digest == active.plan_digest", "True"),
@@ -219,12 +221,8 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         ),
     ),
     "an owner merges a slice anew when more has come": (
-        _in(Rounds, "_ready", replace("slot in self._merging", "False")),
-        _in(
-            Rounds,
-            "_taking",
-            replace("late or (number, key.index) in self._merging", "late"),
-        ),
+        _in(OwnSlice, "ready", replace("number in self._merging", "False")),
+        _in(OwnSlice, "taking", replace("late or number in self._merging", "late")),
     ),
     "all contributions weigh the same": (
         _in(SliceMerge, "merged", replace("contribution.samples / total", "1 / len(came)")),
@@ -248,8 +246,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             "merged",
             insert(
                 "if key.round > self.in_hand + 4: return ()",
-                before="self._parts.setdefault(key.round, {})"
-                ".setdefault(key.index, MergedPart(header=header, data=data))",
+                before="self._parts.take(header, data)",
             ),
         ),
         _NOTHING_IS_OVER,

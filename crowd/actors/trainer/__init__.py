@@ -2,7 +2,13 @@
 
 Layout:
     trainer.py      the actor: samples, local steps, merges, rounds, whole states, the end of a run
-    rounds.py       the bookkeeping of rounds: when an owner merges, when a round can be completed; pure
+    schedules/      how local steps and rounds go together, one for each manner of training; pure
+    rounds.py       the round being merged: when an owner merges, when a round can be completed; pure
+    course.py       the generation and the round at which this device stands; pure
+    own_slices.py   what has come for the slices that this device owns; pure
+    merged_parts.py the merged slices that have come; pure
+    patience.py     when what a round lacks is late; pure
+    effects.py      what the bookkeeping of rounds wants done; pure
     owner.py        merged slices, and what became of whose contribution
     deadlines.py    how long an owner of a slice waits for contributions
     attendance.py   which trainers the rounds go on without

@@ -20,12 +20,7 @@ from crowd.actors.probe import Probe
 from crowd.actors.trainer.appraisal import Appraiser
 from crowd.actors.trainer.attendance import Attendance
 from crowd.actors.trainer.backlog import Backlog
-from crowd.actors.trainer.gossip import Gossip
-from crowd.actors.trainer.lending import is_named, loans
-from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
-from crowd.actors.trainer.metrics import RunMetrics
-from crowd.actors.trainer.owner import Owner, fate_of
-from crowd.actors.trainer.rounds import (
+from crowd.actors.trainer.effects import (
     AskForSlice,
     Begin,
     Complete,
@@ -35,8 +30,13 @@ from crowd.actors.trainer.rounds import (
     MergedPart,
     ReportHeldUp,
     ReportSilence,
-    Rounds,
 )
+from crowd.actors.trainer.gossip import Gossip
+from crowd.actors.trainer.lending import is_named, loans
+from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
+from crowd.actors.trainer.metrics import RunMetrics
+from crowd.actors.trainer.owner import Owner, fate_of
+from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
@@ -52,7 +52,7 @@ from crowd.learning.shards import LentSamples, Ranges, Source, share_of
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig, Work, starting_model
-from crowd.planning.plan import PPM, Consistency, Encoding, Plan, Sampling, SliceOwner
+from crowd.planning.plan import PPM, Encoding, Plan, Sampling, SliceOwner
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
@@ -173,14 +173,8 @@ class Trainer(Actor[TrainerMessage]):
         self._epochs_reported = 0
         self._local_round: LocalRound | None = None
         self._gossip: Gossip | None = None
-        self._kept_waiting: set[DeviceId] = set()
-        """Devices that have asked for a newer state than the present one."""
-        self._on_their_way: set[SliceKey] = set()
-        """Contributions that have not arrived, under a plan in which the next round of local steps waits for that."""
         self._held_up = 0
         """The last round of which it was said that others hold it up."""
-        self._evaluated = 0
-        """The last round in whose local steps an evaluation was due."""
         self._proposal: _Proposal | None = None
         self._wanted: _Wanted | None = None
         self._finished_elsewhere: _Wanted | None = None
@@ -254,7 +248,7 @@ class Trainer(Actor[TrainerMessage]):
                 elif self._gossip is not None:
                     await self._gossip.take(sender, header, data)
             case inbox.ContributionEnded(key=key):
-                self._on_their_way.discard(key)
+                self._rounds.schedule.ended(key)
                 await self._go_on()
             case inbox.SamplesArrived():
                 await self._take_samples(message)
@@ -299,7 +293,7 @@ class Trainer(Actor[TrainerMessage]):
 
     def _follow_after_us(self) -> int:
         active = self._rounds.active
-        if active is not None and active.plan.asynchronous:
+        if not self._rounds.schedule.publishes:
             return 0  # no slices are on their way
         round_us = 0 if active is None else active.plan.round_us
         return max(
@@ -381,7 +375,7 @@ class Trainer(Actor[TrainerMessage]):
         self._feedback.abandon()
         self._probe.round_abandoned(self._feedback.residual)
         self._owner.plan_begun()
-        self._on_their_way, self._kept_waiting, self._evaluated, self._gossip = set(), set(), 0, None
+        self._gossip = None
         self._wanted = None
         self._start = self._state if self._state.progress == active.start else None
         self._metrics.generations += 1
@@ -520,17 +514,17 @@ class Trainer(Actor[TrainerMessage]):
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
-        plan = active.plan
+        plan, schedule = active.plan, self._rounds.schedule
         part = plan.trainer(self._me)
         if part is None:
             appraisal = self._appraiser.begin(active, self._state, number, self._local, self._speed_kflops)
             if appraisal is not None:
                 self.spawn(appraisal.run, partial(self.ref.tell_nowait, inbox.Appraised()))
             return
-        if self._pool is None or self._sampler is None or self._on_their_way:
+        if self._pool is None or self._sampler is None or not self._rounds.schedule.is_free:
             return
         if self._local_round is not None:
-            return  # an asynchronous plan: the local steps in hand are not cut short
+            return  # the local steps in hand are not cut short
         trains = not (self._state.closing or is_last(plan, self._state))
         batch = part.batch_size or self._facts.batch_size
         piece_samples = self._speed_kflops * PIECE_US // 1000 // self._facts.flops_per_sample
@@ -538,7 +532,7 @@ class Trainer(Actor[TrainerMessage]):
             RoundInputs(
                 local=self._local,
                 state=self._state,
-                offset=self._offset(plan),
+                offset=schedule.offset(self._feedback.residual),
                 step_config=StepConfig(
                     batch_size=batch,
                     proximal=plan.proximal_ppm / PPM,
@@ -548,7 +542,7 @@ class Trainer(Actor[TrainerMessage]):
                 pool=self._pool,
                 sampler=self._sampler,
                 facts=self._facts,
-                evaluation=self._due_evaluation(plan, number, self._state),
+                evaluation=self._due_evaluation(number, active, self._state),
                 samples=part.round_samples if trains else 0,
                 piece_samples=max(1, piece_samples // batch) * batch,
                 gossip=self._gossip if trains else None,
@@ -578,29 +572,17 @@ class Trainer(Actor[TrainerMessage]):
         else:
             await self._data_mover.tell(inbox.SendCargo(destination=owner, cargo=header, data=data))
 
-    def _offset(self, plan: Plan) -> torch.Tensor | None:
-        """Distance of own parameters from the common state, (elements,) float32; `None` without own ones."""
-        return None if plan.consistency is Consistency.EVERY_ROUND else self._feedback.residual
-
-    def _encoding(self, plan: Plan, state: ReplicaState) -> Encoding:
-        """The encoding of deltas in the round after `state`."""
-        apart = plan.consistency is not Consistency.EVERY_ROUND and not is_last(plan, state)
-        return Encoding.NONE if apart or state.closing else plan.encoding
-
-    def _due_evaluation(self, plan: Plan, number: int, state: ReplicaState) -> SampleSet:
-        """This device's share of the evaluation set, empty if round `number`, after `state`, is not to be evaluated. In
-        an asynchronous plan, an evaluation that was due in a round without this device is due now."""
-        before, self._evaluated = self._evaluated if plan.asynchronous else number - 1, number
-        due = not is_last(plan, state) and number // plan.evaluate_every > before // plan.evaluate_every
-        share = self._evaluation
-        return share if due or is_evaluated(plan, state) else SampleSet(share.inputs[:0], share.labels[:0])
+    def _due_evaluation(self, number: int, active: Active, state: ReplicaState) -> SampleSet:
+        """This device's share of the evaluation set, empty if round `number`, after `state`, is not to be evaluated."""
+        share, due = self._evaluation, self._rounds.schedule.is_due(number, state)
+        return share if due or is_evaluated(active.plan, state) else SampleSet(share.inputs[:0], share.labels[:0])
 
     async def _go_on(self) -> None:
-        """Begin the next local steps of an asynchronous plan, if nothing of the last ones is on its way."""
-        active = self._rounds.active
-        if active is None or not active.plan.asynchronous or self._rounds.frozen or self._rounds.progress.finished:
+        """Begin the next local steps where these do not wait for rounds, if nothing of the last ones is on its way."""
+        schedule = self._rounds.schedule
+        if not schedule.detached or self._rounds.frozen or self._rounds.progress.finished:
             return
-        if self._local_round is None and not self._on_their_way:
+        if self._local_round is None and schedule.is_free:
             await self._carry_out(self._rounds.renew())
 
     async def _send_parameters(self, neighbour: DeviceId, header: messages.Parameters, data: bytes) -> None:
@@ -620,14 +602,15 @@ class Trainer(Actor[TrainerMessage]):
         plan = active.plan
         if generation != active.generation or number != inputs.number:
             return
-        if number != self._rounds.in_hand and not plan.asynchronous:
+        schedule = self._rounds.schedule
+        if number != self._rounds.in_hand and not schedule.detached:
             return
-        encoding = self._encoding(plan, state)
+        encoding = schedule.encoding(state)
 
         def work() -> tuple[list[bytes], tuple[int, ...]]:
             delta = inputs.delta = self._local.delta()
             encoded = [self._feedback.contribute(delta, span.start, span.stop, encoding) for span in plan.slices]
-            if plan.asynchronous:  # some round will take it; which one is all the same to the residual
+            if schedule.detached:  # some round will take it; which one is all the same to the residual
                 self._feedback.commit(delta, {(span.start, span.stop): Fate.MERGED for span in plan.slices})
                 self._inner = self._local.snapshot()
             return encoded, self._local.counters()
@@ -645,10 +628,9 @@ class Trainer(Actor[TrainerMessage]):
             )
             for index in range(len(plan.slices))
         ]
-        if plan.asynchronous:
+        if schedule.detached:
             self._local_round = None
-            owned = {header.key for header in headers if plan.slices[header.key.index].owner == self._me}
-            self._on_their_way = {header.key for header in headers} - owned
+        schedule.sent(frozenset(h.key for h in headers if plan.slices[h.key.index].owner != self._me))
         for header, data in zip(headers, encoded, strict=True):
             self._probe.contributed(header, data)
         for header, span, data in zip(headers, plan.slices, encoded, strict=True):
@@ -684,7 +666,7 @@ class Trainer(Actor[TrainerMessage]):
         active = self._rounds.active
         assert active is not None
         assert self._state is not None
-        encoding = self._encoding(active.plan, self._state)
+        encoding = self._rounds.schedule.encoding(self._state)
         work = partial(self._owner.merged_slice, key, active.plan.slices[key.index], merge, encoding, evaluation)
         header, data = await self._compute.run(work)
         self._probe.merged(active, header, data)
@@ -692,9 +674,9 @@ class Trainer(Actor[TrainerMessage]):
         await self._carry_out(self._rounds.merged(self._me, header, data, now_us()))
 
     async def _tell_merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
-        """Publish a merged slice to all that follow the rounds: nobody does where this device is alone, or where the
-        plan is asynchronous and whoever needs a state asks for it."""
-        if len(active.plan.members) > 1 and not active.plan.asynchronous:
+        """Publish a merged slice to all that follow the rounds: nobody does where this device is alone, or where
+        whoever needs a state asks for it."""
+        if len(active.plan.members) > 1 and self._rounds.schedule.publishes:
             await self._data_mover.tell(inbox.SendCargo(destination=None, cargo=header, data=data))
 
     # --- completing a round -------------------------------------------------------------------------------------------
@@ -757,14 +739,14 @@ class Trainer(Actor[TrainerMessage]):
         proposal, active, state = self._proposal, self._rounds.active, self._state
         if proposal is None or active is None or state is None or proposal.state.progress != progress:
             return
-        asynchronous = active.plan.asynchronous
-        inputs = None if asynchronous else self._local_round
-        if asynchronous and not proposal.state.finished:
+        schedule = self._rounds.schedule
+        inputs = None if schedule.detached else self._local_round
+        if schedule.detached and not proposal.state.finished:
             self._proposal = None
         else:
             await self._halt()
         self._wanted = None
-        encoding = self._encoding(active.plan, state)
+        encoding = schedule.encoding(state)
         fates = {
             (span.start, span.stop): fate_of(self._me, part.header)
             for span, part in zip(active.plan.slices, proposal.parts, strict=True)
@@ -780,7 +762,7 @@ class Trainer(Actor[TrainerMessage]):
             return delta, self._local.snapshot()
 
         trained = None
-        if not asynchronous:
+        if not schedule.detached:
             trained, self._inner = await self._compute.run(work)
         self._report_epoch(active)
         self._state = proposal.state
@@ -790,11 +772,9 @@ class Trainer(Actor[TrainerMessage]):
         self._observe_round(proposal, active.plan)
         self._owner.completed(part.header for part in proposal.parts)
         if proposal.state.finished:
-            ends_apart = active.plan.consistency is Consistency.NONE
-            await self._finish(proposal.state, self._feedback.residual if ends_apart else None)
+            await self._finish(proposal.state, self._feedback.residual if schedule.ends_apart else None)
         await self._carry_out(self._rounds.accepted(progress, now_us(), closing=proposal.state.closing))
-        waiting, self._kept_waiting = self._kept_waiting, set()
-        for device in sorted(waiting):
+        for device in schedule.waiting():
             await self._give_state(device, b"")
 
     def _report_epoch(self, active: Active) -> None:
@@ -860,7 +840,7 @@ class Trainer(Actor[TrainerMessage]):
         """Send the state that is asked for; the present one, a round further, if it is gone already; or the next one,
         when it has come."""
         if not digest and self._rounds.keeps_waiting(device):
-            self._kept_waiting.add(device)
+            self._rounds.schedule.keep_waiting(device)
             return
         state = self._state
         if self._start is not None and self._start.digest == digest:

@@ -1,0 +1,103 @@
+"""How local steps and rounds go together under one plan: the port `Schedule`. Pure."""
+
+import abc
+
+import torch
+
+from crowd.agreement.state import Active
+from crowd.learning.ending import is_last
+from crowd.learning.replica import ReplicaState
+from crowd.planning.plan import Encoding
+from crowd.protocol.messages import SliceKey
+from crowd.units import DeviceId
+
+
+class Schedule(abc.ABC):
+    """One device's schedule in one generation. `Rounds` asks it what the round being merged waits for, the trainer when
+    and from where the next round is trained; nobody else looks at how the plan trains."""
+
+    def __init__(self, active: Active, me: DeviceId) -> None:
+        self._plan = active.plan
+        self._me = me
+
+    # --- the round being merged ---------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def follows(self) -> bool:
+        """Whether this device completes every round; else it gets a new state when it needs one."""
+
+    @property
+    @abc.abstractmethod
+    def publishes(self) -> bool:
+        """Whether merged slices are told to everybody."""
+
+    @property
+    @abc.abstractmethod
+    def awaits_own_steps(self) -> bool:
+        """Whether a trainer that has not trained its part of the round being merged may be what the others wait for."""
+
+    @property
+    @abc.abstractmethod
+    def exchanges(self) -> int:
+        """How many others a trainer may be waiting for in turn, beside the owners."""
+
+    @abc.abstractmethod
+    def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
+        """The trainers from which alone a round is awaited; `None`: from all that are planned. `closing`: the round
+        only evaluates the present state."""
+
+    # --- the round being trained --------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def detached(self) -> bool:
+        """Whether local steps belong to no one round: some round merges what is sent, the steps in hand outlast rounds,
+        and the next ones begin as soon as nothing of the last is on its way."""
+
+    @property
+    @abc.abstractmethod
+    def ends_apart(self) -> bool:
+        """Whether each trainer keeps parameters of its own at the end."""
+
+    @abc.abstractmethod
+    def offset(self, residual: torch.Tensor) -> torch.Tensor | None:
+        """Distance from the common state, (elements,) float32, at which local steps begin; `None`: they begin in it.
+        `residual` (elements,) is what is left of earlier deltas."""
+
+    @abc.abstractmethod
+    def encoding(self, state: ReplicaState) -> Encoding:
+        """The encoding of deltas in the round after `state`."""
+
+    def is_due(self, number: int, state: ReplicaState) -> bool:
+        """Whether local steps for round `number`, which begin now and in `state`, begin with one of the regular
+        evaluations."""
+        every = self._plan.evaluate_every
+        return not is_last(self._plan, state) and number // every > self._evaluated_before(number) // every
+
+    @abc.abstractmethod
+    def _evaluated_before(self, number: int) -> int:
+        """The last round before `number` of which this device knows that an evaluation was looked for."""
+
+    @property
+    @abc.abstractmethod
+    def is_free(self) -> bool:
+        """Whether the next local steps need not wait for contributions that are on their way."""
+
+    @abc.abstractmethod
+    def sent(self, keys: frozenset[SliceKey]) -> None:
+        """Contributions under these keys are on their way to other devices."""
+
+    @abc.abstractmethod
+    def ended(self, key: SliceKey) -> None:
+        """A contribution has arrived, or never will."""
+
+    # --- whole states -------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def keep_waiting(self, device: DeviceId) -> None:
+        """`device` gets the next state, not the present one."""
+
+    @abc.abstractmethod
+    def waiting(self) -> tuple[DeviceId, ...]:
+        """Devices that were kept waiting for a state, each once, by ID."""

@@ -1,0 +1,43 @@
+"""All train for the same round, which everybody follows; the next begins when it is complete. Pure."""
+
+import torch
+
+from crowd.actors.trainer.schedules.schedule import Schedule
+from crowd.learning.replica import ReplicaState
+from crowd.planning.plan import Encoding
+from crowd.protocol.messages import SliceKey
+from crowd.units import DeviceId
+
+
+class SynchronousSchedule(Schedule):
+    follows = True
+    publishes = True
+    awaits_own_steps = True
+    exchanges = 0
+    detached = False
+    ends_apart = False
+    is_free = True
+
+    def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
+        return None
+
+    def offset(self, residual: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+    def encoding(self, state: ReplicaState) -> Encoding:
+        return Encoding.NONE if state.closing else self._plan.encoding
+
+    def _evaluated_before(self, number: int) -> int:
+        return number - 1
+
+    def sent(self, keys: frozenset[SliceKey]) -> None:
+        """Nothing here depends on it."""
+
+    def ended(self, key: SliceKey) -> None:
+        """Nothing here depends on it."""
+
+    def keep_waiting(self, device: DeviceId) -> None:
+        raise AssertionError("whoever asks for a state gets it: there are no evaluators to wait for")
+
+    def waiting(self) -> tuple[DeviceId, ...]:
+        return ()
