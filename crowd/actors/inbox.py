@@ -1,55 +1,48 @@
 """The messages between the four actors. No actor waits for another's answer, but the profiler once for the trainer's.
 
+What the agreement takes in and gives out (`crowd.agreement.events`) goes to the planner and the trainer as it is.
+
 Layout: to the planner, to the trainer, to the data mover, to the profiler.
 """
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
+from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
-from crowd.planning.profile import Profile
 from crowd.ports import Delivery
 from crowd.protocol.messages import (
-    AskSamples,
-    AskSlice,
-    AskState,
     Cargo,
-    Contribution,
-    Done,
-    MergedSlice,
+    ForDataMover,
+    ForPlanner,
+    ForTrainer,
     Message,
-    NoSlice,
-    Offer,
-    Parameters,
     ResultMessage,
-    Revoke,
-    Samples,
     SliceKey,
-    Want,
-    WholeState,
 )
 from crowd.runtime import Ask
 from crowd.units import Address, DeviceId, Life
+
+Word = TypeVar("Word")
 
 
 def _size(data: bytes) -> str:
     return f"<{len(data)} bytes>"
 
 
-# --- to the planner, and the first to the trainer too -----------------------------------------------------------------
-
-
 @attrs.frozen(kw_only=True)
-class LinkUp:
-    """A broker session is open and subscribed."""
+class Heard(Generic[Word]):
+    """A verified message of another device, for the data mover or the trainer."""
+
+    sender: DeviceId
+    message: Word
+    to_all: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class LinkDown:
-    pass
+# --- to the planner ---------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
@@ -58,67 +51,10 @@ class AgreementMessage:
 
     sender: DeviceId
     life: Life
-    message: Message
+    message: ForPlanner
     envelope: bytes = attrs.field(repr=_size)
     rtt_us: int = 0
     """Round-trip time through the broker, if the message is an own heartbeat."""
-
-
-@attrs.frozen(kw_only=True)
-class StatusSeen:
-    device: DeviceId
-    online: bool
-
-
-@attrs.frozen(kw_only=True)
-class Alive:
-    """A sign of life: something that only this life of this device can have signed has come."""
-
-    device: DeviceId
-    life: Life
-
-
-@attrs.frozen(kw_only=True)
-class MeasuredProfile:
-    """The profile of this device as the profiler has measured it."""
-
-    profile: Profile
-
-
-@attrs.frozen(kw_only=True)
-class RoundReady:
-    """A proposal to complete this round, for the agreement to decide."""
-
-    generation: int
-    progress: StateProgress
-    senders: frozenset[DeviceId]
-    """The trainers that have contributed to it."""
-
-
-@attrs.frozen(kw_only=True)
-class StateReached:
-    """The trainer holds this state now, by fetching or by starting a run."""
-
-    progress: StateProgress
-
-
-@attrs.frozen(kw_only=True)
-class OwnerSilent:
-    device: DeviceId
-
-
-@attrs.frozen(kw_only=True)
-class HeldUp:
-    """What the trainer has in hand waits for these devices (`events.HeldUp`)."""
-
-    devices: frozenset[DeviceId]
-    since_us: int
-    links: int
-
-
-@attrs.frozen(kw_only=True)
-class Progressed:
-    """The trainer answers `ShowProgress`: no local steps stand still."""
 
 
 @attrs.frozen(kw_only=True)
@@ -127,22 +63,27 @@ class OwnResult:
 
 
 PlannerMessage: TypeAlias = (
-    LinkUp
-    | LinkDown
-    | AgreementMessage
-    | StatusSeen
-    | Alive
-    | MeasuredProfile
-    | RoundReady
-    | StateReached
-    | OwnerSilent
-    | HeldUp
-    | Progressed
+    AgreementMessage
     | OwnResult
+    | events.Connected
+    | events.Disconnected
+    | events.OwnProfile
+    | events.StatusHeard
+    | events.ProbeAnswered
+    | events.OwnerSilent
+    | events.HeldUp
+    | events.Progressed
+    | events.StateReached
+    | events.RoundReady
 )
 
 
 # --- to the trainer ---------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class LinkUp:
+    """A broker session is open and subscribed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,35 +99,10 @@ class BeginRun:
 
 
 @attrs.frozen(kw_only=True)
-class Frozen:
-    """A plan of a later generation is acked."""
-
-
-@attrs.frozen(kw_only=True)
-class ShowProgress:
-    """Say `Progressed` once the local steps in hand, which were found to stand still, have ended."""
-
-
-@attrs.frozen(kw_only=True)
 class Activated:
     active: Active
     rtt_us: int
     """Round-trip time of this device's last heartbeat."""
-
-
-@attrs.frozen(kw_only=True)
-class RoundAccepted:
-    progress: StateProgress
-
-
-@attrs.frozen(kw_only=True)
-class SliceNotHere:
-    """The owner's answer about a missing slice: it lives, and waits for contributions itself, or (`over`) keeps the
-    slice no longer."""
-
-    owner: DeviceId
-    key: SliceKey
-    over: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -198,25 +114,11 @@ class FinishedElsewhere:
 
 
 @attrs.frozen(kw_only=True)
-class ContributionArrived:
-    sender: DeviceId
-    header: Contribution
-    data: bytes = attrs.field(repr=_size)
-
-
-@attrs.frozen(kw_only=True)
-class MergedArrived:
-    sender: DeviceId
-    header: MergedSlice
-    data: bytes = attrs.field(repr=_size)
-
-
-@attrs.frozen(kw_only=True)
-class ParametersArrived:
-    """Parameters of a neighbour, to be mixed with this device's own."""
+class Arrived:
+    """A transfer of another device is complete."""
 
     sender: DeviceId
-    header: Parameters
+    cargo: Cargo
     data: bytes = attrs.field(repr=_size)
 
 
@@ -225,37 +127,6 @@ class ContributionEnded:
     """A contribution of this device has arrived at its owner, or will not any more."""
 
     key: SliceKey
-
-
-@attrs.frozen(kw_only=True)
-class SamplesArrived:
-    sender: DeviceId
-    header: Samples
-    data: bytes = attrs.field(repr=_size)
-
-
-@attrs.frozen(kw_only=True)
-class StateArrived:
-    sender: DeviceId
-    header: WholeState
-    data: bytes = attrs.field(repr=_size)
-
-
-@attrs.frozen(kw_only=True)
-class SamplesAsked:
-    borrower: DeviceId
-    ask: AskSamples
-
-
-@attrs.frozen(kw_only=True)
-class StateAsked:
-    device: DeviceId
-    digest: bytes
-
-
-@attrs.frozen(kw_only=True)
-class Revoked:
-    lender: DeviceId
 
 
 @attrs.frozen(kw_only=True)
@@ -275,23 +146,16 @@ TrainerMessage: TypeAlias = (
     LinkUp
     | MeasureSpeed
     | BeginRun
-    | Frozen
-    | ShowProgress
     | Activated
-    | RoundAccepted
-    | SliceNotHere
     | FinishedElsewhere
-    | ContributionArrived
-    | MergedArrived
-    | ParametersArrived
+    | Heard[ForTrainer]
+    | Arrived
     | ContributionEnded
-    | SamplesArrived
-    | StateArrived
-    | SamplesAsked
-    | StateAsked
-    | Revoked
     | Trained
     | Appraised
+    | events.Freeze
+    | events.ShowProgress
+    | events.RoundAccepted
 )
 
 
@@ -355,15 +219,6 @@ class Inbound:
 
 
 @attrs.frozen(kw_only=True)
-class TransferMessage:
-    """A verified message about transfers, lent samples, states or slices."""
-
-    sender: DeviceId
-    message: Offer | Want | Done | AskSamples | AskState | AskSlice | NoSlice | Revoke
-    to_all: bool
-
-
-@attrs.frozen(kw_only=True)
 class Linked:
     """The connection's task reports a new session (`up`) or its end."""
 
@@ -371,7 +226,7 @@ class Linked:
 
 
 DataMoverMessage: TypeAlias = (
-    Send | NewLife | WatchBeats | PlanBegun | SendCargo | Forget | Inbound | TransferMessage | Linked
+    Send | NewLife | WatchBeats | PlanBegun | SendCargo | Forget | Inbound | Heard[ForDataMover | ForTrainer] | Linked
 )
 
 

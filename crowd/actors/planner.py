@@ -132,37 +132,21 @@ class Planner(Actor[PlannerMessage]):
         match message:
             case inbox.AgreementMessage():
                 await self._hear(message)
-            case inbox.LinkUp():
+            case events.Connected():
                 if self._state is None and self._settled_us is None:
                     self._settled_us = now_us() + SETTLE_US
-                await self._step(events.Connected())
-            case inbox.LinkDown():
-                await self._step(events.Disconnected())
-            case inbox.StatusSeen(device=device, online=online):
-                await self._step(events.StatusHeard(device=device, online=online))
-            case inbox.Alive(device=device, life=life):
-                await self._step(events.ProbeAnswered(device=device, life=life))
-            case inbox.MeasuredProfile(profile=profile):
+                await self._step(message)
+            case events.OwnProfile(profile=profile):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
                     await self._step(events.OwnProfile(profile=self._own))
-            case inbox.RoundReady(generation=generation, progress=progress, senders=senders):
-                await self._step(events.RoundReady(generation=generation, progress=progress, senders=senders))
-            case inbox.StateReached(progress=progress):
-                await self._step(events.StateReached(progress=progress))
-            case inbox.OwnerSilent(device=device):
-                await self._step(events.OwnerSilent(device=device))
-            case inbox.HeldUp(devices=devices, since_us=since_us, links=links):
-                await self._step(events.HeldUp(devices=devices, since_us=since_us, links=links))
-            case inbox.Progressed():
-                await self._step(events.Progressed())
             case inbox.OwnResult(result=result):
                 self._results[self._me], self._has_ended = result, True
                 await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
                 self._observe(ResultKnown(device=self._me, result=result))
                 self._check_over()
             case _:
-                assert_never(message)
+                await self._step(message)
         await self._begin_if_settled()
 
     def absorb(self, message: PlannerMessage) -> bool:
@@ -173,8 +157,8 @@ class Planner(Actor[PlannerMessage]):
                 return self._has_noted(events.AckHeard(ack=ack))
             case inbox.AgreementMessage(message=messages.Beat() as beat):
                 return self._has_noted(_beat_heard(message, beat))
-            case inbox.StatusSeen(device=device, online=online):
-                return self._has_noted(events.StatusHeard(device=device, online=online))
+            case events.StatusHeard():
+                return self._has_noted(message)
             case _:
                 return False
 
@@ -254,7 +238,7 @@ class Planner(Actor[PlannerMessage]):
                 self._result_lives[sender] = heard.life
                 await self._hear_result(sender, result)
             case _:
-                log.warning("message_out_of_place", sender=sender, kind=type(heard.message).__name__)
+                assert_never(heard.message)
 
     def _has_noted(self, heard: Notable | events.BeatHeard) -> bool:
         """Whether `heard` is taken in without anything else to do, and with nothing due earlier than it was."""
@@ -420,16 +404,14 @@ class Planner(Actor[PlannerMessage]):
                     self._probe.suspended(device)
                 address = Address(channel=Channel.ALL, source=self._me)
                 await self._send(address, messages.Suspensions(devices=dict(suspensions)))
-            case events.ShowProgress():
-                self._trainer.tell_nowait(inbox.ShowProgress())
+            case events.ShowProgress() | events.Freeze():
+                self._trainer.tell_nowait(effect)
             case events.SendView():
                 await self._send_view(effect)
             case events.SendProbe(device=device):
                 self._probe.probed(device)
                 self._nonce += 1
                 await self._send_to(device, messages.ProbeRequest(nonce=self._nonce))
-            case events.Freeze():
-                self._trainer.tell_nowait(inbox.Frozen())
             case events.Activate(active=active):
                 self._report_activation(active)
                 warn_of_settings(active.plan, self._state.view.profiles)
@@ -439,7 +421,7 @@ class Planner(Actor[PlannerMessage]):
                 self._observe(PlanActivated(active=active))
             case events.RoundAccepted(progress=progress):
                 self._probe.accepted(progress)
-                self._trainer.tell_nowait(inbox.RoundAccepted(progress=progress))
+                self._trainer.tell_nowait(effect)
             case events.Excluded(plan=plan):
                 warn_of_left_out(plan)
                 self._observe(DeviceLeftOut(plan=plan))

@@ -10,6 +10,7 @@ import structlog
 
 from crowd.actors import inbox
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage, TrainerMessage
+from crowd.agreement import events
 from crowd.planning.profile import Profile
 from crowd.ports import Sensor
 from crowd.runtime import Actor, ActorRef
@@ -134,7 +135,7 @@ class Profiler(Actor[ProfilerMessage]):
     async def _publish(self, profile: Profile) -> None:
         self._published = profile
         self._published_at_s = anyio.current_time()
-        await self._planner.tell(inbox.MeasuredProfile(profile=profile))
+        await self._planner.tell(events.OwnProfile(profile=profile))
 
 
 def differs(value: int, published: int) -> bool:

@@ -7,7 +7,7 @@ Layout: `Refused` (why bytes were not let in), `encode` and `decode` (a message 
 import enum
 import functools
 from collections import OrderedDict
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import attrs
 from cattrs import transform_error
@@ -16,7 +16,7 @@ from cattrs.preconf.cbor2 import Cbor2Converter
 
 from crowd.errors import MalformedMessage
 from crowd.ports import MESSAGE_BYTES_MAX, Signer
-from crowd.protocol import messages, strict
+from crowd.protocol import strict
 from crowd.protocol.envelope import HEAD_BYTES, Envelope, Header, SequenceWindow, read, read_header
 from crowd.protocol.messages import PROTOCOL_VERSION, AckMessage, Cargo, Message, ProfileMessage
 from crowd.strict import Hook
@@ -55,34 +55,6 @@ class Refused(MalformedMessage):
 
 # --- payloads ---------------------------------------------------------------------------------------------------------
 
-_MESSAGE_TAGS: dict[type, str] = {
-    messages.ProfileMessage: "profile",
-    messages.AckMessage: "ack",
-    messages.ResultMessage: "result",
-    messages.Beat: "beat",
-    messages.Evictions: "evictions",
-    messages.Suspensions: "suspensions",
-    messages.ViewRequest: "view?",
-    messages.ViewReply: "view",
-    messages.ProbeRequest: "probe?",
-    messages.ProbeAnswer: "probe",
-    messages.Offer: "offer",
-    messages.Want: "want",
-    messages.Done: "done",
-    messages.AskSamples: "samples?",
-    messages.AskState: "state?",
-    messages.AskSlice: "slice?",
-    messages.NoSlice: "slice",
-    messages.Revoke: "revoke",
-}
-_CARGO_TAGS: dict[type, str] = {
-    messages.Contribution: "delta",
-    messages.MergedSlice: "merged",
-    messages.Parameters: "parameters",
-    messages.Samples: "samples",
-    messages.WholeState: "state",
-}
-
 
 def _make_converter() -> Cbor2Converter:
     # Seeds and integer buffers may be negative, nothing else is; a transfer's name becomes one level of a topic.
@@ -92,8 +64,8 @@ def _make_converter() -> Cbor2Converter:
         "transfer": strict.identifier,
     }
     converter = strict.strict_converter(fields)
-    strict.tag_union(converter, Cargo, _CARGO_TAGS)
-    strict.tag_union(converter, Message, _MESSAGE_TAGS)
+    for union in (Cargo, Message):
+        strict.tag_union(converter, union, {kind: kind.tag for kind in get_args(union)})
     return converter
 
 

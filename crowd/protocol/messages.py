@@ -11,6 +11,7 @@ from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.suspension import Suspension
 from crowd.planning.plan import Encoding, Range
 from crowd.planning.profile import Profile
+from crowd.protocol.tagged import Tagged, ToDataMover, ToPlanner, ToTrainer
 from crowd.units import DeviceId, Life
 
 PROTOCOL_VERSION = 2
@@ -21,14 +22,14 @@ PROTOCOL_VERSION = 2
 
 
 @attrs.frozen(kw_only=True)
-class ProfileMessage:
+class ProfileMessage(ToPlanner, tag="profile"):
     """The sender's newest profile; retained."""
 
     profile: Profile
 
 
 @attrs.frozen(kw_only=True)
-class AckMessage:
+class AckMessage(ToPlanner, tag="ack"):
     """The sender's newest ack; retained."""
 
     ack: Ack
@@ -48,7 +49,7 @@ class CurvePoint:
 
 
 @attrs.frozen(kw_only=True)
-class ResultMessage:
+class ResultMessage(ToPlanner, tag="result"):
     """The end of a device's run. Times in microseconds since the run's first plan with work was activated here."""
 
     progress: StateProgress
@@ -70,7 +71,7 @@ class ResultMessage:
 
 
 @attrs.frozen(kw_only=True)
-class Beat:
+class Beat(ToPlanner, tag="beat"):
     """The heartbeat: the sender lives, and this is its view and its generation."""
 
     life: Life
@@ -79,14 +80,14 @@ class Beat:
 
 
 @attrs.frozen(kw_only=True)
-class Evictions:
+class Evictions(ToPlanner, tag="evictions"):
     """Lives that are evicted, of devices that left or that others found silent."""
 
     lives: dict[DeviceId, Life]
 
 
 @attrs.frozen(kw_only=True)
-class Suspensions:
+class Suspensions(ToPlanner, tag="suspensions"):
     """Devices whose work stands still, as the sender has found; or that the sender's own goes on again."""
 
     devices: dict[DeviceId, Suspension]
@@ -101,7 +102,7 @@ class Version:
 
 
 @attrs.frozen(kw_only=True)
-class ViewRequest:
+class ViewRequest(ToPlanner, tag="view?"):
     """A request for newer profiles: the versions that the sender has, for the receiver to send what is newer."""
 
     versions: dict[DeviceId, Version]
@@ -111,7 +112,7 @@ class ViewRequest:
 
 
 @attrs.frozen(kw_only=True)
-class ViewReply:
+class ViewReply(ToPlanner, tag="view"):
     """The answer to `ViewRequest`: profiles as their devices signed them, in whole envelopes that a relay cannot
     change."""
 
@@ -121,14 +122,14 @@ class ViewReply:
 
 
 @attrs.frozen(kw_only=True)
-class ProbeRequest:
+class ProbeRequest(ToPlanner, tag="probe?"):
     """A question whether the receiver lives."""
 
     nonce: int
 
 
 @attrs.frozen(kw_only=True)
-class ProbeAnswer:
+class ProbeAnswer(ToPlanner, tag="probe"):
     """The answer to the `ProbeRequest` with this `nonce`, by the receiver in its present life."""
 
     nonce: int
@@ -150,7 +151,7 @@ class SliceKey:
 
 
 @attrs.frozen(kw_only=True)
-class Contribution:
+class Contribution(Tagged, tag="delta"):
     """One trainer's encoded delta of one slice."""
 
     key: SliceKey
@@ -169,7 +170,7 @@ class Contribution:
 
 
 @attrs.frozen(kw_only=True)
-class MergedSlice:
+class MergedSlice(Tagged, tag="merged"):
     """The weighted mean of the contributions named in `senders`, encoded; everybody applies these very bytes."""
 
     key: SliceKey
@@ -188,7 +189,7 @@ class MergedSlice:
 
 
 @attrs.frozen(kw_only=True)
-class Parameters:
+class Parameters(Tagged, tag="parameters"):
     """One trainer's own parameters as they are before an exchange with its neighbours, encoded."""
 
     generation: int
@@ -201,7 +202,7 @@ class Parameters:
 
 
 @attrs.frozen(kw_only=True)
-class Samples:
+class Samples(Tagged, tag="samples"):
     """Some of a lender's samples: `inputs` and `labels` as raw tensors, one after the other."""
 
     lender: DeviceId
@@ -217,7 +218,7 @@ class Samples:
 
 
 @attrs.frozen(kw_only=True)
-class WholeState:
+class WholeState(Tagged, tag="state"):
     """A whole replicated state, as a safetensors file."""
 
     progress: StateProgress
@@ -231,7 +232,7 @@ Cargo = Contribution | MergedSlice | Parameters | Samples | WholeState
 
 
 @attrs.frozen(kw_only=True)
-class Offer:
+class Offer(ToDataMover, tag="offer"):
     """The manifest of a transfer. Bytes that fit travel `inline`; else chunks of `chunk_bytes` follow as blobs."""
 
     transfer: str
@@ -244,7 +245,7 @@ class Offer:
 
 
 @attrs.frozen(kw_only=True)
-class Want:
+class Want(ToDataMover, tag="want"):
     """The receiver's credit: a request to send these chunks `[start, stop)` now."""
 
     transfer: str
@@ -252,7 +253,7 @@ class Want:
 
 
 @attrs.frozen(kw_only=True)
-class Done:
+class Done(ToDataMover, tag="done"):
     """The receiver's end of a transfer: it has all bytes, or (`refused`) wants none of them. The sender may forget the
     transfer."""
 
@@ -261,7 +262,7 @@ class Done:
 
 
 @attrs.frozen(kw_only=True)
-class AskSamples:
+class AskSamples(ToTrainer, tag="samples?"):
     """A borrower's request for samples, under the plan that names them."""
 
     generation: int
@@ -271,21 +272,21 @@ class AskSamples:
 
 
 @attrs.frozen(kw_only=True)
-class AskState:
+class AskState(ToTrainer, tag="state?"):
     """A request for the whole state with this digest."""
 
     digest: bytes
 
 
 @attrs.frozen(kw_only=True)
-class AskSlice:
+class AskSlice(ToDataMover, tag="slice?"):
     """A request to the owner of a slice for the merged slice, which has not come."""
 
     key: SliceKey
 
 
 @attrs.frozen(kw_only=True)
-class NoSlice:
+class NoSlice(ToTrainer, tag="slice"):
     """The answer to `AskSlice` while contributions are missing: the owner lives, and waits for others. Where the round
     is `over`, the owner has gone on and no longer keeps the slice."""
 
@@ -294,14 +295,14 @@ class NoSlice:
 
 
 @attrs.frozen(kw_only=True)
-class Revoke:
+class Revoke(ToTrainer, tag="revoke"):
     """An order to delete, before the next step, all samples that were borrowed from the sender."""
 
     data_epoch: int
     """The lender's data set that the order is about."""
 
 
-Message = (
+ForPlanner = (
     ProfileMessage
     | AckMessage
     | ResultMessage
@@ -312,12 +313,7 @@ Message = (
     | ViewReply
     | ProbeRequest
     | ProbeAnswer
-    | Offer
-    | Want
-    | Done
-    | AskSamples
-    | AskState
-    | AskSlice
-    | NoSlice
-    | Revoke
 )
+ForDataMover = Offer | Want | Done | AskSlice
+ForTrainer = AskSamples | AskState | NoSlice | Revoke
+Message = ForPlanner | ForDataMover | ForTrainer

@@ -8,10 +8,11 @@ from crowd.actors import inbox
 from crowd.actors.data_mover.intake import REFUSED_PER_S, STATUSES_PER_S, Intake
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage
 from crowd.actors.probe import Probe
+from crowd.agreement import events
 from crowd.ports import Delivery, Signer
 from crowd.protocol.codec import Sealer
 from crowd.protocol.identity import ephemeral_signers
-from crowd.protocol.messages import ProbeAnswer, ProbeRequest
+from crowd.protocol.messages import AskState, ProbeAnswer, ProbeRequest, Want
 from crowd.protocol.transfer.manifest import CHUNK_BYTES
 from crowd.runtime import ActorRef, Mailbox
 from crowd.units import Address, Channel, DeviceId, Life, device_id
@@ -49,7 +50,7 @@ class Gate:
     """Anna's intake, and what came through it."""
 
     planner: Mailbox[PlannerMessage] = attrs.field(factory=lambda: Mailbox("planner", 10_000))
-    chunks: list[DataMoverMessage] = attrs.field(factory=list)
+    handed_over: list[DataMoverMessage] = attrs.field(factory=list)
     signer: CountingSigner = attrs.field(factory=lambda: CountingSigner(SIGNERS[ANNA]))
     intake: Intake = attrs.field(init=False)
 
@@ -73,7 +74,7 @@ class Gate:
         return come
 
     async def _keep(self, message: DataMoverMessage) -> None:
-        self.chunks.append(message)
+        self.handed_over.append(message)
 
 
 def words(signer: Signer, life: Life, count: int) -> list[bytes]:
@@ -130,7 +131,7 @@ async def test_what_comes_in_the_name_of_a_stranger_is_not_opened() -> None:
     await gate.take(stranger, b"\xff" * 100)
     await gate.take(attrs.evolve(STATUS, source=MALLORY), b"online")
     await gate.take(Address(channel=Channel.BLOB, source=MALLORY, name="t", chunk=0), b"chunk")
-    assert (gate.let_in(), gate.chunks, gate.signer.verified) == ([], [], 0)
+    assert (gate.let_in(), gate.handed_over, gate.signer.verified) == ([], [], 0)
 
 
 @virtual_time
@@ -138,9 +139,9 @@ async def test_a_chunk_that_is_too_long_goes_no_further() -> None:
     gate = Gate()
     address = Address(channel=Channel.BLOB, source=BEN, name="t", chunk=0)
     await gate.take(address, bytes(CHUNK_BYTES + 1))
-    assert gate.chunks == []
+    assert gate.handed_over == []
     await gate.take(address, bytes(CHUNK_BYTES))
-    assert len(gate.chunks) == 1
+    assert len(gate.handed_over) == 1
 
 
 @virtual_time
@@ -152,4 +153,17 @@ async def test_words_of_online_and_offline_do_not_fill_the_planners_mailbox() ->
     assert len(gate.let_in()) <= 2 * STATUSES_PER_S
     await anyio.sleep(1)
     await gate.take(STATUS, b"offline")
-    assert gate.let_in() == [inbox.StatusSeen(device=BEN, online=False)]
+    assert gate.let_in() == [events.StatusHeard(device=BEN, online=False)]
+
+
+@virtual_time
+async def test_a_message_goes_where_its_class_says_to_the_trainer_by_way_of_the_data_mover() -> None:
+    gate = Gate()
+    sealer = Sealer("home", BEN, LIFE, SIGNERS[BEN])
+    probe, want, ask = ProbeRequest(nonce=1), Want(transfer="t", chunks=()), AskState(digest=b"d")
+    for message in (probe, want, ask):
+        await gate.take(FROM_BEN, sealer.seal(FROM_BEN, message))
+    (heard,) = gate.let_in()
+    assert isinstance(heard, inbox.AgreementMessage)
+    assert heard.message == probe
+    assert gate.handed_over == [inbox.Heard(sender=BEN, message=message) for message in (want, ask)]

@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from crowd.actors import planner
-from crowd.actors.trainer import backlog, merged_parts, trainer
+from crowd.actors.trainer import backlog, merged_parts
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
@@ -94,7 +94,7 @@ class Bounds:
             "plans": planner.MEMO_MAX,
             "acks": devices,
             "tombstones": devices,
-            "early messages": trainer.EARLY_MAX,
+            "early messages": backlog.EARLY_MAX,
             "late messages": backlog.BACKLOG_MAX,
             "rounds ahead": merged_parts.ROUNDS_AHEAD_MAX + 1,
             "merges": 2,

@@ -10,8 +10,8 @@ import attrs
 
 import crowd.node
 from brokers.simulated.network import LinkSpec, Network
-from crowd.actors import inbox
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage
+from crowd.agreement import events
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
 from crowd.planning.profile import Profile
@@ -144,7 +144,7 @@ class _PlayedProfiler(Actor[ProfilerMessage]):
             await anyio.sleep_until(at_s)
             self._compute.speed_kflops = recorded.speed_kflops
             measured = {name: getattr(recorded, name) for name in MEASURED}
-            await self._planner.tell(inbox.MeasuredProfile(profile=attrs.evolve(self._profile, **measured)))
+            await self._planner.tell(events.OwnProfile(profile=attrs.evolve(self._profile, **measured)))
 
     async def receive(self, message: ProfilerMessage) -> None:
         """What it would measure from is not needed."""

@@ -17,11 +17,22 @@ from crowd.actors.data_mover.pieces import in_pieces
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.probe import Probe
 from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
+from crowd.agreement import events
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
 from crowd.protocol import codec, messages
 from crowd.protocol.codec import Sealer
-from crowd.protocol.messages import Contribution, MergedSlice, Parameters, Samples, SliceKey, WholeState
+from crowd.protocol.messages import (
+    Contribution,
+    ForDataMover,
+    ForTrainer,
+    MergedSlice,
+    Parameters,
+    Samples,
+    SliceKey,
+    WholeState,
+)
+from crowd.protocol.tagged import ToTrainer
 from crowd.protocol.transfer.effects import Effect, Failed, Received, SendChunk, SendDone, SendOffer, SendWant, Sent
 from crowd.protocol.transfer.manifest import message_bytes_needed
 from crowd.protocol.transfer.transfers import Transfers
@@ -140,7 +151,7 @@ class DataMover(Actor[DataMoverMessage]):
     async def _linked(self, up: bool) -> None:
         self._up = up
         if not up:
-            await self._planner.tell(inbox.LinkDown())
+            await self._planner.tell(events.Disconnected())
             return
         self._publish_plain(self._status, b"online")
         self._publish_plain(Address(channel=Channel.INFO, source=self._me), self._info)
@@ -152,7 +163,7 @@ class DataMover(Actor[DataMoverMessage]):
         self._transfers.message_bytes_max = self._connection.message_bytes_max
         await self._carry_out(self._transfers.reconnected(now_us()))
         await self._trainer.tell(inbox.LinkUp())
-        await self._planner.tell(inbox.LinkUp())
+        await self._planner.tell(events.Connected())
 
     async def _time_link(self, up: bool, size_bytes: int, elapsed_us: int) -> None:
         await self._profiler.tell(inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us))
@@ -191,7 +202,7 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._forget(generation)
             case inbox.Inbound(delivery=delivery):
                 await self._take_chunk(delivery)
-            case inbox.TransferMessage():
+            case inbox.Heard():
                 await self._hear(message)
             case inbox.Linked(up=up):
                 await self._linked(up)
@@ -239,7 +250,7 @@ class DataMover(Actor[DataMoverMessage]):
             effects = self._transfers.on_chunk(now_us(), address.source, address.name, address.chunk, payload)
             await self._carry_out(effects)
 
-    async def _hear(self, word: inbox.TransferMessage) -> None:
+    async def _hear(self, word: inbox.Heard[ForDataMover | ForTrainer]) -> None:
         sender = word.sender
         match word.message:
             case messages.Offer() as offer:
@@ -248,21 +259,16 @@ class DataMover(Actor[DataMoverMessage]):
                 await self._carry_out(self._transfers.on_want(now_us(), sender, want))
             case messages.Done() as done:
                 await self._carry_out(self._transfers.on_done(now_us(), sender, done))
-            case messages.AskSamples() as ask:
-                await self._trainer.tell(inbox.SamplesAsked(borrower=sender, ask=ask))
-            case messages.AskState(digest=digest):
-                if sender not in self._states_out:
-                    await self._trainer.tell(inbox.StateAsked(device=sender, digest=digest))
+            case messages.AskState() if sender in self._states_out:
+                pass  # one is on its way
             case messages.AskSlice(key=key):
                 if key in self._published:
                     await self._carry_out(self._transfers.offer_to(self._published[key], sender))
                 else:
                     over = any(_is_later(published, key) for published in self._published)
                     self._publish(self._address(sender), messages.NoSlice(key=key, over=over))
-            case messages.NoSlice(key=key, over=over):
-                await self._trainer.tell(inbox.SliceNotHere(owner=sender, key=key, over=over))
-            case messages.Revoke():
-                await self._trainer.tell(inbox.Revoked(lender=sender))
+            case ToTrainer() as message:
+                await self._trainer.tell(inbox.Heard(sender=sender, message=message))
             case _:
                 assert_never(word.message)
 
@@ -358,7 +364,7 @@ class DataMover(Actor[DataMoverMessage]):
                 case SendDone(destination=destination, done=done):
                     self._publish(self._address(destination), done)
                 case Received(sender=sender, offer=offer, data=data):
-                    await self._arrived(sender, offer.cargo, data)
+                    await self._trainer.tell(inbox.Arrived(sender=sender, cargo=offer.cargo, data=data))
                 case Sent(transfer=transfer):
                     await self._ended(transfer)
                 case Failed(transfer=transfer, destination=device):
@@ -371,21 +377,6 @@ class DataMover(Actor[DataMoverMessage]):
         if destination is None:
             return Address(channel=Channel.ALL, source=self._me)
         return Address(channel=Channel.TO, source=self._me, destination=destination)
-
-    async def _arrived(self, sender: DeviceId, cargo: messages.Cargo, data: bytes) -> None:
-        match cargo:
-            case Contribution():
-                await self._trainer.tell(inbox.ContributionArrived(sender=sender, header=cargo, data=data))
-            case MergedSlice():
-                await self._trainer.tell(inbox.MergedArrived(sender=sender, header=cargo, data=data))
-            case Parameters():
-                await self._trainer.tell(inbox.ParametersArrived(sender=sender, header=cargo, data=data))
-            case Samples():
-                await self._trainer.tell(inbox.SamplesArrived(sender=sender, header=cargo, data=data))
-            case WholeState():
-                await self._trainer.tell(inbox.StateArrived(sender=sender, header=cargo, data=data))
-            case _:
-                assert_never(cargo)
 
 
 def _round_of(cargo: Contribution | Parameters) -> tuple[int, int]:

@@ -11,10 +11,12 @@ from crowd.actors import inbox
 from crowd.actors.data_mover.budget import Budget
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage
 from crowd.actors.probe import Probe
+from crowd.agreement import events
 from crowd.errors import MailboxFull
 from crowd.ports import Delivery, Signer
 from crowd.protocol import messages
 from crowd.protocol.codec import Opened, Opener, Reason, Refused
+from crowd.protocol.tagged import ToPlanner
 from crowd.protocol.transfer.manifest import CHUNK_BYTES
 from crowd.runtime import ActorRef
 from crowd.runtime.clock import now_us
@@ -88,7 +90,7 @@ class Intake:
         left = self._statuses_left.setdefault(device, Budget(per_s=STATUSES_PER_S, at_once=2 * STATUSES_PER_S))
         if left.is_left(now_us()):
             left.spend()
-            self._tell_planner(inbox.StatusSeen(device=device, online=online))
+            self._tell_planner(events.StatusHeard(device=device, online=online))
         else:
             self._count_refusal("status", f"{device} is said to be {'online' if online else 'offline'} too often")
 
@@ -117,26 +119,15 @@ class Intake:
                 sent_us = self._beats_us.get(opened.sequence, now_us())
                 self._beats_us = {number: us for number, us in self._beats_us.items() if number > opened.sequence}
                 self._tell_planner(attrs.evolve(_heard(opened, envelope), rtt_us=now_us() - sent_us))
-            case messages.AckMessage() | messages.Beat():  # nearly all that comes
-                self._tell_planner(_heard(opened, envelope))
             case messages.ViewReply(envelopes=envelopes):
                 for relayed in envelopes:
                     self._tell_planner(_heard(self._opener.open_relayed(relayed), relayed))
                 self._tell_planner(_heard(opened, b""))
-            case (
-                messages.Offer()
-                | messages.Want()
-                | messages.Done()
-                | messages.AskSamples()
-                | messages.AskState()
-                | messages.AskSlice()
-                | messages.NoSlice()
-                | messages.Revoke() as message
-            ):
-                to_all = address.channel is Channel.ALL
-                await self._hand_over(inbox.TransferMessage(sender=opened.sender, message=message, to_all=to_all))
-            case _:
+            case ToPlanner():
                 self._tell_planner(_heard(opened, envelope))
+            case message:
+                to_all = address.channel is Channel.ALL
+                await self._hand_over(inbox.Heard(sender=opened.sender, message=message, to_all=to_all))
 
     def note_beat(self, sequence: int) -> None:
         """Remember the time at which the own heartbeat with this number is sent."""
@@ -157,7 +148,7 @@ class Intake:
         self._lives[sender] = life
         if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
             self._alive_us[sender] = now_us()
-            self._tell_planner(inbox.Alive(device=sender, life=life))
+            self._tell_planner(events.ProbeAnswered(device=sender, life=life))
 
     def _tell_planner(self, message: PlannerMessage) -> None:
         """Tell the planner without waiting, as one that computes must not hold up bulk. A message lost here is repeated
@@ -175,4 +166,5 @@ class Intake:
 
 
 def _heard(opened: Opened, envelope: bytes) -> inbox.AgreementMessage:
+    assert isinstance(opened.message, ToPlanner)
     return inbox.AgreementMessage(sender=opened.sender, life=opened.life, message=opened.message, envelope=envelope)

@@ -1,23 +1,17 @@
-"""What a trainer is told while its local steps stand still: `Backlog`."""
+"""What a trainer is told too early: while its local steps stand still (`Backlog`), or about a generation that is not
+active here yet (`generation_of`)."""
 
 from collections import OrderedDict
 
 from crowd.actors import inbox
 from crowd.actors.inbox import TrainerMessage
+from crowd.protocol.messages import AskSamples, Contribution, MergedSlice, Parameters, Revoke
 
 BACKLOG_MAX = 256
 """Messages that are kept; of what goes beyond, the oldest of those that are sent again when asked for is dropped."""
 
-_SENT_AGAIN = (
-    inbox.ContributionArrived,
-    inbox.MergedArrived,
-    inbox.ParametersArrived,
-    inbox.SamplesArrived,
-    inbox.StateArrived,
-    inbox.SamplesAsked,
-    inbox.StateAsked,
-    inbox.SliceNotHere,
-)
+EARLY_MAX = 256
+"""Messages that are kept for a generation that is not active here yet: others may be a moment ahead."""
 
 
 class Backlog:
@@ -34,9 +28,31 @@ class Backlog:
         self._messages[self._came] = message
         self._came += 1
         if len(self._messages) > BACKLOG_MAX:
-            oldest = (number for number, kept in self._messages.items() if isinstance(kept, _SENT_AGAIN))
+            oldest = (number for number, kept in self._messages.items() if _is_sent_again(kept))
             self._messages.pop(next(oldest, -1), None)
 
     def next(self) -> TrainerMessage | None:
         """The oldest message, which is taken out; `None` without any."""
         return self._messages.popitem(last=False)[1] if self._messages else None
+
+
+def _is_sent_again(message: TrainerMessage) -> bool:
+    match message:
+        case inbox.Heard(message=heard):
+            return not isinstance(heard, Revoke)
+        case _:
+            return isinstance(message, inbox.Arrived)
+
+
+def generation_of(message: TrainerMessage) -> int | None:
+    """The generation that another device means, before which `message` cannot be understood; `None` without one."""
+    match message:
+        case inbox.Arrived(cargo=Contribution(key=key) | MergedSlice(key=key)):
+            return key.generation
+        case (
+            inbox.Arrived(cargo=Parameters(generation=generation))
+            | inbox.Heard(message=AskSamples(generation=generation))
+        ):
+            return generation
+        case _:
+            return None

@@ -19,7 +19,7 @@ from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage
 from crowd.actors.probe import Probe
 from crowd.actors.trainer.appraisal import Appraiser
 from crowd.actors.trainer.attendance import Attendance
-from crowd.actors.trainer.backlog import Backlog
+from crowd.actors.trainer.backlog import EARLY_MAX, Backlog, generation_of
 from crowd.actors.trainer.effects import (
     AskForSlice,
     Begin,
@@ -37,6 +37,7 @@ from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
 from crowd.actors.trainer.metrics import RunMetrics
 from crowd.actors.trainer.owner import Owner, fate_of
 from crowd.actors.trainer.rounds import Rounds
+from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
@@ -68,8 +69,6 @@ long, or after what they may take, fetches."""
 STANDSTILL_S = 5.0
 """Seconds that local steps may take to end when they are told to, before they are said to stand still: a piece takes a
 fifth of a second."""
-EARLY_MAX = 256
-"""Messages that are kept for a generation that is not active here yet: others may be a moment ahead."""
 
 log = structlog.get_logger()
 
@@ -215,54 +214,62 @@ class Trainer(Actor[TrainerMessage]):
                 log.debug("message_before_run", kind=type(message).__name__)  # of a former life of these actors
             case inbox.LinkUp():
                 self._rounds.restart_clocks(now_us())
-            case inbox.Frozen():
+            case events.Freeze():
                 self._freeze()
-            case inbox.ShowProgress():
+            case events.ShowProgress():
                 await self._stop_steps()
-                await self._planner.tell(inbox.Progressed())
+                await self._planner.tell(events.Progressed())
             case inbox.Activated(active=active, rtt_us=rtt_us):
                 await self._activate(active, rtt_us)
             case inbox.Trained(generation=generation, round=number):
                 await self._contribute(generation, number)
             case inbox.Appraised():
                 await self._tell_appraisal()
-            case inbox.RoundAccepted(progress=progress):
+            case events.RoundAccepted(progress=progress):
                 await self._complete(progress)
-            case inbox.SliceNotHere(owner=owner, key=key, over=True):
-                await self._carry_out(self._rounds.over(owner, key))
-            case inbox.SliceNotHere(owner=owner, key=key):
-                self._rounds.not_yet(owner, key, now_us())
-            case inbox.ContributionArrived(header=header):
-                if self._rounds.is_ahead(header.key.generation):
-                    self._early.append(message)
-                else:
-                    await self._take_contribution(message)
-            case inbox.MergedArrived(sender=sender, header=header, data=data):
-                if self._rounds.is_ahead(header.key.generation):
-                    self._early.append(message)
-                else:
-                    await self._carry_out(self._rounds.merged(sender, header, data, now_us()))
-            case inbox.ParametersArrived(sender=sender, header=header, data=data):
-                if self._rounds.is_ahead(header.generation):
-                    self._early.append(message)
-                elif self._gossip is not None:
-                    await self._gossip.take(sender, header, data)
             case inbox.ContributionEnded(key=key):
                 self._rounds.schedule.ended(key)
                 await self._go_on()
-            case inbox.SamplesArrived():
-                await self._take_samples(message)
-            case inbox.SamplesAsked(borrower=borrower, ask=ask):
-                await self._lend(borrower, ask)
-            case inbox.StateAsked(device=device, digest=digest):
-                await self._give_state(device, digest)
-            case inbox.StateArrived():
-                await self._take_state(message)
+            case _ if (of := generation_of(message)) is not None and self._rounds.is_ahead(of):
+                self._early.append(message)
+            case inbox.Arrived(sender=sender, cargo=cargo, data=data):
+                await self._take(sender, cargo, data)
+            case inbox.Heard(sender=sender, message=heard):
+                await self._hear(sender, heard)
             case inbox.FinishedElsewhere(progress=progress, holders=holders):
                 again_us = now_us() + self._follow_after_us()
                 self._finished_elsewhere = _Wanted(progress=progress, holders=holders, again_us=again_us)
-            case inbox.Revoked(lender=lender):
-                await self._give_back(lender)
+            case _:
+                assert_never(message)
+
+    async def _take(self, sender: DeviceId, cargo: messages.Cargo, data: bytes) -> None:
+        match cargo:
+            case Contribution() as header:
+                await self._take_contribution(sender, header, data)
+            case MergedSlice() as header:
+                await self._carry_out(self._rounds.merged(sender, header, data, now_us()))
+            case messages.Parameters() as header:
+                if self._gossip is not None:
+                    await self._gossip.take(sender, header, data)
+            case messages.Samples() as header:
+                await self._take_samples(sender, header, data)
+            case messages.WholeState() as header:
+                await self._take_state(sender, header, data)
+            case _:
+                assert_never(cargo)
+
+    async def _hear(self, sender: DeviceId, message: messages.ForTrainer) -> None:
+        match message:
+            case messages.NoSlice(key=key, over=True):
+                await self._carry_out(self._rounds.over(sender, key))
+            case messages.NoSlice(key=key):
+                self._rounds.not_yet(sender, key, now_us())
+            case messages.AskSamples() as ask:
+                await self._lend(sender, ask)
+            case messages.AskState(digest=digest):
+                await self._give_state(sender, digest)
+            case messages.Revoke():
+                await self._give_back(sender)
             case _:
                 assert_never(message)
 
@@ -282,13 +289,13 @@ class Trainer(Actor[TrainerMessage]):
             await self._ask_for_state(attrs.evolve(self._wanted, attempt=self._wanted.attempt + 1))
             holder = frozenset(self._wanted.holders) - self._rounds.ahead
             if len(self._wanted.holders) == len(holder) == 1:  # of several one would have answered: it is the own link
-                await self._planner.tell(inbox.HeldUp(devices=holder, since_us=self._wanted.since_us, links=0))
+                await self._planner.tell(events.HeldUp(devices=holder, since_us=self._wanted.since_us, links=0))
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
             lenders = frozenset(
                 source.device for source, ranges in self._borrowed.items() if self._lent.missing(source, ranges)
             )
-            await self._planner.tell(inbox.HeldUp(devices=lenders, since_us=self._lent_us, links=0))
+            await self._planner.tell(events.HeldUp(devices=lenders, since_us=self._lent_us, links=0))
         await self._carry_out(self._rounds.tick(now))
 
     def _follow_after_us(self) -> int:
@@ -331,12 +338,12 @@ class Trainer(Actor[TrainerMessage]):
                 case AskForSlice(owner=owner, key=key):
                     await self._send_to(owner, messages.AskSlice(key=key))
                 case ReportSilence(device=device):
-                    await self._planner.tell(inbox.OwnerSilent(device=device))
+                    await self._planner.tell(events.OwnerSilent(device=device))
                 case ReportHeldUp(devices=devices, since_us=since_us, links=links):
                     if self._rounds.in_hand != self._held_up:
                         self._held_up = self._rounds.in_hand
                         log.warning("round_held_up", by=sorted(devices), round=self._held_up)
-                    await self._planner.tell(inbox.HeldUp(devices=devices, since_us=since_us, links=links))
+                    await self._planner.tell(events.HeldUp(devices=devices, since_us=since_us, links=links))
                 case _:
                     assert_never(effect)
 
@@ -366,7 +373,7 @@ class Trainer(Actor[TrainerMessage]):
         self._state = state
         self._probe.state_replaced(state, self._feedback.residual)
         self._rounds.reset(state.progress)
-        await self._planner.tell(inbox.StateReached(progress=state.progress))
+        await self._planner.tell(events.StateReached(progress=state.progress))
 
     async def _activate(self, active: Active, rtt_us: int) -> None:
         assert self._state is not None
@@ -432,14 +439,13 @@ class Trainer(Actor[TrainerMessage]):
                 )
                 await self._send_to(source.device, ask)
 
-    async def _take_samples(self, arrived: inbox.SamplesArrived) -> None:
-        header = arrived.header
-        if header.lender != arrived.sender or not any(source.device == arrived.sender for source in self._borrowed):
+    async def _take_samples(self, lender: DeviceId, header: messages.Samples, data: bytes) -> None:
+        if header.lender != lender or not any(source.device == lender for source in self._borrowed):
             return
         try:
-            await self._compute.run(partial(self._lent.add, header, arrived.data))
+            await self._compute.run(partial(self._lent.add, header, data))
         except MalformedMessage as error:
-            log.warning("samples_refused", lender=arrived.sender, error=str(error))
+            log.warning("samples_refused", lender=lender, error=str(error))
             return
         self._lent_us = now_us()
         if self._borrow_again_us is not None:
@@ -461,10 +467,7 @@ class Trainer(Actor[TrainerMessage]):
     async def _lend(self, borrower: DeviceId, ask: messages.AskSamples) -> None:
         """Send the samples that the active plan lends to this borrower, and nothing else."""
         active = self._rounds.active
-        if active is None or ask.generation > active.generation:
-            self._early.append(inbox.SamplesAsked(borrower=borrower, ask=ask))
-            return
-        if (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
+        if active is None or (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
             return
         if not is_named(active.plan, self._me, borrower, ask):
             log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
@@ -496,7 +499,7 @@ class Trainer(Actor[TrainerMessage]):
         log.warning("training_stands_still", round=steps.number, seconds=STANDSTILL_S)
 
         def keep(message: TrainerMessage) -> None:
-            if isinstance(message, inbox.Frozen):
+            if isinstance(message, events.Freeze):
                 self._freeze()
             else:
                 self._backlog.put(message)
@@ -568,7 +571,7 @@ class Trainer(Actor[TrainerMessage]):
 
     async def _hand_in(self, header: Contribution, data: bytes, owner: DeviceId) -> None:
         if owner == self._me:
-            await self._take_contribution(inbox.ContributionArrived(sender=self._me, header=header, data=data))
+            await self._take_contribution(self._me, header, data)
         else:
             await self._data_mover.tell(inbox.SendCargo(destination=owner, cargo=header, data=data))
 
@@ -639,21 +642,21 @@ class Trainer(Actor[TrainerMessage]):
 
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
-    async def _take_contribution(self, arrived: inbox.ContributionArrived) -> None:
-        header, active = arrived.header, self._rounds.active
+    async def _take_contribution(self, sender: DeviceId, header: Contribution, data: bytes) -> None:
+        active = self._rounds.active
         if active is None:
             return
         try:
-            if active.plan.trainer(arrived.sender) is None:
-                await self._carry_out(self._rounds.evaluated(arrived.sender, header, now_us()))
+            if active.plan.trainer(sender) is None:
+                await self._carry_out(self._rounds.evaluated(sender, header, now_us()))
                 return
             if not self._rounds.is_mine(header.key):
                 return
             span = active.plan.slices[header.key.index]
-            delta = await self._compute.run(partial(self._decoded, arrived.data, header.encoding, span))
-            effects = self._rounds.contribute(arrived.sender, header, delta, now_us())
+            delta = await self._compute.run(partial(self._decoded, data, header.encoding, span))
+            effects = self._rounds.contribute(sender, header, delta, now_us())
         except MalformedMessage as error:
-            log.warning("contribution_refused", sender=arrived.sender, error=str(error))
+            log.warning("contribution_refused", sender=sender, error=str(error))
             return
         await self._carry_out(effects)
 
@@ -694,13 +697,9 @@ class Trainer(Actor[TrainerMessage]):
                 self._rounds.reject(self._rounds.in_hand, index)
             return
         self._proposal = _Proposal(state=proposed, parts=parts)
-        await self._planner.tell(
-            inbox.RoundReady(
-                generation=active.generation,
-                progress=proposed.progress,
-                senders=frozenset(parts[0].header.senders),
-            )
-        )
+        senders = frozenset(parts[0].header.senders)
+        ready = events.RoundReady(generation=active.generation, progress=proposed.progress, senders=senders)
+        await self._planner.tell(ready)
 
     def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
         plan, first = active.plan, parts[0].header
@@ -851,18 +850,18 @@ class Trainer(Actor[TrainerMessage]):
             cargo = messages.WholeState(progress=state.progress, generation=generation, plan_digest=plan_digest)
             await self._data_mover.tell(inbox.SendCargo(destination=device, cargo=cargo, data=data))
 
-    async def _take_state(self, arrived: inbox.StateArrived) -> None:
+    async def _take_state(self, sender: DeviceId, header: messages.WholeState, data: bytes) -> None:
         wanted = self._wanted
-        if wanted is None or self._state is None or not self._rounds.serves(arrived.header, wanted.progress):
+        if wanted is None or self._state is None or not self._rounds.serves(header, wanted.progress):
             return
         counters = len(self._state.counters)
         try:
-            state = await self._compute.run(partial(replica.from_bytes, arrived.data, self._work.layout, counters))
+            state = await self._compute.run(partial(replica.from_bytes, data, self._work.layout, counters))
         except MalformedMessage as error:
-            log.warning("state_refused", sender=arrived.sender, error=str(error))
+            log.warning("state_refused", sender=sender, error=str(error))
             return
-        if state.progress != arrived.header.progress:
-            log.warning("state_refused", sender=arrived.sender, error="it is another state than its header says")
+        if state.progress != header.progress:
+            log.warning("state_refused", sender=sender, error="it is another state than its header says")
             return
         await self._halt()
         self._wanted = None
@@ -870,8 +869,8 @@ class Trainer(Actor[TrainerMessage]):
         self._state = state
         self._start = state
         self._probe.state_replaced(state, self._feedback.residual)
-        log.info("state_fetched", round=state.round, holder=arrived.sender, digest=state.digest.hex()[:8])
-        await self._planner.tell(inbox.StateReached(progress=state.progress))
+        log.info("state_fetched", round=state.round, holder=sender, digest=state.digest.hex()[:8])
+        await self._planner.tell(events.StateReached(progress=state.progress))
         if state.finished:
             await self._finish(state, None)
         await self._carry_out(self._rounds.fetched(state.progress, now_us(), closing=state.closing))
