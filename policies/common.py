@@ -4,7 +4,7 @@ in which nobody trains."""
 import itertools
 from collections.abc import Sequence
 
-from crowd.planning.estimate import BLOCK_ELEMENTS
+from crowd.planning.encoding_size import BLOCK_ELEMENTS
 from crowd.planning.plan import Idle, Plan, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile

@@ -14,7 +14,7 @@ import attrs
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.suspension import Stalls
 from crowd.agreement.view import View
-from crowd.planning.estimate import encoded_bytes
+from crowd.planning.encoding_size import encoded_bytes
 from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
 from crowd.units import SECOND_US, DeviceId, Life

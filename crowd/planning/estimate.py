@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 import attrs
 
 from crowd.planning.convergence import CONFIRMING_ROUNDS, NOMINAL_EPOCHS, Mix, epochs_permille, label_totals, mix
-from crowd.planning.plan import GROUP_BATCHES, Consistency, Encoding, Plan, Sampling, SliceOwner
+from crowd.planning.encoding_size import Encoding, encoded_bytes
+from crowd.planning.plan import GROUP_BATCHES, Consistency, Plan, Sampling, SliceOwner
 from crowd.planning.policy import Cluster
 from crowd.planning.profile import Profile, TaskFacts
 from crowd.units import SECOND_US, DeviceId, ceil_div
@@ -31,29 +32,12 @@ repair."""
 
 # --- network ----------------------------------------------------------------------------------------------------------
 
-BLOCK_ELEMENTS = 256
-"""Elements that share a scale in `Encoding.BLOCKWISE8`."""
-BLOCK_SCALE_BYTES = 4
-"""Bytes of one scale in `Encoding.BLOCKWISE8`."""
 PHASE_US = 5_000
 """Latency of each of the two phases of a merge, and of the moves."""
 MESSAGE_US = 500
 """A device's own work for each message: signature, decoding, the broker's turn."""
 MESSAGE_BYTES = 512
 """Overhead of a message: manifest, signature and the headers of MQTT, TCP and IP."""
-
-
-def encoded_bytes(encoding: Encoding, elements: int) -> int:
-    """Bytes on the wire of `elements` of a delta."""
-    match encoding:
-        case Encoding.FLOAT32:
-            return 4 * elements
-        case Encoding.FLOAT16:
-            return 2 * elements
-        case Encoding.BLOCKWISE8:
-            return elements + BLOCK_SCALE_BYTES * ceil_div(elements, BLOCK_ELEMENTS)
-        case Encoding.NONE:
-            return 0
 
 
 # --- one device -------------------------------------------------------------------------------------------------------

@@ -10,25 +10,13 @@ from collections.abc import Iterator
 import attrs
 
 from crowd.planning.canonical import digest
+from crowd.planning.encoding_size import Encoding as Encoding
 from crowd.units import DeviceId, Life
 
 PPM = 1_000_000
 """A whole, in parts per million: plans hold integers only."""
 GROUP_BATCHES = 2
 """Batches among which importance sampling chooses each batch that it trains."""
-
-
-class Encoding(enum.Enum):
-    """The encoding of a delta on the wire."""
-
-    FLOAT32 = "float32"
-    """IEEE 754 binary32, little-endian; lossless."""
-    FLOAT16 = "float16"
-    """IEEE 754 binary16, little-endian."""
-    BLOCKWISE8 = "blockwise8"
-    """Signed 8-bit integers with one float32 scale for each block of 256."""
-    NONE = "nothing"
-    """No bytes: the delta stays on its device."""
 
 
 class OuterKind(enum.Enum):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from crowd.planning.estimate import BLOCK_ELEMENTS, estimate, link_bytes_s, memory_needed_bytes
+from crowd.planning.encoding_size import BLOCK_ELEMENTS
+from crowd.planning.estimate import estimate, link_bytes_s, memory_needed_bytes
 from crowd.planning.plan import (
     Assignment,
     Consistency,

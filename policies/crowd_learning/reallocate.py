@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
+from crowd.planning.encoding_size import BLOCK_ELEMENTS
 from crowd.planning.estimate import (
-    BLOCK_ELEMENTS,
     ELEMENT_BYTES,
     OWNING_COPIES,
     SyncCost,

@@ -31,6 +31,7 @@ from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces
 from crowd.learning.merge import Merged, SliceMerge
+from crowd.planning.encoding_size import encoded_bytes
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -380,18 +381,8 @@ class Cluster(RuleBasedStateMachine):
 
     def _elements(self, sent: Sent) -> int:
         """How long the slice is that was sent, whatever its key says."""
-        size_bytes = len(sent.data)
-        match sent.header.encoding:
-            case Encoding.FLOAT32:
-                return size_bytes // 4
-            case Encoding.FLOAT16:
-                return size_bytes // 2
-            case Encoding.BLOCKWISE8:
-                return size_bytes - 4  # the scale of its one block
-            case Encoding.NONE:
-                raise AssertionError("all of a delta that travels is sent")
-            case _:
-                assert_never(sent.header.encoding)
+        size_bytes, encoding = len(sent.data), sent.header.encoding
+        return next(elements for elements in range(size_bytes + 1) if encoded_bytes(encoding, elements) == size_bytes)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from crowd.agreement.state import Active
-from crowd.learning.encoding import decode
+from crowd.learning.encoding import CODINGS, decode
 from crowd.learning.layout import Layout, Pieces
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Consistency, Encoding, Outer, OuterKind, Plan, SliceOwner
@@ -20,13 +20,8 @@ from tests.simulation.checks import Findings
 
 Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-LOST_BY_ENCODING = {
-    Encoding.FLOAT32: 1e-6,
-    Encoding.FLOAT16: 2e-3,
-    Encoding.BLOCKWISE8: 0.5 / 127 * 1.01,
-    Encoding.NONE: 1.0,
-}
-"""How much of its largest element a decoded vector may be off by."""
+ROUNDING = 1e-6
+"""Of the arithmetic in float32, relative to the largest element."""
 NOISE = 1e-5
 """Of float32 sums, relative to the largest element."""
 
@@ -116,7 +111,7 @@ class Merging:
         wanted = mean + self._carried.get(place, np.zeros(elements))
         left = wanted - expand(data, header.encoding, pieces)
         self._carried[place] = left
-        if np.abs(left).max() > LOST_BY_ENCODING[header.encoding] * np.abs(wanted).max() + NOISE:
+        if np.abs(left).max() > (CODINGS[header.encoding].lost + ROUNDING) * np.abs(wanted).max() + NOISE:
             self._findings.add(
                 f"slice {key.index} of round {key.round} of generation {key.generation} is not the mean of what "
                 f"{sorted(header.senders)} contributed: {np.abs(left).max():.3g} off of {np.abs(wanted).max():.3g}"
