@@ -4,12 +4,11 @@ import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
-from typing import Self, assert_never
+from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
 
 import anyio
 import attrs
 import structlog
-import torch
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 import crowd
@@ -18,29 +17,34 @@ from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.planner import DeviceLeftOut, PlanActivated, Planner, ResultKnown, RunOver
 from crowd.actors.probe import Probe as Probe
-from crowd.actors.profiler import Profiler
-from crowd.actors.trainer import trainer as training_actor
-from crowd.actors.trainer.trainer import RoundDone, RunFinished, Trainer
+from crowd.actors.profiler import Profiler, unmeasured_profile
+from crowd.actors.trainer import observations
+from crowd.actors.trainer.observations import RoundDone, RunFinished
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
-from crowd.learning.task import Task
-from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.ports import Broker, Device, Signer, Store, Traffic
 from crowd.protocol.identity import read_signer
-from crowd.protocol.messages import PROTOCOL_VERSION, ResultMessage
+from crowd.protocol.messages import ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
-from crowd.trained import TrainedModel, check_room
 from crowd.units import SECOND_US, DeviceId, Life, device_id
+
+if TYPE_CHECKING:
+    import torch
+
+    from crowd.actors.trainer.trainer import Trainer
+    from crowd.learning.task import Task
+    from crowd.learning.work import Work
+    from crowd.trained import TrainedModel
 
 MAILBOX_SIZE = 1024
 RESTARTS_MAX = 5
 RESTART_WINDOW_S = 60.0
 PROGRESS_BUFFER = 256
 
-TaskFunction = Callable[[str], Task]
+TaskFunction: TypeAlias = Callable[[str], "Task"]
 
 log = structlog.get_logger()
 
@@ -132,9 +136,9 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        task, work = await self._device.compute.run(self._make_ready)
+        task, work, trainer = await self._device.compute.run(self._make_ready)
         self._task = task
-        self._supervisor = self._make_supervisor(task, work)
+        self._supervisor = self._make_supervisor(task, work, trainer)
         await self._supervisor.__aenter__()
         return self
 
@@ -147,27 +151,46 @@ class Node:
             for listener in list(self._listeners):
                 listener.close()
 
-    def prepare(self) -> tuple[Task, Work]:
+    def prepare(self) -> "tuple[Task, Work]":
         """Make the task, read its data, and check them against the network. Entering does so, in a worker thread, where
         it cannot be cancelled, unless it is done before. Raises `BadConfig`."""
         own, config = self._make_task, self.config
         task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
         free_bytes = self._device.sensor.read().memory_free_bytes
+        from crowd.learning.work import prepare
+
         self._prepared = task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
         return self._prepared
 
-    def _make_ready(self) -> tuple[Task, Work]:
+    def _make_ready(self) -> "tuple[Task, Work, type[Trainer]]":
+        """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
+        from crowd.actors.trainer import (
+            trainer as trainer,
+        )  # takes long, like all that loads torch: not on the event loop
+        from crowd.actors.trainer.trainer import Trainer
+        from crowd.trained import check_room
+
         task, work = self._prepared or self.prepare()
         if self._store is None:
             self._store = plugins.stores.load("file")(self.config.state_dir)
         check_room(self._store, work.facts.state_elements)
-        return task, work
+        return task, work, Trainer
 
-    def _make_supervisor(self, task: Task, work: Work) -> Supervisor:
+    def _unmeasured_profile(self, work: "Work", life: Life) -> Profile:
+        return unmeasured_profile(
+            self.config,
+            work.facts,
+            life=life,
+            policy_version=self._policies[self.config.policy].version,
+            label_counts=work.store.label_counts,
+            evaluation_samples=len(work.evaluation),
+        )
+
+    def _make_supervisor(self, task: "Task", work: "Work", trainer: "type[Trainer]") -> Supervisor:
         config, compute = self.config, self._device.compute
         facts = work.facts
         life = Life(incarnation=1, boot=self._chance.randbytes(16))
-        profile = _unmeasured_profile(config, work, life, self._policies[config.policy].version)
+        profile = self._unmeasured_profile(work, life)
         info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
 
         def make_planner() -> Planner:
@@ -183,8 +206,8 @@ class Node:
                 probe=self._probe,
             )
 
-        def make_trainer() -> Trainer:
-            return Trainer(
+        def make_trainer() -> "Trainer":
+            return trainer(
                 device=self.name,
                 task=task,
                 work=work,
@@ -266,12 +289,12 @@ class Node:
         return None if self._trained is None else self._trained.digest
 
     @property
-    def model(self) -> torch.nn.Module:
+    def model(self) -> "torch.nn.Module":
         """The trained network, in evaluation mode, the same on every device; `RuntimeError` before the run's end."""
         return self.trained.module()
 
     @property
-    def trained(self) -> TrainedModel:
+    def trained(self) -> "TrainedModel":
         """The trained network with the means to save it, which is done once at the run's end; `RuntimeError` before."""
         if self._trained is None:
             raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
@@ -301,7 +324,7 @@ class Node:
 
     # --- what the actors report ---------------------------------------------------------------------------------------
 
-    def _observe(self, news: planning_actor.Observation | training_actor.Observation) -> None:
+    def _observe(self, news: planning_actor.Observation | observations.Observation) -> None:
         match news:
             case DeviceLeftOut(plan=plan):
                 self._tell(attrs.evolve(self._last, plan=plan))
@@ -328,6 +351,8 @@ class Node:
             case RunFinished(state=state):
                 assert self._task is not None
                 assert self._store is not None
+                from crowd.trained import TrainedModel
+
                 self._trained = TrainedModel(state, self._task.model, self._store)
                 self._trained.save_or_warn()
             case ResultKnown(device=device, result=result):
@@ -347,31 +372,3 @@ class Node:
             except anyio.WouldBlock:
                 other_end.receive_nowait()  # a slow listener misses the oldest
                 listener.send_nowait(news)
-
-
-def _unmeasured_profile(config: NodeConfig, work: Work, life: Life, policy_version: int) -> Profile:
-    """The profile by the configuration and the data of a device; the profiler measures the rest."""
-    facts = work.facts
-    return Profile(
-        device=device_id(config.name),
-        life=life,
-        revision=0,
-        run=1,
-        started=False,
-        members_min=config.members_min,
-        policy=config.policy,
-        policy_version=policy_version,
-        protocol_version=PROTOCOL_VERSION,
-        prefer=config.prefer,
-        seed=config.seed,
-        task=facts,
-        speed_kflops=1,
-        memory_bytes=0,
-        uplink_bytes_s=config.uplink_bytes_s,
-        downlink_bytes_s=config.downlink_bytes_s,
-        link_assumed=True,
-        share=config.share,
-        data_epoch=0,
-        label_counts=work.store.label_counts,
-        held_out=0 if facts.evaluation_samples else len(work.evaluation),
-    )

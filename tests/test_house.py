@@ -18,19 +18,19 @@ TOO_LONG_PRODUCT: dict[str, int] = {
     "crowd/actors/planner.py": 504,
     "crowd/actors/planner.py:Planner": 403,
     "crowd/actors/planner.py:Planner._carry_out": 59,
-    "crowd/actors/trainer/trainer.py": 892,
+    "crowd/actors/trainer/trainer.py": 869,
     "crowd/actors/trainer/trainer.py:Trainer": 773,
     "crowd/actors/trainer/trainer.py:Trainer.__init__": 56,
     "crowd/cli/bench/command.py:bench": 55,
     "crowd/cli/lab.py:lab": 58,
-    "crowd/node.py": 377,
+    "crowd/node.py": 374,
     "crowd/node.py:Node._make_supervisor": 79,
     "policies/baselines/own_data.py:plan_at_home": 53,
     "policies/crowd_learning/offload.py:offload": 52,
 }
 """How many lines have those files, classes and functions that are too long. Both lists may only shrink."""
 TOO_LONG_BESIDE: dict[str, int] = {
-    "tests/agreement/cluster_model.py": 643,
+    "tests/agreement/cluster_model.py": 642,
     "tests/agreement/cluster_model.py:Device": 319,
     "tests/agreement/cluster_model.py:Device.carry_out": 71,
     "tests/agreement/test_agreement.py": 581,
@@ -42,7 +42,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/devices/simulation/test_simulation.py": 354,
     "tests/devices/simulation/test_virtual_time.py": 377,
     "tests/devices/test_compute.py": 410,
-    "tests/learning/test_merge_machine.py": 546,
+    "tests/learning/test_merge_machine.py": 545,
     "tests/learning/test_merge_machine.py:Cluster": 449,
     "tests/node/test_run.py": 397,
     "tests/protocol/test_codec.py": 535,
@@ -98,6 +98,22 @@ print(*sorted(sys.modules))
         "devices.lab",
     )
     assert [name for name in loaded if f"{name}.".startswith(tuple(f"{other}." for other in others))] == []
+
+
+def test_a_node_before_its_trainer_starts_is_small_and_has_no_torch() -> None:
+    """53 MiB on x86-64 with Python 3.11."""
+    code = """
+import sys
+import brokers.mqtt, crowd.cli.node, crowd.cli.waiting, crowd.node
+from crowd import plugins
+plugins.devices.load("local"), plugins.stores.load("file")
+assert [plugins.policies.load(name) for name in plugins.policies.names()]
+assert not {"torch", "numpy"} & sys.modules.keys(), "too much was loaded"
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 90 * 1024
 
 
 @pytest.mark.parametrize(

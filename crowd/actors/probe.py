@@ -1,13 +1,17 @@
 """What happens on a device, for whoever wants to check, count or show it: `Probe`."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
-from crowd.learning.replica import ReplicaState
 from crowd.protocol.codec import Opened, Reason
 from crowd.protocol.messages import Cargo, Contribution, MergedSlice
 from crowd.units import Address, DeviceId, Life
+
+if TYPE_CHECKING:
+    import torch
+
+    from crowd.learning.replica import ReplicaState
 
 
 class Probe:
@@ -72,22 +76,22 @@ class Probe:
         self,
         active: Active,
         *,
-        before: ReplicaState,
-        after: ReplicaState,
-        trained: torch.Tensor | None,
-        residual: torch.Tensor,
+        before: "ReplicaState",
+        after: "ReplicaState",
+        trained: "torch.Tensor | None",
+        residual: "torch.Tensor",
     ) -> None:
         """A round is complete: the state of the run went from `before` to `after`. `trained` (elements,) float32 is the
         delta of this device's own steps in it, sent or not; `None` if there were none, or if the plan is asynchronous
         and steps belong to no one round. `residual` (elements,) is what is left to be sent later."""
 
-    def round_abandoned(self, residual: torch.Tensor) -> None:
+    def round_abandoned(self, residual: "torch.Tensor") -> None:
         """Another plan begins: what was sent in a round that is not complete counts for nothing. `residual` (elements,)
         is still to be sent."""
 
     def residual_dropped(self) -> None:
         """The state will be replaced, and what was still to be sent is given up: nobody knows what became of it."""
 
-    def state_replaced(self, state: ReplicaState, residual: torch.Tensor) -> None:
+    def state_replaced(self, state: "ReplicaState", residual: "torch.Tensor") -> None:
         """The state does not follow from the one before: a run begins, or another device's state was fetched.
         `residual` (elements,) is nothing but zeros."""

@@ -11,11 +11,13 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.agreement import events
-from crowd.planning.profile import Profile
+from crowd.config.node_file import NodeConfig
+from crowd.planning.profile import Profile, TaskFacts
 from crowd.ports import Sensor
+from crowd.protocol.messages import PROTOCOL_VERSION
 from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us
-from crowd.units import MEBIBYTE, SECOND_US
+from crowd.units import MEBIBYTE, SECOND_US, Life, device_id
 
 HYSTERESIS_PERMILLE = 150
 """Change of a speed or rate, in thousandths of what was last published, that is published again."""
@@ -146,3 +148,38 @@ def differs(value: int, published: int) -> bool:
 def budget(free_bytes: int) -> int:
     """Memory budget of `free_bytes`: less a reserve, rounded down."""
     return max(0, (free_bytes - MEMORY_RESERVE_BYTES) // MEMORY_STEP_BYTES * MEMORY_STEP_BYTES)
+
+
+def unmeasured_profile(
+    config: NodeConfig,
+    facts: TaskFacts,
+    *,
+    life: Life,
+    policy_version: int,
+    label_counts: tuple[int, ...],
+    evaluation_samples: int,
+) -> Profile:
+    """The profile by the configuration and the data of a device; the profiler measures the rest."""
+    return Profile(
+        device=device_id(config.name),
+        life=life,
+        revision=0,
+        run=1,
+        started=False,
+        members_min=config.members_min,
+        policy=config.policy,
+        policy_version=policy_version,
+        protocol_version=PROTOCOL_VERSION,
+        prefer=config.prefer,
+        seed=config.seed,
+        task=facts,
+        speed_kflops=1,
+        memory_bytes=0,
+        uplink_bytes_s=config.uplink_bytes_s,
+        downlink_bytes_s=config.downlink_bytes_s,
+        link_assumed=True,
+        share=config.share,
+        data_epoch=0,
+        label_counts=label_counts,
+        held_out=0 if facts.evaluation_samples else evaluation_samples,
+    )

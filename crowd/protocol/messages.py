@@ -150,6 +150,10 @@ class SliceKey:
     """Index of the slice in `Plan.slices`."""
 
 
+KEPT_ROUNDS = 2
+"""Rounds whose slices an owner keeps; a device further behind fetches a whole state."""
+
+
 @attrs.frozen(kw_only=True)
 class Contribution(Tagged, tag="delta"):
     """One trainer's encoded delta of one slice."""

@@ -19,7 +19,6 @@ import torch
 
 from crowd.actors.trainer import effects as round_effects
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Fetch, Merge, ReportHeldUp, ReportSilence
-from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
 from crowd.actors.trainer.owner import fate_of
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement import events
@@ -33,7 +32,7 @@ from crowd.learning.layout import Layout, Pieces
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
-from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
+from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
 from policies.baselines.fedavg import FedAvg
 from policies.baselines.ship_once import ShipOnce

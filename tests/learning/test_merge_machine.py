@@ -22,7 +22,6 @@ from hypothesis.stateful import (
 )
 
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Effect, Fetch, Merge, ReportHeldUp, ReportSilence
-from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
 from crowd.actors.trainer.owner import fate_of
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
@@ -33,7 +32,7 @@ from crowd.learning.layout import Layout, Pieces
 from crowd.learning.merge import Merged, SliceMerge
 from crowd.planning.encoding_size import encoded_bytes
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole, plan_digest
-from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
+from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
 from tests.agreement.cluster_model import Device as Modelled
 

@@ -16,13 +16,13 @@ from crowd.actors.data_mover.intake import Intake
 from crowd.actors.data_mover.pieces import in_pieces
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, ProfilerMessage, TrainerMessage
 from crowd.actors.probe import Probe
-from crowd.actors.trainer.merged_parts import KEPT_ROUNDS
 from crowd.agreement import events
 from crowd.planning.profile import Share
 from crowd.ports import Broker, Delivery, Signer, Will
 from crowd.protocol import codec, messages
 from crowd.protocol.codec import Sealer
 from crowd.protocol.messages import (
+    KEPT_ROUNDS,
     Contribution,
     ForDataMover,
     ForTrainer,

@@ -18,5 +18,6 @@ Layout:
     evaluations.py  what the owner of slice 0 hears of evaluations, where there is no common set; pure
     gossip.py       exchanges of parameters between neighbours within a round
     lending.py      what a lender may send to a borrower, and in which pieces
+    observations.py what the trainer tells the node's observers
     metrics.py      what a device can say of its run
 """

@@ -2,13 +2,11 @@
 
 from crowd.actors.trainer.effects import MergedPart
 from crowd.planning.plan import Plan, SliceOwner
-from crowd.protocol.messages import MergedSlice
+from crowd.protocol.messages import KEPT_ROUNDS, MergedSlice
 from crowd.units import DeviceId
 
 ROUNDS_AHEAD_MAX = 4
 """Rounds before the latest it heard of whose merged slices a lagging device keeps."""
-KEPT_ROUNDS = 2
-"""Rounds whose slices an owner keeps; a device further behind fetches a whole state."""
 
 
 class MergedParts:

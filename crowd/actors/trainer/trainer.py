@@ -7,7 +7,7 @@ giving whole states, the end of a run. All torch work goes through `Compute`; th
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, assert_never
+from typing import Any, assert_never
 
 import anyio
 import attrs
@@ -35,6 +35,7 @@ from crowd.actors.trainer.gossip import Gossip
 from crowd.actors.trainer.lending import is_named, loans
 from crowd.actors.trainer.local_round import PIECE_US, LocalRound, RoundInputs
 from crowd.actors.trainer.metrics import RunMetrics
+from crowd.actors.trainer.observations import Observation, RoundDone, RunFinished
 from crowd.actors.trainer.owner import Owner, fate_of
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement import events
@@ -56,7 +57,7 @@ from crowd.learning.work import LocalTrainer, StepConfig, Work, starting_model
 from crowd.planning.plan import PPM, Encoding, Plan, Sampling, SliceOwner
 from crowd.ports import Compute, Traffic
 from crowd.protocol import messages
-from crowd.protocol.messages import Contribution, CurvePoint, MergedSlice, ResultMessage, SliceKey
+from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us, reached_us
 from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
@@ -71,30 +72,6 @@ STANDSTILL_S = 5.0
 fifth of a second."""
 
 log = structlog.get_logger()
-
-
-@attrs.frozen(kw_only=True)
-class RoundDone:
-    """The node's observers are told that a round was completed here."""
-
-    progress: StateProgress
-    point: CurvePoint
-    """Measurements of the round; the evaluation is of the state before it."""
-    samples_trained: int
-    """Samples that this device has trained in this run."""
-    generations: int
-    """Plans that this device has followed in this run."""
-
-
-@attrs.frozen(kw_only=True)
-class RunFinished:
-    """The node's observers are told that this device holds the final state of the run."""
-
-    state: ReplicaState
-    result: ResultMessage
-
-
-Observation: TypeAlias = RoundDone | RunFinished
 
 
 @attrs.frozen(kw_only=True, eq=False)
