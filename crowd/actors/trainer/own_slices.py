@@ -152,6 +152,7 @@ class OwnSlices:
             ):
                 continue
             own.merge_begins(number)
+            self._patience.merged(number, merge.missing)
             yield index, merge, self._summed(index, number, closing=closing)
 
     def awaited(self, number: int, *, closing: bool) -> frozenset[DeviceId]:

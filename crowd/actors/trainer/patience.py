@@ -1,6 +1,7 @@
 """When what a round lacks is late on one device, and when it asks for it: `Patience`. Pure; integer microseconds."""
 
 from collections import Counter, deque
+from collections.abc import Collection
 
 from crowd.actors.trainer.deadlines import Deadlines
 from crowd.planning.plan import Plan
@@ -66,6 +67,10 @@ class Patience:
         """A trainer's contribution made for round `number` has come."""
         if self.has_begun(number):
             self._deadlines.observe(sender, now_us - self._began_us[number])
+
+    def merged(self, number: int, missing: Collection[DeviceId]) -> None:
+        """Own slices of round `number` are merged without these trainers."""
+        self._deadlines.merged(number, missing)
 
     def excuse(self, number: int, now_us: int) -> None:
         """What round `number` lacks is not late yet."""

@@ -19,11 +19,15 @@ def samples(labels: torch.Tensor, seed: int) -> TensorDataset:
     return TensorDataset(centres[labels] + 0.5 * noise, labels)
 
 
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(COLUMNS, 16), torch.nn.ReLU(), torch.nn.Linear(16, CLASSES))
+
+
 def task(device: str) -> crowd.Task:
     """`giant` and `pi` have two classes, `shy` the third."""
     labels = torch.full((300,), 2) if device == "shy" else torch.arange(300) % 2
     return crowd.Task(
-        model=lambda: torch.nn.Sequential(torch.nn.Linear(COLUMNS, 16), torch.nn.ReLU(), torch.nn.Linear(16, CLASSES)),
+        model=network,
         data=samples(labels, len(device)),
         evaluation=samples(torch.arange(300) % CLASSES, 99),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
