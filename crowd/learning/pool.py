@@ -71,6 +71,12 @@ class EpochSampler:
         """Rows dealt out in this epoch."""
         return self._dealt
 
+    @property
+    def left_in_epoch(self) -> int:
+        """Rows that `take` can still deal out in one epoch: those that are left of this one, or else all of the
+        next."""
+        return self._count - self._dealt or self._count
+
     def take(self, size: int) -> Rows:
         """The next `size` rows of this epoch's order; fewer at its end: a batch never spans two epochs. The first call
         after the last row begins the next epoch."""

@@ -154,7 +154,8 @@ class LocalTrainer:
         steps_max: int | None = None,
     ) -> StepReport:
         """Train the samples of `pool`, which must be ready, until the quota is met, `steps_max` steps are made, or
-        `stop()` says so between two steps.
+        `stop()` says so between two steps. What is left of the quota or of the epoch, whichever is less, is divided
+        evenly into as few batches as it takes (docs/decisions/100-even-batches.md).
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """
@@ -164,7 +165,8 @@ class LocalTrainer:
         group = 1 if step_config.chance is None else GROUP_BATCHES
         self.model.train()
         while samples < samples_quota and steps != steps_max and not stop():
-            size = min(step_config.batch_size, samples_quota - samples)
+            left = min(samples_quota - samples, ceil_div(sampler.left_in_epoch, group))
+            size = ceil_div(left, ceil_div(left, step_config.batch_size))
             rows = sampler.take(group * size)
             size = ceil_div(len(rows), group)
             value = self._step(size, pool, rows, sampler) if self.executes else 0.0

@@ -95,7 +95,7 @@ def test_a_round_that_is_done_again_is_augmented_as_before() -> None:
 def test_importance_is_scored_on_what_is_trained() -> None:
     noise = Noise()
     trained(noise, chance=np.random.default_rng(0))
-    assert [len(batch) for batch in noise.given] == [16, 16, 8]  # whole groups, of which half are trained
+    assert [len(batch) for batch in noise.given] == [14, 14, 12]  # whole groups, of which half are trained
 
 
 def test_evaluation_is_of_the_samples_as_they_are() -> None:

@@ -11,7 +11,7 @@ from crowd.learning import replica
 from crowd.learning.evaluation import evaluate
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
-from crowd.learning.shards import LentSamples, SampleStore
+from crowd.learning.shards import LentSamples, Rows, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig
 from crowd.planning.plan import Outer, Range
@@ -52,7 +52,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
     sampler = sampler_of(pool)
     losses = []
     plain.train()
-    for size in (8, 8, 4, 8):  # the third ends the epoch, the fourth the quota
+    for size in (7, 7, 6, 8):  # the third ends the epoch, the fourth the quota
         inputs, labels = pool.batch(sampler.take(size))
         optimizer.zero_grad()
         loss = task.loss(plain(inputs), labels)
@@ -77,7 +77,7 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
     assert not idle.delta().any()
     assert idle.counters() == (0,)
     assert idle.evaluate(separable(50)) == (0, 0)
-    for size in (8, 8, 4, 8):
+    for size in (7, 7, 6, 8):
         expected.take(size)
     assert (sampler.take(8) == expected.take(8)).all()
     assert trainer.steps(pool, sampler_of(pool), 28, never).samples == 28
@@ -89,6 +89,22 @@ def test_a_trainer_counts_what_its_model_gets_right() -> None:
     samples = separable(50)
     assert trainer.evaluate(samples) == (evaluate(trainer.model, samples.inputs, samples.labels), 50)
     assert trainer.evaluate(SampleSet(samples.inputs[:0], samples.labels[:0])) == (0, 0)
+
+
+def test_a_quota_is_divided_evenly_so_that_no_step_is_made_on_a_few_samples() -> None:
+    trainer, _ = trainer_of()
+    dealt: list[int] = []
+
+    class Watched(EpochSampler):
+        def take(self, size: int) -> Rows:
+            rows = super().take(size)
+            dealt.append(len(rows))
+            return rows
+
+    sampler = Watched(40, seed=0, generation=1)
+    for _ in range(4):
+        trainer.steps(pool_of(separable(40)), sampler, 17, never)
+    assert dealt == 4 * [6, 6, 5]  # the third quota begins another epoch after six samples
 
 
 def test_the_last_batch_is_cut_to_the_quota() -> None:
@@ -115,7 +131,7 @@ def test_a_batch_of_one_sample_does_not_break_batch_normalisation(quota: int) ->
     pool = pool_of(separable(40))
     assert trainer.steps(pool, sampler_of(pool), quota, never).samples == quota
     assert all(module.training for module in trainer.model.modules())
-    assert trainer.counters() == (quota // 8,)
+    assert trainer.counters() == (2 * (quota > 1),)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_clear_line() -> None:
