@@ -15,6 +15,7 @@ import crowd
 from crowd import plugins
 from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
+from crowd.actors.lives import Lives
 from crowd.actors.planner import DeviceLeftOut, PlanActivated, Planner, ResultKnown, RunOver
 from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler, unmeasured_profile
@@ -29,7 +30,7 @@ from crowd.ports import Broker, Device, Signer, Store, Traffic
 from crowd.protocol.identity import read_signer
 from crowd.protocol.messages import ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
-from crowd.units import SECOND_US, DeviceId, Life, device_id
+from crowd.units import SECOND_US, DeviceId, device_id
 
 if TYPE_CHECKING:
     import torch
@@ -174,13 +175,15 @@ class Node:
         if self._store is None:
             self._store = plugins.stores.load("file")(self.config.state_dir)
         check_room(self._store, work.facts.state_elements)
+        self._lives = Lives(self._store, self._chance)
+        self._life = self._lives.begin()
         return task, work, Trainer
 
-    def _unmeasured_profile(self, work: "Work", life: Life) -> Profile:
+    def _unmeasured_profile(self, work: "Work") -> Profile:
         return unmeasured_profile(
             self.config,
             work.facts,
-            life=life,
+            life=self._life,
             policy_version=self._policies[self.config.policy].version,
             label_counts=work.store.label_counts,
             evaluation_samples=len(work.evaluation),
@@ -188,15 +191,13 @@ class Node:
 
     def _make_supervisor(self, task: "Task", work: "Work", trainer: "type[Trainer]") -> Supervisor:
         config, compute = self.config, self._device.compute
-        facts = work.facts
-        life = Life(incarnation=1, boot=self._chance.randbytes(16))
-        profile = self._unmeasured_profile(work, life)
-        info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
+        facts, has_started = work.facts, False
 
         def make_planner() -> Planner:
             return Planner(
                 device=self.name,
-                life=life,
+                life=self._life,
+                lives=self._lives,
                 policies=self._policies,
                 compute=compute,
                 trainer=supervisor.ref("trainer"),
@@ -223,10 +224,14 @@ class Node:
             )
 
         def make_data_mover() -> DataMover:
-            nonlocal life
+            nonlocal has_started
             # the first of the four to start, and all restart together: each time in a life of its own
-            life = Life(incarnation=1, boot=self._chance.randbytes(16))
+            if has_started:
+                self._life = self._lives.begin()
+            has_started = True
+            life = self._life
             self._probe.life_began(life)
+            info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -245,7 +250,7 @@ class Node:
 
         def make_profiler() -> Profiler:
             return Profiler(
-                profile=attrs.evolve(profile, life=life),
+                profile=self._unmeasured_profile(work),
                 sensor=self._device.sensor,
                 planner=supervisor.ref("planner"),
                 trainer=supervisor.ref("trainer"),

@@ -38,6 +38,8 @@ class Heard(Generic[Word]):
     """A verified message of another device, for the data mover or the trainer."""
 
     sender: DeviceId
+    life: Life
+    """The sender's, in which it said so."""
     message: Word
     to_all: bool = False
 

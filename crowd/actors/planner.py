@@ -1,5 +1,6 @@
 """The planner: feeds the pure agreement with events, and carries out its effects."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
@@ -9,8 +10,10 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.advice import warn_of_left_out, warn_of_settings
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
+from crowd.actors.lives import Lives
 from crowd.actors.probe import Probe
 from crowd.agreement import events
+from crowd.agreement.predicates import is_former_life
 from crowd.agreement.state import Active, Decision, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
 from crowd.agreement.view import View
@@ -92,6 +95,7 @@ class Planner(Actor[PlannerMessage]):
         *,
         device: DeviceId,
         life: Life,
+        lives: Lives,
         policies: Mapping[str, Policy],
         compute: Compute,
         trainer: ActorRef[TrainerMessage],
@@ -102,6 +106,7 @@ class Planner(Actor[PlannerMessage]):
     ) -> None:
         self._me = device
         self._life = life
+        self._lives = lives
         self._policies = policies
         self._compute = compute
         self._trainer = trainer
@@ -209,6 +214,9 @@ class Planner(Actor[PlannerMessage]):
 
     async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender
+        if self._state is not None and is_former_life(self._state, sender, heard.life):
+            await self._step(events.FormerLifeHeard(device=sender))
+            return
         match heard.message:
             case messages.AckMessage(ack=ack):
                 if ack.device == sender:
@@ -379,6 +387,8 @@ class Planner(Actor[PlannerMessage]):
         assert self._state is not None
         match effect:
             case events.PublishProfile(profile=profile):
+                if not self._lives.has_reached(profile.life.incarnation):
+                    await self._compute.run(functools.partial(self._lives.reach, profile.life.incarnation))
                 await self._data_mover.tell(inbox.NewLife(life=profile.life))
                 address = Address(channel=Channel.PROFILE, source=self._me)
                 await self._send(address, messages.ProfileMessage(profile=profile), retain=True)

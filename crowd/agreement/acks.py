@@ -106,10 +106,12 @@ def _publish(turn: Turn, ack: Ack, decision: Decision) -> None:
 
 
 def _stay_out(turn: Turn, plan: Plan) -> None:
-    """Stop working: the plan of the present view leaves this device out."""
-    digest = turn.state.view.digest
-    if turn.acks.excluded != digest:
-        turn.acks = attrs.evolve(turn.acks, excluded=digest)
+    """Stop working: the plan of the present view leaves this device out. It is reported once all whom that plan names
+    have acked it, and so know what this device says of itself."""
+    state = turn.state
+    digest, acks = state.view.digest, state.acks
+    if acks.excluded != digest and all(predicates.has_acked(state, member, digest) for member in plan.members):
+        turn.acks = attrs.evolve(acks, excluded=digest)
         turn.emit(Excluded(plan=plan))
     if turn.acks.active is not None:
         views.stop(turn)

@@ -84,6 +84,14 @@ class ProbeAnswered:
 
 
 @attrs.frozen(kw_only=True)
+class FormerLifeHeard:
+    """A message has come from a life of the device that is older than the one known here: recorded, or its device has
+    lost count."""
+
+    device: DeviceId
+
+
+@attrs.frozen(kw_only=True)
 class ViewRequested:
     """A device names the profiles, tombstones and suspensions that it has, and asks for newer ones."""
 
@@ -142,6 +150,7 @@ Event: TypeAlias = (
     | BeatHeard
     | StatusHeard
     | ProbeAnswered
+    | FormerLifeHeard
     | ViewRequested
     | OwnerSilent
     | HeldUp
@@ -248,7 +257,7 @@ class RoundAccepted:
 
 @attrs.frozen(kw_only=True)
 class Excluded:
-    """Report that the plan of the present view leaves this device out."""
+    """Report that the plan of the present view leaves this device out, and that all the others follow it."""
 
     plan: Plan
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import attrs
 
 from crowd.agreement import predicates, views
-from crowd.agreement.events import Evicted, PublishEvictions, SendProbe, SendView
+from crowd.agreement.events import Evicted, PublishEvictions, SendProbe
 from crowd.agreement.state import Ballot, Eviction
 from crowd.agreement.turn import Turn
 from crowd.units import DeviceId, Life
@@ -24,12 +24,8 @@ def is_evicted_alive(turn: Turn, device: DeviceId, life: Life) -> bool:
     last = state.view.tombstones.get(device)
     if device == state.me or last is None or life > last:
         return False
-    notices = state.retries.eviction_notices
-    knows = state.view.is_living(device)  # for it has begun another life since
-    if not knows and state.watches(device) and turn.may_send(notices.get(device)):
-        notices = {**notices, device: turn.sent(notices.get(device))}
-        turn.retries = attrs.evolve(state.retries, eviction_notices=notices)
-        turn.emit(SendView(device=device, profiles=(), tombstones={device: last}))
+    if not state.view.is_living(device):  # else it has begun another life since
+        views.tell_of_later_life(turn, device)
     return True
 
 

@@ -26,6 +26,12 @@ def matches(theirs: Ack | None, mine: Ack, life: Life) -> bool:
     )
 
 
+def has_acked(state: State, member: Member, view_digest: bytes) -> bool:
+    """Whether the latest ack of another device is of that life, for the plan of this view."""
+    ack = state.acks.latest.get(member.device)
+    return ack is not None and ack.life == member.life and ack.view_digest == view_digest
+
+
 def disagrees(mine: Ack, theirs: Ack) -> bool:
     """Whether the same view gave another plan there: one of the two devices computes wrongly."""
     same_ballot = theirs.generation == mine.generation and theirs.view_digest == mine.view_digest
@@ -134,6 +140,12 @@ def may_be_in_a_round(state: State, device: DeviceId) -> bool:
 
 
 # --- messages that change nothing -------------------------------------------------------------------------------------
+
+
+def is_former_life(state: State, device: DeviceId, life: Life) -> bool:
+    """Whether a later life of `device` is known than this one, whose messages have no effect any more."""
+    known = state.view.profiles.get(device)
+    return known is not None and life < known.life
 
 
 def ack_changes_nothing_yet(state: State, ack: Ack) -> bool:

@@ -144,6 +144,8 @@ class Own:
     connected: bool = False
     beat_due_us: int = 0
     times_evicted: int = 0
+    times_superseded: int = 0
+    """How often a profile of this device came that it did not publish, and that outranked its own."""
     returns_us: int | None = None
     """When to come back; `None` unless evicted."""
 
@@ -210,8 +212,8 @@ class Retries:
     """Requests for the acks that the own one waits for."""
     view_requests: Mapping[DeviceId, Retry] = attrs.field(factory=dict)
     """Requests for the view of a device."""
-    eviction_notices: Mapping[DeviceId, Retry] = attrs.field(factory=dict)
-    """Messages to an evicted device that it is evicted."""
+    life_notices: Mapping[DeviceId, Retry] = attrs.field(factory=dict)
+    """Messages to a device of its latest life, or that this is evicted."""
 
 
 @attrs.frozen(kw_only=True)

@@ -19,6 +19,7 @@ from crowd.agreement.events import (
     Disconnected,
     Effect,
     Event,
+    FormerLifeHeard,
     HeldUp,
     Learned,
     OwnerSilent,
@@ -103,6 +104,8 @@ def _take_in(turn: Turn, event: Event) -> bool:
             failure_detector.note_status(turn, device, online=online)
         case ProbeAnswered(device=device, life=life):
             failure_detector.hear_probe_answer(turn, device, life)
+        case FormerLifeHeard(device=device):
+            views.tell_of_later_life(turn, device)
         case ViewRequested():
             views.answer_request(turn, event)
         case OwnerSilent(device=device):

@@ -79,12 +79,20 @@ def refute(turn: Turn) -> None:
         return
     if state.view.is_evicted(me, life):
         times = state.own.times_evicted + 1
-        pause_us = min(SECOND_US << min(times, 20), state.timing.return_max_us)
-        turn.own = attrs.evolve(state.own, times_evicted=times, returns_us=state.now_us + pause_us)
+        turn.own = attrs.evolve(state.own, times_evicted=times, returns_us=state.now_us + _pause_us(state, times))
         stop(turn)
     elif _is_superseded(state):
+        times = state.own.times_superseded
+        turn.own = attrs.evolve(state.own, times_superseded=times + 1)
         stop(turn)
-        _begin_life(turn, above=foreign.life)
+        if times:  # two devices with one name and key would outdo each other without end
+            turn.own = attrs.evolve(turn.own, returns_us=state.now_us + _pause_us(state, times))
+        else:
+            _begin_life(turn, above=foreign.life)
+
+
+def _pause_us(state: State, times: int) -> int:
+    return min(SECOND_US << min(times, 20), state.timing.return_max_us)
 
 
 def _is_superseded(state: State) -> bool:
@@ -175,15 +183,9 @@ def learn(
     suspensions: Mapping[DeviceId, Suspension],
     source: DeviceId | None,
 ) -> None:
-    """Take in profiles, tombstones and suspensions, and tell `source` of its former life or its eviction if
-    it seems not to know."""
+    """Take in profiles, tombstones and suspensions, and tell `source` of its eviction if it seems not to know."""
     view = turn.state.view
-    stale = any(
-        profile.device == source
-        and source in view.profiles
-        and (profile.version < view.profiles[source].version or view.is_evicted(source, profile.life))
-        for profile in profiles
-    )
+    evicted = any(profile.device == source and view.is_evicted(source, profile.life) for profile in profiles)
     merge(turn, profiles, tombstones, suspensions)
     if source is None:
         return
@@ -191,9 +193,19 @@ def learn(
     if source in requests and requests[source].repeats:  # it has answered
         requests = {**requests, source: attrs.evolve(requests[source], repeats=0)}
         turn.retries = attrs.evolve(turn.retries, view_requests=requests)
-    if stale and turn.state.watches(source):
-        # it has come back under its old name and does not know of its former life, or of its eviction
-        turn.emit(SendView(device=source, profiles=(source,), tombstones=dict(turn.state.view.tombstones)))
+    if evicted:
+        tell_of_later_life(turn, source)
+
+
+def tell_of_later_life(turn: Turn, device: DeviceId) -> None:
+    """Tell a device that speaks in a former life, or in one that is evicted, of the latest that is known here, so that
+    it begins a later one. Those who would watch it do so, and seldom: all that it said may have been recorded."""
+    state, notices = turn.state, turn.state.retries.life_notices
+    if device != state.me and state.watches(device) and turn.may_send(notices.get(device)):
+        turn.retries = attrs.evolve(state.retries, life_notices={**notices, device: turn.sent(notices.get(device))})
+        last = state.view.tombstones.get(device)
+        tombstones = {} if last is None else {device: last}
+        turn.emit(SendView(device=device, profiles=(device,), tombstones=tombstones))
 
 
 def answer_request(turn: Turn, request: ViewRequested) -> None:

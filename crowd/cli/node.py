@@ -79,7 +79,8 @@ class _Session:
         device = plugins.devices.load("local")()
         use_threads(device, config.cpu_share_max)
         assert config.members_file is not None, "check_without_torch wants it"
-        self._known = Acquaintances(device_id(config.name), read_members(config.members_file))
+        self._members = frozenset(read_members(config.members_file))
+        self._known = Acquaintances(device_id(config.name), self._members)
         self._node = Node(config, device=device, probe=self._known)
         self._say(f"reading the data of task {config.task!r}")
         self._task, _ = self._node.prepare()
@@ -107,7 +108,7 @@ class _Session:
             async for progress in node.progress():
                 self._show(progress)
                 if self._once and progress.plan is not None:
-                    check_hope(progress.plan, node.name, self._config.members_min)
+                    check_hope(progress.plan, node.name, self._config.members_min, self._members)
             tasks.cancel_scope.cancel()
 
     def _say_why(self, why: str) -> None:

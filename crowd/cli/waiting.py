@@ -49,8 +49,10 @@ class Acquaintances(Probe):
 
     def let_in(self, address: Address, opened: Opened) -> None:
         self._refused.pop(opened.sender, None)
+        own = self._life if self._state is None else self._state.own.profile.life
         is_own = opened.sender == self._me and address.channel in _ONLY_OF_THE_LIVING
-        if is_own and self._life is not None and opened.life.boot != self._life.boot:
+        # a former life's messages may have been recorded
+        if is_own and own is not None and opened.life.boot != own.boot and opened.life > own:
             self._twin_heard_us = self._now_us
 
     @property

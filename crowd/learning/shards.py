@@ -190,9 +190,9 @@ class LentSamples:
                 kept[source, label] = (positions[rows != NOT_HERE], rows[rows != NOT_HERE])
         self._keep(kept, sum(span.stop - span.start for ranges in borrowed.values() for span in ranges))
 
-    def drop(self, lender: DeviceId) -> None:
-        """Forget everything that `lender` lent, in any life."""
-        self._keep({key: held for key, held in self._held.items() if key[0].device != lender}, 0)
+    def drop(self, lender: DeviceId, life: Life) -> None:
+        """Forget everything that `lender` lent in this life or before."""
+        self._keep({key: held for key, held in self._held.items() if key[0].device != lender or key[0].life > life}, 0)
 
     def _rows(self, source: Source, label: int, positions: Rows) -> Rows:
         held, rows = self._held.get((source, label), (positions[:0], positions[:0]))

@@ -1,7 +1,7 @@
 """Whether a plan may be carried out: what S2 and S4 (docs/protocol.md#agreement) and the plan's own form ask for."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from numbers import Number
 from typing import Any
 
@@ -37,10 +37,13 @@ def violations(plan: Plan, profiles: Iterable[Profile]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check_hope(plan: Plan, device: str, members_min: int) -> None:
-    """Raise `BadConfig` if, as things are, a run can never begin on `device`."""
+def check_hope(plan: Plan, device: str, members_min: int, members: Collection[DeviceId] = ()) -> None:
+    """Raise `BadConfig` if, as things are, a run can never begin on `device`. While nobody trains, those of the
+    `members` who have not come yet may be of its kind."""
+    here = {member.device for member in plan.members} | {left_out.device for left_out in plan.left_out}
+    may_change = not plan.has_work and not here.issuperset(members)
     for left_out in plan.left_out:
-        if left_out.device == device and left_out.reason != SUSPENDED:
+        if left_out.device == device and left_out.reason != SUSPENDED and not may_change:
             raise BadConfig(f"{device} is left out: {left_out.reason}; give it the others' and start it again")
     if plan.why == NO_SAMPLES and len(plan.members) >= members_min:
         devices = ", ".join(member.device for member in plan.members)

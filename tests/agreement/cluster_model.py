@@ -10,6 +10,7 @@ of its deltas were merged into it. That makes conservation exact: merged + resid
 import hashlib
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import assert_never
@@ -17,12 +18,14 @@ from typing import assert_never
 import attrs
 import torch
 
+from crowd.actors.lives import LIFE_FILE, Lives
 from crowd.actors.trainer import effects as round_effects
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Fetch, Merge, ReportHeldUp, ReportSilence
 from crowd.actors.trainer.owner import fate_of
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.predicates import is_former_life
 from crowd.agreement.state import Active, Decision, Own, State
 from crowd.agreement.step import next_deadline_us, step
 from crowd.agreement.view import View
@@ -34,6 +37,7 @@ from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerR
 from crowd.planning.policy import Cluster, Policy, decide
 from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
+from devices.store import MemoryStore
 from policies.baselines.fedavg import FedAvg
 from policies.baselines.ship_once import ShipOnce
 from policies.crowd_learning.policy import CrowdLearning
@@ -41,6 +45,7 @@ from tests.support.profiles import make_profile, task_facts
 
 ROUND_US = SECOND_US
 ENCODING = Encoding.FLOAT32
+RECORDED_MAX = 200
 
 
 class Everybody(Policy):
@@ -159,7 +164,7 @@ class Device:
         self.cut = False
         self.deaf = False
         self.slow_factor = 1
-        self.disk_free = True
+        self.disk = MemoryStore()
         self.boots = 0
         self.epoch = 0
         self.wakes_us: int | None = None
@@ -172,10 +177,10 @@ class Device:
         self.wakes_us = None
         elements = self.model.elements
         self.alive, self.deaf = True, False
-        boot = self.draw_boot()
+        self.lives = Lives(self.disk, self.model.random)
         profile = make_profile(
             self.name,
-            life=Life(incarnation=1, boot=boot),
+            life=self.lives.begin(),
             members_min=self.model.scenario.members_min,
             task=task_facts(state_elements=elements, evaluation_samples=0),
         )
@@ -199,12 +204,24 @@ class Device:
             self.model.deliver_retained(self)
         self.wake()
 
-    def draw_boot(self) -> bytes:
-        return self.model.random.randbytes(16)
-
     def crash(self) -> None:
         self.alive = False
         self.epoch += 1
+
+    def change_disk(self, what: str) -> None:
+        """While it is off: the disk is lost, set back to an earlier time, or a copy of another device's."""
+        known = self.disk.read(LIFE_FILE) or b"0"
+        match what:
+            case "lost":
+                self.disk = MemoryStore()
+            case "rolled back":
+                self.disk.write(LIFE_FILE, str(int(known) // 2).encode())
+            case "cloned":
+                self.disk.write(LIFE_FILE, self.model.random.choice(self.model.devices).disk.read(LIFE_FILE) or b"0")
+            case "kept":
+                pass
+            case _:
+                raise ValueError(what)
 
     @staticmethod
     def digest(vector: torch.Tensor, number: int) -> bytes:
@@ -238,8 +255,11 @@ class Device:
         for effect in effects:
             self.carry_out(effect)
 
-    def hear(self, event: events.Event) -> None:
+    def hear(self, event: events.Event, signed: tuple[DeviceId, Life] | None = None) -> None:
+        """`signed`: by whom, and in which life."""
         if self.alive and not self.cut:
+            if signed is not None and is_former_life(self.state, *signed):
+                event = events.FormerLifeHeard(device=signed[0])
             self.step(event)
             self.wake()
 
@@ -247,6 +267,7 @@ class Device:
         model = self.model
         match effect:
             case events.PublishProfile(profile=profile):
+                self.lives.reach(profile.life.incarnation)
                 model.retain(self, "profile", events.Learned(profiles=(profile,), source=self.name))
             case events.PublishAck(ack=ack):
                 if self.deaf:
@@ -481,10 +502,12 @@ class Model:
         self.now_us = 0
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.count = 0
-        self.evictions = self.suspensions = 0
+        self.evictions = self.suspensions = self.replayed = 0
         self.healed = False
         self.elements = 2 * scenario.devices
-        self.retained: dict[tuple[DeviceId, str], events.Event] = {}
+        self.retained: dict[tuple[DeviceId, str], tuple[events.Event, Life]] = {}
+        self.recorded: deque[tuple[DeviceId, Life, events.Event]] = deque(maxlen=RECORDED_MAX)
+        """What was said to all, for whoever says it again."""
         self.devices = [Device(self, index) for index in range(scenario.devices)]
 
     def decide(self, view: View) -> Decision:
@@ -514,25 +537,27 @@ class Model:
     def send(self, source: Device, target: Device, event: events.Event) -> None:
         if source.cut or not source.alive:
             return
+        signed = source.name, source.state.own.profile.life
         for _ in range(self._copies()):
             delay_us = self.random.randint(1_000, self.scenario.delay_max_us)
-            self.at(self.now_us + delay_us, lambda: target.hear(event))
+            self.at(self.now_us + delay_us, lambda: target.hear(event, signed))
 
     def broadcast(self, source: Device, event: events.Event) -> None:
+        self.recorded.append((source.name, source.state.own.profile.life, event))
         for target in self.devices:
             if target is not source:
                 self.send(source, target, event)
 
     def retain(self, source: Device, kind: str, event: events.Event) -> None:
         if not source.cut:
-            self.retained[source.name, kind] = event
+            self.retained[source.name, kind] = event, source.state.own.profile.life
         self.broadcast(source, event)
 
     def deliver_retained(self, target: Device) -> None:
-        for event in list(self.retained.values()):
-            epoch = target.epoch
+        for (name, _), (event, life) in list(self.retained.items()):
+            hear = partial(target.hear, event, (name, life))
             delay_us = self.random.randint(1_000, self.scenario.delay_max_us)
-            self.at(self.now_us + delay_us, lambda e=event, x=epoch: target.hear(e) if target.epoch == x else None)  # type: ignore[misc]
+            self.at(self.now_us + delay_us, lambda h=hear, x=target.epoch: h() if target.epoch == x else None)  # type: ignore[misc]
 
     def probe(self, source: Device, target: Device) -> None:
         def answer() -> None:
@@ -560,7 +585,7 @@ class Model:
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, fault: Fault) -> None:
+    def begin(self, fault: Fault) -> None:
         device = self.devices[fault.device % len(self.devices)]
         match fault.kind:
             case "crash":
@@ -598,8 +623,28 @@ class Model:
                     )
             case "stale_will":
                 self._will(device)
+            case "replay":
+                self._replay(fault.lasts_us)
+            case "lost" | "rolled back" | "cloned" if not device.alive:
+                device.change_disk(fault.kind)
+            case "lost" | "rolled back" | "cloned":
+                device.crash()
+                self._will(device)
+                device.change_disk(fault.kind)
+                self.at(self.now_us + fault.lasts_us, lambda: None if device.alive else device.boot())
             case kind:
                 raise ValueError(kind)
+
+    def _replay(self, lasts_us: int) -> None:
+        """Somebody says again what was said in former lives, to everybody; whatever is of a process that still runs its
+        hearers know by its number."""
+        for name, life, event in tuple(self.recorded):
+            device = self.named(name)
+            if not device.alive or life.boot != device.state.own.profile.life.boot:
+                self.replayed += 1
+                for target in self.devices:
+                    hear = partial(target.hear, event, (name, life))
+                    self.at(self.now_us + self.random.randint(0, lasts_us), hear)
 
     def _will(self, device: Device) -> None:
         """The broker tells everybody, sooner or later."""
@@ -629,7 +674,7 @@ class Model:
         for device in self.devices:
             self.at(self.random.randint(0, SECOND_US), lambda d=device: None if d.alive else d.boot())  # type: ignore[misc]
         for fault in self.scenario.faults:
-            self.at(fault.at_us, lambda f=fault: self._begin(f))  # type: ignore[misc]
+            self.at(fault.at_us, lambda f=fault: self.begin(f))  # type: ignore[misc]
 
     def heal(self) -> None:
         """From now on nothing goes wrong any more."""

@@ -17,15 +17,16 @@ from crowd.planning.policy import decide
 from crowd.planning.profile import Profile, Share
 from crowd.units import SECOND_US, DeviceId, Life
 from tests.agreement.cluster_model import Everybody, Fault, Model, Scenario, Violation
-from tests.support.profiles import make_profile
+from tests.support.profiles import make_profile, task_facts
 
 CALM_US = 100 * SECOND_US
 """Long enough for evicted devices to come back and for every member to agree."""
 
+FAULTS = ("crash", "cut", "slow", "deaf", "broker", "update", "stale_will")
 faults = st.builds(
     Fault,
     at_us=st.integers(0, 60 * SECOND_US),
-    kind=st.sampled_from(["crash", "cut", "slow", "deaf", "broker", "update", "stale_will"]),
+    kind=st.sampled_from([*FAULTS, "replay", "lost", "rolled back", "cloned"]),
     device=st.integers(0, 5),
     lasts_us=st.sampled_from([SECOND_US // 2, 3 * SECOND_US, 10 * SECOND_US, 25 * SECOND_US]),
 )
@@ -579,3 +580,62 @@ def test_nothing_is_acked_before_the_state_of_the_run_is_there() -> None:
     assert state.acks.own_ack is None
     state = after(state, events.StateReached(progress=StateProgress(run=1)), 5 * SECOND_US)
     assert state.acks.own_ack is not None
+
+
+# --- lives ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_former_run_that_is_replayed_reaches_every_device_and_changes_nothing() -> None:
+    model = Model(Scenario(devices=4, delay_max_us=20_000))
+    model.start()
+    model.run(10 * SECOND_US)
+    for device in model.devices:
+        device.crash()
+    model.run(20 * SECOND_US)
+    for device in model.devices:
+        device.boot()
+    model.run(40 * SECOND_US)
+    lives = [device.state.own.profile.life for device in model.devices]
+    active = [device.state.acks.active for device in model.devices]
+    model.begin(Fault(at_us=0, kind="replay", device=0, lasts_us=5 * SECOND_US))
+    model.run(60 * SECOND_US)
+    assert model.replayed == 20
+    assert [device.state.own.profile.life for device in model.devices] == lives
+    assert [device.state.acks.active for device in model.devices] == active
+
+
+def test_a_device_that_forgot_its_lives_begins_a_later_one_and_takes_part() -> None:
+    model = Model(Scenario(devices=3, delay_max_us=20_000))
+    model.start()
+    model.run(10 * SECOND_US)
+    device = model.devices[1]
+    device.crash()
+    device.change_disk("lost")
+    model.retained.clear()  # nothing but the others tells it who it was
+    device.lives.reach(9)
+    device.boot()
+    model.run(60 * SECOND_US)
+    expect_agreement(model)
+
+
+def test_who_is_left_out_says_so_when_all_others_have_agreed_without_it() -> None:
+    others = [make_profile(name) for name in ("a", "b")]
+    state = connected("c", task=task_facts(fingerprint=b"another-task"))
+    state = after(state, events.Learned(profiles=tuple(others)), SECOND_US)
+    state = after(state, events.Tick(), 5 * SECOND_US)
+    told = []
+    for generation, (profile, digest) in enumerate(
+        [(others[0], state.view.digest), (others[1], b"another view"), (others[1], state.view.digest)], start=1
+    ):
+        ack = Ack(
+            device=profile.device,
+            life=profile.life,
+            generation=generation,
+            view_digest=digest,
+            plan_digest=decision_of(state.view).plan_digest,
+            progress=StateProgress(run=1),
+        )
+        state, effects = step(state, events.AckHeard(ack=ack), decision_of, now_us=6 * SECOND_US)
+        told.append([effect for effect in effects if isinstance(effect, events.Excluded)])
+    assert [len(excluded) for excluded in told] == [0, 0, 1]
+    assert [out.device for out in told[-1][0].plan.left_out] == ["c"]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from crowd.cli.main import main
 from crowd.errors import BadConfig
 from crowd.planning.check import check_hope
-from crowd.planning.plan import LeftOut, Plan
+from crowd.planning.plan import LeftOut, Member, Plan
 from crowd.protocol.identity import generate_key, public_line, write_key
 from crowd.units import Life, device_id
 from tests.support.mosquitto import Mosquitto
@@ -355,3 +355,12 @@ def test_a_device_that_is_left_out_is_told_why() -> None:
     with pytest.raises(BadConfig, match="anna is left out: its task differs"):
         check_hope(plan, "anna", 2)
     check_hope(plan, "ben", 2)
+
+
+def test_of_two_that_differ_neither_gives_up_before_the_third_has_come() -> None:
+    life, names = Life(incarnation=1, boot=bytes(16)), tuple(map(device_id, ("anna", "ben", "cleo")))
+    left_out = (LeftOut(device=names[0], life=life, reason="its task differs"),)
+    plan = Plan(members=(Member(device=names[1], life=life, data_epoch=0),), left_out=left_out)
+    check_hope(plan, "anna", 2, names)
+    with pytest.raises(BadConfig, match="anna is left out: its task differs"):
+        check_hope(plan, "anna", 2, names[:2])

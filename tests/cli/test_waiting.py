@@ -96,7 +96,7 @@ async def test_a_key_that_was_made_anew_is_named_on_both() -> None:
 
 def test_another_device_with_the_same_name_and_key_is_told_from_a_former_life() -> None:
     known = acquaintances("ada")
-    own, other = (Life(incarnation=1, boot=bytes([number]) * 16) for number in (1, 2))
+    former, own, other = (Life(incarnation=1, boot=bytes([number]) * 16) for number in (1, 2, 3))
     known.life_began(own)
 
     def hear(channel: Channel, life: Life) -> None:
@@ -108,6 +108,7 @@ def test_another_device_with_the_same_name_and_key_is_told_from_a_former_life() 
 
     hear(Channel.BEAT, own)
     hear(Channel.PROFILE, other)  # the broker keeps it
+    hear(Channel.BEAT, former)  # recorded
     assert "another device" not in str(known.why_waiting())
     hear(Channel.BEAT, other)
     assert "another device is here with the name ada and its key: give each a name" in str(known.why_waiting())

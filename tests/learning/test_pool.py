@@ -86,7 +86,7 @@ def test_a_pool_stays_valid_while_samples_are_dropped_and_forgets_them_when_refr
     lent.add(header((span(0, 3, 5),)), LENDER.to_bytes((span(0, 3, 5),)))
     pool.refresh()
     before = pool.batch(np.arange(4))[0].clone()
-    lent.drop(FROM_B.device)
+    lent.drop(FROM_B.device, FROM_B.life)
     lent.add(header((span(1, 0, 9),)), LENDER.to_bytes((span(1, 0, 9),)))
     assert torch.equal(pool.batch(np.arange(4))[0], before)
     pool.refresh()

@@ -208,13 +208,22 @@ def test_a_dropped_lender_leaves_nothing_behind() -> None:
     lent = borrower()
     lent.add(header(GOOD), LENDER.to_bytes(GOOD))
     lent.add(header(GOOD, lender=C), LENDER.to_bytes(GOOD))
-    lent.drop(B)
+    lent.drop(B, FROM_B.life)
     assert lent.missing(FROM_B, GOOD) == GOOD
     assert lent.size_bytes == 2 * 12
     assert held(lent, attrs.evolve(FROM_B, device=C), GOOD) == LENDER.take(GOOD)[0].view(-1).tolist()
-    lent.drop(C)
+    lent.drop(C, FROM_B.life)
     assert lent.size_bytes == 0
     assert len(lent.samples) == 3
+
+
+def test_what_is_revoked_in_one_life_leaves_what_a_later_one_has_lent() -> None:
+    lent, later = borrower(), Life(incarnation=2, boot=b"boot")
+    lent.add(header(GOOD), LENDER.to_bytes(GOOD))
+    lent.add(attrs.evolve(header(GOOD), life=later), LENDER.to_bytes(GOOD))
+    lent.drop(B, FROM_B.life)
+    assert lent.missing(FROM_B, GOOD) == GOOD
+    assert lent.missing(attrs.evolve(FROM_B, life=later), GOOD) == ()
 
 
 operations = st.lists(
@@ -237,7 +246,7 @@ def test_any_history_holds_exactly_what_a_set_of_names_would(operations: list[tu
                 lent.keep_only({FROM_B: ranges})
                 names &= named
             case _:
-                lent.drop(B)
+                lent.drop(B, FROM_B.life)
                 names = set()
     absent = lent.missing(FROM_B, (span(0, 0, 10), span(1, 0, 10)))
     missing = {(gap.label, position) for gap in absent for position in range(gap.start, gap.stop)}

@@ -9,11 +9,11 @@ from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.planning.plan import Encoding
 from crowd.protocol.messages import AskSamples, AskState, Contribution, MergedSlice, Parameters, Revoke, SliceKey
-from crowd.units import device_id
+from crowd.units import Life, device_id
 
-ADA = device_id("ada")
+ADA, LIFE = device_id("ada"), Life(incarnation=1, boot=b"b")
 KEY = SliceKey(generation=3, plan_digest=b"plan", round=1, index=0)
-ASK_STATE: TrainerMessage = inbox.Heard(sender=ADA, message=AskState(digest=b"d"))
+ASK_STATE: TrainerMessage = inbox.Heard(sender=ADA, life=LIFE, message=AskState(digest=b"d"))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,9 @@ ASK_STATE: TrainerMessage = inbox.Heard(sender=ADA, message=AskState(digest=b"d"
             4,
         ),
         (
-            inbox.Heard(sender=ADA, message=AskSamples(generation=5, plan_digest=b"plan", data_epoch=0, ranges=())),
+            inbox.Heard(
+                sender=ADA, life=LIFE, message=AskSamples(generation=5, plan_digest=b"plan", data_epoch=0, ranges=())
+            ),
             5,
         ),
         (ASK_STATE, None),
@@ -44,7 +46,7 @@ def test_what_belongs_to_a_generation_names_it(message: TrainerMessage, generati
 def test_of_too_much_the_oldest_that_is_sent_again_is_dropped_and_nothing_else() -> None:
     backlog = Backlog()
     kept: list[TrainerMessage] = [
-        inbox.Heard(sender=ADA, message=Revoke(data_epoch=0)),
+        inbox.Heard(sender=ADA, life=LIFE, message=Revoke(data_epoch=0)),
         events.RoundAccepted(progress=StateProgress(run=1)),
     ]
     for message in (*kept, *[ASK_STATE] * BACKLOG_MAX):

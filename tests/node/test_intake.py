@@ -166,4 +166,4 @@ async def test_a_message_goes_where_its_class_says_to_the_trainer_by_way_of_the_
     (heard,) = gate.let_in()
     assert isinstance(heard, inbox.AgreementMessage)
     assert heard.message == probe
-    assert gate.handed_over == [inbox.Heard(sender=BEN, message=message) for message in (want, ask)]
+    assert gate.handed_over == [inbox.Heard(sender=BEN, life=LIFE, message=message) for message in (want, ask)]

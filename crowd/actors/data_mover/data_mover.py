@@ -268,7 +268,7 @@ class DataMover(Actor[DataMoverMessage]):
                     over = any(_is_later(published, key) for published in self._published)
                     self._publish(self._address(sender), messages.NoSlice(key=key, over=over))
             case ToTrainer() as message:
-                await self._trainer.tell(inbox.Heard(sender=sender, message=message))
+                await self._trainer.tell(inbox.Heard(sender=sender, life=word.life, message=message))
             case _:
                 assert_never(word.message)
 

@@ -127,7 +127,9 @@ class Intake:
                 self._tell_planner(_heard(opened, envelope))
             case message:
                 to_all = address.channel is Channel.ALL
-                await self._hand_over(inbox.Heard(sender=opened.sender, message=message, to_all=to_all))
+                await self._hand_over(
+                    inbox.Heard(sender=opened.sender, life=opened.life, message=message, to_all=to_all)
+                )
 
     def note_beat(self, sequence: int) -> None:
         """Remember the time at which the own heartbeat with this number is sent."""

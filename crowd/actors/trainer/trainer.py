@@ -60,7 +60,7 @@ from crowd.protocol import messages
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us, reached_us
-from crowd.units import SECOND_US, Address, Channel, DeviceId, ceil_div
+from crowd.units import SECOND_US, Address, Channel, DeviceId, Life, ceil_div
 
 BORROW_AGAIN_US = 5 * SECOND_US
 FOLLOW_AFTER_ROUNDS = 3
@@ -211,8 +211,8 @@ class Trainer(Actor[TrainerMessage]):
                 self._early.append(message)
             case inbox.Arrived(sender=sender, cargo=cargo, data=data):
                 await self._take(sender, cargo, data)
-            case inbox.Heard(sender=sender, message=heard):
-                await self._hear(sender, heard)
+            case inbox.Heard(sender=sender, life=life, message=heard):
+                await self._hear(sender, life, heard)
             case inbox.FinishedElsewhere(progress=progress, holders=holders):
                 again_us = now_us() + self._follow_after_us()
                 self._finished_elsewhere = _Wanted(progress=progress, holders=holders, again_us=again_us)
@@ -235,7 +235,7 @@ class Trainer(Actor[TrainerMessage]):
             case _:
                 assert_never(cargo)
 
-    async def _hear(self, sender: DeviceId, message: messages.ForTrainer) -> None:
+    async def _hear(self, sender: DeviceId, life: Life, message: messages.ForTrainer) -> None:
         match message:
             case messages.NoSlice(key=key, over=True):
                 await self._carry_out(self._rounds.over(sender, key))
@@ -246,7 +246,7 @@ class Trainer(Actor[TrainerMessage]):
             case messages.AskState(digest=digest):
                 await self._give_state(sender, digest)
             case messages.Revoke():
-                await self._give_back(sender)
+                await self._give_back(sender, life)
             case _:
                 assert_never(message)
 
@@ -431,13 +431,14 @@ class Trainer(Actor[TrainerMessage]):
         if self._local_round is not None:
             self._local_round.samples_arrived()
 
-    async def _give_back(self, lender: DeviceId) -> None:
-        """Delete a lender's samples as it asks: not one step more with them."""
-        if not any(source.device == lender for source in self._borrowed):
+    async def _give_back(self, lender: DeviceId, life: Life) -> None:
+        """Delete what a lender has lent by then, in that life or before, as it asks: not one step more with it."""
+        revoked = {source for source in self._borrowed if source.device == lender and source.life <= life}
+        if not revoked:
             return
         await self._stop_steps()
-        self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source.device != lender}
-        await self._compute.run(partial(self._lent.drop, lender))
+        self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source not in revoked}
+        await self._compute.run(partial(self._lent.drop, lender, life))
         self._pool = None
         log.info("samples_given_back", lender=lender)
 
