@@ -1,8 +1,9 @@
 """A scenario as it takes its course: safety while things go wrong, then liveness on the healed network."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, assert_never
 
 import anyio
@@ -10,18 +11,22 @@ import anyio.abc
 
 from brokers.simulated.network import FaultRates, Network
 from crowd.agreement.state import State
+from crowd.errors import BrokerLost
 from crowd.ports import Delivery
 from crowd.protocol.identity import KeyedHashSigner
-from crowd.units import DeviceId, device_id
+from crowd.units import Channel, DeviceId, device_id
+from devices.simulation.device import LINK
 from tests.simulation.bounds import Wire, is_promise
 from tests.simulation.observer import Observer
-from tests.simulation.processes import Process
+from tests.simulation.processes import CLUSTER, Process
 from tests.simulation.scenario import Fault, FaultKind, Scenario
 
 AGREED_S_MAX = 1500.0
 """On a healed network; a device that was evicted again and again comes back after up to 600 s."""
 ROUNDS_AFTER = 2
 """That the healed cluster must complete."""
+STRANGER = device_id("stranger")
+RECORDED_MAX = 400
 WILL_AFTER_S = 20.0
 """Until the broker misses a device that lost its power."""
 
@@ -31,10 +36,17 @@ class _WatchedNetwork(Network):
 
     def __init__(self, wire: Wire, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.processes: Mapping[DeviceId, Process] = {}
+        self.recorded: deque[tuple[Process, int, Delivery]] = deque(maxlen=RECORDED_MAX)
         self._wire = wire
 
     def saw(self, device: DeviceId, delivery: Delivery) -> None:
+        if device == STRANGER:
+            return
         self._wire.saw(device, delivery)
+        if delivery.address.channel not in (Channel.STATUS, Channel.INFO, Channel.BLOB):
+            process = self.processes[device]
+            self.recorded.append((process, process.lives, delivery))
 
 
 class Cluster:
@@ -61,6 +73,7 @@ class Cluster:
             )
             for index, part in enumerate(scenario.devices)
         ]
+        self.network.processes = {process.name: process for process in self.processes}
         self.injected: Counter[str] = Counter()
         """Faults by kind."""
         self._tasks: anyio.abc.TaskGroup
@@ -138,6 +151,13 @@ class Cluster:
                 process.run_at(fault.factor)
                 await anyio.sleep(fault.lasts_s)
                 process.run_at(1.0)
+            case FaultKind.OLD_DISK:
+                process.cut_off(will_after_s=0.0)
+                process.age_disk(self.processes[fault.device - 1])
+                await anyio.sleep(fault.lasts_s)
+                process.switch_on(self._tasks)
+            case FaultKind.REPLAY:
+                await self._replay()
             case FaultKind.STALE_WILL:
                 network.stale_will(process.name)
             case FaultKind.WEATHER:
@@ -146,6 +166,18 @@ class Cluster:
                 network.fault_rates = FaultRates()
             case kind:
                 assert_never(kind)
+
+    async def _replay(self) -> None:
+        """All that was recorded of processes that have ended, as fast as a link of 10 Mbit/s takes it."""
+        former = [
+            delivery for process, life, delivery in self.network.recorded if life < process.lives or not process.running
+        ]
+        with suppress(BrokerLost):
+            async with self.network.broker(STRANGER, LINK, cluster=CLUSTER).session() as session:
+                for delivery in former:
+                    self.injected["replayed messages"] += 1
+                    retained = delivery.address.channel in (Channel.PROFILE, Channel.ACK, Channel.RESULT)
+                    await session.publish(delivery.address, delivery.payload, retain=retained)
 
     def _mend(self, process: Process) -> None:
         self.network.mend(process.name)

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
 from crowd.actors.data_mover.data_mover import DataMover
+from crowd.actors.lives import Lives
 from crowd.actors.planner import Planner
 from crowd.actors.trainer.course import Course
 from crowd.actors.trainer.own_slices import OwnSlice
@@ -26,7 +27,6 @@ from crowd.agreement.view import View
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler
-from crowd.node import Node
 from crowd.planning.plan import Plan
 from crowd.protocol.codec import Opener
 from crowd.protocol.transfer.transfers import Transfers
@@ -116,9 +116,12 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     # --- lives and views ----------------------------------------------------------------------------------------------
     "a device comes back under its old life": (
         _in(
-            Node,
-            "_make_supervisor.make_data_mover",
-            replace("self._chance.randbytes(16)", "self.name.encode()"),
+            Lives,
+            "begin",
+            replace(
+                "Life(incarnation=self._latest, boot=self._chance.randbytes(BOOT_BYTES))",
+                'Life(incarnation=1, boot=b"same")',
+            ),
         ),
     ),
     "a receiver ignores small changes of a profile": (

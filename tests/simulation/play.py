@@ -10,7 +10,7 @@ import structlog
 import torch
 
 import crowd.actors.planner
-import crowd.node
+import crowd.learning.work
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
@@ -64,7 +64,7 @@ def play(scenario: Scenario) -> Report:
     with (
         _logs_to(observer.logs),
         _cut_into(scenario.chunk_bytes),
-        mock.patch.object(crowd.node, "prepare", _prepare),
+        mock.patch.object(crowd.learning.work, "prepare", _prepare),
         mock.patch.object(crowd.actors.planner, "decide", _Decisions()),
     ):
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import anyio
 
 from brokers.simulated.network import Network
+from crowd.actors.lives import LIFE_FILE
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node
@@ -94,8 +95,19 @@ class Process:
             self._scope.cancel()
             await self._ended.wait()
 
+    @property
+    def lives(self) -> int:
+        """How often its node was started."""
+        return self._device.lives
+
     def lose_disk(self) -> None:
         self._device.store = MemoryStore()
+
+    def age_disk(self, other: "Process") -> None:
+        """Put back what its disk held half its lives ago, or where that is nothing what the other's holds."""
+        known = int(self._device.store.read(LIFE_FILE) or b"0")
+        former = str(known // 2).encode() if known > 1 else other._device.store.read(LIFE_FILE) or b"0"
+        self._device.store.write(LIFE_FILE, former)
 
     async def _live(self) -> None:
         if self._device.lives:

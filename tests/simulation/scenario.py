@@ -33,6 +33,10 @@ class FaultKind(enum.Enum):
     STALE_WILL = "stale will"
     WEATHER = "weather"
     """For a while messages are lost, doubled and held up."""
+    OLD_DISK = "old disk"
+    """The process dies, and starts again with what was on its disk some lives before, or with another device's."""
+    REPLAY = "replay"
+    """Somebody without a key says again what was said in former lives."""
     HANG = "hang"
     """No local step ends any more; all else that the device does goes on."""
 
@@ -116,9 +120,11 @@ BASELINES = (
 here does not hold for them."""
 KNOWN_SEEDS = 1000
 """Below, seeds are known to show something; there the policies and the kinds of faults are those with which they do."""
-DRAWN_KINDS = tuple(kind for kind in FaultKind if kind is not FaultKind.HANG)
+DRAWN_KINDS = tuple(kind for kind in FaultKind if kind.name not in ("HANG", "OLD_DISK", "REPLAY"))
 HANGS_EVERY = 4
 """Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
+REPLAYS_EVERY = 4
+"""Of so many seeds one has a device with an old disk, and former lives that are replayed twice."""
 FAULTS_UNTIL_S = 45.0
 """Later nothing goes wrong any more; ten times as late where rounds are long."""
 LONG_ROUNDS = 10
@@ -134,6 +140,8 @@ def draw(seed: int) -> Scenario:
     faults.sort(key=lambda fault: fault.at_s)
     if seed >= KNOWN_SEEDS and seed % HANGS_EVERY == 2:
         faults.append(_hang(random.Random(f"hang {seed}"), count))
+    if seed >= KNOWN_SEEDS and seed % REPLAYS_EVERY == 1:
+        faults.extend(_replays(random.Random(f"replay {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
     return Scenario(
@@ -185,6 +193,16 @@ def _fault(chance: random.Random, count: int) -> Fault:
         lasts_s=chance.choice((0.3, 1.0, 3.0, 8.0, 20.0, 30.0)),
         factor=chance.choice((0.2, 0.5, 2.0, 4.0)) if kind is FaultKind.SPEED else 1.0,
         fault_rates=WEATHERS[chance.choice(tuple(WEATHERS))] if kind is FaultKind.WEATHER else FaultRates(),
+    )
+
+
+def _replays(chance: random.Random, count: int) -> tuple[Fault, ...]:
+    kinds = (FaultKind.KILL, FaultKind.OLD_DISK, FaultKind.REPLAY, FaultKind.REPLAY)
+    times = sorted(round(chance.uniform(1.0, FAULTS_UNTIL_S), 3) for _ in kinds)
+    device = chance.randrange(count)
+    return tuple(
+        Fault(at_s=at_s, kind=kind, device=device, lasts_s=chance.choice((0.3, 1.0, 3.0)))
+        for at_s, kind in zip(times, kinds, strict=True)
     )
 
 
