@@ -155,7 +155,7 @@ class LocalTrainer:
     ) -> StepReport:
         """Train the samples of `pool`, which must be ready, until the quota is met, `steps_max` steps are made, or
         `stop()` says so between two steps. What is left of the quota or of the epoch, whichever is less, is divided
-        evenly into as few batches as it takes (docs/decisions/100-even-batches.md).
+        evenly into as few batches as it takes (docs/decisions/094-even-batches.md).
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """

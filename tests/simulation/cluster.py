@@ -116,8 +116,10 @@ class Cluster:
         process, network = self.processes[fault.device], self.network
         self.injected[fault.kind.value] += 1
         match fault.kind:
-            case FaultKind.KILL:
+            case FaultKind.KILL | FaultKind.OLD_DISK:
                 process.cut_off(will_after_s=0.0)
+                if fault.kind is FaultKind.OLD_DISK:
+                    process.age_disk(self.processes[fault.device - 1])
                 await anyio.sleep(fault.lasts_s)
                 process.switch_on(self._tasks)
             case FaultKind.POWER_LOSS:
@@ -151,11 +153,6 @@ class Cluster:
                 process.run_at(fault.factor)
                 await anyio.sleep(fault.lasts_s)
                 process.run_at(1.0)
-            case FaultKind.OLD_DISK:
-                process.cut_off(will_after_s=0.0)
-                process.age_disk(self.processes[fault.device - 1])
-                await anyio.sleep(fault.lasts_s)
-                process.switch_on(self._tasks)
             case FaultKind.REPLAY:
                 await self._replay()
             case FaultKind.STALE_WILL:
