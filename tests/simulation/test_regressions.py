@@ -16,6 +16,7 @@ MENDED = {
     "what a device has to say piles up on a slow link": (1544, (3,)),
     "a state that is sent for an earlier plan comes late": (5019, (0, 1)),
     "questions for late acks hold up the acks": (6327, ()),
+    "what was handed in before a sign of progress is no part of its round": (259, (0, 1, 3, 4)),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }
 

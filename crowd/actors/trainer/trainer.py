@@ -194,7 +194,7 @@ class Trainer(Actor[TrainerMessage]):
             case events.Freeze():
                 self._freeze()
             case events.ShowProgress():
-                await self._stop_steps()
+                await self._interrupt()
                 await self._planner.tell(events.Progressed())
             case inbox.Activated(active=active, rtt_us=rtt_us):
                 await self._activate(active, rtt_us)
@@ -436,7 +436,7 @@ class Trainer(Actor[TrainerMessage]):
         revoked = {source for source in self._borrowed if source.device == lender and source.life <= life}
         if not revoked:
             return
-        await self._stop_steps()
+        await self._interrupt()
         self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source not in revoked}
         await self._compute.run(partial(self._lent.drop, lender, life))
         self._pool = None
@@ -461,6 +461,11 @@ class Trainer(Actor[TrainerMessage]):
         """Stop the local steps, wait until they have, and forget the round that was proposed."""
         await self._stop_steps()
         self._proposal = None
+
+    async def _interrupt(self) -> None:
+        """Stop local steps that go on. What has been handed in stays this device's part of the round."""
+        if self._local_round is not None and not self._local_round.ended.is_set():
+            await self._stop_steps()
 
     async def _stop_steps(self) -> None:
         if self._local_round is not None:
