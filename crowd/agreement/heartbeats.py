@@ -2,7 +2,7 @@
 
 import attrs
 
-from crowd.agreement import failure_detector, predicates
+from crowd.agreement import failure_detector, predicates, stalls
 from crowd.agreement.events import BeatHeard, SendBeat
 from crowd.agreement.turn import Turn
 
@@ -12,6 +12,7 @@ def hear(turn: Turn, beat: BeatHeard) -> None:
     state = turn.state
     if beat.device == state.me:
         if beat.life == state.own.profile.life:
+            stalls.notice_deafness(turn)
             turn.detector = attrs.evolve(state.detector, round_trip_us=state.now_us, rtt_us=beat.rtt_us)
         return
     if failure_detector.is_evicted_alive(turn, beat.device, beat.life):

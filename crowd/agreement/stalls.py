@@ -56,6 +56,19 @@ def notice_sleep(turn: Turn) -> None:
         turn.stalls = attrs.evolve(state.stalls, awake_us=state.now_us)
 
 
+def notice_deafness(turn: Turn) -> None:
+    """Begin all waits anew as an own heartbeat comes back after others that did not: what came meanwhile has not been
+    heard either."""
+    if _is_deaf(turn.state):
+        turn.stalls = attrs.evolve(turn.stalls, awake_us=turn.state.now_us)
+
+
+def _is_deaf(state: State) -> bool:
+    """Whether an own heartbeat should have come back by now, and has not."""
+    last_us, rtt_us = state.detector.round_trip_us, state.detector.rtt_us
+    return last_us is not None and state.now_us - last_us > state.beat_us + SLEPT_US + 2 * rtt_us
+
+
 # --- others -----------------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +76,7 @@ def hear(turn: Turn, held_up: HeldUp) -> None:
     """Suspend the devices for which this one has waited for too long, unless it is about to leave the round anyway."""
     state = turn.state
     in_hand = state.own.progress.finished or not predicates.may_leave_round(state)
-    if not in_hand or not state.has_round_trip or state.me in state.view.suspended:
+    if not in_hand or not state.has_round_trip or _is_deaf(state) or state.me in state.view.suspended:
         return
     waited_us = state.now_us - max(held_up.since_us, state.stalls.awake_us)
     if waited_us < patience_us(state, held_up.links):

@@ -71,10 +71,10 @@ def test_who_does_not_do_its_part_is_suspended_after_ten_seconds_or_later_if_it_
 
 
 def test_where_rounds_are_long_three_of_the_longest_recent_ones_are_waited_for() -> None:
-    state = complete(running(BEN), 10)
+    state = complete(live(running(BEN), 10), 10)
     assert held_up(state, 10, 60) == 10 + 3 * 7
     for second in range(8):
-        state = complete(state, 11 + second)
+        state = complete(live(state, 11 + second), 11 + second)
     assert held_up(state, 18, 60) == 18 + 10, "long ago"
 
 
@@ -83,6 +83,17 @@ def test_what_came_while_a_device_slept_is_heard_before_it_blames_others() -> No
     event = events.HeldUp(devices=frozenset({BEN.device}), since_us=3 * SECOND_US)
     assert not after(state, event, 14 * SECOND_US).view.suspended, "it sent no heartbeat for so long"
     assert held_up(state, 3, 60) == 13
+
+
+def test_what_did_not_reach_a_device_that_could_not_hear_itself_is_heard_before_it_blames_others() -> None:
+    state = running(BEN)
+    for second in range(4, 13):  # awake, and what comes back is lost
+        state = after(state, events.Tick(), second * SECOND_US)
+    event = events.HeldUp(devices=frozenset({BEN.device}), since_us=3 * SECOND_US)
+    assert state.has_round_trip
+    assert not after(state, event, 13 * SECOND_US).view.suspended
+    state = round_trip(state, 13 * SECOND_US)
+    assert held_up(state, 3, 60) == 13 + 10
 
 
 def test_a_suspended_device_lives_is_heard_and_has_no_part() -> None:
