@@ -18,7 +18,8 @@ def test_no_scenario_breaks_a_promise() -> None:
         tally.add(verdict)
     assert not tally.failed, "\n".join(f"{verdict.report.findings[0]}\n{verdict.replay}" for verdict in tally.failed)
     assert not tally.thin, "these seeds show too little"
-    assert tally.faults.keys() == {kind.value for kind in FaultKind}
+    assert tally.faults.keys() == {kind.value for kind in FaultKind} | {"replayed messages"}
+    assert tally.faults["replayed messages"] > 100
 
 
 def test_the_same_seed_takes_the_same_course() -> None:
