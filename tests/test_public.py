@@ -3,8 +3,6 @@
 import ast
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
@@ -26,15 +24,6 @@ def test_each_field_of_a_task_is_explained_where_help_and_editors_look() -> None
     text = inspect.getdoc(crowd.Task) or ""
     explained = re.findall(r"^    (\w+): \S", text.partition("Args:\n")[2], re.MULTILINE)
     assert explained == [field.name for field in attrs.fields(crowd.Task)]
-
-
-def test_the_examples_load_what_a_node_needs_before_their_event_loop_runs() -> None:
-    check = "from crowd import Node; import sys; assert {'torch', 'crowd.actors.trainer.trainer'} <= sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", check], check=True)
-    for name in ("quickstart.py", "embed_in_asyncio_app.py"):
-        source = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
-        imported = [node for node in source.body if isinstance(node, ast.ImportFrom) and node.module == "crowd"]
-        assert "Node" in [alias.name for node in imported for alias in node.names]
 
 
 def test_type_checkers_are_told_of_the_same_names() -> None:

@@ -204,8 +204,8 @@ def tell_of_later_life(turn: Turn, device: DeviceId) -> None:
     if device != state.me and state.watches(device) and turn.may_send(notices.get(device)):
         turn.retries = attrs.evolve(state.retries, life_notices={**notices, device: turn.sent(notices.get(device))})
         last = state.view.tombstones.get(device)
-        tombstones = {} if last is None else {device: last}
-        turn.emit(SendView(device=device, profiles=(device,), tombstones=tombstones))
+        profiles = (device,) if device in state.view.profiles else ()
+        turn.emit(SendView(device=device, profiles=profiles, tombstones={} if last is None else {device: last}))
 
 
 def answer_request(turn: Turn, request: ViewRequested) -> None:

@@ -304,11 +304,11 @@ def test_a_data_set_that_raises_is_one_line_with_the_sample_the_cause_and_the_pl
 
 def test_a_loss_that_fails_in_the_middle_of_the_training_is_one_line_with_its_place() -> None:
     def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        assert len(labels) != 3, "three"
+        assert len(labels) != 5, "five"
         return torch.nn.functional.cross_entropy(outputs, labels)
 
     task = make_task(model=outputs(CLASSES), loss=loss)
     local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)
     pool = pool_of(separable(11))
-    with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: three"):
+    with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: five"):
         local.steps(pool, EpochSampler(11, seed=0, generation=1), 11, lambda: False)

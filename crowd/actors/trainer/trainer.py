@@ -194,7 +194,7 @@ class Trainer(Actor[TrainerMessage]):
             case events.Freeze():
                 self._freeze()
             case events.ShowProgress():
-                await self._interrupt()
+                await self._stop_steps()
                 await self._planner.tell(events.Progressed())
             case inbox.Activated(active=active, rtt_us=rtt_us):
                 await self._activate(active, rtt_us)
@@ -280,9 +280,8 @@ class Trainer(Actor[TrainerMessage]):
         if not self._rounds.schedule.publishes:
             return 0  # no slices are on their way
         round_us = 0 if active is None else active.plan.round_us
-        return max(
-            min(max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us), FOLLOW_AFTER_US_MAX), self._transfer_us
-        )
+        patience_us = max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us)
+        return max(min(patience_us, FOLLOW_AFTER_US_MAX), self._transfer_us)
 
     @property
     def _transfer_us(self) -> int:
@@ -436,7 +435,7 @@ class Trainer(Actor[TrainerMessage]):
         revoked = {source for source in self._borrowed if source.device == lender and source.life <= life}
         if not revoked:
             return
-        await self._interrupt()
+        await self._stop_steps()
         self._borrowed = {source: ranges for source, ranges in self._borrowed.items() if source not in revoked}
         await self._compute.run(partial(self._lent.drop, lender, life))
         self._pool = None
@@ -458,17 +457,13 @@ class Trainer(Actor[TrainerMessage]):
     # --- local steps --------------------------------------------------------------------------------------------------
 
     async def _halt(self) -> None:
-        """Stop the local steps, wait until they have, and forget the round that was proposed."""
+        """Stop the local steps, wait until they have, and forget them and the round that was proposed."""
         await self._stop_steps()
-        self._proposal = None
-
-    async def _interrupt(self) -> None:
-        """Stop local steps that go on. What has been handed in stays this device's part of the round."""
-        if self._local_round is not None and not self._local_round.ended.is_set():
-            await self._stop_steps()
+        self._local_round = self._proposal = None
 
     async def _stop_steps(self) -> None:
-        if self._local_round is not None:
+        """Stop local steps that go on. What has been handed in stays this device's part of the round."""
+        if self._local_round is not None and not self._local_round.ended.is_set():
             self._local_round.stop()
             await self._wait_for_end(self._local_round)
             self._local_round = None
