@@ -1,5 +1,6 @@
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,7 +196,7 @@ def test_a_model_that_cannot_be_saved_at_the_end_is_offered_elsewhere(here: Path
     process = start(here, configs["anna"], "--once")
     assert process.stderr is not None
     assert any("plan_activated" in line for line in process.stderr), "it waits for the second device"
-    (here / "state-anna").rmdir()
+    shutil.rmtree(here / "state-anna")
     other = start(here, configs["ben"], "--once")
     output, error = process.communicate(timeout=60)
     other.communicate(timeout=60)
