@@ -1,5 +1,6 @@
 """One device: the four actors under one supervisor, to be embedded in any asyncio application."""
 
+import itertools
 import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -191,7 +192,8 @@ class Node:
 
     def _make_supervisor(self, task: "Task", work: "Work", trainer: "type[Trainer]") -> Supervisor:
         config, compute = self.config, self._device.compute
-        facts, has_started = work.facts, False
+        facts = work.facts
+        lives = itertools.chain((self._life,), iter(self._lives.begin, None))
 
         def make_planner() -> Planner:
             return Planner(
@@ -224,12 +226,8 @@ class Node:
             )
 
         def make_data_mover() -> DataMover:
-            nonlocal has_started
             # the first of the four to start, and all restart together: each time in a life of its own
-            if has_started:
-                self._life = self._lives.begin()
-            has_started = True
-            life = self._life
+            self._life = life = next(lives)
             self._probe.life_began(life)
             info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
             return DataMover(

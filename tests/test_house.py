@@ -23,8 +23,8 @@ TOO_LONG_PRODUCT: dict[str, int] = {
     "crowd/actors/trainer/trainer.py:Trainer.__init__": 56,
     "crowd/cli/bench/command.py:bench": 55,
     "crowd/cli/lab.py:lab": 58,
-    "crowd/node.py": 379,
-    "crowd/node.py:Node._make_supervisor": 81,
+    "crowd/node.py": 377,
+    "crowd/node.py:Node._make_supervisor": 78,
     "policies/baselines/own_data.py:plan_at_home": 53,
     "policies/crowd_learning/offload.py:offload": 52,
 }
@@ -33,7 +33,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/agreement/cluster_model.py": 687,
     "tests/agreement/cluster_model.py:Device": 335,
     "tests/agreement/cluster_model.py:Device.carry_out": 72,
-    "tests/agreement/test_agreement.py": 641,
+    "tests/agreement/test_agreement.py": 657,
     "tests/agreement/test_agreement_machine.py": 525,
     "tests/agreement/test_agreement_machine.py:Agreement": 407,
     "tests/agreement/test_agreement_machine.py:Agreement._carry_out": 61,
@@ -51,7 +51,6 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/protocol/transfer/test_transfer_machine.py:Network": 325,
     "tests/runtime/test_actor.py": 434,
     "tests/runtime/test_supervisor.py": 355,
-    "tests/simulation/cluster.py:Cluster._suffer": 53,
 }
 """The same of tests and examples."""
 
@@ -102,7 +101,7 @@ print(*sorted(sys.modules))
 
 
 def test_a_node_before_its_trainer_starts_is_small_and_has_no_torch() -> None:
-    """53 MiB on x86-64 with Python 3.11."""
+    """52 MiB on x86-64 with Python 3.11."""
     code = """
 import sys
 import brokers.mqtt, crowd.cli.node, crowd.cli.waiting, crowd.node

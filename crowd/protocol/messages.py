@@ -300,7 +300,7 @@ class NoSlice(ToTrainer, tag="slice"):
 
 @attrs.frozen(kw_only=True)
 class Revoke(ToTrainer, tag="revoke"):
-    """An order to delete, before the next step, all samples that were borrowed from the sender."""
+    """An order to delete, before the next step, all samples that the sender has lent in this life or before."""
 
     data_epoch: int
     """The lender's data set that the order is about."""

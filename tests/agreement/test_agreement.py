@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from crowd.actors.lives import LIFE_FILE
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Decision, Own, State
@@ -179,6 +180,19 @@ def test_a_device_that_sees_its_own_name_in_a_later_life_goes_above_it() -> None
     state = after(state, events.Learned(profiles=(other,), source=DeviceId("a")), 1_000)
     assert state.own.profile.life.incarnation == 4
     assert state.view.profiles[DeviceId("a")] == state.own.profile
+
+
+def test_two_devices_with_one_name_and_key_outdo_each_other_ever_more_seldom() -> None:
+    state, now_us, pauses_s = connected(), 0, []
+    for _ in range(4):
+        life = attrs.evolve(state.own.profile.life, incarnation=state.own.profile.life.incarnation + 1, boot=b"twin")
+        state = after(state, events.Learned(profiles=(make_profile("a", life=life),), source=DeviceId("a")), now_us)
+        returns_us = state.own.returns_us or now_us
+        pauses_s.append((returns_us - now_us) // SECOND_US)
+        now_us = returns_us
+        state = after(state, events.Tick(), now_us)
+        assert state.own.profile.life > life
+    assert pauses_s == [0, 2, 4, 8]
 
 
 def test_an_evicted_device_returns_later_each_time() -> None:
@@ -606,15 +620,17 @@ def test_a_former_run_that_is_replayed_reaches_every_device_and_changes_nothing(
 
 def test_a_device_that_forgot_its_lives_begins_a_later_one_and_takes_part() -> None:
     model = Model(Scenario(devices=3, delay_max_us=20_000))
+    device = model.devices[1]
+    device.disk.write(LIFE_FILE, b"8")
     model.start()
     model.run(10 * SECOND_US)
-    device = model.devices[1]
     device.crash()
     device.change_disk("lost")
     model.retained.clear()  # nothing but the others tells it who it was
-    device.lives.reach(9)
     device.boot()
+    assert device.state.own.profile.life.incarnation == 1
     model.run(60 * SECOND_US)
+    assert device.state.own.profile.life.incarnation > 9
     expect_agreement(model)
 
 

@@ -116,17 +116,8 @@ class Cluster:
         process, network = self.processes[fault.device], self.network
         self.injected[fault.kind.value] += 1
         match fault.kind:
-            case FaultKind.KILL | FaultKind.OLD_DISK:
-                process.cut_off(will_after_s=0.0)
-                if fault.kind is FaultKind.OLD_DISK:
-                    process.age_disk(self.processes[fault.device - 1])
-                await anyio.sleep(fault.lasts_s)
-                process.switch_on(self._tasks)
-            case FaultKind.POWER_LOSS:
-                process.cut_off(will_after_s=WILL_AFTER_S)
-                process.lose_disk()
-                await anyio.sleep(fault.lasts_s)
-                process.switch_on(self._tasks)
+            case FaultKind.KILL | FaultKind.OLD_DISK | FaultKind.POWER_LOSS:
+                await self._restart(process, fault)
             case FaultKind.BATTERY:
                 process.cut_off(will_after_s=WILL_AFTER_S)
             case FaultKind.FREEZE:
@@ -163,6 +154,15 @@ class Cluster:
                 network.fault_rates = FaultRates()
             case kind:
                 assert_never(kind)
+
+    async def _restart(self, process: Process, fault: Fault) -> None:
+        process.cut_off(will_after_s=WILL_AFTER_S if fault.kind is FaultKind.POWER_LOSS else 0.0)
+        if fault.kind is FaultKind.POWER_LOSS:
+            process.lose_disk()
+        elif fault.kind is FaultKind.OLD_DISK:
+            process.age_disk(self.processes[fault.device - 1])
+        await anyio.sleep(fault.lasts_s)
+        process.switch_on(self._tasks)
 
     async def _replay(self) -> None:
         """All that was recorded of processes that have ended, as fast as a link of 10 Mbit/s takes it."""

@@ -100,7 +100,7 @@ class Trainer(Actor[TrainerMessage]):
     1. `BeginRun` makes the first state; `Activated` begins a generation, if need be by fetching its start.
     2. In each round it trains its samples (`LocalRound`), sends its delta to the slices' owners, merges its own slices,
        and proposes the round to the planner when all merged slices are here.
-    3. `RoundAccepted` makes the proposed state the present one; `Frozen` ends all that.
+    3. `RoundAccepted` makes the proposed state the present one; `Freeze` ends all that.
     """
 
     def __init__(
