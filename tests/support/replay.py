@@ -21,6 +21,7 @@ from crowd.units import SECOND_US, DeviceId
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
 from devices.simulation.device import SimulatedDevice
+from devices.store import MemoryStore
 from tests.support.recording import Lifetime, Recording
 from tests.support.virtual import run_virtually
 
@@ -49,6 +50,8 @@ class _Replay:
         network = _HeardNetwork(self._heard)
         self._network = network
         self._brokers = {name: network.broker(DeviceId(name), LOOPBACK, cluster=cluster) for name in configs}
+        self._stores = {name: MemoryStore() for name in configs}
+        """Kept from life to life, as the real devices' state directories are."""
 
     async def run(self) -> Recording:
         with mock.patch.object(crowd.node, "Profiler", self._make_profiler):
@@ -82,6 +85,7 @@ class _Replay:
             broker=self._brokers[lifetime.device],
             compute=compute,
             sensor=FixedSensor(memory_free_bytes=first.memory_bytes),
+            store=self._stores[lifetime.device],
             chance=lambda _: _RecordedChance(lifetime.boot),
         )
 
