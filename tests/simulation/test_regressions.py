@@ -17,6 +17,8 @@ MENDED = {
     "a state that is sent for an earlier plan comes late": (5019, (0, 1)),
     "questions for late acks hold up the acks": (6327, ()),
     "what was handed in before a sign of progress is no part of its round": (259, (0, 1, 3, 4)),
+    "a plan that was begun late by a trainer that hung is taken up again": (1550, (2, 5, 7, 8)),
+    "who cannot hear the one holder of its start says that this one stands still": (284, (3, 4, 5, 7, 8, 10)),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }
 

@@ -263,10 +263,13 @@ class Trainer(Actor[TrainerMessage]):
         now = reached_us()
         await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
-            await self._ask_for_state(attrs.evolve(self._wanted, attempt=self._wanted.attempt + 1))
-            holder = frozenset(self._wanted.holders) - self._rounds.ahead
-            if len(self._wanted.holders) == len(holder) == 1:  # of several one would have answered: it is the own link
-                await self._planner.tell(events.HeldUp(devices=holder, since_us=self._wanted.since_us, links=0))
+            wanted = self._wanted
+            # who has merged a round since has that state too, or a later one
+            others = self._rounds.ahead.difference(wanted.holders, {self._me})
+            holders = (*wanted.holders, *sorted(others))
+            await self._ask_for_state(attrs.evolve(wanted, holders=holders, attempt=wanted.attempt + 1))
+            if len(holders) == 1 and not self._rounds.ahead:  # of several one would have answered: it is the own link
+                await self._planner.tell(events.HeldUp(devices=frozenset(holders), since_us=wanted.since_us, links=0))
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
             lenders = frozenset(
@@ -479,8 +482,7 @@ class Trainer(Actor[TrainerMessage]):
         def keep(message: TrainerMessage) -> None:
             if isinstance(message, events.Freeze):
                 self._freeze()
-            else:
-                self._backlog.put(message)
+            self._backlog.put(message)  # a freeze too: a plan that is kept before it may be the one that it ends
 
         await self.listen_until(steps.ended, keep)
         log.info("training_goes_on", round=steps.number)
