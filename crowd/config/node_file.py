@@ -29,55 +29,59 @@ class NodeConfig:
 
     In a `node.toml` the keys up to `state_dir` are in `[node]`, those from `task` on in `[train]`, and `data` is
     `[data]`.
+
+    Args:
+        name: This device's ID, unique in its cluster.
+        cluster: Name of the cluster that the device belongs to, the same on all its devices.
+        broker: URL of the MQTT broker, as `mqtt://host:1883` or, over TLS, `mqtts://host:8883`.
+        username: User name for the broker; `None`: the broker asks for none.
+        password_file: File that holds the password for the broker and nothing else.
+        ca_file: Certificates, in PEM, against which the broker's is checked; `None`: those of the system.
+        key_file: File with this device's Ed25519 key, as `crowd keys new` makes it.
+        members_file: File with the public keys of all members: TOML, `name = "public key"`.
+        state_dir: Directory for what must outlive the process: the trained network, as `model.safetensors`, and how
+            often the device has started, as `life`.
+        task: Name of a built-in task, or `module:function`.
+        share: The part of this device's data that may leave it: raw samples, features, or nothing but deltas.
+        policy: Entry-point name of the policy that plans, in the group `crowd.policies`. That of the device with the
+            lowest ID counts.
+        prefer: The cost that plans should save first: time, bytes or energy. That of the device with the lowest ID
+            counts.
+        seed: Seed of the run's order and network, 0 to 2^63 - 1. Devices of one seed begin with the same network; to
+            others it is sent.
+        members_min: Devices that must be there for a run to start; the largest number that any of them asks for counts.
+        cpu_share_max: Part of the processors that torch may use under `crowd node`, above 0 and at most 1.
+        uplink_mbps: Rate of the link to the broker, in Mbit/s, until it has been observed.
+        downlink_mbps: Rate of the link from the broker, in Mbit/s, until it has been observed.
+        data: This device's part of a built-in task's data set. `None`: the whole data set; a task of your own brings
+            its own data.
     """
 
     name: str = attrs.field(validator=validators.identifier)
-    """This device's ID, unique in its cluster."""
     cluster: str = attrs.field(validator=validators.identifier)
-    """Name of the cluster that the device belongs to, the same on all its devices."""
     broker: str = attrs.field(validator=validators.must("a URL as 'mqtt://host:1883'", lambda url: "://" in url))
-    """URL of the MQTT broker, as `mqtt://host:1883` or, over TLS, `mqtts://host:8883`."""
     username: str | None = attrs.field(default=None, validator=validators.not_empty)
-    """User name for the broker; `None`: the broker asks for none."""
     password_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
-    """File that holds the password for the broker and nothing else."""
     ca_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
-    """Certificates, in PEM, against which the broker's is checked; `None`: those of the system."""
     key_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
-    """File with this device's Ed25519 key, as `crowd keys new` makes it."""
     members_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
-    """File with the public keys of all members: TOML, `name = "public key"`."""
     state_dir: Path = attrs.field(default=Path("state"), converter=Path)
-    """Directory for what must outlive the process: the trained network, as `model.safetensors`."""
 
     task: str = attrs.field(default="digits", validator=validators.not_empty)
-    """Name of a built-in task, or `module:function`."""
     share: Share = attrs.field(default=Share.RAW, converter=Share)
-    """The part of this device's data that may leave it: raw samples, features, or nothing but deltas."""
     policy: str = attrs.field(default="crowd_learning", validator=validators.not_empty)
-    """Entry-point name of the policy that plans, in the group `crowd.policies`. That of the device with the lowest ID
-    counts."""
     prefer: Prefer = attrs.field(default=Prefer.TIME, converter=Prefer)
-    """The cost that plans should save first: time, bytes or energy. That of the device with the lowest ID counts."""
     seed: int = attrs.field(
         default=0,
         converter=validators.whole,
         validator=validators.must("0 to 2^63 - 1", lambda value: isinstance(value, int) and 0 <= value < 1 << 63),
     )
-    """Seed of the run's order and network, 0 to 2^63 - 1. Devices of one seed begin with the same network; to others it
-    is sent."""
     members_min: int = attrs.field(default=2, converter=validators.whole, validator=validators.at_least_one)
-    """Devices that must be there for a run to start; the largest number that any of them asks for counts."""
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
-    """Part of the processors that torch may use under `crowd node`, above 0 and at most 1."""
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
-    """Rate of the link to the broker, in Mbit/s, until it has been observed."""
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
-    """Rate of the link from the broker, in Mbit/s, until it has been observed."""
 
     data: DataConfig | None = None
-    """This device's part of a built-in task's data set. `None`: the whole data set; a task of your own brings its own
-    data."""
 
     def read_password(self) -> str | None:
         """The content of `password_file`, without a byte order mark and the newline at its end; `None` without a file.

@@ -263,12 +263,10 @@ class Trainer(Actor[TrainerMessage]):
         now = reached_us()
         await self._follow(now)
         if self._wanted is not None and now >= self._wanted.again_us:
-            wanted = self._wanted
-            # who has merged a round since has that state too, or a later one
-            others = self._rounds.ahead.difference(wanted.holders, {self._me})
-            holders = (*wanted.holders, *sorted(others))
+            wanted, ahead = self._wanted, self._rounds.ahead  # these have that state, or a later one
+            holders = (*wanted.holders, *sorted(ahead.difference(wanted.holders, {self._me})))
             await self._ask_for_state(attrs.evolve(wanted, holders=holders, attempt=wanted.attempt + 1))
-            if len(holders) == 1 and not self._rounds.ahead:  # of several one would have answered: it is the own link
+            if len(holders) == 1 and not ahead:  # of several one would have answered: it is the own link
                 await self._planner.tell(events.HeldUp(devices=frozenset(holders), since_us=wanted.since_us, links=0))
         if self._borrow_again_us is not None and now >= self._borrow_again_us:
             await self._borrow(self._rounds.active)
