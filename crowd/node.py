@@ -22,6 +22,7 @@ from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler, unmeasured_profile
 from crowd.actors.trainer import observations
 from crowd.actors.trainer.observations import RoundDone, RunFinished
+from crowd.actors.trainer.outside import Outside
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
 from crowd.planning.plan import Plan
@@ -210,10 +211,8 @@ class Node:
             )
 
         def make_trainer() -> "Trainer":
-            return trainer(
+            outside = Outside(
                 device=self.name,
-                task=task,
-                work=work,
                 compute=compute,
                 planner=supervisor.ref("planner"),
                 data_mover=supervisor.ref("data mover"),
@@ -221,9 +220,9 @@ class Node:
                 observe=self._observe,
                 traffic=lambda: self.traffic,
                 downlink_bytes_s=config.downlink_bytes_s,
-                seed=config.seed,
                 probe=self._probe,
             )
+            return trainer(task=task, work=work, outside=outside, seed=config.seed)
 
         def make_data_mover() -> DataMover:
             # the first of the four to start, and all restart together: each time in a life of its own

@@ -17,6 +17,7 @@ Layout:
     layout.py       where the tensors are in the state vector, and what they are
     replica.py      the replicated state, and how a merged delta changes it
     encoding.py     how a delta is written on the wire
+    fate.py         what an owner did with a contribution
     feedback.py     what an encoding lost is added to the next delta
     merge.py        one slice at its owner: what came, and its mean
     outliers.py     contributions that are out of all proportion

@@ -5,24 +5,14 @@ A residual is committed slice by slice when a round completes, and only then; an
 Statistics have none: what an owner did not take of them is out of date by the next round.
 """
 
-import enum
 from collections.abc import Mapping
 
 import torch
 
 from crowd.learning.encoding import with_feedback
+from crowd.learning.fate import Fate
 from crowd.learning.layout import Layout
 from crowd.planning.plan import Encoding
-
-
-class Fate(enum.Enum):
-    """What an owner did with the contribution to its slice."""
-
-    MERGED = "merged"
-    MISSED = "missed"
-    """It came too late, or not at all."""
-    REFUSED = "refused"
-    """It was out of all proportion, and would be more so with what comes next."""
 
 
 class Feedback:

@@ -21,8 +21,9 @@ import torch
 from crowd.actors.lives import LIFE_FILE, Lives
 from crowd.actors.trainer import effects as round_effects
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Fetch, Merge, ReportHeldUp, ReportSilence
-from crowd.actors.trainer.owner import fate_of
+from crowd.actors.trainer.fates import fates_of
 from crowd.actors.trainer.rounds import Rounds
+from crowd.actors.trainer.wanted import Wanted
 from crowd.agreement import events
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.predicates import is_former_life
@@ -35,7 +36,7 @@ from crowd.learning.layout import Layout, Pieces
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
-from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey
+from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey, WholeState
 from crowd.units import SECOND_US, DeviceId, Life
 from devices.store import MemoryStore
 from policies.baselines.fedavg import FedAvg
@@ -193,7 +194,7 @@ class Device:
         self.snapshots: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self.local: torch.Tensor | None = None
-        self.wanted: StateProgress | None = None
+        self.wanted: Wanted | None = None
         self.early: list[tuple[int, Callable[[], None]]] = []
         progress = StateProgress(run=1, digest=self.digest(self.vector, 0))
         self.snapshots[progress.digest] = (progress, self.vector)
@@ -349,7 +350,7 @@ class Device:
                     duration = self.model.random.randint(ROUND_US // 2, ROUND_US) * self.slow_factor
                     self.later(duration, lambda g=generation, n=number: self.trained(g, n))  # type: ignore[misc]
                 case Fetch(progress=progress, holders=holders):
-                    self.fetch(progress, holders)
+                    self.fetch(Wanted(progress=progress, holders=holders))
                 case Merge(key=key, merge=merge):
                     merged = merge.merged()
                     header = MergedSlice(key=key, encoding=ENCODING, senders=merged.senders)
@@ -381,7 +382,7 @@ class Device:
 
     def trained(self, generation: int, number: int) -> None:
         active = self.rounds.active
-        if active is None or self.generation != generation or self.rounds.in_hand != number or self.rounds.frozen:
+        if active is None or not self.rounds.may_contribute(generation, number):
             return
         delta = torch.zeros(self.model.elements)
         delta[self.index :: self.model.scenario.devices] = 1.0
@@ -441,11 +442,8 @@ class Device:
         assert active is not None
         expected, vector, parts = self.pending
         assert expected == progress
-        spans = active.plan.slices
-        taken = {
-            (span.start, span.stop): fate_of(self.name, part.header) for span, part in zip(spans, parts, strict=True)
-        }
-        self.feedback.commit(self.local, taken)
+        fates = fates_of(self.name, active.plan.slices, [part.header for part in parts])
+        self.feedback.commit(self.local, fates)
         self.made += 1 if self.local is not None else 0
         self.vector, self.local, self.wanted = vector, None, None
         self.snapshots = {digest: held for digest, held in self.snapshots.items() if digest == active.start.digest} | {
@@ -457,27 +455,26 @@ class Device:
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, progress: StateProgress, holders: tuple[DeviceId, ...], attempt: int = 0) -> None:
-        generation = self.generation
-        self.wanted = progress
-        holder = self.model.named(holders[attempt % len(holders)])
-        self.model.send_bulk(self, holder, partial(holder.give_state, self, generation, progress), once=True)
+    def fetch(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        holder = self.model.named(wanted.holder)
+        self.model.send_bulk(self, holder, partial(holder.give_state, self, wanted.progress.digest), once=True)
 
         def again() -> None:
-            if self.generation == generation and self.wanted == progress:
-                self.fetch(progress, holders, attempt + 1)
+            if self.wanted is wanted:
+                self.fetch(wanted.once_more(self.rounds.ahead))
 
         self.later(2 * SECOND_US, again)
 
-    def give_state(self, asker: "Device", generation: int, progress: StateProgress) -> None:
-        kept, vector = self.snapshots.get(progress.digest, (self.rounds.progress, self.vector))
-        self.model.send_bulk(self, asker, partial(asker.take_state, generation, kept, vector), once=True)
+    def give_state(self, asker: "Device", digest: bytes) -> None:
+        progress, vector = self.snapshots.get(digest, (self.rounds.progress, self.vector))
+        generation, plan_digest = self.rounds.lineage
+        header = WholeState(progress=progress, generation=generation, plan_digest=plan_digest)
+        self.model.send_bulk(self, asker, partial(asker.take_state, header, vector), once=True)
 
-    def take_state(self, generation: int, progress: StateProgress, vector: torch.Tensor) -> None:
-        wanted = self.wanted
-        if wanted is None or self.generation != generation or not (progress == wanted or progress > wanted):
-            return
-        if progress <= self.rounds.progress and progress != wanted:
+    def take_state(self, header: WholeState, vector: torch.Tensor) -> None:
+        wanted, progress = self.wanted, header.progress
+        if wanted is None or not self.rounds.serves(header, wanted.progress):
             return
         self.wanted = None
         self.vector = vector

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Effect, Fetch, Merge, ReportHeldUp, ReportSilence
-from crowd.actors.trainer.owner import fate_of
+from crowd.actors.trainer.fates import fates_of
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
@@ -253,18 +253,17 @@ class Cluster(RuleBasedStateMachine):
         if proposal is None or active is None:
             return
         device.proposal = None
-        taken = {}
         for index, (span, part) in enumerate(zip(active.plan.slices, proposal.parts, strict=True)):
             key, place = part.header.key, slice(span.start, span.stop)
             assert (key.generation, key.plan_digest) == (active.generation, active.plan_digest)
             assert (key.round, key.index) == (proposal.round, index) == (device.rounds.progress.round + 1, index)
             assert part.data == self.merges[key], "not what its owner published"
-            taken[span.start, span.stop] = fate_of(device.name, part.header)
             if device.name in part.header.senders:
                 device.merged[place] += self.contributed[key, device.name][1]
         if device.delta is not None:
             device.made += device.delta.numpy()
-        device.feedback.commit(device.delta, taken)
+        headers = [part.header for part in proposal.parts]
+        device.feedback.commit(device.delta, fates_of(device.name, active.plan.slices, headers))
         device.delta = None
         step = torch.cat(
             [decode(part.data, part.header.encoding, Pieces((len(part.data) // 4,))) for part in proposal.parts]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from crowd.learning import replica
-from crowd.learning.feedback import Fate, Feedback
+from crowd.learning.fate import Fate
+from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces, Role, Slot
 from crowd.learning.replica import ReplicaState
 from crowd.learning.work import prepare

@@ -16,10 +16,11 @@ from types import ModuleType
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.lives import Lives
 from crowd.actors.planner import Planner
+from crowd.actors.trainer.completion import Completion
 from crowd.actors.trainer.course import Course
 from crowd.actors.trainer.own_slices import OwnSlice
 from crowd.actors.trainer.rounds import Rounds
-from crowd.actors.trainer.trainer import Trainer
+from crowd.actors.trainer.training import Training
 from crowd.agreement import acks, failure_detector, step
 from crowd.agreement.state import State
 from crowd.agreement.turn import Turn
@@ -231,15 +232,15 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(SliceMerge, "merged", replace("contribution.samples / total", "1 / len(came)")),
     ),
     "a merged slice is applied twice": (
-        _in(Trainer, "_next_state", replace("torch.cat(deltas)", "torch.cat([2 * deltas[0], *deltas[1:]])")),
+        _in(Completion, "_next_state", replace("torch.cat(deltas)", "torch.cat([2 * deltas[0], *deltas[1:]])")),
     ),
     "each device decides for itself when the run is over": (
         _in(
-            Trainer,
+            Completion,
             "_next_state",
             replace(
                 "state.epochs_ppb + epochs_ppb",
-                "2 * BILLION * self._metrics.samples_trained // plan.samples_total",
+                "2 * BILLION * self._report.samples_trained // plan.samples_total",
             ),
         ),
     ),
@@ -263,7 +264,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(Feedback, "commit", replace("left if fate is Fate.MERGED else carried", "carried")),
     ),
     "a residual outlives the state that it belongs to": (
-        _in(Trainer, "_take_state", delete("await self._drop_residual()")),
+        _in(Training, "take_state", delete("await self.steps.drop_residual()")),
     ),
     "an abandoned round leaves a trace": (_in(Feedback, "abandon", delete("self._sent = {}")),),
     "a new plan loses the residual": (_in(Feedback, "abandon", replace("self._sent = {}", "self.drop()")),),

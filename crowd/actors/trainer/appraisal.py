@@ -10,7 +10,10 @@ from functools import partial
 import anyio
 import attrs
 
+from crowd.actors import inbox
+from crowd.actors.trainer.beside import Beside
 from crowd.actors.trainer.evaluations import epoch_rounds
+from crowd.actors.trainer.learner import Learner
 from crowd.actors.trainer.local_round import PIECE_US
 from crowd.agreement.state import Active
 from crowd.learning.replica import ReplicaState
@@ -72,37 +75,37 @@ class Appraisal:
 class Appraiser:
     """One member's evaluations: twice in an epoch, and of a closing state."""
 
-    def __init__(self, work: Work, compute: Compute) -> None:
+    def __init__(self, work: Work, compute: Compute, learner: Learner, beside: Beside) -> None:
         self._work = work
         self._compute = compute
+        self._learner = learner
+        self._beside = beside
         self._held_out = 0 if work.facts.evaluation_samples else len(work.evaluation)
         self._appraisal: Appraisal | None = None
         self._begun: int | None = None
         """The last round for which an evaluation was begun under the present plan."""
 
-    def begin(
-        self, active: Active, state: ReplicaState, number: int, local: LocalTrainer, speed_kflops: int
-    ) -> Appraisal | None:
-        """The evaluation of `state`, before round `number`, to be run now; `None`: there is none to begin. An
-        evaluation of an earlier state is stopped for that of a closing one."""
+    def begin(self, number: int, active: Active, state: ReplicaState) -> None:
+        """Begin the evaluation of `state`, before round `number`, if one is due. An evaluation of an earlier state is
+        stopped for that of a closing one."""
         if self._appraisal is not None:
             self._appraisal.stopping = state.closing and number > self._appraisal.key.round
-            return None
+            return
         if not self._is_due(active, state, number):
-            return None
+            return
         facts = self._work.facts
         sample_flops = max(1, facts.flops_per_sample // 3)  # a forward pass is a third of forward and backward
         self._begun = number
         self._appraisal = Appraisal(
-            local=local,
+            local=self._learner.local,
             compute=self._compute,
             state=state,
             samples=self._work.evaluation,
-            piece_samples=max(1, speed_kflops * PIECE_US // 1000 // sample_flops),
+            piece_samples=max(1, self._learner.speed_kflops * PIECE_US // 1000 // sample_flops),
             sample_flops=sample_flops,
             key=SliceKey(generation=active.generation, plan_digest=active.plan_digest, round=number, index=0),
         )
-        return self._appraisal
+        self._beside(self._appraisal.run, inbox.Appraised())
 
     def _is_due(self, active: Active, state: ReplicaState, number: int) -> bool:
         plan = active.plan

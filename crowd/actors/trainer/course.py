@@ -53,8 +53,10 @@ class Course:
         return told == wanted or (is_of_course and told >= max(wanted, self._progress))
 
     def reset(self, progress: StateProgress) -> None:
-        """Take over a state from outside any generation (initialised, or loaded)."""
+        """Begin with a state from outside any generation, and forget everything else."""
+        self._active = None
         self._progress = progress
+        self._frozen, self._fetching = True, False
 
     def is_ahead(self, generation: int) -> bool:
         """Whether this generation is not active here yet, so that its messages are kept and tried again then."""

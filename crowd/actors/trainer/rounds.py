@@ -43,6 +43,10 @@ class Rounds(Course):
 
     def __init__(self, me: DeviceId) -> None:
         super().__init__(me)
+        self.reset(StateProgress())
+
+    def reset(self, progress: StateProgress) -> None:
+        super().reset(progress)
         self._closing = False
         """Whether the round in hand only evaluates the present state."""
         self._catching_up = False
@@ -85,6 +89,13 @@ class Rounds(Course):
         """Restart all deadlines after a lost connection: nobody is to blame for what did not come meanwhile."""
         self._patience.restart(self.in_hand, now_us)
 
+    def may_contribute(self, generation: int, number: int) -> bool:
+        """Whether owners may take what this device has trained for round `number` of that generation."""
+        active = self._active
+        if active is None or self._frozen or generation != active.generation:
+            return False
+        return number == self.in_hand or self.schedule.detached
+
     def trained(self, number: int) -> None:
         """Note that this device has trained its part of the round: whoever has not may be what the others wait for, and
         blames nobody."""
@@ -112,9 +123,8 @@ class Rounds(Course):
         self._patience.begin(self.in_hand, now_us)
         if not self.schedule.follows:
             return (Begin(round=self.in_hand),)
-        done = self._propose()
         # a device that lags applies what the others have merged; it does not train for rounds that are over
-        return done or (Begin(round=self.in_hand), *self._ready(now_us))
+        return self._propose() or (Begin(round=self.in_hand), *self._ready(now_us))
 
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
@@ -140,9 +150,12 @@ class Rounds(Course):
         return self._ready(now_us)
 
     def renew(self) -> tuple[Effect, ...]:
-        """Begin local steps of an asynchronous plan, from the newest state. An owner holds that already, and waits for
-        the round that its last contribution is in."""
-        assert self._active is not None
+        """Begin the next local steps where these do not wait for rounds, if nothing of the last ones is on its way:
+        from the newest state. An owner holds that already, and waits for the round that its last contribution is in."""
+        if self._active is None or self._frozen or self._progress.finished:
+            return ()
+        if not self.schedule.detached or not self.schedule.is_free:
+            return ()
         if self.schedule.follows:
             waits = self._proposed or self.keeps_waiting(self._me) or self._own.has_heard_any(self._me, self.in_hand)
             return () if waits else (Begin(round=self.in_hand),)
@@ -196,11 +209,10 @@ class Rounds(Course):
 
     def tick(self, now_us: int) -> tuple[Effect, ...]:
         """Act on passed deadlines: those of own slices, and of slices of others that should have come."""
-        if self._active is None or self._frozen or self._fetching or not self._patience.has_begun(self.in_hand):
+        waits = self._active is None or self._frozen or self._fetching or not self.schedule.follows
+        if waits or not self._patience.has_begun(self.in_hand):
             return ()
-        if not self.schedule.follows:
-            return ()
-        if self._is_left_behind and not self._catching_up:
+        if not (self._proposed or self._catching_up) and self._parts.is_left_behind(self.in_hand):
             return (self._catch_up(tuple(sorted({span.owner for _, span in self._parts.missing(self.in_hand)}))),)
         effects = list(self._ready(now_us))
         effects.extend(self._held_up(now_us))
@@ -261,11 +273,6 @@ class Rounds(Course):
         plan = self._active.plan
         return self._trained >= self.in_hand or not self.schedule.awaits_own_steps or plan.trainer(self._me) is None
 
-    @property
-    def _is_left_behind(self) -> bool:
-        """Whether the others have merged rounds so far ahead that owners no longer keep those missing here."""
-        return not self._proposed and self._parts.is_left_behind(self.in_hand)
-
     def next_deadline_us(self) -> int | None:
         """The time at which `tick` has something to do, if nothing else happens before; `None`: never."""
         if self._active is None or self._frozen or self._fetching or self._proposed:
@@ -274,7 +281,7 @@ class Rounds(Course):
             return None
         if self._catching_up or not self.schedule.follows:
             return None
-        if self._is_left_behind:
+        if self._parts.is_left_behind(self.in_hand):
             return 0
         due = [self._patience.ask_due_us(self.in_hand, index) for index, _ in self._parts.missing(self.in_hand)]
         if self._has_trained:

@@ -1,0 +1,81 @@
+"""What one device trains with: its network and optimiser, and what is left of its earlier deltas: `Learner`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from crowd.learning import replica
+from crowd.learning.fate import Fate
+from crowd.learning.feedback import Feedback
+from crowd.learning.replica import ReplicaState
+from crowd.learning.task import Task
+from crowd.learning.work import LocalTrainer, Work, starting_model
+from crowd.planning.plan import Encoding, SliceOwner
+
+
+class Learner:
+    """Makes deltas, round after round. All its methods are for a worker thread."""
+
+    local: LocalTrainer
+    """The network and its optimiser; made by `make`, and anew for every run."""
+    _feedback: Feedback
+
+    def __init__(self, task: Task, work: Work, *, executes: bool) -> None:
+        self._task = task
+        self._layout = work.layout
+        self._executes = executes
+        self._inner: dict[str, Any] = {}
+        """The optimiser's state at the last complete round."""
+        self.speed_kflops = 0
+        """How fast this device trains, by the last measurement."""
+
+    @property
+    def residual(self) -> torch.Tensor:
+        """What is left of earlier deltas, (elements,) float32; not to be written to."""
+        return self._feedback.residual
+
+    def make(self) -> None:
+        """Make all that a large network makes slow, before the first run."""
+        self._feedback = Feedback(self._layout)
+        self._take(self._task.model())
+
+    def begin_run(self, seed: int, run: int) -> ReplicaState:
+        """Train a new network from now on; returns the state that the run begins with."""
+        model = starting_model(self._task, seed=seed, run=run)
+        state = replica.initial(model, run, self._layout)
+        _ = state.digest  # computed here, away from the event loop
+        self._take(model)
+        return state
+
+    def _take(self, model: torch.nn.Module) -> None:
+        self.local = LocalTrainer(self._task, model, self._layout, executes=self._executes)
+        self._inner = self.local.snapshot()
+
+    def restore(self) -> None:
+        """Go back to the optimiser of the last complete round."""
+        self.local.restore(self._inner)
+
+    def contribute(
+        self, slices: Sequence[SliceOwner], encoding: Encoding, *, detached: bool
+    ) -> tuple[torch.Tensor, list[bytes]]:
+        """What was trained since the local steps began: the delta (elements,) float32, and encoded for each slice, with
+        what is left of earlier ones. `detached`: some round will take it; which one is all the same to the residual."""
+        delta = self.local.delta()
+        encoded = [self._feedback.contribute(delta, span.start, span.stop, encoding) for span in slices]
+        if detached:
+            self.commit(delta, {(span.start, span.stop): Fate.MERGED for span in slices})
+        return delta, encoded
+
+    def commit(self, delta: torch.Tensor | None, fates: Mapping[tuple[int, int], Fate], *, apart: bool = False) -> None:
+        """A round is complete; see `Feedback.commit`."""
+        self._feedback.commit(delta, fates, apart=apart)
+        self._inner = self.local.snapshot()
+
+    def abandon(self) -> None:
+        """Forget what was sent in the round in hand, as it will be redone."""
+        self._feedback.abandon()
+
+    def drop_residual(self) -> None:
+        """Another device's state has replaced this one: see `Feedback.drop`."""
+        self._feedback.drop()

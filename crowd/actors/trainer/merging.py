@@ -1,0 +1,89 @@
+"""An owner's side of the round being merged: `Merging`."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from crowd.actors.trainer.effects import Effect, Merge
+from crowd.actors.trainer.outside import Outside
+from crowd.actors.trainer.published_slice import PublishedSlice
+from crowd.actors.trainer.rounds import Rounds
+from crowd.actors.trainer.whole_states import WholeStates
+from crowd.agreement.state import Active
+from crowd.errors import MalformedMessage
+from crowd.learning.encoding import decode
+from crowd.learning.layout import Layout
+from crowd.learning.outliers import Outliers
+from crowd.protocol.messages import Contribution, MergedSlice
+from crowd.runtime.clock import now_us
+from crowd.units import DeviceId
+
+log = structlog.get_logger()
+
+
+class Merging:
+    """Takes what trainers contribute to the slices that this device owns, and publishes their means. `Rounds` says
+    what is taken, and when a slice is merged."""
+
+    def __init__(self, layout: Layout, outside: Outside, rounds: Rounds, states: WholeStates) -> None:
+        self._layout = layout
+        self._outside = outside
+        self._rounds = rounds
+        self._states = states
+        self._outliers = Outliers()
+        self._slices: tuple[PublishedSlice, ...] = ()
+
+    def begin_run(self) -> None:
+        self._outliers = Outliers()
+
+    def begin_plan(self, active: Active) -> None:
+        """Forget what was not said of merged slices, as the slices are others now."""
+        self._slices = tuple(PublishedSlice(span.stop - span.start) for span in active.plan.slices)
+
+    async def hand_in(self, owner: DeviceId, header: Contribution, data: bytes) -> Sequence[Effect]:
+        """Give a contribution of this device to the slice's owner, perhaps this device itself."""
+        if owner == self._outside.device:
+            return await self.take(owner, header, data)
+        await self._outside.send(owner, header, data)
+        return ()
+
+    async def take(self, sender: DeviceId, header: Contribution, data: bytes) -> Sequence[Effect]:
+        """Take what a trainer, this device included, sends of its delta, or a member's evaluation."""
+        active, key = self._rounds.active, header.key
+        if active is None:
+            return ()
+        try:
+            if active.plan.trainer(sender) is None:
+                return self._rounds.evaluated(sender, header, now_us())
+            if not self._rounds.is_mine(key):
+                return ()
+            span = active.plan.slices[key.index]
+            pieces = partial(self._layout.pieces, span.start, span.stop)
+            delta = await self._outside.compute.run(lambda: decode(data, header.encoding, pieces()))
+            return self._rounds.contribute(sender, header, delta, now_us())
+        except MalformedMessage as error:
+            log.warning("contribution_refused", sender=sender, error=str(error))
+            return ()
+
+    async def merge(self, due: Merge) -> Sequence[Effect]:
+        """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""
+        active = self._rounds.active
+        assert active is not None
+        span, published = active.plan.slices[due.key.index], self._slices[due.key.index]
+        encoding = self._rounds.schedule.encoding(self._states.present)
+
+        def work() -> tuple[MergedSlice, bytes]:
+            pieces = self._layout.pieces(span.start, span.stop)
+            return published.merged(due.key, due.merge, pieces, encoding, self._outliers, due.evaluation)
+
+        header, data = await self._outside.compute.run(work)
+        self._outside.probe.merged(active, header, data)
+        await self._tell(active, header, data)
+        return self._rounds.merged(self._outside.device, header, data, now_us())
+
+    async def _tell(self, active: Active, header: MergedSlice, data: bytes) -> None:
+        """Publish a merged slice to all that follow the rounds: nobody does where this device is alone, or where
+        whoever needs a state asks for it."""
+        if len(active.plan.members) > 1 and self._rounds.schedule.publishes:
+            await self._outside.send(None, header, data)
