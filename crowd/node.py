@@ -14,10 +14,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 import crowd
 from crowd import plugins
-from crowd.actors import planner as planning_actor
 from crowd.actors.data_mover.data_mover import DataMover
 from crowd.actors.lives import Lives
-from crowd.actors.planner import DeviceLeftOut, PlanActivated, Planner, ResultKnown, RunOver
+from crowd.actors.planner import observations as planning
+from crowd.actors.planner.observations import DeviceLeftOut, PlanActivated, ResultKnown, RunOver
+from crowd.actors.planner.planner import Planner
 from crowd.actors.probe import Probe as Probe
 from crowd.actors.profiler import Profiler, unmeasured_profile
 from crowd.actors.trainer import observations
@@ -167,9 +168,6 @@ class Node:
 
     def _make_ready(self) -> "tuple[Task, Work, type[Trainer]]":
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
-        from crowd.actors.trainer import (
-            trainer as trainer,
-        )  # takes long, like all that loads torch: not on the event loop
         from crowd.actors.trainer.trainer import Trainer
         from crowd.trained import check_room
 
@@ -326,7 +324,7 @@ class Node:
 
     # --- what the actors report ---------------------------------------------------------------------------------------
 
-    def _observe(self, news: planning_actor.Observation | observations.Observation) -> None:
+    def _observe(self, news: planning.Observation | observations.Observation) -> None:
         match news:
             case DeviceLeftOut(plan=plan):
                 self._tell(attrs.evolve(self._last, plan=plan))

@@ -6,7 +6,7 @@ Layout:
     probe.py     what happens on a device, for whoever wants to check, count or show it
     advice.py    what people should know about a plan
     lives.py     the lives of this device, over all starts of its process
-    planner.py   feeds the agreement and carries out what it says
+    planner/     feeds the agreement and carries out what it says
     trainer/     trains, merges, completes rounds
     data_mover/  all that leaves this device or comes to it
 """

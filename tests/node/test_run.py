@@ -335,7 +335,7 @@ async def test_a_plan_that_would_move_what_may_not_leave_is_refused(monkeypatch:
 @virtual_time
 async def test_samples_that_may_not_leave_stay_even_when_the_plan_moves_them(monkeypatch: pytest.MonkeyPatch) -> None:
     greedy_ship_once(monkeypatch)
-    monkeypatch.setattr("crowd.actors.planner.violations", lambda plan, profiles: ())
+    monkeypatch.setattr("crowd.actors.planner.decisions.violations", lambda plan, profiles: ())
     cluster = Cluster("lender", "trainer")
     add_lender_and_borrower(cluster, Share.NEVER)
     with capture_logs() as logs, anyio.move_on_after(60):

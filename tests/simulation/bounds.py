@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
-from crowd.actors import planner
+from crowd.actors.planner import decisions
 from crowd.actors.trainer import backlog, merged_parts
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
@@ -91,7 +91,7 @@ class Bounds:
         self._most = {
             **{f"messages for the {actor}": MAILBOX_MAX for actor in ("planner", "trainer", "data mover", "profiler")},
             "urgent messages": URGENT_MAX,
-            "plans": planner.MEMO_MAX,
+            "plans": decisions.DECISIONS_MAX,
             "acks": devices,
             "tombstones": devices,
             "early messages": backlog.EARLY_MAX,

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
-from crowd.actors.data_mover.data_mover import DataMover
+from crowd.actors.data_mover.shipments import Shipments
 from crowd.actors.lives import Lives
-from crowd.actors.planner import Planner
+from crowd.actors.planner.planner import Planner
 from crowd.actors.trainer.completion import Completion
 from crowd.actors.trainer.course import Course
 from crowd.actors.trainer.own_slices import OwnSlice
@@ -48,7 +48,7 @@ def _in(owner: ModuleType | type, name: str, *changes: Change) -> Rewrite:
 _NEVER_FROZEN = _in(Course, "freeze", delete("self._frozen = True"))
 _NEVER_AHEAD = _in(Course, "is_ahead", replace("generation > self._active.generation", "False"))
 _NOTHING_IS_OVER = _in(
-    DataMover, "_hear", replace("any(_is_later(published, key) for published in self._published)", "False")
+    Shipments, "is_over", replace("any(_is_later(published, key) for published in self._published)", "False")
 )
 
 MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
@@ -162,10 +162,11 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     "plans differ from device to device": (
         _in(
             Planner,
-            "_work_out",
+            "_step",
             insert(
-                "plan = attrs.evolve(plan, seed=plan.seed + (self._me > 'd1'))",
-                before="return Decision(plan=plan, plan_digest=plan_digest(plan))",
+                "if self._me > 'd1': decision = attrs.evolve(decision, plan_digest=decision.plan_digest[::-1],"
+                " plan=attrs.evolve(decision.plan, seed=decision.plan.seed + 1))",
+                before="self._decisions.keep(needed.view, decision)",
             ),
         ),
     ),

@@ -9,7 +9,7 @@ import attrs
 import structlog
 import torch
 
-import crowd.actors.planner
+import crowd.actors.planner.decisions
 import crowd.learning.work
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
@@ -65,7 +65,7 @@ def play(scenario: Scenario) -> Report:
         _logs_to(observer.logs),
         _cut_into(scenario.chunk_bytes),
         mock.patch.object(crowd.learning.work, "prepare", _prepare),
-        mock.patch.object(crowd.actors.planner, "decide", _Decisions()),
+        mock.patch.object(crowd.actors.planner.decisions, "decide", _Decisions()),
     ):
         try:
             anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})

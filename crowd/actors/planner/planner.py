@@ -1,8 +1,8 @@
 """The planner: feeds the pure agreement with events, and carries out its effects."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import TypeAlias, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 import attrs
 import structlog
@@ -11,76 +11,28 @@ from crowd.actors import inbox
 from crowd.actors.advice import warn_of_left_out, warn_of_settings
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.actors.lives import Lives
+from crowd.actors.planner.decisions import Decisions, Undecided
+from crowd.actors.planner.observations import DeviceLeftOut, Observation, PlanActivated
+from crowd.actors.planner.results import Results
+from crowd.actors.planner.voice import Voice
 from crowd.actors.probe import Probe
 from crowd.agreement import events
 from crowd.agreement.predicates import is_former_life
-from crowd.agreement.state import Active, Decision, Own, State, Timing
+from crowd.agreement.state import Active, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
-from crowd.agreement.view import View
-from crowd.errors import InfeasiblePlan
-from crowd.planning.check import violations
-from crowd.planning.plan import SUSPENDED, Plan, plan_digest
-from crowd.planning.policy import Policy, decide
+from crowd.planning.plan import SUSPENDED
+from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.ports import Compute
 from crowd.protocol import messages
 from crowd.runtime import Actor, ActorRef
 from crowd.runtime.clock import now_us, reached_us
-from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
+from crowd.units import SECOND_US, DeviceId, Life
 
 SETTLE_US = SECOND_US // 2
 """Wait after connecting for retained messages, before this device introduces itself."""
 
-MEMO_MAX = 16
-
-UNFINISHED_LINKS = 4
-"""A device that has not finished may fetch the final state from several others in turn, each for as long as one may
-keep the others waiting."""
-
 log = structlog.get_logger()
-
-
-@attrs.frozen(kw_only=True)
-class PlanActivated:
-    """The node's observers are told that a new generation has begun."""
-
-    active: Active
-
-
-@attrs.frozen(kw_only=True)
-class ResultKnown:
-    """The node's observers are told that a device has published the result of its run."""
-
-    device: DeviceId
-    result: messages.ResultMessage
-
-
-@attrs.frozen(kw_only=True)
-class RunOver:
-    """The node's observers are told that every living member has published the result of this run."""
-
-    run: int
-
-
-@attrs.frozen(kw_only=True)
-class DeviceLeftOut:
-    """The node's observers are told that the others plan without this device; the plan says why."""
-
-    plan: Plan
-
-
-Observation: TypeAlias = DeviceLeftOut | PlanActivated | ResultKnown | RunOver
-
-
-class _Undecided(Exception):
-    """A step needs a plan that has not been computed yet.
-
-    Raised by `Planner._decide` through the agreement, which is pure: the step is dropped, the plan computed outside of
-    the event loop, and the step made anew with the same state and event.
-    """
-
-    def __init__(self, view: View) -> None:
-        self.view = view
 
 
 class Planner(Actor[PlannerMessage]):
@@ -106,8 +58,6 @@ class Planner(Actor[PlannerMessage]):
     ) -> None:
         self._me = device
         self._life = life
-        self._lives = lives
-        self._policies = policies
         self._compute = compute
         self._trainer = trainer
         self._data_mover = data_mover
@@ -121,15 +71,10 @@ class Planner(Actor[PlannerMessage]):
         self._due_us: int | None = None
         self._settled_us: int | None = None
         self._early: list[events.Event] = []
-        self._memo: dict[bytes, Decision] = {}
-        self._envelopes: dict[DeviceId, tuple[Profile, bytes]] = {}
-        self._results: dict[DeviceId, messages.ResultMessage] = {}
-        self._result_lives: dict[DeviceId, Life] = {}
-        self._followed: DeviceId | None = None
-        """The device that was last named to the trainer as holder of the final state."""
         self._watched: tuple[DeviceId, ...] = ()
-        self._nonce = 0
-        self._over_run, self._has_ended = 0, False  # has_ended: it has told so in this life
+        self._decisions = Decisions(policies)
+        self._voice = Voice(device=device, lives=lives, compute=compute, data_mover=data_mover, probe=probe)
+        self._results = Results(device, trainer, observe)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -146,10 +91,9 @@ class Planner(Actor[PlannerMessage]):
                 if self._state is not None:
                     await self._step(events.OwnProfile(profile=self._own))
             case inbox.OwnResult(result=result):
-                self._results[self._me], self._has_ended = result, True
-                await self._send(Address(channel=Channel.RESULT, source=self._me), result, retain=True)
-                self._observe(ResultKnown(device=self._me, result=result))
-                self._check_over()
+                await self._voice.publish_result(result)
+                self._results.note_own(result)
+                self._results.check_over(self._state)
             case _:
                 await self._step(message)
         await self._begin_if_settled()
@@ -177,17 +121,21 @@ class Planner(Actor[PlannerMessage]):
     def kept(self) -> Mapping[str, int]:
         state = self._state
         held = {} if state is None else {"acks": len(state.acks.latest), "tombstones": len(state.view.tombstones)}
-        return {"plans": len(self._memo), **held}
+        return {"plans": len(self._decisions), **held}
 
     async def tick(self) -> None:
         await self._begin_if_settled()
         await self._step(events.Tick(), at_least_us=self._due_us)
-        await self._report_unfinished()
+        unfinished = self._results.unfinished(self._state)
+        if unfinished is not None:
+            await self._step(unfinished)
 
     async def _begin_if_settled(self) -> None:
         if self._state is not None or self._own is None or self._settled_us is None or reached_us() < self._settled_us:
             return
-        run = self._first_run()
+        run = _run_here(self._early, self._me)
+        if run is None:
+            run = 1 + self._results.latest_run
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
@@ -198,19 +146,6 @@ class Planner(Actor[PlannerMessage]):
         self._early = []
         for event in early:
             await self._step(event)
-
-    def _first_run(self) -> int:
-        """The run of the devices that are here; without any, the one after the last that is known to have ended."""
-        offline = {event.device for event in self._early if isinstance(event, events.StatusHeard) and not event.online}
-        runs = [
-            profile.run
-            for event in self._early
-            if isinstance(event, events.Learned)
-            for profile in event.profiles
-            if profile.device not in offline and profile.device != self._me
-        ]
-        ended = [result.progress.run for result in self._results.values()]
-        return max(runs) if runs else 1 + max(ended, default=0)
 
     async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender
@@ -223,9 +158,7 @@ class Planner(Actor[PlannerMessage]):
                     await self._step(events.AckHeard(ack=ack))
             case messages.ProfileMessage(profile=profile):
                 if profile.device == sender:
-                    known = self._envelopes.get(sender)
-                    if known is None or profile.version > known[0].version:
-                        self._envelopes[sender] = (profile, heard.envelope)
+                    self._voice.keep(profile, heard.envelope)
                     await self._step(events.Learned(profiles=(profile,), source=sender))
             case messages.Beat() as beat:
                 await self._step(_beat_heard(heard, beat))
@@ -239,12 +172,12 @@ class Planner(Actor[PlannerMessage]):
                 await self._step(_view_requested(sender, heard.message))
             case messages.ProbeRequest(nonce=nonce):
                 if self._state is not None and self._state.own.returns_us is None:
-                    await self._send_to(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
+                    await self._voice.send(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
             case messages.ProbeAnswer(life=life):
                 await self._step(events.ProbeAnswered(device=sender, life=life))
             case messages.ResultMessage() as result:
-                self._result_lives[sender] = heard.life
-                await self._hear_result(sender, result)
+                await self._results.hear(sender, heard.life, result, self._state)
+                self._results.check_over(self._state)
             case _:
                 assert_never(heard.message)
 
@@ -264,72 +197,6 @@ class Planner(Actor[PlannerMessage]):
         self._probe.agreement_moved(noted)
         return True
 
-    async def _hear_result(self, sender: DeviceId, result: messages.ResultMessage) -> None:
-        self._results[sender] = result
-        self._observe(ResultKnown(device=sender, result=result))
-        await self._follow_result(sender)
-        self._check_over()
-
-    async def _follow_result(self, device: DeviceId) -> None:
-        """Fetch the final state of the device that has published a result, instead of redoing its rounds."""
-        state, result = self._state, self._results[device]
-        if device == self._me:
-            return  # a former life's, and its state has gone with it
-        if (
-            state is None
-            or state.own.progress.finished
-            or not any(profile.device == device for profile in self._peers())
-        ):
-            return
-        told_in = self._result_lives.get(device)
-        if told_in is None or state.view.profiles[device].life.boot != told_in.boot:
-            return  # its process has ended since, and the state with it
-        if self._followed is not None and any(profile.device == self._followed for profile in self._peers()):
-            return
-        if result.progress.run == state.own.profile.run and result.progress > state.own.progress:
-            self._followed = device
-            await self._trainer.tell(inbox.FinishedElsewhere(progress=result.progress, holders=(device,)))
-
-    def _peers(self) -> tuple[Profile, ...]:
-        """The living devices with this very task whose work does not stand still: another's state is of no use here,
-        and a device that is left out for its task never has the result of this run."""
-        assert self._state is not None
-        own, view = self._state.own.profile.task.fingerprint, self._state.view
-        return tuple(
-            profile
-            for profile in view.living
-            if profile.task.fingerprint == own and profile.device not in view.suspended
-        )
-
-    def _check_over(self) -> None:
-        state = self._state
-        if not self._has_ended or state is None or not state.own.progress.finished:
-            return  # what the broker has kept of this device is a former life's, and its model has gone with that
-        if state.own.profile.run <= self._over_run:
-            return
-        # this device too, though others have evicted it and it is no peer at the moment
-        if not all(map(self._has_finished, {self._me, *(profile.device for profile in self._peers())})):
-            return  # one is still on its way to the same final state
-        self._over_run = state.own.profile.run
-        self._observe(RunOver(run=self._over_run))
-
-    async def _report_unfinished(self) -> None:
-        """Let the agreement know for whose results the end of the run waits."""
-        state = self._state
-        if state is None or state.own.finished_us is None or self._over_run >= state.own.profile.run:
-            return
-        without = {profile.device for profile in self._peers() if not self._has_finished(profile.device)} - {self._me}
-        if without:
-            since_us = max(state.own.finished_us, state.view_changed_us, state.stalls.began_us)
-            links = UNFINISHED_LINKS
-            await self._step(events.HeldUp(devices=frozenset(without), since_us=since_us, links=links))
-
-    def _has_finished(self, device: DeviceId) -> bool:
-        """Whether the device has published the result that this one has reached."""
-        assert self._state is not None
-        result = self._results.get(device)
-        return result is not None and result.progress == self._state.own.progress
-
     # --- the agreement ------------------------------------------------------------------------------------------------
 
     async def _step(self, event: events.Event, *, at_least_us: int | None = None) -> None:
@@ -340,34 +207,18 @@ class Planner(Actor[PlannerMessage]):
         time_us = max(now, min(at_least_us or 0, now + 1_000))
         while True:
             try:
-                stepped = step(self._state, event, self._decide, now_us=time_us)
+                stepped = step(self._state, event, self._decisions.known, now_us=time_us)
                 break
-            except _Undecided as needed:
-                await self._work_out(needed.view)
+            except Undecided as needed:
+                decision = await self._compute.run(functools.partial(self._decisions.work_out, needed.view))
+                self._decisions.keep(needed.view, decision)
         before, (self._state, effects) = self._state, stepped
         self._probe.agreement_moved(self._state)
         for effect in effects:
             await self._carry_out(effect)
         if self._state.view is not before.view:
             await self._after_view_change()
-        self._check_over()
-
-    def _decide(self, view: View) -> Decision:
-        if view.digest not in self._memo:
-            raise _Undecided(view)
-        return self._memo[view.digest]
-
-    async def _work_out(self, view: View) -> None:
-        def work() -> Decision:
-            plan = decide(view.living, self._policies, view.suspended)
-            broken = violations(plan, view.living)
-            if broken:
-                raise InfeasiblePlan(f"the policy made a plan that cannot be carried out: {broken[0]}")
-            return Decision(plan=plan, plan_digest=plan_digest(plan))
-
-        while len(self._memo) >= MEMO_MAX:
-            del self._memo[next(iter(self._memo))]
-        self._memo[view.digest] = await self._compute.run(work)
+        self._results.check_over(self._state)
 
     async def _after_view_change(self) -> None:
         assert self._state is not None
@@ -377,58 +228,18 @@ class Planner(Actor[PlannerMessage]):
             await self._data_mover.tell(inbox.WatchBeats(devices=self._watched))
         if self._own is not None and state.view.run > state.own.profile.run:
             self._own = attrs.evolve(self._own, run=state.view.run)
-            self._followed = None
+            self._results.begin_run()
             await self._trainer.tell(inbox.BeginRun(run=state.view.run))
             await self._step(events.OwnProfile(profile=self._own))
-        for device in list(self._results):
-            await self._follow_result(device)
+        await self._results.follow(self._state)
 
     async def _carry_out(self, effect: events.Effect) -> None:
         assert self._state is not None
         match effect:
-            case events.PublishProfile(profile=profile):
-                if not self._lives.has_reached(profile.life.incarnation):
-                    await self._compute.run(functools.partial(self._lives.reach, profile.life.incarnation))
-                await self._data_mover.tell(inbox.NewLife(life=profile.life))
-                address = Address(channel=Channel.PROFILE, source=self._me)
-                await self._send(address, messages.ProfileMessage(profile=profile), retain=True)
-            case events.PublishAck(ack=ack):
-                self._probe.promised(ack)
-                log.debug("plan_acknowledged", generation=ack.generation, round=ack.progress.round)
-                await self._send(
-                    Address(channel=Channel.ACK, source=self._me), messages.AckMessage(ack=ack), retain=True
-                )
-            case events.SendAck(device=device, ack=ack):
-                self._probe.promised(ack)
-                await self._send_to(device, messages.AckMessage(ack=ack))
-            case events.PublishEvictions(lives=lives):
-                address = Address(channel=Channel.ALL, source=self._me)
-                await self._send(address, messages.Evictions(lives=dict(lives)))
-            case events.SendBeat(view_digest=view_digest, generation=generation):
-                beat = messages.Beat(life=self._state.own.profile.life, view_digest=view_digest, generation=generation)
-                await self._send(Address(channel=Channel.BEAT, source=self._me), beat)
-            case events.AskView(device=device):
-                await self._send_to(device, self._view_request())
-            case events.PublishSuspensions(suspensions=suspensions):
-                for device in sorted(suspensions.keys() - {self._me}):
-                    self._probe.suspended(device)
-                address = Address(channel=Channel.ALL, source=self._me)
-                await self._send(address, messages.Suspensions(devices=dict(suspensions)))
             case events.ShowProgress() | events.Freeze():
                 self._trainer.tell_nowait(effect)
-            case events.SendView():
-                await self._send_view(effect)
-            case events.SendProbe(device=device):
-                self._probe.probed(device)
-                self._nonce += 1
-                await self._send_to(device, messages.ProbeRequest(nonce=self._nonce))
             case events.Activate(active=active):
-                self._report_activation(active)
-                warn_of_settings(active.plan, self._state.view.profiles)
-                await self._data_mover.tell(self._plan_begun(active.plan))
-                self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=self._state.detector.rtt_us))
-                self._probe.activated(active)
-                self._observe(PlanActivated(active=active))
+                await self._activate(active)
             case events.RoundAccepted(progress=progress):
                 self._probe.accepted(progress)
                 self._trainer.tell_nowait(effect)
@@ -443,56 +254,44 @@ class Planner(Actor[PlannerMessage]):
             case events.Resumed(device=device):
                 log.info("device_resumed", resumed=device)
             case _:
-                assert_never(effect)
+                await self._voice.say(effect, self._state)
 
-    def _report_activation(self, active: Active) -> None:
+    async def _activate(self, active: Active) -> None:
+        """Every member has promised the plan: it begins."""
+        assert self._state is not None
+        plan, profiles = active.plan, self._state.view.profiles
         log.info(
             "plan_activated",
             generation=active.generation,
             plan=active.plan_digest.hex()[:8],
-            members=[member.device for member in active.plan.members],
+            members=[member.device for member in plan.members],
             start_round=active.start.round,
-            why=active.plan.why,
+            why=plan.why,
         )
-        warn_of_left_out(active.plan)
-
-    def _plan_begun(self, plan: Plan) -> inbox.PlanBegun:
-        assert self._state is not None
-        profiles = self._state.view.profiles
-        return inbox.PlanBegun(
+        warn_of_left_out(plan)
+        warn_of_settings(plan, profiles)
+        begun = inbox.PlanBegun(
             uplink_bytes_s=profiles[self._me].uplink_bytes_s,
             downlinks_bytes_s={member.device: profiles[member.device].downlink_bytes_s for member in plan.members},
             round_us=plan.round_us,
         )
+        await self._data_mover.tell(begun)
+        self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=self._state.detector.rtt_us))
+        self._probe.activated(active)
+        self._observe(PlanActivated(active=active))
 
-    def _view_request(self) -> messages.ViewRequest:
-        assert self._state is not None
-        view = self._state.view
-        return messages.ViewRequest(
-            versions={
-                device: messages.Version(life=profile.life, revision=profile.revision)
-                for device, profile in view.profiles.items()
-            },
-            tombstones=dict(view.tombstones),
-            suspended=dict(view.suspensions),
-        )
 
-    async def _send_view(self, told: events.SendView) -> None:
-        assert self._state is not None
-        if self._me in told.profiles:
-            await self._send_to(told.device, messages.ProfileMessage(profile=self._state.own.profile))
-        envelopes = tuple(self._envelopes[name][1] for name in told.profiles if name in self._envelopes)
-        reply = messages.ViewReply(
-            envelopes=envelopes, tombstones=dict(told.tombstones), suspended=dict(told.suspensions)
-        )
-        if reply.envelopes or reply.tombstones or reply.suspended:
-            await self._send_to(told.device, reply)
-
-    async def _send_to(self, device: DeviceId, message: messages.Message) -> None:
-        await self._send(Address(channel=Channel.TO, source=self._me, destination=device), message)
-
-    async def _send(self, address: Address, message: messages.Message, *, retain: bool = False) -> None:
-        await self._data_mover.tell(inbox.Send(address=address, message=message, retain=retain))
+def _run_here(early: Sequence[events.Event], me: DeviceId) -> int | None:
+    """The run of the devices that are here, by what came `early`; `None` without any."""
+    offline = {event.device for event in early if isinstance(event, events.StatusHeard) and not event.online}
+    runs = [
+        profile.run
+        for event in early
+        if isinstance(event, events.Learned)
+        for profile in event.profiles
+        if profile.device not in offline and profile.device != me
+    ]
+    return max(runs, default=None)
 
 
 def _view_requested(sender: DeviceId, request: messages.ViewRequest) -> events.ViewRequested:

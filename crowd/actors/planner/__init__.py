@@ -1,0 +1,9 @@
+"""The actor that runs the agreement.
+
+Layout:
+    planner.py       the actor: every message, and the passing of time, is one step of the agreement
+    decisions.py     the plans that follow from views
+    voice.py         what the agreement wants said to other devices
+    results.py       whose results are known, and when the run is over
+    observations.py  what the planner tells the node's observers
+"""
