@@ -21,8 +21,8 @@ TOO_LONG_PRODUCT: dict[str, int] = {
 }
 """How many lines have those files, classes and functions that are too long. Both lists may only shrink."""
 TOO_LONG_BESIDE: dict[str, int] = {
-    "tests/agreement/cluster_model.py": 684,
-    "tests/agreement/cluster_model.py:Device": 331,
+    "tests/agreement/cluster_model.py": 680,
+    "tests/agreement/cluster_model.py:Device": 326,
     "tests/agreement/cluster_model.py:Device.carry_out": 72,
     "tests/agreement/test_agreement.py": 657,
     "tests/agreement/test_agreement_machine.py": 525,
@@ -52,6 +52,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
         "import crowd",
         "import crowd; crowd.NodeConfig",
         "import crowd.plugins",
+        "import crowd.actors.trainer.rounds",
         HELP.format(arguments=["--help"]),
         HELP.format(arguments=["plan", "--help"]),
         HELP.format(arguments=["sim", "--help"]),

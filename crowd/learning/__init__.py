@@ -21,6 +21,7 @@ Layout:
     feedback.py     what an encoding lost is added to the next delta
     merge.py        one slice at its owner: what came, and its mean
     outliers.py     contributions that are out of all proportion
-    evaluation.py   how good a state is, and when a run has reached its target
+    evaluation.py   how good a state is
+    phase.py        whether a run trains, closes or is over, and what decides that; without torch
     ending.py       what becomes of a run after a round: the state that is kept has been evaluated
 """

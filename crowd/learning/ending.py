@@ -5,14 +5,11 @@ from collections.abc import Collection
 
 import attrs
 
-from crowd.learning.evaluation import is_reached, next_streak
+from crowd.learning.evaluation import next_streak
+from crowd.learning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Consistency, Plan
 from crowd.units import DeviceId
-
-BILLION = 1_000_000_000
-COVERED_PERCENT = 95
-"""Part of what members hold out that an evaluation must cover to decide anything, where there is no common set."""
 
 
 @attrs.frozen(kw_only=True)
@@ -27,32 +24,6 @@ class Outcome:
     """Whether the next round is only to evaluate the state after this one."""
     finished: bool = False
     """Whether the run is over."""
-
-
-def is_over(plan: Plan, streak: int, epochs_ppb: int) -> bool:
-    """Whether a run has met its target, or spent its epochs (in billionths)."""
-    return is_reached(streak) or epochs_ppb >= plan.epochs_max * BILLION
-
-
-def is_last(plan: Plan, state: ReplicaState) -> bool:
-    """Whether the round after `state` only brings together what trainers have kept to themselves."""
-    at_end = plan.consistency is Consistency.AT_END
-    return at_end and not state.closing and is_over(plan, state.streak, state.epochs_ppb)
-
-
-def is_evaluated(plan: Plan, state: ReplicaState) -> bool:
-    """Whether the round after `state` is evaluated, whenever an evaluation is due otherwise."""
-    return state.closing or (is_last(plan, state) and len(plan.trainers) == 1 and not held_out(plan))
-
-
-def held_out(plan: Plan) -> int:
-    """Samples that the members hold out for evaluations, in all; 0 where there is a common set."""
-    return sum(member.held_out for member in plan.members)
-
-
-def decides(plan: Plan, evaluated: int) -> bool:
-    """Whether an evaluation of so many samples covers enough to decide anything."""
-    return 100 * evaluated >= COVERED_PERCENT * held_out(plan)
 
 
 def after_round(

@@ -1,5 +1,4 @@
-"""The accuracy of a state, and the end of a run that has reached its target: two consecutive evaluations that meet
-it."""
+"""The accuracy of a state, and how many evaluations in a row have met the target."""
 
 import torch
 from torch import Tensor
@@ -8,8 +7,6 @@ from crowd.errors import BadConfig
 
 EVALUATION_BATCH = 256
 """Samples of one forward pass of an evaluation."""
-REACHED_STREAK = 2
-"""Consecutive evaluations that must meet the target."""
 
 
 @torch.no_grad()
@@ -46,8 +43,3 @@ def next_streak(streak: int, correct: int, evaluated: int, target: float) -> int
     if not evaluated:
         return streak
     return streak + 1 if correct / evaluated >= target else 0
-
-
-def is_reached(streak: int) -> bool:
-    """Whether so many consecutive evaluations that met the target end the run."""
-    return streak >= REACHED_STREAK

@@ -20,7 +20,8 @@ import torch.distributed as distributed
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from crowd.learning.evaluation import evaluate, is_reached, next_streak
+from crowd.learning.evaluation import evaluate, next_streak
+from crowd.learning.phase import is_reached
 from crowd.learning.samples import materialise
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition

@@ -33,6 +33,7 @@ from crowd.agreement.view import View
 from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces
+from crowd.learning.merge import SliceMerge
 from crowd.planning.check import violations
 from crowd.planning.plan import Assignment, Encoding, Plan, SliceOwner, TrainerRole, plan_digest
 from crowd.planning.policy import Cluster, Policy, decide
@@ -190,7 +191,7 @@ class Device:
         self.base = self.vector[self.index :: self.model.scenario.devices].clone()
         self.made = 0
         self.feedback = Feedback(Layout.plain(elements))
-        self.rounds = Rounds(self.name)
+        self.rounds = Rounds(self.name, SliceMerge)
         self.snapshots: dict[bytes, tuple[StateProgress, torch.Tensor]] = {}
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self.local: torch.Tensor | None = None

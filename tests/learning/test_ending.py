@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from crowd.learning import replica
-from crowd.learning.ending import BILLION, Outcome, after_round, is_last
+from crowd.learning.ending import Outcome, after_round
 from crowd.learning.layout import Layout
+from crowd.learning.phase import BILLION, is_last
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Consistency, Member, Plan, TrainerRole
 from crowd.units import DeviceId, Life

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from crowd.errors import BadConfig
-from crowd.learning.evaluation import evaluate, is_reached, next_streak
+from crowd.learning.evaluation import evaluate, next_streak
+from crowd.learning.phase import is_reached
 from tests.learning.nets import normalised, separable
 
 

@@ -116,7 +116,7 @@ class Cluster(RuleBasedStateMachine):
     def devices_start(self, count: int, plan: Choices, rounds: int) -> None:
         for index in range(count):
             name = DeviceId(f"d{index}")
-            self.devices.append(Device(name, Rounds(name), torch.full((ELEMENTS,), float(index))))
+            self.devices.append(Device(name, Rounds(name, SliceMerge), torch.full((ELEMENTS,), float(index))))
         for device in self.devices:
             progress = self._keep(device.vector, round=0, samples=0)
             device.rounds.reset(progress)

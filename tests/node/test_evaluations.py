@@ -9,6 +9,7 @@ from crowd.actors.trainer.evaluations import Evaluations, epoch_rounds
 from crowd.actors.trainer.own_slices import EVALUATION_DEADLINES
 from crowd.actors.trainer.rounds import Rounds
 from crowd.errors import MalformedMessage
+from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
 from crowd.protocol.messages import Contribution, SliceKey
 from crowd.units import SECOND_US, DeviceId, Life
@@ -86,7 +87,7 @@ def contribution(number: int, correct: int, evaluated: int) -> Contribution:
 
 def closing() -> Rounds:
     """Of `ada`, who merges, trains, and evaluates what came of the first round; `ben` has not evaluated it."""
-    rounds = Rounds(ADA)
+    rounds = Rounds(ADA, SliceMerge)
     rounds.reset(START)
     rounds.activate(attrs.evolve(ACTIVE, plan=PLAN), 0)
     rounds.accepted(attrs.evolve(START, round=1, digest=b"next"), 0, closing=True)

@@ -10,6 +10,7 @@ from crowd.actors.trainer.merged_parts import ROUNDS_AHEAD_MAX
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
+from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
 from crowd.protocol.messages import MergedSlice, SliceKey, WholeState
 from crowd.units import SECOND_US, DeviceId, Life
@@ -35,7 +36,7 @@ def merged(number: int) -> MergedSlice:
 
 def behind(rounds_heard: int) -> Rounds:
     """Of `ben`, who fetches the start while `ada` completes so many rounds, and then applies what was kept of them."""
-    rounds = Rounds(BEN)
+    rounds = Rounds(BEN, SliceMerge)
     assert rounds.activate(ACTIVE, 0) == (Fetch(progress=START, holders=(ADA,)),)
     for number in range(1, rounds_heard + 1):
         assert rounds.merged(ADA, merged(number), b"", 0) == ()
@@ -121,7 +122,7 @@ def test_a_later_state_is_as_good_as_the_wanted_one_only_if_it_is_of_the_same_pl
 
 
 def test_a_state_belongs_to_a_plan_once_the_start_of_that_has_come() -> None:
-    rounds = Rounds(BEN)
+    rounds = Rounds(BEN, SliceMerge)
     assert rounds.lineage == (0, b"")
     rounds.activate(ACTIVE, 0)
     assert rounds.lineage == (0, b"")

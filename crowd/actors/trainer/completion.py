@@ -19,8 +19,9 @@ from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning import replica
 from crowd.learning.encoding import decode
-from crowd.learning.ending import BILLION, after_round
+from crowd.learning.ending import after_round
 from crowd.learning.layout import Layout
+from crowd.learning.phase import BILLION
 from crowd.learning.replica import ReplicaState
 from crowd.units import ceil_div
 

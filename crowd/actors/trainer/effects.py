@@ -1,12 +1,14 @@
 """What the bookkeeping of rounds wants done: `Effect`. Pure."""
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
 from crowd.agreement.ack import StateProgress
-from crowd.learning.merge import SliceMerge
 from crowd.protocol.messages import MergedSlice, SliceKey
+
+if TYPE_CHECKING:
+    from crowd.learning.merge import SliceMerge
 from crowd.units import DeviceId
 
 
@@ -30,7 +32,7 @@ class Merge:
     """Average the contributions to one of this device's slices and publish the mean under this key."""
 
     key: SliceKey
-    merge: SliceMerge
+    merge: "SliceMerge"
     evaluation: tuple[int, int] | None = None
     """`(correct, evaluated)` of the members without a common evaluation set; `None`: what the contributions say."""
 

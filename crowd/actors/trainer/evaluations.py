@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from crowd.errors import MalformedMessage
-from crowd.learning.ending import decides
+from crowd.learning.phase import decides
 from crowd.planning.plan import Plan
 from crowd.units import DeviceId, ceil_div
 

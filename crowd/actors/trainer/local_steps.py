@@ -18,8 +18,8 @@ from crowd.actors.trainer.report import Report
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.samples_on_loan import SamplesOnLoan
 from crowd.agreement.state import Active
-from crowd.learning.ending import is_evaluated, is_last
 from crowd.learning.fate import Fate
+from crowd.learning.phase import is_evaluated, is_last
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet, seeded
@@ -128,7 +128,7 @@ class LocalSteps:
         inputs = RoundInputs(
             local=self._learner.local,
             state=state,
-            offset=self._rounds.schedule.offset(self._learner.residual),
+            offset=self._learner.residual if self._rounds.schedule.begins_apart else None,
             step_config=StepConfig(
                 batch_size=batch,
                 proximal=plan.proximal_ppm / PPM,

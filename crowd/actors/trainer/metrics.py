@@ -2,7 +2,7 @@
 
 import attrs
 
-from crowd.learning.evaluation import is_reached
+from crowd.learning.phase import is_reached
 from crowd.learning.replica import ReplicaState
 from crowd.ports import Traffic
 from crowd.protocol.messages import CurvePoint, MergedSlice, ResultMessage

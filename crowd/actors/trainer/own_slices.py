@@ -4,17 +4,20 @@ Layout: `OwnSlice` (one slice), `OwnSlices` (those of one device in one generati
 """
 
 from collections.abc import Iterator
-
-import torch
+from typing import TYPE_CHECKING
 
 from crowd.actors.trainer.evaluations import Evaluations
 from crowd.actors.trainer.patience import Patience
 from crowd.actors.trainer.schedules import Schedule
-from crowd.learning.ending import held_out
-from crowd.learning.merge import SliceMerge
+from crowd.learning.phase import held_out
 from crowd.planning.plan import Plan
 from crowd.protocol.messages import Contribution
 from crowd.units import DeviceId
+
+if TYPE_CHECKING:
+    import torch
+
+    from crowd.learning.merge import SliceMerge
 
 EVALUATION_DEADLINES = 20
 """Deadlines for which an owner waits for members' evaluations of a state that is to be kept."""
@@ -25,7 +28,8 @@ EVALUATION_LAGS = 3
 class OwnSlice:
     """What has come for one slice, by the round that takes it."""
 
-    def __init__(self, elements: int, plan: Plan) -> None:
+    def __init__(self, elements: int, plan: Plan, new: "type[SliceMerge]") -> None:
+        self._new = new
         self._elements = elements
         self._planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
         self._quorum = plan.quorum
@@ -55,18 +59,18 @@ class OwnSlice:
         late = number - made_for > self._staleness_max
         return None if late or number in self._merging else number
 
-    def merge(self, number: int, evaluators: frozenset[DeviceId] | None) -> SliceMerge:
+    def merge(self, number: int, evaluators: frozenset[DeviceId] | None) -> "SliceMerge":
         """What has come for that round, of which only `evaluators` are awaited, if they are named."""
         if number not in self._merges:
             planned = self._planned
-            self._merges[number] = SliceMerge(
+            self._merges[number] = self._new(
                 planned if evaluators is None else {trainer: planned[trainer] for trainer in evaluators},
                 self._elements,
                 quorum=self._quorum if evaluators is None else 0,
             )
         return self._merges[number]
 
-    def ready(self, number: int, *, overdue: bool) -> SliceMerge | None:
+    def ready(self, number: int, *, overdue: bool) -> "SliceMerge | None":
         """What is to be merged now, unless it is being merged: all that is awaited, or enough once it is overdue."""
         merge = self._merges.get(number)
         if merge is None or number in self._merging or not (merge.complete or (overdue and merge.enough)):
@@ -85,11 +89,16 @@ class OwnSlice:
 class OwnSlices:
     """All slices that device `me` owns."""
 
-    def __init__(self, plan: Plan, me: DeviceId, schedule: Schedule, patience: Patience) -> None:
+    def __init__(
+        self, plan: Plan, me: DeviceId, schedule: Schedule, patience: Patience, new: "type[SliceMerge]"
+    ) -> None:
+        """`new` is what contributions are gathered in; nothing here looks into their deltas."""
         self._schedule = schedule
         self._patience = patience
         self._slices = {
-            index: OwnSlice(span.stop - span.start, plan) for index, span in enumerate(plan.slices) if span.owner == me
+            index: OwnSlice(span.stop - span.start, plan, new)
+            for index, span in enumerate(plan.slices)
+            if span.owner == me
         }
         told = 0 in self._slices and held_out(plan)
         self._evaluations = Evaluations(plan) if told else None
@@ -117,7 +126,9 @@ class OwnSlices:
         if self._evaluations is not None and header.key.index == 0:
             self._evaluations.note(sender, header.key.round, header.correct, header.evaluated, in_hand=in_hand)
 
-    def take(self, sender: DeviceId, header: Contribution, delta: torch.Tensor, in_hand: int, *, closing: bool) -> bool:
+    def take(
+        self, sender: DeviceId, header: Contribution, delta: "torch.Tensor", in_hand: int, *, closing: bool
+    ) -> bool:
         """Take a contribution to one of these slices, if it is not too late."""
         key = header.key
         if closing and key.round < in_hand:
@@ -139,7 +150,7 @@ class OwnSlices:
 
     def ready(
         self, number: int, now_us: int, *, closing: bool
-    ) -> Iterator[tuple[int, SliceMerge, tuple[int, int] | None]]:
+    ) -> "Iterator[tuple[int, SliceMerge, tuple[int, int] | None]]":
         """Index, contributions and all members' evaluations of every slice whose merge in round `number`, the one in
         hand, begins now."""
         overdue = now_us >= self._patience.deadline_us(number)

@@ -1,14 +1,14 @@
 """The bookkeeping of rounds on one device (docs/protocol.md#rounds): who has contributed, when an owner merges, when a
-round is complete. Pure: no I/O, no clock; times are integer microseconds.
+round is complete. Pure: no I/O, no clock, no torch; times are integer microseconds.
 
 The trainer actor feeds `Rounds` with what happens and carries out the effects that come back. `Rounds` never completes
 a round by itself: it proposes (`Complete`), the agreement decides, and `accepted` or `freeze` follows.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
-import torch
 
 from crowd.actors.trainer.course import Course
 from crowd.actors.trainer.deadlines import Deadlines
@@ -32,6 +32,11 @@ from crowd.planning.plan import Plan
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 
+if TYPE_CHECKING:
+    import torch
+
+    from crowd.learning.merge import SliceMerge
+
 NOTHING = Active(
     generation=0, view_digest=b"", plan_digest=b"", plan=Plan(members=()), start=StateProgress(), holders=()
 )
@@ -41,8 +46,10 @@ NOTHING = Active(
 class Rounds(Course):
     """One device's rounds within the generation that is active on it."""
 
-    def __init__(self, me: DeviceId) -> None:
+    def __init__(self, me: DeviceId, new: "type[SliceMerge]") -> None:
+        """`new` is what contributions to a slice in one round are gathered in."""
         super().__init__(me)
+        self._new = new
         self.reset(StateProgress())
 
     def reset(self, progress: StateProgress) -> None:
@@ -56,7 +63,7 @@ class Rounds(Course):
     def _take_up(self, active: Active, *, rtt_us: int) -> None:
         self.schedule: Schedule = schedule_of(active, self._me)
         self._patience = Patience(active.plan, self._deadlines, rtt_us=rtt_us)
-        self._own = OwnSlices(active.plan, self._me, self.schedule, self._patience)
+        self._own = OwnSlices(active.plan, self._me, self.schedule, self._patience, self._new)
         self._parts = MergedParts(active.plan, self._me)
         self._proposed = False
         self._trained = 0
@@ -129,7 +136,7 @@ class Rounds(Course):
     # --- an owner's side ----------------------------------------------------------------------------------------------
 
     def contribute(
-        self, sender: DeviceId, header: Contribution, delta: torch.Tensor, now_us: int
+        self, sender: DeviceId, header: Contribution, delta: "torch.Tensor", now_us: int
     ) -> tuple[Effect, ...]:
         """Take a trainer's decoded delta of one of this device's slices; the key is checked here."""
         key = header.key

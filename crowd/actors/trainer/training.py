@@ -32,6 +32,7 @@ from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
+from crowd.learning.merge import SliceMerge
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
 from crowd.learning.work import Work
@@ -61,7 +62,7 @@ class Training:
         self._work = work
         self._outside = outside
         self._seed = seed
-        self.rounds = rounds = Rounds(outside.device)
+        self.rounds = rounds = Rounds(outside.device, SliceMerge)
         self._report = Report(outside)
         self._learner = Learner(task, work, executes=outside.compute.executes)
         self.samples = SamplesOnLoan(work.store, outside)

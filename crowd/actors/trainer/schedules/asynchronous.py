@@ -1,11 +1,9 @@
 """Trainers do not wait for rounds: the owner completes them, and a trainer fetches the newest state whenever its last
 contribution has arrived. Pure."""
 
-import torch
-
 from crowd.actors.trainer.schedules.schedule import Schedule
 from crowd.agreement.state import Active
-from crowd.learning.replica import ReplicaState
+from crowd.learning.phase import Counts
 from crowd.planning.plan import Encoding
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
@@ -16,6 +14,7 @@ class AsynchronousSchedule(Schedule):
     awaits_own_steps = False
     exchanges = 0
     detached = True
+    begins_apart = False
     ends_apart = False
 
     def __init__(self, active: Active, me: DeviceId) -> None:
@@ -36,10 +35,7 @@ class AsynchronousSchedule(Schedule):
         with_share = {trainer.device for trainer in trainers if trainer.evaluation[0] < trainer.evaluation[1]}
         return frozenset(with_share or {trainer.device for trainer in trainers})
 
-    def offset(self, residual: torch.Tensor) -> torch.Tensor | None:
-        return None
-
-    def encoding(self, state: ReplicaState) -> Encoding:
+    def encoding(self, state: Counts) -> Encoding:
         return Encoding.NONE if state.closing else self._plan.encoding
 
     def _evaluated_before(self, number: int) -> int:

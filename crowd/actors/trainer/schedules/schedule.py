@@ -2,11 +2,8 @@
 
 import abc
 
-import torch
-
 from crowd.agreement.state import Active
-from crowd.learning.ending import is_last
-from crowd.learning.replica import ReplicaState
+from crowd.learning.phase import Counts, is_last
 from crowd.planning.plan import Encoding
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
@@ -60,16 +57,16 @@ class Schedule(abc.ABC):
     def ends_apart(self) -> bool:
         """Whether each trainer keeps parameters of its own at the end."""
 
+    @property
     @abc.abstractmethod
-    def offset(self, residual: torch.Tensor) -> torch.Tensor | None:
-        """Distance from the common state, (elements,) float32, at which local steps begin; `None`: they begin in it.
-        `residual` (elements,) is what is left of earlier deltas."""
+    def begins_apart(self) -> bool:
+        """Whether local steps begin away from the common state, by what is left of earlier deltas."""
 
     @abc.abstractmethod
-    def encoding(self, state: ReplicaState) -> Encoding:
+    def encoding(self, state: Counts) -> Encoding:
         """The encoding of deltas in the round after `state`."""
 
-    def is_due(self, number: int, state: ReplicaState) -> bool:
+    def is_due(self, number: int, state: Counts) -> bool:
         """Whether local steps for round `number`, which begin now and in `state`, begin with one of the regular
         evaluations."""
         every = self._plan.evaluate_every

@@ -1,9 +1,7 @@
 """All train for the same round, which everybody follows; the next begins when it is complete. Pure."""
 
-import torch
-
 from crowd.actors.trainer.schedules.schedule import Schedule
-from crowd.learning.replica import ReplicaState
+from crowd.learning.phase import Counts
 from crowd.planning.plan import Encoding
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
@@ -15,16 +13,14 @@ class SynchronousSchedule(Schedule):
     awaits_own_steps = True
     exchanges = 0
     detached = False
+    begins_apart = False
     ends_apart = False
     is_free = True
 
     def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
         return None
 
-    def offset(self, residual: torch.Tensor) -> torch.Tensor | None:
-        return None
-
-    def encoding(self, state: ReplicaState) -> Encoding:
+    def encoding(self, state: Counts) -> Encoding:
         return Encoding.NONE if state.closing else self._plan.encoding
 
     def _evaluated_before(self, number: int) -> int:

@@ -9,7 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDic
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from crowd.learning.evaluation import evaluate, is_reached, next_streak
+from crowd.learning.evaluation import evaluate, next_streak
+from crowd.learning.phase import is_reached
 from crowd.learning.samples import materialise
 from crowd.learning.task import Task
 from crowd.learning.work import prepare
