@@ -15,11 +15,12 @@ from crowd.actors.trainer.beside import Beside
 from crowd.actors.trainer.evaluations import epoch_rounds
 from crowd.actors.trainer.learner import Learner
 from crowd.actors.trainer.local_round import PIECE_US
+from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.state import Active
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
 from crowd.learning.work import LocalTrainer, Work
-from crowd.planning.plan import Consistency, Encoding
+from crowd.planning.plan import Encoding
 from crowd.ports import Compute
 from crowd.protocol.messages import Contribution, SliceKey
 
@@ -75,9 +76,10 @@ class Appraisal:
 class Appraiser:
     """One member's evaluations: twice in an epoch, and of a closing state."""
 
-    def __init__(self, work: Work, compute: Compute, learner: Learner, beside: Beside) -> None:
+    def __init__(self, work: Work, compute: Compute, rounds: Rounds, learner: Learner, beside: Beside) -> None:
         self._work = work
         self._compute = compute
+        self._rounds = rounds
         self._learner = learner
         self._beside = beside
         self._held_out = 0 if work.facts.evaluation_samples else len(work.evaluation)
@@ -114,7 +116,9 @@ class Appraiser:
         if state.closing:
             return True
         every = max(plan.evaluate_every, epoch_rounds(plan) // 2)
-        return plan.consistency is Consistency.EVERY_ROUND and (self._begun is None or number >= self._begun + every)
+        if self._rounds.schedule.begins_apart:
+            return False  # trainers do not go on from the common state: the closing one alone matters
+        return self._begun is None or number >= self._begun + every
 
     def take(self) -> Appraisal | None:
         """The evaluation that has ended, once."""

@@ -77,7 +77,7 @@ class Training:
             beside=beside,
             listen_until=listen_until,
         )
-        self._appraiser = Appraiser(work, outside.compute, self._learner, beside)
+        self._appraiser = Appraiser(work, outside.compute, rounds, self._learner, beside)
         self.merging = Merging(work.layout, outside, rounds, self.states)
         self._completion = Completion(
             layout=work.layout,
