@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from crowd.actors.inbox import TrainerMessage
 
-Task: TypeAlias = Callable[[Callable[[], None]], Awaitable[None]]
+Job: TypeAlias = Callable[[Callable[[], None]], Awaitable[None]]
 """What runs beside the trainer; it is given what to call at its end."""
-Beside: TypeAlias = Callable[[Task, TrainerMessage], None]
-"""A function that starts such a task; the trainer hears the message when the task says that it has ended."""
+Beside: TypeAlias = Callable[[Job, TrainerMessage], None]
+"""A function that starts such a job; the trainer hears the message when the job says that it has ended."""

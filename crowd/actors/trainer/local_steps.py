@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 @attrs.frozen(kw_only=True)
-class Share:
+class TrainedPart:
     """What a slice's owner is sent of a delta."""
 
     owner: DeviceId
@@ -194,7 +194,7 @@ class LocalSteps:
         if self._round is not None:
             self._round.stop()
 
-    async def contribute(self, generation: int, number: int, state: ReplicaState) -> tuple[Share, ...]:
+    async def contribute(self, generation: int, number: int, state: ReplicaState) -> tuple[TrainedPart, ...]:
         """What the owners of the slices get of the local steps of round `number`, which have ended; nothing if the
         round in hand does not take it."""
         active, steps, schedule = self._rounds.active, self._round, self._rounds.schedule
@@ -227,7 +227,7 @@ class LocalSteps:
         for header, data in zip(headers, encoded, strict=True):
             self._outside.probe.contributed(header, data)
         return tuple(
-            Share(owner=span.owner, header=header, data=data)
+            TrainedPart(owner=span.owner, header=header, data=data)
             for header, span, data in zip(headers, slices, encoded, strict=True)
         )
 

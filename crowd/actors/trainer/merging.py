@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import structlog
+import torch
 
 from crowd.actors.trainer.effects import Effect, Merge
 from crowd.actors.trainer.outside import Outside
@@ -15,6 +16,7 @@ from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode
 from crowd.learning.layout import Layout
 from crowd.learning.outliers import Outliers
+from crowd.planning.plan import Encoding, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice
 from crowd.runtime.clock import now_us
 from crowd.units import DeviceId
@@ -59,12 +61,15 @@ class Merging:
             if not self._rounds.is_mine(key):
                 return ()
             span = active.plan.slices[key.index]
-            pieces = partial(self._layout.pieces, span.start, span.stop)
-            delta = await self._outside.compute.run(lambda: decode(data, header.encoding, pieces()))
+            delta = await self._outside.compute.run(partial(self._decoded, data, header.encoding, span))
             return self._rounds.contribute(sender, header, delta, now_us())
         except MalformedMessage as error:
             log.warning("contribution_refused", sender=sender, error=str(error))
             return ()
+
+    def _decoded(self, data: bytes, encoding: Encoding, span: SliceOwner) -> torch.Tensor:
+        """The delta of a slice, (stop - start,) float32. Raises `MalformedMessage`."""
+        return decode(data, encoding, self._layout.pieces(span.start, span.stop))
 
     async def merge(self, due: Merge) -> Sequence[Effect]:
         """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""

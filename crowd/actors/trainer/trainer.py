@@ -153,8 +153,8 @@ class Trainer(Actor[TrainerMessage]):
         for message in early:
             await self.receive(message)
 
-    def _run_beside(self, task: beside.Task, message: TrainerMessage) -> None:
-        self.spawn(task, partial(self.ref.tell_nowait, message))
+    def _run_beside(self, job: beside.Job, message: TrainerMessage) -> None:
+        self.spawn(job, partial(self.ref.tell_nowait, message))
 
     async def _keep_until(self, event: anyio.Event) -> None:
         """Keep what is told until `event`, so that nobody waits for this actor, and let a later plan freeze the round

@@ -182,10 +182,10 @@ class Training:
 
     async def contribute(self, generation: int, number: int) -> None:
         """Send the trained delta to the owners of the slices."""
-        shares = await self.steps.contribute(generation, number, self.states.present)
-        for share in shares:
-            await self.carry_out(await self.merging.hand_in(share.owner, share.header, share.data))
-        if shares:
+        parts = await self.steps.contribute(generation, number, self.states.present)
+        for part in parts:
+            await self.carry_out(await self.merging.hand_in(part.owner, part.header, part.data))
+        if parts:
             await self.go_on()
 
     async def go_on(self) -> None:
