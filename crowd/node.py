@@ -108,7 +108,7 @@ class Node:
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
-        self._device = device or plugins.devices.load("local")()
+        self._device = device or plugins.devices.load(config.device)()
         self._broker = broker or plugins.broker_from_url(
             config.broker,
             cluster=config.cluster,

@@ -112,8 +112,12 @@ brokers: PluginGroup[BrokerFactory] = PluginGroup("crowd.brokers", "kind of brok
 """Brokers, by the scheme of their URLs."""
 links: PluginGroup[LinkFactory] = PluginGroup("crowd.links", "kind of link", "subclass of Broker", subclass_of(Broker))
 """Brokers as slow as an emulated device's link."""
-devices: PluginGroup[Callable[..., Device]] = PluginGroup("crowd.devices", "device", "function", callable)
-"""Devices: `local`, this machine, takes nothing; `emulated` takes a speed in kFLOP/s and its free memory in bytes."""
+devices: PluginGroup[Callable[[], Device]] = PluginGroup("crowd.devices", "device", "function", callable)
+"""Devices that a node may be, by the key `device` of its `node.toml`; each is made by a function that takes nothing."""
+emulators: PluginGroup[Callable[[int, int], Device]] = PluginGroup(
+    "crowd.emulators", "emulated device", "function", callable
+)
+"""Emulated devices, each made from a speed in kFLOP/s and its free memory in bytes."""
 stores: PluginGroup[Callable[..., Store]] = PluginGroup(
     "crowd.stores", "kind of store", "subclass of Store", subclass_of(Store)
 )

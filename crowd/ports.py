@@ -121,6 +121,13 @@ class Compute(abc.ABC):
         leaves the parameters as they are, and nothing is evaluated."""
         return True
 
+    @property
+    def torch_device(self) -> str:
+        """Name of the torch device on which networks train, as `cpu` or `cuda`. Whatever devices have in common is on
+        the CPU all the same. Not asked on the event loop, as it may load torch; raises `BadConfig` where it is not to
+        be had."""
+        return "cpu"
+
     @abc.abstractmethod
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         """Run `work` away from the event loop and return what it returns.

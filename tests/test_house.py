@@ -72,7 +72,7 @@ def test_a_node_loads_nothing_of_experiments() -> None:
 import sys
 import brokers.mqtt, crowd.cli.node, crowd.node
 from crowd import plugins
-plugins.devices.load("local"), plugins.stores.load("file")
+plugins.devices.load("cpu"), plugins.stores.load("file")
 for group in (plugins.policies, plugins.tasks):
     assert [group.load(name) for name in group.names()]
 print(*sorted(sys.modules))
@@ -98,7 +98,7 @@ def test_a_node_before_its_trainer_starts_is_small_and_has_no_torch() -> None:
 import sys
 import brokers.mqtt, crowd.cli.node, crowd.cli.waiting, crowd.node
 from crowd import plugins
-plugins.devices.load("local"), plugins.stores.load("file")
+plugins.devices.load("cpu"), plugins.stores.load("file")
 assert [plugins.policies.load(name) for name in plugins.policies.names()]
 assert not {"torch", "numpy"} & sys.modules.keys(), "too much was loaded"
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))

@@ -56,11 +56,17 @@ def node(
     return anyio.run(unless_stopped, session.run)
 
 
-def use_threads(device: Device, cpu_share_max: float) -> None:
-    """Let torch use `cpu_share_max` of the processors that the device's process may use, and one at least."""
+def limit_torch(device: Device, config: NodeConfig) -> None:
+    """Let torch use `cpu_share_max` of the processors that the device's process may use, and one at least, and
+    `accelerator_share_max` of the memory of the accelerator that it trains on. Raises `BadConfig` if there is none."""
     import torch
 
-    torch.set_num_threads(max(1, int(device.sensor.read().processors * cpu_share_max)))
+    torch.set_num_threads(max(1, int(device.sensor.read().processors * config.cpu_share_max)))
+    match torch.device(device.compute.torch_device).type:
+        case "cuda":
+            torch.cuda.set_per_process_memory_fraction(config.accelerator_share_max)
+        case "mps":
+            torch.mps.set_per_process_memory_fraction(config.accelerator_share_max)
 
 
 class _Session:
@@ -76,8 +82,8 @@ class _Session:
         from crowd.cli.waiting import Acquaintances
         from crowd.node import Node
 
-        device = plugins.devices.load("local")()
-        use_threads(device, config.cpu_share_max)
+        device = plugins.devices.load(config.device)()
+        limit_torch(device, config)
         assert config.members_file is not None, "check_without_torch wants it"
         self._members = frozenset(read_members(config.members_file))
         self._known = Acquaintances(device_id(config.name), self._members)

@@ -24,6 +24,7 @@ async def check_without_torch(config: NodeConfig) -> None:
             f"{', '.join(sorted(members))}; lower members_min, or add the others' lines"
         )
     plugins.policies.load(config.policy)
+    plugins.devices.load(config.device)
     if ":" not in config.task:
         plugins.tasks.module_of(config.task)
     plugins.stores.load("file")(config.state_dir).check(0)

@@ -50,7 +50,11 @@ class NodeConfig:
         seed: Seed of the run's order and network, 0 to 2^63 - 1. Devices of one seed begin with the same network; to
             others it is sent.
         members_min: Devices that must be there for a run to start; the largest number that any of them asks for counts.
+        device: What trains: `cpu`, `cuda`, `mps`, `auto` (an accelerator if there is one), or the entry-point name of
+            another device, in the group `crowd.devices`. Small networks are often faster on the CPU.
         cpu_share_max: Part of the processors that torch may use under `crowd node`, above 0 and at most 1.
+        accelerator_share_max: Part of the accelerator's memory that torch may use under `crowd node`, above 0 and at
+            most 1.
         uplink_mbps: Rate of the link to the broker, in Mbit/s, until it has been observed.
         downlink_mbps: Rate of the link from the broker, in Mbit/s, until it has been observed.
         data: This device's part of a built-in task's data set. `None`: the whole data set; a task of your own brings
@@ -77,7 +81,9 @@ class NodeConfig:
         validator=validators.must("0 to 2^63 - 1", lambda value: isinstance(value, int) and 0 <= value < 1 << 63),
     )
     members_min: int = attrs.field(default=2, converter=validators.whole, validator=validators.at_least_one)
+    device: str = attrs.field(default="cpu", validator=validators.not_empty)
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
+    accelerator_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
 

@@ -75,6 +75,10 @@ class MeteredCompute(Compute):
         return self._inner.executes
 
     @property
+    def torch_device(self) -> str:
+        return self._inner.torch_device
+
+    @property
     def busy_s(self) -> float:
         """Seconds of training until now, a piece in hand included."""
         return self._busy_s + (0.0 if self._began_s is None else anyio.current_time() - self._began_s)

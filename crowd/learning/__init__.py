@@ -10,6 +10,7 @@ Layout:
     speed_test.py   how fast this device trains the very task
     samples.py      a data set in memory
     shards.py       samples by name: own and borrowed
+    placement.py    where a network trains, and what crosses to it and back
     pool.py         what one generation trains, and in which order
     augment.py      a batch as it is trained
     schedule.py     the learning rate in the course of a run

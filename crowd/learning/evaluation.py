@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.learning.placement import CPU, Placement
 
 EVALUATION_BATCH = 256
 """Samples of one forward pass of an evaluation."""
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> int:
-    """Count the samples of `inputs` (samples, …) whose labels (samples, …) the model predicts.
+def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor, placement: Placement = CPU) -> int:
+    """Count the samples of `inputs` (samples, …) whose labels (samples, …) the model, which is where `placement` says,
+    predicts.
 
     The largest output along the last axis is the predicted label; where a label has several elements, all must be
     right. Runs in evaluation mode and restores the mode of every layer. Raises `BadConfig` if outputs and labels cannot
@@ -21,7 +23,11 @@ def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> int:
     model.eval()
     try:
         pieces = zip(torch.split(inputs, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True)
-        return sum(_correct(model(piece), expected) for piece, expected in pieces if len(expected))
+        return sum(
+            _correct(placement.here(model(placement.there(piece))), expected)
+            for piece, expected in pieces
+            if len(expected)
+        )
     finally:
         for module in training:
             module.training = True

@@ -21,6 +21,7 @@ from torch import Tensor
 from crowd.agreement.ack import StateProgress
 from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning.layout import Layout
+from crowd.learning.placement import CPU, Placement
 from crowd.planning.plan import Outer, OuterKind
 from crowd.units import DIGEST_BYTES
 
@@ -95,11 +96,12 @@ class ReplicaState:
 # --- between a model and its state ------------------------------------------------------------------------------------
 
 
-def from_model(model: torch.nn.Module, layout: Layout) -> tuple[Tensor, tuple[int, ...]]:
-    """A copy of the model's state as `(vector, counters)`; the model must have passed `work.check_model`."""
-    vector = torch.cat([tensor.detach().reshape(-1) for tensor in layout.tensors(model)])
-    counters = tuple(int(value) for buffer in layout.counting_tensors(model) for value in buffer.reshape(-1).tolist())
-    return vector, counters
+def from_model(model: torch.nn.Module, layout: Layout, placement: Placement = CPU) -> tuple[Tensor, tuple[int, ...]]:
+    """A copy of the model's state as `(vector, counters)`; the model, which is where `placement` says, must have passed
+    `work.check_model`."""
+    vector = placement.here(torch.cat([tensor.detach().reshape(-1) for tensor in layout.tensors(model)]))
+    counting = (placement.here(buffer).reshape(-1).tolist() for buffer in layout.counting_tensors(model))
+    return vector, tuple(int(value) for values in counting for value in values)
 
 
 def initial(model: torch.nn.Module, run: int, layout: Layout) -> ReplicaState:
@@ -114,19 +116,21 @@ def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
 
 
 @torch.no_grad()
-def load(model: torch.nn.Module, state: ReplicaState) -> None:
-    """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model must be of
-    the state's kind: as many elements and counters."""
-    load_vector(model, state.vector, state.layout)
+def load(model: torch.nn.Module, state: ReplicaState, placement: Placement = CPU) -> None:
+    """Copy the state into the model's own parameters and buffers, which stay the same tensors. The model, which is
+    where `placement` says, must be of the state's kind: as many elements and counters."""
+    load_vector(model, state.vector, state.layout, placement)
     start = 0
     for buffer in state.layout.counting_tensors(model):
-        buffer.copy_(torch.tensor(state.counters[start : start + buffer.numel()]).view(buffer.shape))
+        counts = torch.tensor(state.counters[start : start + buffer.numel()])
+        buffer.copy_(placement.there(counts).view(buffer.shape))
         start += buffer.numel()
 
 
 @torch.no_grad()
-def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout) -> None:
-    """Copy parameters and statistics (elements,) alone into the model."""
+def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout, placement: Placement = CPU) -> None:
+    """Copy parameters and statistics (elements,) alone into the model, which is where `placement` says."""
+    vector = placement.there(vector)
     for slot, tensor in zip(layout.slots, layout.tensors(model), strict=True):
         tensor.copy_(vector[slot.start : slot.stop].view(tensor.shape))
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import anyio
 
+from crowd.learning.placement import Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import repeated
 from crowd.learning.shards import LentSamples, SampleStore
@@ -32,7 +33,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     """Sustained training speed in kFLOP/s, over up to `PIECES` pieces of `STEPS` steps after a warm-up; the fastest and
     the slowest do not count. Trains a throw-away network on the samples that it was tried on."""
     facts = work.facts
-    local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute.executes))
+    local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute))
 
     async def piece_s(steps: int) -> float:
         samples = steps * facts.batch_size
@@ -52,10 +53,11 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     return max(1, round(flops / max(elapsed_s, CLOCK_S) / 1000))
 
 
-def _throw_away(task: Task, work: Work, executes: bool) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
+def _throw_away(task: Task, work: Work, compute: Compute) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
     count = work.facts.batch_size * STEPS
     store = SampleStore(repeated(work.trial, count), device=DeviceId("measuring"), data_epoch=0)
     ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
     pool = TrainingPool(store, LentSamples(store), ranges, {})
-    local = LocalTrainer(task, made(task), work.layout, executes=executes, measuring=True)
+    placement = Placement(compute.torch_device)
+    local = LocalTrainer(task, made(task), work.layout, placement=placement, executes=compute.executes, measuring=True)
     return local, pool, EpochSampler(count, seed=0, generation=0)

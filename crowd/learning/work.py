@@ -19,6 +19,7 @@ from crowd.learning.evaluation import evaluate
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.layout import Layout, Role
+from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet, holdout, materialise, seeded
 from crowd.learning.schedule import Rates
@@ -119,30 +120,42 @@ class StepConfig:
 
 
 class LocalTrainer:
-    """A model and its (inner) optimiser; nothing else changes them. Without `executes` (see `Compute`) samples are
-    dealt out and none is trained; `measuring`, only the time that steps take matters, and no loss is wrong."""
+    """A model and its (inner) optimiser, which are where `placement` says; nothing else changes them. Without
+    `executes` (see `Compute`) samples are dealt out and none is trained; `measuring`, only the time that steps take
+    matters, and no loss is wrong."""
 
     def __init__(
-        self, task: Task, model: torch.nn.Module, layout: Layout, *, executes: bool = True, measuring: bool = False
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        layout: Layout,
+        *,
+        placement: Placement = CPU,
+        executes: bool = True,
+        measuring: bool = False,
     ) -> None:
         self._task = task
         self._layout = layout
+        self._placement = placement
         self.executes = executes
         self._measuring = measuring
-        self.model = model
-        self._optimizer = made_optimizer(task, model)
+        self.model = placement.place(model)
+        self._optimizer = made_optimizer(task, self.model)
         self._rates = Rates(task, self._optimizer)
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._step_config = StepConfig(batch_size=task.batch_size)
-        self._start, _ = replica.from_model(model, layout)
+        self._start, _ = replica.from_model(self.model, layout, placement)
+        self._anchor: Tensor | None = None
+        """The start, (elements,) float32, where the model is; `None`: nothing pulls towards it."""
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
         """Start from `state`, and step by `step_config` (`None`: plainly, in the task's batches); the optimiser's own
         state stays, but for the learning rate, if that follows a schedule."""
-        replica.load(self.model, state)
+        replica.load(self.model, state, self._placement)
         self._rates.follow(state.epochs_ppb)
         self._start = state.vector
         self._step_config = step_config or StepConfig(batch_size=self._task.batch_size)
+        self._anchor = self._placement.there(state.vector) if self._step_config.proximal else None
 
     def steps(
         self,
@@ -184,6 +197,7 @@ class LocalTrainer:
         inputs, labels = pool.batch(rows)
         if self._task.augment is not None:
             inputs, labels = augmented(self._task, inputs, labels, sampler.generator())
+        inputs, labels = self._placement.there(inputs), self._placement.there(labels)
         weights: Tensor | None = None
         if self._step_config.chance is not None:
             drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)
@@ -197,27 +211,29 @@ class LocalTrainer:
             else:
                 loss = (weights * losses(self._task, outputs, labels)).mean()
             loss.backward()
-        if self._step_config.proximal:
-            self._pull_back(self._step_config.proximal)
+        if self._anchor is not None:
+            self._pull_back(self._anchor, self._step_config.proximal)
         self._optimizer.step()
         for module in resting:
             module.train()
-        return loss.item()
+        return self._placement.here(loss.detach()).item()
 
     @torch.no_grad()
     def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `size` samples by importance, as the model is now, without batch normalisation noticing."""
+        """Draw `size` samples by importance, as the model is now, without batch normalisation noticing: indices and
+        weights, where the model is."""
         self.model.eval()
         with blamed_on("a sample's loss cannot be told"):
             values = losses(self._task, self.model(inputs), labels)
         self.model.train()
-        return draw(values, size, chance)
+        drawn, weights = draw(self._placement.here(values), size, chance)
+        return self._placement.there(drawn), self._placement.there(weights)
 
     @torch.no_grad()
-    def _pull_back(self, proximal: float) -> None:
+    def _pull_back(self, anchor: Tensor, proximal: float) -> None:
         for slot, parameter in zip(self._layout.slots, self._layout.tensors(self.model), strict=True):
             if slot.role is Role.PARAMETER and parameter.grad is not None:
-                start = self._start[slot.start : slot.stop].view(parameter.shape)
+                start = anchor[slot.start : slot.stop].view(parameter.shape)
                 parameter.grad += proximal * (parameter - start)
 
     def evaluate(self, samples: SampleSet) -> tuple[int, int]:
@@ -226,15 +242,15 @@ class LocalTrainer:
         if not self.executes or not len(samples):
             return 0, 0
         with blamed_on("an evaluation failed"):
-            return evaluate(self.model, samples.inputs, samples.labels), len(samples)
+            return evaluate(self.model, samples.inputs, samples.labels, self._placement), len(samples)
 
     def delta(self) -> Tensor:
         """What was trained since `load`: (elements,) float32, its own memory."""
-        return replica.from_model(self.model, self._layout)[0].sub_(self._start)
+        return self.parameters().sub_(self._start)
 
     def parameters(self) -> Tensor:
         """As they are now, statistics included: (elements,) float32, its own memory."""
-        return replica.from_model(self.model, self._layout)[0]
+        return replica.from_model(self.model, self._layout, self._placement)[0]
 
     def mix(self, others: Iterable[tuple[Tensor, float]]) -> None:
         """Take in the parameters (elements,) float32 of others, each with its weight; the own ones keep the rest of
@@ -244,11 +260,11 @@ class LocalTrainer:
         for theirs, weight in others:
             mixed += weight * theirs
             rest -= weight
-        replica.load_vector(self.model, mixed.add_(rest * own), self._layout)
+        replica.load_vector(self.model, mixed.add_(rest * own), self._layout, self._placement)
 
     def counters(self) -> tuple[int, ...]:
         """The model's integer buffers as they are now."""
-        return replica.from_model(self.model, self._layout)[1]
+        return replica.from_model(self.model, self._layout, self._placement)[1]
 
     def snapshot(self) -> dict[str, Any]:
         """A deep copy of the optimiser's state."""

@@ -15,7 +15,7 @@ from crowd.learning.speed_test import measure_speed
 from crowd.learning.work import Work, prepare
 from crowd.ports import Compute
 from devices.emulated import EmulatedCompute, VirtualCompute, emulated
-from devices.torch_compute import TorchCompute, local
+from devices.torch_compute import TorchCompute, cpu
 from tests.learning.nets import A, make_task
 from tests.support.virtual import run_virtually, virtual_time
 
@@ -248,7 +248,7 @@ def test_a_device_without_speed_is_refused() -> None:
 
 
 def test_device_kinds_come_whole() -> None:
-    assert isinstance(local().compute, TorchCompute)
+    assert isinstance(cpu().compute, TorchCompute)
     device = emulated(1000, 1 << 20)
     assert isinstance(device.compute, EmulatedCompute)
     assert device.sensor.read().memory_free_bytes == 1 << 20

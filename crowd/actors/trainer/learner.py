@@ -8,10 +8,12 @@ import torch
 from crowd.learning import replica
 from crowd.learning.fate import Fate
 from crowd.learning.feedback import Feedback
+from crowd.learning.placement import Placement
 from crowd.learning.replica import ReplicaState
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, Work, starting_model
 from crowd.planning.plan import Encoding, SliceOwner
+from crowd.ports import Compute
 
 
 class Learner:
@@ -21,10 +23,10 @@ class Learner:
     """The network and its optimiser; made by `make`, and anew for every run."""
     _feedback: Feedback
 
-    def __init__(self, task: Task, work: Work, *, executes: bool) -> None:
+    def __init__(self, task: Task, work: Work, compute: Compute) -> None:
         self._task = task
         self._layout = work.layout
-        self._executes = executes
+        self._compute = compute
         self._inner: dict[str, Any] = {}
         """The optimiser's state at the last complete round."""
         self.speed_kflops = 0
@@ -49,7 +51,8 @@ class Learner:
         return state
 
     def _take(self, model: torch.nn.Module) -> None:
-        self.local = LocalTrainer(self._task, model, self._layout, executes=self._executes)
+        placement, executes = Placement(self._compute.torch_device), self._compute.executes
+        self.local = LocalTrainer(self._task, model, self._layout, placement=placement, executes=executes)
         self._inner = self.local.snapshot()
 
     def restore(self) -> None:

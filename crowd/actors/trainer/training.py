@@ -64,7 +64,7 @@ class Training:
         self._seed = seed
         self.rounds = rounds = Rounds(outside.device, SliceMerge)
         self._report = Report(outside)
-        self._learner = Learner(task, work, executes=outside.compute.executes)
+        self._learner = Learner(task, work, outside.compute)
         self.samples = SamplesOnLoan(work.store, outside)
         self.states = WholeStates(work.layout, outside, rounds)
         self.steps = LocalSteps(

@@ -79,7 +79,7 @@ async def play(
     from crowd.node import Node
 
     task = await anyio.to_thread.run_sync(plugins.make_task, config.task, config.name, config.data)
-    device = plugins.devices.load("emulated")(part.speed_kflops, part.memory_bytes)
+    device = plugins.emulators.load("emulated")(part.speed_kflops, part.memory_bytes)
     compute = MeteredCompute(device.compute)
     inner = plugins.broker_from_url(config.broker, cluster=config.cluster, device=device_id(config.name))
     link = plugins.links.load("throttled")(
