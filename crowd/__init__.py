@@ -1,12 +1,14 @@
 """Train a neural network together on the devices you already own, over the MQTT broker you already run.
 
 What an application needs is here. `Node` runs this device inside your own asyncio application as its `NodeConfig` says,
-`Task` describes the work, `Progress` and `Plan` tell how it goes, and what is raised is a `CrowdError`. Each name comes
-when it is asked for, so that `import crowd` loads no torch.
+`Task` describes the work and `metrics` how good it comes out, `Progress` and `Plan` tell how it goes, and what is
+raised is a `CrowdError`. Each name comes when it is asked for, so that `import crowd` loads no torch.
 
 Layout:
     node.py         one device: its four actors under a supervisor, to be embedded in an application
+    progress.py     what a node tells of its run
     ports.py        what an adapter must promise: broker, signer, compute, sensor, store
+    metrics.py      how good a state of the network is, in one number
     plugins.py      brokers, devices, policies, tasks and backends by name; tasks in the user's own files
     units.py        identifiers, lives, addresses, integer units
     errors.py       what can go wrong, by what the caller can do about it
@@ -34,6 +36,7 @@ Layout:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crowd import metrics as metrics
     from crowd.config.node_file import NodeConfig as NodeConfig
     from crowd.errors import BadConfig as BadConfig
     from crowd.errors import BrokerLost as BrokerLost
@@ -44,9 +47,9 @@ if TYPE_CHECKING:
     from crowd.errors import TrainingDiverged as TrainingDiverged
     from crowd.learning.task import Task as Task
     from crowd.node import Node as Node
-    from crowd.node import Progress as Progress
     from crowd.planning.plan import Plan as Plan
     from crowd.plugins import make_task as make_task
+    from crowd.progress import Progress as Progress
     from crowd.protocol.identity import ephemeral_signers as ephemeral_signers
     from crowd.units import DeviceId as DeviceId
     from crowd.units import device_id as device_id
@@ -62,7 +65,7 @@ _LAZY = {
     "Node": "crowd.node",
     "NodeConfig": "crowd.config.node_file",
     "Plan": "crowd.planning.plan",
-    "Progress": "crowd.node",
+    "Progress": "crowd.progress",
     "Rejected": "crowd.errors",
     "Retryable": "crowd.errors",
     "Task": "crowd.learning.task",
@@ -76,6 +79,7 @@ __all__ = [  # noqa: RUF022  # by what they are for
     "Node",
     "NodeConfig",
     "Task",
+    "metrics",
     "make_task",
     "Progress",
     "Plan",
@@ -94,8 +98,10 @@ __all__ = [  # noqa: RUF022  # by what they are for
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'crowd' has no attribute {name!r}")
     import importlib
 
+    if name == "metrics":
+        return importlib.import_module("crowd.metrics")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'crowd' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,4 +1,9 @@
-"""Times and sizes for people: `duration`, `seconds` and `size`."""
+"""Times, sizes and the values of metrics for people: `seconds`, `size` and `quality`."""
+
+HIGHER, LOWER = "higher", "lower"
+"""Which of two values of a metric is the better one, as records say it."""
+FRACTIONS = frozenset({"accuracy", "macro F1"})
+"""Names of the metrics whose values are parts of a whole, shown in percent."""
 
 
 def seconds(time_s: float) -> str:
@@ -17,3 +22,8 @@ def size(size_bytes: int) -> str:
         if size_bytes >= unit_bytes:
             return f"{size_bytes / unit_bytes:.1f} {unit}"
     return f"{size_bytes} B"
+
+
+def quality(metric: str, value: float) -> str:
+    """`value` of the metric of that name for people: "91.2%", "43.71"."""
+    return f"{value:.1%}" if metric in FRACTIONS else f"{value:.4g}"

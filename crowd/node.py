@@ -30,6 +30,7 @@ from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
 from crowd.ports import Broker, Device, Signer, Store, Traffic
+from crowd.progress import Progress
 from crowd.protocol.identity import read_signer
 from crowd.protocol.messages import ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
@@ -51,33 +52,6 @@ PROGRESS_BUFFER = 256
 TaskFunction: TypeAlias = Callable[[str], "Task"]
 
 log = structlog.get_logger()
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """The report of a node after each round, and when a plan begins or the run ends."""
-
-    round: int
-    """Number of the last complete round; 0 before the first."""
-    accuracy: float | None
-    """Accuracy of the state before this round, over all devices that evaluated; `None` while nothing was evaluated. The
-    round that ends the run leaves the state as it is: its accuracy is that of the model that is kept."""
-    bytes_up: int
-    """Bytes that this device has sent in this run, headers included."""
-    bytes_down: int
-    """Bytes that this device has received in this run, headers included."""
-    elapsed_s: float
-    """Seconds since this device's first plan with work."""
-    plan: Plan | None
-    """The plan in force: who trains, lends and merges what. `None` before the first."""
-    finished: bool = False
-    """Whether the run has ended with this round."""
-    digest: str | None = None
-    """Digest of the state after this round, in hexadecimal; the same on every device. `None` before the first."""
-    samples_trained: int = 0
-    """Samples that this device has trained in this run, each as often as it did."""
-    generations: int = 0
-    """Plans that this device has followed by the end of this round."""
 
 
 class Node:
@@ -133,7 +107,7 @@ class Node:
         self._prepared: tuple[Task, Work] | None = None
         self._trained: TrainedModel | None = None
         self._plan: Plan | None = None
-        self._last = Progress(round=0, accuracy=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
+        self._last = Progress(round=0, value=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
         self._listeners: dict[MemoryObjectSendStream[Progress], MemoryObjectReceiveStream[Progress]] = {}
         self._over = anyio.Event()
 
@@ -337,7 +311,8 @@ class Node:
                 self._tell(
                     Progress(
                         round=progress.round,
-                        accuracy=point.correct / point.evaluated if point.evaluated else self._last.accuracy,
+                        value=point.value if point.evaluated else self._last.value,
+                        loss=point.loss,
                         bytes_up=point.bytes_up,
                         bytes_down=point.bytes_down,
                         elapsed_s=point.elapsed_us / SECOND_US,

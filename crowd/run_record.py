@@ -1,4 +1,5 @@
-"""The record of a run as JSON (docs/experiments.md): `DeviceMetrics` of one device, `run_record` of all of them."""
+"""The record of a run as JSON (docs/experiments.md): `DeviceMetrics` of one device, `run_record` of all of them, and
+`RunGoal`, what the run is for."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,21 @@ import attrs
 from crowd.units import SECOND_US
 
 if TYPE_CHECKING:
+    from crowd.learning.task import Task
     from crowd.protocol.messages import ResultMessage
+
+
+@attrs.frozen(kw_only=True)
+class RunGoal:
+    """What a run is for: its task's metric, which of two values of that is better, and the target, if it has one."""
+
+    metric: str
+    better: str
+    target: float | None
+
+    @classmethod
+    def of(cls, task: "Task") -> "RunGoal":
+        return cls(metric=task.metric.name, better=task.metric.better, target=task.target)
 
 
 @attrs.frozen(kw_only=True)
@@ -17,8 +32,10 @@ class Point:
 
     round: int
     elapsed_s: float
-    accuracy: float | None
-    """Accuracy of the state before the round; `None` where nobody evaluated."""
+    value: float | None
+    """Value of the task's metric of the state before the round; `None` where there was none."""
+    loss: float | None = None
+    """Mean training loss in the round; `None` where nobody trained."""
     traffic_bytes: int
     """Bytes over this device's link, up and down."""
 
@@ -41,6 +58,8 @@ class DeviceMetrics:
     """Plans that the device followed."""
     digest: str | None
     """Digest of the device's final state, in hexadecimal."""
+    final_value: float | None = None
+    """Value of the task's metric of the state that the run ended in; `None`: that of the last evaluation."""
     curve: tuple[Point, ...]
     """Completed rounds, in order."""
 
@@ -55,11 +74,13 @@ def metrics_of(result: "ResultMessage") -> DeviceMetrics:
         samples_trained=result.samples_trained,
         generations=result.generations,
         digest=result.model_digest.hex(),
+        final_value=result.value,
         curve=tuple(
             Point(
                 round=point.round,
                 elapsed_s=point.elapsed_us / SECOND_US,
-                accuracy=point.correct / point.evaluated if point.evaluated else None,
+                value=point.value,
+                loss=point.loss,
                 traffic_bytes=point.bytes_up + point.bytes_down,
             )
             for point in result.curve
@@ -74,15 +95,18 @@ def run_record(
     cluster: str,
     task: str,
     seed: int,
-    target_accuracy: float,
+    goal: RunGoal,
     reached: bool,
     idle: Mapping[str, tuple[int, str]],
     balance_efficiency: float | None = None,
 ) -> dict[str, Any]:
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
-    so its totals are those to the target. `idle`: for each device with samples that nobody trains, how many and why.
-    `balance_efficiency` is known only where every processor was watched."""
-    curve = cluster_curve(devices)
+    so its totals are those to the target. `reached`: whether it did; without a target, whether it came to its end.
+    `idle`: for each device with samples that nobody trains, how many and why. `balance_efficiency` is known only where
+    every processor was watched."""
+    rounds = _cluster_rounds(devices)
+    evaluated = [point for point in rounds if point.value is not None]
+    met = reached and goal.target is not None
     bytes_up = sum(metrics.bytes_up for metrics in devices.values())
     bytes_total = bytes_up + sum(metrics.bytes_down for metrics in devices.values())
     seconds_total = _seconds(max(metrics.elapsed_s for metrics in devices.values()))
@@ -91,17 +115,20 @@ def run_record(
         "cluster": cluster,
         "task": task,
         "seed": seed,
-        "target_accuracy": target_accuracy,
+        "metric": goal.metric,
+        "better": goal.better,
+        "target": goal.target,
         "reached": reached,
-        "seconds_to_target": seconds_total if reached else None,
+        "seconds_to_target": seconds_total if met else None,
         "seconds_total": seconds_total,
-        "bytes_to_target": bytes_total if reached else None,
+        "bytes_to_target": bytes_total if met else None,
         "bytes_total": bytes_total,
         "bytes_up": bytes_up,
         "rounds": max((point.round for metrics in devices.values() for point in metrics.curve), default=0),
         "samples_trained": _sum_if_known([metrics.samples_trained for metrics in devices.values()]),
-        "final_accuracy": curve[-1].accuracy if curve else None,
-        "accuracy_curve": [[_seconds(point.elapsed_s), point.accuracy, point.traffic_bytes] for point in curve],
+        "final_value": _final_value(devices, evaluated),
+        "curve": [[_seconds(point.elapsed_s), point.value, point.traffic_bytes] for point in evaluated],
+        "loss_curve": [[_seconds(point.elapsed_s), point.loss] for point in rounds if point.loss is not None],
         "balance_efficiency": None if balance_efficiency is None else round(balance_efficiency, 4),
         "generations": max(
             (metrics.generations for metrics in devices.values() if metrics.generations is not None), default=None
@@ -114,6 +141,11 @@ def run_record(
 
 def cluster_curve(devices: Mapping[str, DeviceMetrics]) -> list[Point]:
     """The evaluated rounds: when the last device had completed each, and the bytes on all links until then."""
+    return [point for point in _cluster_rounds(devices) if point.value is not None]
+
+
+def _cluster_rounds(devices: Mapping[str, DeviceMetrics]) -> list[Point]:
+    """The same of all rounds."""
     seen = {name: {point.round: point for point in metrics.curve} for name, metrics in devices.items()}
     numbers = sorted({number for points in seen.values() for number in points})
     latest: dict[str, Point] = {}
@@ -121,17 +153,21 @@ def cluster_curve(devices: Mapping[str, DeviceMetrics]) -> list[Point]:
     for number in numbers:
         now = [points[number] for points in seen.values() if number in points]
         latest.update({name: points[number] for name, points in seen.items() if number in points})
-        accuracy = next((point.accuracy for point in now if point.accuracy is not None), None)
-        if accuracy is not None:
-            curve.append(
-                Point(
-                    round=number,
-                    elapsed_s=max(point.elapsed_s for point in now),
-                    accuracy=accuracy,
-                    traffic_bytes=sum(point.traffic_bytes for point in latest.values()),
-                )
+        curve.append(
+            Point(
+                round=number,
+                elapsed_s=max(point.elapsed_s for point in now),
+                value=next((point.value for point in now if point.value is not None), None),
+                loss=next((point.loss for point in now if point.loss is not None), None),
+                traffic_bytes=sum(point.traffic_bytes for point in latest.values()),
             )
+        )
     return curve
+
+
+def _final_value(devices: Mapping[str, DeviceMetrics], evaluated: list[Point]) -> float | None:
+    told = [metrics.final_value for metrics in devices.values() if metrics.final_value is not None]
+    return told[0] if told else evaluated[-1].value if evaluated else None
 
 
 def _device(metrics: DeviceMetrics) -> dict[str, Any]:

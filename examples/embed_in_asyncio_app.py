@@ -37,8 +37,8 @@ async def train(state_dir: Path) -> torch.nn.Module:
     )
     async with Node(config, signer=ephemeral_signers([NAME])[NAME]) as node:
         async for progress in node.progress():
-            if progress.accuracy is not None:
-                print(f"training: round {progress.round}, {progress.accuracy:.1%}")
+            if progress.value is not None:
+                print(f"training: round {progress.round}, {progress.value:.1%}")
         return node.model
 
 

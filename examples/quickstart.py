@@ -30,7 +30,7 @@ def task(device: str) -> Task:
         data=TensorDataset(IMAGES[:TRAIN][mine], LABELS[:TRAIN][mine]),
         evaluation=TensorDataset(IMAGES[TRAIN:], LABELS[TRAIN:]),
         optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9),
-        target_accuracy=0.9,
+        target=0.9,
     )
 
 
@@ -38,8 +38,8 @@ async def run(device: DeviceId, state: Path, digests: dict[str, str | None]) -> 
     config = NodeConfig(name=device, cluster="home", broker="memory://home", state_dir=state / device)
     async with Node(config, task=task, signer=SIGNERS[device]) as node:
         async for progress in node.progress():
-            if device == "kitchen" and progress.accuracy is not None:
-                print(f"round {progress.round}: {progress.accuracy:.1%}")
+            if device == "kitchen" and progress.value is not None:
+                print(f"round {progress.round}: {progress.value:.1%}")
         digests[device] = node.digest
 
 

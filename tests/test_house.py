@@ -30,7 +30,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/agreement/test_agreement_machine.py:Agreement._carry_out": 61,
     "tests/brokers/simulated/test_network.py": 727,
     "tests/cli/test_node.py": 367,
-    "tests/devices/simulation/test_simulation.py": 354,
+    "tests/devices/simulation/test_simulation.py": 353,
     "tests/devices/simulation/test_virtual_time.py": 377,
     "tests/devices/test_compute.py": 410,
     "tests/learning/test_merge_machine.py": 544,

@@ -4,14 +4,16 @@ import pytest
 
 from crowd.agreement.ack import StateProgress
 from crowd.protocol.messages import CurvePoint, ResultMessage
-from crowd.run_record import DeviceMetrics, Point, cluster_curve, metrics_of, run_record
+from crowd.run_record import DeviceMetrics, Point, RunGoal, cluster_curve, metrics_of, run_record
 
 KEYS = {
     "policy",
     "cluster",
     "task",
     "seed",
-    "target_accuracy",
+    "metric",
+    "better",
+    "target",
     "reached",
     "seconds_to_target",
     "seconds_total",
@@ -20,8 +22,9 @@ KEYS = {
     "bytes_up",
     "rounds",
     "samples_trained",
-    "final_accuracy",
-    "accuracy_curve",
+    "final_value",
+    "curve",
+    "loss_curve",
     "balance_efficiency",
     "generations",
     "idle",
@@ -30,8 +33,8 @@ KEYS = {
 }
 
 
-def point(number: int, elapsed_s: float, accuracy: float | None, traffic_bytes: int) -> Point:
-    return Point(round=number, elapsed_s=elapsed_s, accuracy=accuracy, traffic_bytes=traffic_bytes)
+def point(number: int, elapsed_s: float, value: float | None, traffic_bytes: int, loss: float | None = None) -> Point:
+    return Point(round=number, elapsed_s=elapsed_s, value=value, loss=loss, traffic_bytes=traffic_bytes)
 
 
 def metrics(*curve: Point, **values: Any) -> DeviceMetrics:
@@ -47,14 +50,14 @@ def metrics(*curve: Point, **values: Any) -> DeviceMetrics:
     return DeviceMetrics(**(known | values), curve=curve)
 
 
-def record(devices: dict[str, DeviceMetrics], *, reached: bool = True) -> dict[str, Any]:
+def record(devices: dict[str, DeviceMetrics], *, reached: bool = True, target: float | None = 0.95) -> dict[str, Any]:
     return run_record(
         devices,
         policy="fedavg",
         cluster="home",
         task="digits",
         seed=7,
-        target_accuracy=0.95,
+        goal=RunGoal(metric="accuracy", better="higher", target=target),
         reached=reached,
         idle={"b": (30, "it is too slow"), "a": (2, "no room")},
     )
@@ -82,7 +85,7 @@ def test_a_record_sums_bytes_and_samples_and_takes_the_time_of_the_slowest() -> 
 def test_a_run_short_of_its_target_has_no_figures_to_it() -> None:
     run = record({"a": metrics(point(1, 2.0, 0.5, 50))}, reached=False)
     assert (run["reached"], run["seconds_to_target"], run["bytes_to_target"]) == (False, None, None)
-    assert (run["bytes_total"], run["final_accuracy"]) == (120, 0.5)
+    assert (run["bytes_total"], run["final_value"]) == (120, 0.5)
 
 
 def test_what_one_device_did_not_say_is_null_and_not_nought() -> None:
@@ -106,10 +109,24 @@ def test_rounds_that_nobody_evaluated_are_not_in_the_curve() -> None:
     assert cluster_curve({"a": metrics(point(1, 1.0, None, 10))}) == []
 
 
+def test_the_loss_of_every_round_in_which_one_trained_has_a_curve_of_its_own() -> None:
+    run = record({"a": metrics(point(1, 1.0, None, 10, loss=0.5), point(2, 2.0, 0.6, 20))})
+    assert run["loss_curve"] == [[1.0, 0.5]]
+    assert run["curve"] == [[2.0, 0.6, 20]]
+
+
+def test_without_a_target_a_run_has_no_figures_to_it_and_the_value_of_the_state_that_was_kept() -> None:
+    curve = (point(1, 1.0, 0.7, 10), point(2, 2.0, 0.6, 20))
+    run = record({"a": metrics(*curve, final_value=0.7), "b": metrics(*curve)}, target=None)
+    assert (run["target"], run["reached"], run["final_value"]) == (None, True, 0.7)
+    assert run["seconds_to_target"] is run["bytes_to_target"] is None
+
+
 def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
     result = ResultMessage(
         progress=StateProgress(run=1, samples=64, round=2, digest=b"\xab\xcd", finished=True),
         reached=True,
+        value=0.75,
         elapsed_us=2_500_000,
         busy_us=1_000_000,
         bytes_up=5,
@@ -119,13 +136,14 @@ def test_a_published_result_becomes_seconds_bytes_and_hexadecimal() -> None:
         generations=3,
         model_digest=b"\xab\xcd",
         curve=(
-            CurvePoint(round=1, elapsed_us=1_000_000, correct=0, evaluated=0, bytes_up=1, bytes_down=2),
-            CurvePoint(round=2, elapsed_us=2_000_000, correct=3, evaluated=4, bytes_up=3, bytes_down=4),
+            CurvePoint(round=1, elapsed_us=1_000_000, value=None, evaluated=0, loss=0.5, bytes_up=1, bytes_down=2),
+            CurvePoint(round=2, elapsed_us=2_000_000, value=0.75, evaluated=4, loss=None, bytes_up=3, bytes_down=4),
         ),
     )
     found = metrics_of(result)
     assert (found.elapsed_s, found.busy_s, found.digest) == (2.5, 1.0, "abcd")
-    assert found.curve == (point(1, 1.0, None, 3), point(2, 2.0, 0.75, 7))
+    assert found.curve == (point(1, 1.0, None, 3, loss=0.5), point(2, 2.0, 0.75, 7))
+    assert found.final_value == 0.75
 
 
 def test_a_device_that_is_switched_off_is_not_idle() -> None:

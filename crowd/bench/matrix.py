@@ -24,7 +24,8 @@ class CellStatus:
 
     round: int
     elapsed_s: float
-    accuracy: float | None
+    metric: str
+    value: float | None
 
 
 STATUSES = MessageLines[CellStatus](CellStatus)

@@ -12,7 +12,9 @@ from crowd.bench.about import about_cluster, about_devices, about_policy, about_
 from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import PATIENCE, compare
 from crowd.bench.report import CellMetrics, Comparison, Scenario
+from crowd.bench.runs import Run
 from crowd.bench.statistics import SEEDS_MIN, Regret
+from crowd.formatting import quality
 
 REGRET_SHOWN_MAX = 10.0
 """Regret for which a bar is as long as its column, or any larger one."""
@@ -28,7 +30,8 @@ class Row:
     fastest: bool
     thriftiest: bool
     balance: str
-    accuracy: str
+    value: str
+    """Median of the metric at the end."""
     first: Entry | None
     """Result with the first seed."""
     picture: str
@@ -63,7 +66,11 @@ def page(entries: Mapping[Cell, Entry], failures: Mapping[Cell, str], *, leaders
         tasks={name: about_task(name) for name in dict.fromkeys(cell.experiment.task for cell in cells)},
         about={name: about_policy(name) for name in known},
         failures=[(cell.label, cause) for cell, cause in failures.items()],
-        targets={entry.run["task"]: entry.run["target_accuracy"] for entry in entries.values()},
+        targets={
+            entry.run["task"]: f"to {quality(entry.run['metric'], entry.run['target'])} {entry.run['metric']}"
+            for entry in entries.values()
+            if entry.run["target"] is not None
+        },
         leaders=[policy for policy in leaders if policy in known],
         seeds=len({cell.experiment.seed for cell in cells}),
         lanes={"computes": pictures.COMPUTE, "sends": pictures.UP, "receives": pictures.DOWN, "is off": pictures.OFF},
@@ -91,8 +98,9 @@ def _section(
         "index": comparison.scenarios.index(scenario),
         "fastest": comparison.fastest(scenario),
         "rows": [_row(comparison, scenario, policy, first.get(policy)) for policy in policies],
-        "over_time": pictures.accuracy_over_time(runs, look, title=f"{scenario}: accuracy over time"),
-        "over_bytes": pictures.accuracy_over_bytes(runs, look, title=f"{scenario}: accuracy over bytes"),
+        "metric": runs[0]["metric"],
+        "over_time": pictures.value_over_time(runs, look, title=f"{scenario}: {runs[0]['metric']} over time"),
+        "over_bytes": pictures.value_over_bytes(runs, look, title=f"{scenario}: {runs[0]['metric']} over bytes"),
     }
 
 
@@ -107,7 +115,7 @@ def _row(comparison: Comparison, scenario: Scenario, policy: str, entry: Entry |
         fastest=policy in comparison.fastest(scenario),
         thriftiest=policy in comparison.thriftiest(scenario),
         balance=_middle_percent([run["balance_efficiency"] for run in runs]),
-        accuracy=_middle_percent([run["final_accuracy"] for run in runs]),
+        value=_middle_value(runs),
         first=entry,
         picture=""
         if entry is None or not entry.run["seconds_total"]
@@ -115,6 +123,11 @@ def _row(comparison: Comparison, scenario: Scenario, policy: str, entry: Entry |
             entry.activity, seconds=entry.run["seconds_total"], title=f"{scenario}, {policy}: who was busy when"
         ),
     )
+
+
+def _middle_value(runs: Sequence[Run]) -> str:
+    known = sorted(run["final_value"] for run in runs if run["final_value"] is not None)
+    return quality(runs[0]["metric"], known[(len(known) - 1) // 2]).replace("%", " %") if known else "–"
 
 
 def _middle_percent(fractions: Sequence[float | None]) -> str:

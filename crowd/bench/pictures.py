@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from crowd.bench.activity import PARTS, Activity
 from crowd.bench.runs import Run
-from crowd.formatting import size
+from crowd.formatting import FRACTIONS, size
 
 COLOURS = ("#3c4bff", "#c38700", "#c31e3c", "#3ca587", "#964b96", "#0096ff")
 """The colours of policies. Each has a contrast of 3 on white and on the page's black, and differs from the others by 30
@@ -60,20 +60,18 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     return dict(zip(policies, itertools.cycle(every)))
 
 
-def accuracy_over_time(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
-    """The picture of accuracy over time, as SVG. A line for each run of which anything was evaluated; that of the first
-    seed is thicker. It ends when the run did, in a dot where the target was reached, else in a cross."""
-    return _accuracy(
-        runs, look, title, column=0, end="seconds_total", label="time since the first plan", words=_seconds
-    )
+def value_over_time(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
+    """The picture of the metric over time, as SVG. A line for each run of which anything was evaluated; that of the
+    first seed is thicker. It ends when the run did, in a dot where the target was reached, else in a cross."""
+    return _values(runs, look, title, column=0, end="seconds_total", label="time since the first plan", words=_seconds)
 
 
-def accuracy_over_bytes(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
-    """The picture of accuracy over the bytes on all links, as SVG; else as `accuracy_over_time`."""
-    return _accuracy(runs, look, title, column=2, end="bytes_total", label="bytes on all links", words=_size)
+def value_over_bytes(runs: Sequence[Run], look: Mapping[str, Look], *, title: str) -> str:
+    """The picture of the metric over the bytes on all links, as SVG; else as `value_over_time`."""
+    return _values(runs, look, title, column=2, end="bytes_total", label="bytes on all links", words=_size)
 
 
-def _accuracy(
+def _values(
     runs: Sequence[Run],
     look: Mapping[str, Look],
     title: str,
@@ -88,26 +86,29 @@ def _accuracy(
         axes = figure.add_subplot()
         first_seed = min(run["seed"] for run in runs)
         for run in runs:
-            points = [(point[column], point[1]) for point in run["accuracy_curve"] if point[column] > 0]
+            points = [(point[column], point[1]) for point in run["curve"] if point[column] > 0]
             if points:
                 points.append((run[end], points[-1][1]))
                 _line(axes, points, look[run["policy"]], reached=run["reached"], first=run["seed"] == first_seed)
-        axes.axhline(max(run["target_accuracy"] for run in runs), color=_INK, linewidth=0.7, linestyle=(0, (4, 3)))
+        targets = [run["target"] for run in runs if run["target"] is not None]
+        if targets:
+            axes.axhline(max(targets), color=_INK, linewidth=0.7, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+        if runs[0]["metric"] in FRACTIONS:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         axes.set_xlabel(label)
         axes.grid(True, color="#808080", alpha=0.2, linewidth=0.5)
         return _svg(figure, title)
 
 
 def _line(axes: Axes, points: list[tuple[float, float]], look: Look, *, reached: bool, first: bool) -> None:
-    along, accuracies = zip(*points, strict=True)
+    along, values = zip(*points, strict=True)
     weight = 1.0 if first else 0.45
     axes.plot(
         along,
-        accuracies,
+        values,
         color=look.colour,
         linestyle=DASHES if look.dashed else "-",
         linewidth=1.4 * weight,
@@ -115,7 +116,7 @@ def _line(axes: Axes, points: list[tuple[float, float]], look: Look, *, reached:
         solid_joinstyle="round",
     )
     marker = "o" if reached else "x"
-    axes.plot(along[-1], accuracies[-1], marker, color=look.colour, markersize=4 * weight + 1, alpha=weight)
+    axes.plot(along[-1], values[-1], marker, color=look.colour, markersize=4 * weight + 1, alpha=weight)
 
 
 def who_was_busy(activity: Mapping[str, Activity], *, seconds: float, title: str) -> str:

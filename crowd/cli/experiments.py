@@ -11,15 +11,14 @@ from rich.table import Table
 from crowd import plugins
 from crowd.cli.cluster import load_policy, read_cluster
 from crowd.cli.live_view import LiveView
-from crowd.cli.terminal import bar
+from crowd.cli.terminal import bar, progress_to, round_words
 from crowd.errors import DONE, NOT_REACHED
-from crowd.experiment.experiment import Experiment, ExperimentResult
+from crowd.experiment.experiment import Experiment, ExperimentResult, RoundReport
 from crowd.formatting import seconds, size
-from crowd.run_record import Point
 
 
 def read_experiment(
-    cluster: Path, *, task: str, policy: str, seed: int, target_accuracy: float | None, rounds_max: int | None
+    cluster: Path, *, task: str, policy: str, seed: int, target: float | None, rounds_max: int | None
 ) -> Experiment:
     """The experiment that a command was asked for. Raises `BadConfig` for a file, a task or a policy that is of no
     use."""
@@ -30,7 +29,7 @@ def read_experiment(
         task=task,
         policy=policy,
         seed=seed,
-        target_accuracy=target_accuracy,
+        target=target,
         rounds_max=rounds_max,
     )
     load_policy(policy)
@@ -40,25 +39,28 @@ def read_experiment(
 
 def exit_code(experiment: Experiment, outcome: ExperimentResult) -> int:
     """The exit code of a command. Rounds that were asked for without a target are done when they are over."""
-    asked_for_target = experiment.target_accuracy is not None or experiment.rounds_max is None
+    asked_for_target = experiment.target is not None or experiment.rounds_max is None
     return NOT_REACHED if asked_for_target and not outcome.reached else DONE
 
 
 class RunScreen(LiveView):
     """The progress of a run, round by round: on a terminal one line that is drawn anew, else a line for each."""
 
-    def __init__(self, console: Console, experiment: Experiment) -> None:
+    def __init__(self, console: Console) -> None:
         super().__init__(console, Live("the devices measure themselves", console=console, transient=True))
-        self._trial = experiment
 
-    def round_done(self, point: Point) -> None:
-        accuracy = "   -  " if point.accuracy is None else f"{point.accuracy:6.1%}"
-        line = f"round {point.round:3d}  {accuracy}  {seconds(point.elapsed_s):>9}  {size(point.traffic_bytes):>8}"
+    def round_done(self, report: RoundReport) -> None:
+        point, goal = report.point, report.goal
+        words = round_words(point.round, goal.metric, point.value, point.loss)
+        line = f"{words}  {seconds(point.elapsed_s):>9}  {size(point.traffic_bytes):>8}"
         if not self._console.is_terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
             return
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(line, bar((point.accuracy or 0.0) / (self._trial.target_accuracy or 1.0)))
+        if goal.target is None:
+            grid.add_row(line)
+        else:
+            grid.add_row(line, bar(progress_to(goal.target, point.value, better=goal.better)))
         self._live.update(grid)
 
 

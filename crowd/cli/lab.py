@@ -12,7 +12,7 @@ from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, re
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.terminal import summary
 from crowd.experiment.experiment import Experiment, ExperimentResult, backends, record
-from crowd.formatting import seconds, size
+from crowd.formatting import quality, seconds, size
 from crowd.logs import logs_to_stderr
 from crowd.run_record import cluster_curve
 from crowd.units import SECOND_US
@@ -28,7 +28,7 @@ def lab(
     task: str = "fashion",
     policy: str = "crowd_learning",
     seed: int = 0,
-    target_accuracy: float | None = None,
+    target: float | None = None,
     rounds_max: int | None = None,
     json: Path | None = None,
 ) -> int:
@@ -45,16 +45,14 @@ def lab(
         The policy that plans.
     seed
         Decides what the devices draw; real time is never the same twice.
-    target_accuracy
-        Train to this accuracy, above 0 and at most 1, instead of the task's own.
+    target
+        Train to this value of the task's metric, instead of to the task's own target.
     rounds_max
         Stop after so many rounds.
     json
         Write the figures of the run, and those of the simulated one, to this file.
     """
-    experiment = read_experiment(
-        cluster, task=task, policy=policy, seed=seed, target_accuracy=target_accuracy, rounds_max=rounds_max
-    )
+    experiment = read_experiment(cluster, task=task, policy=policy, seed=seed, target=target, rounds_max=rounds_max)
     if json is not None:
         check_writable(json)
     console = Console()
@@ -62,14 +60,14 @@ def lab(
     backend = backends.load("lab")()
     scale = backend.scale(experiment)
     console.print(pace(scale.slower), highlight=False, soft_wrap=True)
-    with RunScreen(console, scale.experiment) as screen:
+    with RunScreen(console) as screen:
         measured = backend.run(scale.experiment, screen.round_done)
     run = _record(scale.experiment, measured, backend="lab", slower=scale.slower)
     if json is not None:
         write_runs(json, [run])  # even if the simulated run fails
     console.print("the same in simulation")
     simulation = backends.load("simulation")()
-    with RunScreen(console, scale.experiment) as screen:
+    with RunScreen(console) as screen:
         predicted = simulation.run(scale.experiment, screen.round_done)
     if json is not None:
         write_runs(json, [run, _record(scale.experiment, predicted, backend="simulation", slower=scale.slower)])
@@ -143,7 +141,7 @@ class _Pace:
 
     round_s: float
     round_bytes: float
-    accuracy: float
+    value: float
 
 
 def comparison(measured: ExperimentResult, predicted: ExperimentResult) -> Table:
@@ -155,9 +153,7 @@ def comparison(measured: ExperimentResult, predicted: ExperimentResult) -> Table
         table.add_column(heading, justify="right" if heading != "per round" else "left")
     if rounds:
         lab, simulation = (
-            _Pace(
-                round_s=point.elapsed_s / rounds, round_bytes=point.traffic_bytes / rounds, accuracy=point.accuracy or 0
-            )
+            _Pace(round_s=point.elapsed_s / rounds, round_bytes=point.traffic_bytes / rounds, value=point.value or 0.0)
             for point in (next(point for point in reversed(curve) if point.round <= rounds) for curve in curves)
         )
         table.add_row(
@@ -169,7 +165,8 @@ def comparison(measured: ExperimentResult, predicted: ExperimentResult) -> Table
             size(round(simulation.round_bytes)),
             _percent(lab.round_bytes, simulation.round_bytes),
         )
-        table.add_row("accuracy at the end", f"{lab.accuracy:.1%}", f"{simulation.accuracy:.1%}", "")
+        metric = measured.goal.metric
+        table.add_row(f"{metric} at the end", quality(metric, lab.value), quality(metric, simulation.value), "")
     return table
 
 

@@ -14,7 +14,7 @@ from crowd.cli.files import check_writable, write_runs
 from crowd.cli.preflight import check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
-from crowd.cli.terminal import idle_lines, summary
+from crowd.cli.terminal import idle_lines, round_words, summary
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import DONE, NOT_REACHED
 from crowd.formatting import seconds, size
@@ -22,11 +22,12 @@ from crowd.logs import logs_to_stderr
 from crowd.planning.check import check_hope
 from crowd.ports import Device
 from crowd.protocol.identity import read_members
-from crowd.run_record import metrics_of, run_record
+from crowd.run_record import RunGoal, metrics_of, run_record
 from crowd.units import device_id
 
 if TYPE_CHECKING:
-    from crowd.node import Node, Progress
+    from crowd.node import Node
+    from crowd.progress import Progress
 
 log = structlog.get_logger()
 
@@ -141,15 +142,15 @@ class _Session:
         if progress.round <= self._shown:
             return
         self._shown = progress.round
-        accuracy = "   -  " if progress.accuracy is None else f"{progress.accuracy:6.1%}"
+        words = round_words(progress.round, self._task.metric.name, progress.value, progress.loss)
         self._console.print(
-            f"round {progress.round:3d}  {accuracy}  {seconds(progress.elapsed_s):>8}  "
+            f"{words}  {seconds(progress.elapsed_s):>8}  "
             f"{size(progress.bytes_up):>8} up  {size(progress.bytes_down):>8} down",
             highlight=False,
         )
 
     def _report(self, node: "Node") -> bool:
-        record = record_of(node, self._config, self._task.target_accuracy, self._idle)
+        record = record_of(node, self._config, RunGoal.of(self._task), self._idle)
         if not node.results[node.name].curve:
             self._say(f"{node.name} came when the run was over: its model is the others', and it has trained nothing")
         print(summary(record, node.digest), flush=True)
@@ -158,9 +159,7 @@ class _Session:
         return bool(record["reached"])
 
 
-def record_of(
-    node: "Node", config: NodeConfig, target_accuracy: float, idle: Mapping[str, tuple[int, str]]
-) -> dict[str, Any]:
+def record_of(node: "Node", config: NodeConfig, goal: RunGoal, idle: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
     """The record of the run that has just ended on `node`, with the metrics of every device that ended with it, and the
     samples that nobody trained."""
     own = node.results[node.name]
@@ -171,7 +170,7 @@ def record_of(
         cluster=config.cluster,
         task=config.task,
         seed=config.seed,
-        target_accuracy=target_accuracy,
+        goal=goal,
         reached=own.reached,
         idle=idle,
     )

@@ -20,7 +20,7 @@ def sim(
     task: str = "fashion",
     policy: str = "crowd_learning",
     seed: int = 0,
-    target_accuracy: float | None = None,
+    target: float | None = None,
     rounds_max: int | None = None,
     json: Path | None = None,
 ) -> int:
@@ -36,23 +36,21 @@ def sim(
         The policy that plans.
     seed
         Decides everything that is drawn; the same seed gives the same figures.
-    target_accuracy
-        Train to this accuracy, above 0 and at most 1, instead of the task's own.
+    target
+        Train to this value of the task's metric, instead of to the task's own target.
     rounds_max
         Stop after so many rounds.
     json
         Write the figures of the run to this file.
     """
-    experiment = read_experiment(
-        cluster, task=task, policy=policy, seed=seed, target_accuracy=target_accuracy, rounds_max=rounds_max
-    )
+    experiment = read_experiment(cluster, task=task, policy=policy, seed=seed, target=target, rounds_max=rounds_max)
     if json is not None:
         check_writable(json)
     console = Console()
     logs_to_stderr()
     backend = backends.load("simulation")()
     began_s = time.monotonic()
-    with RunScreen(console, experiment) as screen:
+    with RunScreen(console) as screen:
         outcome = backend.run(experiment, screen.round_done)
     wall_s = time.monotonic() - began_s
     run = record(experiment, outcome)

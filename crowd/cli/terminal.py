@@ -1,12 +1,12 @@
 """The common output of commands on a terminal: a run in one line (`verdict`, `summary`), samples that nobody trains
-(`idle_lines`), and `bar`."""
+(`idle_lines`), a round (`round_words`), how far it is to the target (`progress_to`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.progress_bar import ProgressBar
 
-from crowd.formatting import seconds, size
+from crowd.formatting import LOWER, quality, seconds, size
 
 BAR_STYLE = "cyan"
 """Style of a bar, whatever its length: a short bar is no alarm, and a full one no success."""
@@ -21,6 +21,20 @@ def bar(fraction: float, *, width: int = BAR_WIDTH) -> ProgressBar:
     return ProgressBar(total=1.0, completed=completed, width=width, complete_style=BAR_STYLE, finished_style=BAR_STYLE)
 
 
+def progress_to(target: float | None, value: float | None, *, better: str) -> float:
+    """How much of the way to the target a value is, from 0 to 1; without a target, or for a value of no use, 0."""
+    if target is None or value is None:
+        return 0.0
+    part, whole = (target, value) if better == LOWER else (value, target)
+    return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
+
+
+def round_words(number: int, metric: str, value: float | None, loss: float | None) -> str:
+    """A round for people: its number, the value of the metric, and the mean training loss."""
+    found = "-  " if value is None else quality(metric, value)
+    return f"round {number:3d}  {found:>6}  {'' if loss is None else f'loss {loss:.3g}':<11}"
+
+
 def summary(record: Mapping[str, Any], digest: str | None) -> str:
     """The verdict on a run and the digest of its model, in one line for people."""
     return f"{verdict(record)}, model {digest}"
@@ -33,16 +47,14 @@ def idle_lines(idle: Mapping[str, tuple[int, str]]) -> list[str]:
 
 def verdict(record: Mapping[str, Any]) -> str:
     """The outcome of a run, in one line for people."""
-    target, accuracy = record["target_accuracy"], record["final_accuracy"]
+    metric, target, value = record["metric"], record["target"], record["final_value"]
     if record["reached"]:
         reached = "reached"
     elif record.get("diverged"):
         reached = "diverged before"
     else:
         reached = "did not reach" if record.get("stopped_after_s") is None else "was stopped before"
+    goal = "its end" if target is None else f"the target of {quality(metric, target)}"
     rounds = "1 round" if record["rounds"] == 1 else f"{record['rounds']} rounds"
-    found = "nothing was evaluated" if accuracy is None else f"{accuracy:.1%} accuracy"
-    return (
-        f"{reached} the target of {target:.1%}: {found}, {rounds}, "
-        f"{seconds(record['seconds_total'])}, {size(record['bytes_total'])}"
-    )
+    found = "nothing was evaluated" if value is None else f"{quality(metric, value)} {metric}"
+    return f"{reached} {goal}: {found}, {rounds}, {seconds(record['seconds_total'])}, {size(record['bytes_total'])}"

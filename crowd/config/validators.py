@@ -42,6 +42,7 @@ def increasing(values: Sequence[float]) -> bool:
 
 identifier = must("a-z, 0-9 and inner hyphens, at most 48 characters", is_identifier)
 not_empty = must("some text", bool)
+finite = must("a number", lambda value: math.isfinite(value))
 positive = must("a number above 0", lambda value: 0 < value < math.inf)
 not_negative = must("a number of at least 0", lambda value: 0 <= value < math.inf)
 some_or_all = must("a number above 0 and at most 1", lambda value: 0 < value <= 1)

@@ -15,7 +15,7 @@ from crowd.experiment.balance import ComputeTrace, balance_efficiency
 from crowd.experiment.metering import LinkBusy
 from crowd.experiment.plan_summary import PlanSummary
 from crowd.plugins import PluginGroup, subclass_of
-from crowd.run_record import DeviceMetrics, Point, run_record
+from crowd.run_record import DeviceMetrics, Point, RunGoal, run_record
 from crowd.units import DeviceId
 
 WARM_UP_ROUNDS = 2
@@ -26,8 +26,17 @@ CORE_KFLOPS = 12_700_000
 """Speed of one processor of a 2-core virtual machine with AVX2 for `digits`, in kFLOP/s, while the other one trains
 too."""
 
-OnRound = Callable[[Point], None]
-"""A function that is called for each round of the cluster with what is known when the first device has completed it."""
+
+@attrs.frozen(kw_only=True)
+class RoundReport:
+    """What is known of a round of the cluster when the first device has completed it."""
+
+    point: Point
+    goal: RunGoal
+
+
+OnRound = Callable[[RoundReport], None]
+"""A function that is called for each round of the cluster."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,8 +53,8 @@ class Experiment:
     """Entry-point name of the policy that plans, in the group `crowd.policies`."""
     seed: int = attrs.field(validator=validators.must("0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63))
     """Seed of all that is drawn, 0 to 2^63 - 1."""
-    target_accuracy: float | None = attrs.field(default=None, validator=validators.some_or_all)
-    """Accuracy that ends the run, above 0 and at most 1; `None`: the task's own."""
+    target: float | None = attrs.field(default=None, validator=validators.finite)
+    """Value of the task's metric that ends the run; `None`: the task's own, if it has one."""
     rounds_max: int | None = attrs.field(default=None, validator=validators.at_least_one)
     """Rounds after which the run stops; `None`: it stops at the target, or at the task's largest number of epochs."""
     seconds_max: float | None = attrs.field(default=None, validator=validators.positive)
@@ -59,10 +68,10 @@ class Experiment:
 class ExperimentResult:
     """The result of an experiment."""
 
-    target_accuracy: float
-    """Accuracy that the run was to reach."""
+    goal: RunGoal
     reached: bool
-    """Whether all devices that were there at the end hold a state that meets the target."""
+    """Whether all devices that were there at the end hold a state that meets the target; without one, the state that
+    the run ended in."""
     devices: Mapping[str, DeviceMetrics]
     """Metrics of each device, by name; times from the cluster's first plan with work on."""
     compute_traces: Mapping[str, ComputeTrace]
@@ -128,7 +137,7 @@ def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
         cluster=experiment.cluster.name,
         task=experiment.task,
         seed=experiment.seed,
-        target_accuracy=outcome.target_accuracy,
+        goal=outcome.goal,
         reached=outcome.reached,
         idle=outcome.idle,
         balance_efficiency=_balance(outcome),

@@ -17,12 +17,14 @@ Layout:
     importance.py   samples drawn by their loss
     layout.py       where the tensors are in the state vector, and what they are
     replica.py      the replicated state, and how a merged delta changes it
+    state_file.py   a whole state as a file, as it travels
     encoding.py     how a delta is written on the wire
     fate.py         what an owner did with a contribution
     feedback.py     what an encoding lost is added to the next delta
     merge.py        one slice at its owner: what came, and its mean
     outliers.py     contributions that are out of all proportion
-    evaluation.py   how good a state is
+    evaluation.py   the sums of a metric; without torch
+    quality.py      how good a state is, by the task's metric
     phase.py        whether a run trains, closes or is over, and what decides that; without torch
     ending.py       what becomes of a run after a round: the state that is kept has been evaluated
 """

@@ -1,51 +1,29 @@
-"""The accuracy of a state, and how many evaluations in a row have met the target."""
+"""What an evaluation says: `Evaluation`, the sums of a metric over some samples. Without torch."""
 
-import torch
-from torch import Tensor
+from collections.abc import Iterable
 
-from crowd.errors import BadConfig
-from crowd.learning.placement import CPU, Placement
-
-EVALUATION_BATCH = 256
-"""Samples of one forward pass of an evaluation."""
+import attrs
 
 
-@torch.no_grad()
-def evaluate(model: torch.nn.Module, inputs: Tensor, labels: Tensor, placement: Placement = CPU) -> int:
-    """Count the samples of `inputs` (samples, …) whose labels (samples, …) the model, which is where `placement` says,
-    predicts.
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """The sums of a metric over `samples`; without any there are none."""
 
-    The largest output along the last axis is the predicted label; where a label has several elements, all must be
-    right. Runs in evaluation mode and restores the mode of every layer. Raises `BadConfig` if outputs and labels cannot
-    be compared so.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        pieces = zip(torch.split(inputs, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True)
-        return sum(
-            _correct(placement.here(model(placement.there(piece))), expected)
-            for piece, expected in pieces
-            if len(expected)
-        )
-    finally:
-        for module in training:
-            module.training = True
+    sums: tuple[float, ...] = ()
+    samples: int = 0
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """Of the samples of both."""
+        if not (self.samples and other.samples):
+            return self if self.samples else other
+        added = (mine + theirs for mine, theirs in zip(self.sums, other.sums, strict=True))
+        return Evaluation(sums=tuple(added), samples=self.samples + other.samples)
 
 
-def _correct(outputs: Tensor, labels: Tensor) -> int:
-    """Count the samples for which `outputs` (batch, ..., classes) are right about `labels` (batch, ...)."""
-    predicted = outputs.argmax(dim=-1)
-    if predicted.shape != labels.shape or labels.is_floating_point():
-        raise BadConfig(
-            f"accuracy needs outputs (batch, classes) and class numbers as labels, not outputs "
-            f"{tuple(outputs.shape)} and labels {tuple(labels.shape)} {labels.dtype}"
-        )
-    return int((predicted == labels).reshape(len(labels), -1).all(dim=1).sum())
+NOTHING = Evaluation()
+"""What an evaluation of no samples says."""
 
 
-def next_streak(streak: int, correct: int, evaluated: int, target: float) -> int:
-    """Consecutive evaluations that have met `target`, this one included. Nothing evaluated is no evaluation."""
-    if not evaluated:
-        return streak
-    return streak + 1 if correct / evaluated >= target else 0
+def total(evaluations: Iterable[Evaluation]) -> Evaluation:
+    """All `evaluations` as one, added up in their order."""
+    return sum(evaluations, NOTHING)

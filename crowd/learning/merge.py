@@ -9,6 +9,7 @@ from torch import Tensor
 
 from crowd.errors import MalformedMessage
 from crowd.learning import outliers
+from crowd.learning.evaluation import NOTHING, Evaluation, total
 from crowd.learning.layout import Pieces
 from crowd.units import DeviceId
 
@@ -23,10 +24,10 @@ class Merged:
     """Samples of each merged trainer, by ID."""
     counters: tuple[int, ...]
     """Integer buffers: elementwise the largest of the senders'."""
-    correct: int
-    """Samples that the senders predicted right in their evaluations, summed."""
-    evaluated: int
-    """Samples that the senders evaluated, summed."""
+    evaluation: Evaluation
+    """The senders' evaluations, summed."""
+    loss: float | None
+    """Mean training loss over the senders' samples; `None` where nobody has trained any."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,8 +36,8 @@ class _Contribution:
     samples: int
     delta: Tensor
     counters: tuple[int, ...]
-    correct: int
-    evaluated: int
+    evaluation: Evaluation
+    loss_sum: float
 
 
 class SliceMerge:
@@ -58,13 +59,13 @@ class SliceMerge:
         samples: int,
         delta: Tensor,
         counters: tuple[int, ...] = (),
-        correct: int = 0,
-        evaluated: int = 0,
+        evaluation: Evaluation = NOTHING,
         *,
+        loss_sum: float = 0.0,
         lag: int = 0,
     ) -> bool:
         """Take `sender`'s delta (elements,) float32, trained on `samples` from a state `lag` rounds old; it must not be
-        written into afterwards.
+        written into afterwards. `loss_sum` is the mean loss of each of its batches, times its samples.
 
         Returns False, and changes nothing, for a sender that the plan does not name or that has been heard. Raises
         `MalformedMessage` for another number of elements or counters than the others', or impossible counts.
@@ -73,12 +74,12 @@ class SliceMerge:
             return False
         if delta.shape != (self._elements,):
             raise MalformedMessage(f"{sender} sent {tuple(delta.shape)} for a slice of {self._elements} elements")
-        if samples < 0 or not 0 <= correct <= evaluated:
-            raise MalformedMessage(f"{sender} sent {samples} samples and {correct} correct of {evaluated}")
+        if samples < 0 or not math.isfinite(loss_sum):
+            raise MalformedMessage(f"{sender} sent {samples} samples with a loss of {loss_sum}")
         if any(len(counters) != len(other.counters) for other in self._came.values()):
             raise MalformedMessage(f"{sender} sent {len(counters)} counters, others another number")
         self._came[sender] = _Contribution(
-            samples=samples, delta=delta, counters=counters, correct=correct, evaluated=evaluated, lag=lag
+            samples=samples, delta=delta, counters=counters, evaluation=evaluation, loss_sum=loss_sum, lag=lag
         )
         return True
 
@@ -126,16 +127,16 @@ class SliceMerge:
         its weight (FedBuff, arXiv 2106.06639).
         """
         came = sorted((sender, came) for sender, came in self._came.items() if sender not in without)
-        total = sum(contribution.samples for _, contribution in came)
+        samples = sum(contribution.samples for _, contribution in came)
         mean = torch.zeros(self._elements)
         for _, contribution in came:
-            weight = contribution.samples / total if total else 1 / len(came)
+            weight = contribution.samples / samples if samples else 1 / len(came)
             if weight:
                 mean += contribution.delta * (weight / math.sqrt(1 + contribution.lag))
         return Merged(
             mean=mean,
             senders={sender: contribution.samples for sender, contribution in came},
             counters=tuple(map(max, zip(*(contribution.counters for _, contribution in came), strict=True))),
-            correct=sum(contribution.correct for _, contribution in came),
-            evaluated=sum(contribution.evaluated for _, contribution in came),
+            evaluation=total(contribution.evaluation for _, contribution in came),
+            loss=sum(contribution.loss_sum for _, contribution in came) / samples if samples else None,
         )

@@ -7,13 +7,11 @@ processor.
 
 import functools
 import hashlib
-import json
 import struct
-from typing import Any, assert_never
+from typing import assert_never
 
 import attrs
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -25,9 +23,26 @@ from crowd.learning.placement import CPU, Placement
 from crowd.planning.plan import Outer, OuterKind
 from crowd.units import DIGEST_BYTES
 
-_COUNTS = ("run", "round", "samples", "epochs_ppb", "streak")
-_FLAGS = ("closing", "finished")
-_HEADER_BYTES_MAX = 4096
+
+@attrs.frozen(kw_only=True, eq=False)
+class Best:
+    """The best state that a run without a target has evaluated so far. Immutable, and shared like the state itself."""
+
+    value: float
+    """Value of the task's metric."""
+    exact: bool
+    """Whether that is of this very state; else some evaluations were of somewhat earlier ones."""
+    vector: Tensor = attrs.field(repr=False)
+    """(elements,) float32, as `ReplicaState.vector`."""
+    counters: tuple[int, ...] = ()
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """BLAKE2b digest (16 bytes) of all of it."""
+        hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        hasher.update(struct.pack(f"<d?{len(self.counters)}q", self.value, self.exact, *self.counters))
+        hasher.update(self.vector.numpy().astype("<f4", copy=False).view(np.uint8).data)
+        return hasher.digest()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -52,6 +67,10 @@ class ReplicaState:
     """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
+    best: Best | None = None
+    """The best state so far, where the task has no target; `None` until there is one."""
+    waited: int = 0
+    """Evaluations since the best one, where the task has no target."""
     closing: bool = False
     """Whether the next round only evaluates this state (see `ending`)."""
     finished: bool = False
@@ -59,13 +78,15 @@ class ReplicaState:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """BLAKE2b digest (16 bytes) of the whole state: of its figures and of `module_digests`."""
+        """BLAKE2b digest (16 bytes) of the whole state: of its figures, of `module_digests` and of the best state."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished + 2 * self.closing)
         metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
         hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
         for module in self.module_digests:
             hasher.update(module)
+        if self.best is not None or self.waited:  # only without a target
+            hasher.update(struct.pack("<q", self.waited) + (b"" if self.best is None else self.best.digest))
         return hasher.digest()
 
     @functools.cached_property
@@ -159,6 +180,8 @@ def apply(
     epochs_ppb: int,
     counters: tuple[int, ...],
     streak: int,
+    best: Best | None = None,
+    waited: int = 0,
     closing: bool = False,
     finished: bool = False,
 ) -> ReplicaState:
@@ -186,14 +209,29 @@ def apply(
         samples=state.samples + samples,
         epochs_ppb=state.epochs_ppb + epochs_ppb,
         streak=streak,
+        best=best,
+        waited=waited,
         closing=closing,
         finished=finished,
     )
 
 
-def unchanged(state: ReplicaState, *, streak: int, finished: bool) -> ReplicaState:
-    """The state after one more round that has only evaluated it, or whose deltas are not taken."""
-    return attrs.evolve(state, round=state.round + 1, streak=streak, closing=False, finished=finished)
+def unchanged(
+    state: ReplicaState,
+    *,
+    streak: int,
+    finished: bool,
+    closing: bool = False,
+    best: Best | None = None,
+    waited: int = 0,
+    returns: bool = False,
+) -> ReplicaState:
+    """The state after one more round that has only evaluated it, or whose deltas are not taken. If it `returns`, it is
+    that of `best` from now on."""
+    after = attrs.evolve(
+        state, round=state.round + 1, streak=streak, best=best, waited=waited, closing=closing, finished=finished
+    )
+    return attrs.evolve(after, vector=best.vector, counters=best.counters) if returns and best is not None else after
 
 
 def _stepped(state: ReplicaState, outer: Outer, mean_delta: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -226,71 +264,3 @@ def _float32(ppm: int) -> Tensor:
 def is_finite(vector: Tensor) -> bool:
     """Whether no element is infinite or not a number; one pass, no copy."""
     return vector.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(vector))
-
-
-# --- files and transfers ----------------------------------------------------------------------------------------------
-
-
-def to_bytes(state: ReplicaState) -> bytes:
-    """The whole state as a safetensors file; equal states give equal bytes."""
-    tensors = {"vector": state.vector, "counters": torch.tensor(state.counters, dtype=torch.int64)}
-    if state.momentum is not None:
-        tensors["momentum"] = state.momentum
-    metrics = {name: getattr(state, name) for name in (*_COUNTS, *_FLAGS)}
-    described = json.dumps(metrics | {"digest": state.digest.hex()})
-    # One key only: the library writes several in an order that differs from process to process.
-    return safetensors.torch.save(tensors, metadata={"state": described})
-
-
-def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState:
-    """What `to_bytes` wrote of a state of that `layout` with so many counters. Raises `MalformedMessage` for anything
-    else: another size, shape or dtype, a value that is not finite, missing metadata, or content that does not match the
-    digest in the metadata."""
-    elements = layout.elements
-    size_bytes_max = _HEADER_BYTES_MAX + 8 * elements + 8 * counters_count
-    if len(data) > size_bytes_max:
-        raise MalformedMessage(f"a state of {elements} elements has at most {size_bytes_max} bytes, not {len(data)}")
-    try:
-        tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]  # not annotated by the library
-        header_bytes = int.from_bytes(data[:8], "little")
-        described = json.loads(json.loads(data[8 : 8 + header_bytes])["__metadata__"]["state"])
-        metrics = {name: described[name] for name in _COUNTS}
-        flags = {name: described[name] for name in _FLAGS}
-        digest = bytes.fromhex(described["digest"])
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MalformedMessage(f"no state in safetensors form: {error}") from error
-    are_flags = all(isinstance(value, bool) for value in flags.values())
-    if not are_flags or not all(type(value) is int and value >= 0 for value in metrics.values()):
-        raise MalformedMessage("the figures of a state must be counts")
-    if not {"vector", "counters"} <= tensors.keys() <= {"vector", "counters", "momentum"}:
-        raise MalformedMessage(f"a state has a vector and counters, not {sorted(tensors)}")
-    momentum = tensors.get("momentum")
-    state = ReplicaState(
-        layout=layout,
-        vector=_vector(tensors["vector"], elements),
-        counters=tuple(int(value) for value in _raw(tensors["counters"], "I64", "<i8", counters_count)),
-        momentum=None if momentum is None else _vector(momentum, elements),
-        **flags,
-        **metrics,
-    )
-    try:
-        matches = state.digest == digest
-    except struct.error as error:
-        raise MalformedMessage(f"a figure of the state is too large: {error}") from error
-    if not matches:
-        raise MalformedMessage("the state does not match its digest")
-    return state
-
-
-def _raw(stored: dict[str, Any], dtype: str, numpy_dtype: str, count: int) -> "np.ndarray[Any, np.dtype[Any]]":
-    if stored["dtype"] != dtype or stored["shape"] != [count]:
-        raise MalformedMessage(f"expected {dtype} [{count}] in a state, not {stored['dtype']} {stored['shape']}")
-    raw: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(stored["data"], dtype=numpy_dtype)
-    return raw
-
-
-def _vector(stored: dict[str, Any], elements: int) -> Tensor:
-    vector = torch.from_numpy(_raw(stored, "F32", "<f4", elements).astype(np.float32))
-    if not is_finite(vector):
-        raise MalformedMessage("a state must be finite")
-    return vector

@@ -1,6 +1,7 @@
 """The task that a user wants to be trained: `Task`."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from crowd.config.validators import whole
 from crowd.errors import BadConfig
+from crowd.formatting import FRACTIONS
+from crowd.metrics import Accuracy, Metric, as_metric
 
 
 def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
@@ -27,8 +30,22 @@ def _real(value: Any) -> Any:
     return value
 
 
-def _is_share(value: Any) -> bool:
-    return isinstance(value, float) and 0 < value <= 1
+def _is_target(task: "Task", field: "attrs.Attribute[Any]", value: Any) -> None:
+    """Raise `BadConfig` for what no value of the task's metric can be."""
+    if value is not None and isinstance(task.metric, Metric):
+        is_share = task.metric.name in FRACTIONS
+        _must(
+            f"a number above 0 and at most 1 for {task.metric.name}" if is_share else "a number",
+            lambda value: isinstance(value, float) and (0 < value <= 1 if is_share else math.isfinite(value)),
+        )(task, field, value)
+
+
+def _is_patience(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_metric(value: Any) -> bool:
+    return isinstance(value, Metric)
 
 
 def _is_count(value: Any) -> bool:
@@ -50,7 +67,7 @@ def _is_loss(value: Any) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Task:
-    """A training task: network, data, optimiser, loss and target. It is a classification, over two classes or more.
+    """A training task: network, data, optimiser, loss, metric and target.
 
     A user writes a function from the device's name to its `Task`. All devices give the same `model`, `evaluation`,
     `optimizer`, `loss`, `augment` and numbers, or those in the minority are left out of the training; each gives its
@@ -61,20 +78,20 @@ class Task:
         model: Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
             Called more than once, for a new network each time; the one that a run begins with is made under a seed that
             follows from `NodeConfig.seed`. Its `forward` takes inputs (batch, *input_shape) and returns one tensor
-            (batch, ..., classes). All its tensors exist from the start: lazy layers have been run once. Buffers that a
-            training step changes (running statistics, counters) are part of the shared state; the others (masks,
-            position tables) are constants, and must be the same wherever the network is made.
+            (batch, …), as loss and metric take it. All its tensors exist from the start: lazy layers have been run
+            once. Buffers that a training step changes (running statistics, counters) are part of the shared state; the
+            others (masks, position tables) are constants, and must be the same wherever the network is made.
         data: This device's own samples: a map-style dataset of `(input, label)`; may be empty.
             All inputs have one shape and dtype, all labels too; both are converted by `torch.as_tensor`, and labels
             that are single integers become int64. These, from 0 to 9999, are classes, by which plans spread the
-            samples. Each sample is read once, before the training: what a dataset draws at random is drawn once for
-            all epochs (see `augment`).
+            samples; quantities are floating-point numbers. Each sample is read once, before the training: what a
+            dataset draws at random is drawn once for all epochs (see `augment`).
         evaluation: The common evaluation set, map-style and in the format of `data`, the same on every device.
             The devices divide its evaluation among them. `None`: each device holds out a tenth of its own data, and
             evaluates states on it, even if it only lends.
         optimizer: Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
             torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure.
-        loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, ..., classes) and the labels
+        loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels
             (batch, *label_shape). Should average over the batch, as torch's losses do by default.
         augment: Changes each batch before it is trained: `(inputs, labels, generator) -> (inputs, labels)`.
             Inputs are (batch, *input_shape), labels (batch, *label_shape); both are copies, and keep shape and dtype.
@@ -85,11 +102,15 @@ class Task:
             devices count alike: `lambda epochs: 0.5 ** (epochs / 10)`. Asked at the beginning of each round; of all
             parameter groups the `lr` that `optimizer` set is multiplied by it. `None`: 1.
         batch_size: Samples of one local step, unless the policy chooses another number.
-        target_accuracy: Accuracy on the evaluation set, above 0 and at most 1, that ends the run when two evaluations
-            in a row meet it. Counted by the largest output along the last axis: outputs (batch, ..., classes), labels
-            (batch, ...); of a sample with several labels all must be right.
-        epochs_max: Epochs after which the run ends without reaching the target; an epoch is as many samples as are
-            assigned to trainers.
+        metric: How good a state is, on the evaluation set: one of `crowd.metrics`, a subclass of its `Metric`, or a
+            metric of torchmetrics whose states are all summed. By default the accuracy of a classification: outputs
+            (batch, ..., classes), class numbers (batch, ...) as labels.
+        target: Value of the metric that ends the run when two evaluations in a row meet it. `None`: the run ends after
+            `epochs_max` or `patience`, and keeps the best state that was evaluated.
+        patience: Evaluations without an improvement that end a run without a target; `None`: as many as there are.
+            With a target, and where a policy lets trainers keep parameters of their own, it has no effect.
+        epochs_max: Epochs after which the run ends, at the target or not; an epoch is as many samples as are assigned
+            to trainers.
         name: Name of the task, part of what devices must have in common; also for logs and results.
     """
 
@@ -112,8 +133,14 @@ class Task:
         default=None, validator=_must("a function of the epochs so far, as `lambda epochs: 0.9**epochs`", _is_own)
     )
     batch_size: int = attrs.field(default=32, converter=whole, validator=_must("a whole number above 0", _is_count))
-    target_accuracy: float = attrs.field(
-        default=1.0, converter=_real, validator=_must("a number above 0 and at most 1", _is_share)
+    metric: Metric = attrs.field(
+        factory=Accuracy,
+        converter=as_metric,
+        validator=_must("a metric, as `crowd.metrics.Accuracy()`", _is_metric),
+    )
+    target: float | None = attrs.field(default=None, converter=_real, validator=_is_target)
+    patience: int | None = attrs.field(
+        default=None, converter=whole, validator=_must("a whole number above 0, or None", _is_patience)
     )
     epochs_max: int = attrs.field(default=60, converter=whole, validator=_must("a whole number above 0", _is_count))
     name: str = attrs.field(default="task", validator=_must("some text", lambda value: isinstance(value, str)))

@@ -1,5 +1,5 @@
-"""Whether a task's network, loss, optimiser and data fit together, found out before anything is trained: `made`,
-`try_out` and `check_new`."""
+"""Whether a task's network, loss, metric, optimiser and data fit together, found out before anything is trained:
+`made`, `try_out` and `check_new`."""
 
 import math
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from crowd.learning.flops import FlopCounter
 from crowd.learning.samples import SampleSet, repeated
 from crowd.learning.schedule import Rates
 from crowd.learning.task import Task
+from crowd.metrics import NUMBERS_MAX, Accuracy
 from crowd.user_code import blamed_on, place_and_cause
 
 
@@ -27,6 +28,8 @@ class Trial:
     """Names of the network's buffers that training changes."""
     flops_per_sample: int
     """Work of a forward and backward pass of one sample, in FLOP, at least 1."""
+    metric_numbers: int
+    """Numbers that the sums of the task's metric consist of."""
 
 
 def made(task: Task) -> torch.nn.Module:
@@ -58,9 +61,9 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     optimizer = made_optimizer(task, model)
     Rates(task, optimizer).follow(0)
     passes = _Passes(task, model)
-    for what, samples in sets.items():
-        if len(samples):
-            _try(passes, samples, what)
+    numbers = {_try(passes, samples, what) for what, samples in sets.items() if len(samples)}
+    if len(numbers) > 1:
+        raise BadConfig(f"the metric {task.metric.name} must have the same number of sums for every batch")
     batch = repeated(typical, task.batch_size)
     with FlopCounter() as counter:
         passes.train(batch.inputs, batch.labels, "samples")
@@ -71,7 +74,11 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
         if parameter is not parameters[name]:
             raise BadConfig(f"{name} of the network is another tensor after a forward pass, which no optimiser trains")
     changed = (name for name, buffer in model.named_buffers() if not _is_same(before[name], buffer))
-    return Trial(changed=frozenset(changed), flops_per_sample=counter.flops_per_sample(task.batch_size, model))
+    return Trial(
+        changed=frozenset(changed),
+        flops_per_sample=counter.flops_per_sample(task.batch_size, model),
+        metric_numbers=numbers.pop(),
+    )
 
 
 def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozenset[str]) -> None:
@@ -167,9 +174,7 @@ class _Passes:
             sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
             raise BadConfig(f"the network cannot take {sample}{self._entered}: {place_and_cause(error)}") from error
         if not isinstance(outputs, Tensor):
-            raise BadConfig(
-                f"the network's output is a {type(outputs).__name__}; expected one tensor (batch, ..., classes)"
-            )
+            raise BadConfig(f"the network's output is a {type(outputs).__name__}; expected one tensor (batch, …)")
         return outputs
 
     def train(self, inputs: Tensor, labels: Tensor, what: str) -> float:
@@ -196,32 +201,52 @@ class _Passes:
         return self.forward(inputs, what)
 
 
-def _try(passes: _Passes, samples: SampleSet, what: str) -> None:
-    """Try a batch of `samples`, of which there are some."""
+def _try(passes: _Passes, samples: SampleSet, what: str) -> int:
+    """Try a batch of `samples`, of which there are some; returns how many numbers the metric's sums have."""
     # With the largest label, or the loss would refuse it only in the middle of the training.
     largest = int(samples.labels.reshape(len(samples), -1)[:, 0].argmax())
     others = [row for row in range(min(len(samples), passes.task.batch_size)) if row != largest]
     rows = [largest, *others[: passes.task.batch_size - 1]]
     batch = SampleSet(samples.inputs[rows], samples.labels[rows])
     loss = passes.train(*augmented(passes.task, batch.inputs.clone(), batch.labels.clone(), torch.Generator()), what)
-    _check_accuracy(passes.evaluate(batch.inputs, what), samples, batch.labels, what)
+    numbers = _try_metric(passes.task, passes.evaluate(batch.inputs, what), samples, batch.labels, what)
     if len(rows) > 1 and not math.isfinite(loss):  # of one sample there is no deviation, by which a network may divide
         raise BadConfig(
             f"the loss of the untrained network on {what} is {loss}: look for a division by zero or a logarithm of "
             "zero in the network or the loss"
         )
+    return numbers
 
 
-def _check_accuracy(outputs: Tensor, samples: SampleSet, labels: Tensor, what: str) -> None:
-    """Raise `BadConfig` unless `evaluation.evaluate` can tell how many of such samples the model gets right, and any of
-    them could be; `outputs` are for those with these `labels`."""
-    shape, classes = tuple(outputs.shape), outputs.shape[-1] if outputs.dim() else 0
-    if classes < 2 or shape[:-1] != tuple(labels.shape) or labels.is_floating_point():
+@torch.no_grad()
+def _try_metric(task: Task, outputs: Tensor, samples: SampleSet, labels: Tensor, what: str) -> int:
+    """Measure `outputs`, for samples with these `labels`, by the task's metric; returns how many numbers its sums have.
+    Raises `BadConfig` if it cannot, or if some of all `samples` have labels that no output stands for."""
+    metric = task.metric.with_loss(task.loss)
+    try:
+        sums = metric.sums(outputs, labels)
+        if sums.dim() != 1 or not 0 < len(sums) <= NUMBERS_MAX:
+            raise BadConfig(
+                f"its sums are of shape {tuple(sums.shape)}; expected 1 to {NUMBERS_MAX} numbers, which travel in "
+                "every round: choose a metric with fewer"
+            )
+        if len(labels) > 1:
+            float(metric.value(sums.double()))
+    except BadConfig as error:
+        hint = "" if metric.name != Accuracy.name else "; without classes choose another metric, Task(metric=…)"
+        raise BadConfig(f"the metric {metric.name} cannot take {what}: {error}{hint}") from error
+    except Exception as error:  # whatever a user's metric raises, it does not fit outputs and labels
         raise BadConfig(
-            "only classification can be trained: expected outputs (batch, ..., classes) of 2 classes or more and class "
-            f"numbers (batch, ...) as labels, found outputs {shape} and {what} labels {tuple(labels.shape)} "
-            f"{labels.dtype}{_for_two_classes(classes)}"
-        )
+            f"the metric {metric.name} cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
+            f"{tuple(labels.shape)} and {labels.dtype}: {place_and_cause(error)}"
+        ) from error
+    classes = metric.classes(outputs, labels)
+    if classes is not None:
+        _check_classes(samples, classes, what)
+    return len(sums)
+
+
+def _check_classes(samples: SampleSet, classes: int, what: str) -> None:
     outside = ((samples.labels < 0) | (samples.labels >= classes)).reshape(len(samples), -1).any(dim=1)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
@@ -229,7 +254,3 @@ def _check_accuracy(outputs: Tensor, samples: SampleSet, labels: Tensor, what: s
             f"label of {what}[{row}] is {samples.labels[row].tolist()}, but the network has {classes} outputs: "
             f"expected 0 to {classes - 1}"
         )
-
-
-def _for_two_classes(outputs: int) -> str:
-    return "; for two classes let the network have 2 outputs and use cross_entropy as the loss" if outputs == 1 else ""

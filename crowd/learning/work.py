@@ -15,12 +15,13 @@ from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.augment import augmented
 from crowd.learning.description import described
-from crowd.learning.evaluation import evaluate
+from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses
 from crowd.learning.layout import Layout, Role
 from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import SampleSet, holdout, materialise, seeded
 from crowd.learning.schedule import Rates
 from crowd.learning.shards import Rows, SampleStore
@@ -43,6 +44,7 @@ class Work:
     trial: SampleSet
     """Samples to try the network on: this device's own, where it has any; they may be fewer than a batch."""
     layout: Layout
+    quality: Quality
     facts: TaskFacts
     """The facts about the task that planning needs."""
 
@@ -71,6 +73,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         evaluation=evaluation,
         trial=trial,
         layout=layout,
+        quality=Quality(metric=task.metric.with_loss(task.loss), numbers=shown.metric_numbers),
         facts=TaskFacts(
             fingerprint=fingerprint(task, model, own.format, common, layout, loss),
             state_elements=layout.elements,
@@ -79,6 +82,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
             batch_size=task.batch_size,
             evaluation_samples=0 if common is None else len(common),
             epochs_max=task.epochs_max,
+            keeps_best=task.target is None,
         ),
     )
 
@@ -103,7 +107,7 @@ class StepReport:
     steps: int
     """Optimiser steps made."""
     loss_sum: float
-    """Sum over the steps of the mean loss of the batch."""
+    """Sum over the steps of the mean loss of the batch, times its samples."""
 
 
 @attrs.frozen(kw_only=True)
@@ -135,6 +139,7 @@ class LocalTrainer:
         measuring: bool = False,
     ) -> None:
         self._task = task
+        self._metric = task.metric.with_loss(task.loss)
         self._layout = layout
         self._placement = placement
         self.executes = executes
@@ -189,7 +194,7 @@ class LocalTrainer:
                 )
             samples += size
             steps += 1
-            loss_sum += value
+            loss_sum += value * size
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
     def _step(self, size: int, pool: TrainingPool, rows: Rows, sampler: EpochSampler) -> float:
@@ -236,13 +241,13 @@ class LocalTrainer:
                 start = anchor[slot.start : slot.stop].view(parameter.shape)
                 parameter.grad += proximal * (parameter - start)
 
-    def evaluate(self, samples: SampleSet) -> tuple[int, int]:
-        """Evaluate the model on `samples`: `(correct, evaluated)`, both 0 without `executes`. Raises `BadConfig` like
+    def evaluate(self, samples: SampleSet) -> Evaluation:
+        """Evaluate the model on `samples`; nothing without `executes`. Raises `BadConfig` like
         `evaluation.evaluate`."""
         if not self.executes or not len(samples):
-            return 0, 0
+            return NOTHING
         with blamed_on("an evaluation failed"):
-            return evaluate(self.model, samples.inputs, samples.labels, self._placement), len(samples)
+            return evaluate(self._metric, self.model, samples.inputs, samples.labels, self._placement)
 
     def delta(self) -> Tensor:
         """What was trained since `load`: (elements,) float32, its own memory."""

@@ -46,7 +46,7 @@ MESSAGE_BYTES = 512
 def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int = 0, owned_elements: int = 0) -> int:
     """Bytes of every copy of the state that a member holds in its role, and of the samples lent to it. A device's own
     samples and the activations of one batch are in the reserve that its memory budget leaves."""
-    copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0)
+    copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0) + task.keeps_best
     return (
         ELEMENT_BYTES * (copies * task.state_elements + OWNING_COPIES * owned_elements)
         + samples_borrowed * task.sample_bytes

@@ -36,7 +36,9 @@ FINGERPRINT_PARTS = (
     "loss",
     "optimiser",
     "batch size",
+    "metric",
     "target",
+    "patience",
     "epochs",
     "evaluation set",
     "augmentation",
@@ -77,7 +79,9 @@ class TaskFacts:
     evaluation_samples: int
     """Size of the common evaluation set; 0 if each device holds out a part of its own."""
     epochs_max: int
-    """Epochs after which the run ends without reaching the target."""
+    """Epochs after which the run ends, at its target or not."""
+    keeps_best: bool
+    """Whether every member holds the best state that was evaluated too, as there is no target."""
 
 
 @attrs.frozen(kw_only=True)

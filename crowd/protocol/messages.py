@@ -14,7 +14,7 @@ from crowd.planning.profile import Profile
 from crowd.protocol.tagged import Tagged, ToDataMover, ToPlanner, ToTrainer
 from crowd.units import DeviceId, Life
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Version of the wire protocol; devices of different versions do not train together."""
 
 
@@ -42,8 +42,12 @@ class CurvePoint:
 
     round: int
     elapsed_us: int
-    correct: int
+    value: float | None
+    """Value of the task's metric of the state before the round; `None` where there was none."""
     evaluated: int
+    """Samples that it is of."""
+    loss: float | None
+    """Mean training loss in the round; `None` where nothing was trained."""
     bytes_up: int
     bytes_down: int
 
@@ -54,6 +58,9 @@ class ResultMessage(ToPlanner, tag="result"):
 
     progress: StateProgress
     reached: bool
+    """Whether the run met its target; without one, whether it came to its end."""
+    value: float | None
+    """Value of the task's metric of the state that the run ended in; `None` where it is not known here."""
     elapsed_us: int
     busy_us: int
     bytes_up: int
@@ -165,12 +172,13 @@ class Contribution(Tagged, tag="delta"):
     """Samples that the sender trained in this round, the weight of its delta."""
     counters: tuple[int, ...] = ()
     """Integer buffers of the sender's model; only with slice 0."""
-    correct: int = 0
-    """Samples that the state before this round predicts right, in the sender's share of the evaluation; only with slice
-    0."""
+    sums: tuple[float, ...] = ()
+    """Sums of the task's metric over the sender's share of the evaluation of the state before this round; only with
+    slice 0, and empty where nothing was evaluated. A member that trains nothing sends its evaluation alone."""
     evaluated: int = 0
-    """Samples of the sender's share of the evaluation of the state before this round; only with slice 0. A member that
-    trains nothing sends this alone."""
+    """Samples of that share."""
+    loss_sum: float = 0.0
+    """Sum over the trained samples of the mean loss of the batch that each was in; only with slice 0."""
 
 
 @attrs.frozen(kw_only=True)
@@ -185,11 +193,14 @@ class MergedSlice(Tagged, tag="merged"):
     refused: tuple[DeviceId, ...] = ()
     """Trainers whose contributions were out of all proportion, by ID."""
     counters: tuple[int, ...] = ()
-    correct: int = 0
-    """Samples that the state before this round predicts right, summed over the senders; only in slice 0."""
+    value: float | None = None
+    """Value of the task's metric of the state before this round, by all evaluations together; only in slice 0. `None`
+    where nothing was evaluated, or the metric is undefined. Worked out here alone, so that all go by the same."""
     evaluated: int = 0
     """Samples on which the state before this round was evaluated, summed over the senders; only in slice 0. Without a
     common evaluation set the latest evaluations of all members, of this state or somewhat earlier ones."""
+    loss: float | None = None
+    """Mean training loss over the senders' samples; only in slice 0, `None` where nothing was trained."""
 
 
 @attrs.frozen(kw_only=True)

@@ -5,6 +5,7 @@ of that here.
 """
 
 import io
+import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -95,6 +96,13 @@ def boolean(value: Any, _: Any = None) -> bool:
     return value
 
 
+def real(value: Any, _: Any = None) -> float:
+    """`value`, if it is a finite floating-point number; else raises `ValueError`."""
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError(f"{reprlib.repr(value)} is no finite floating-point number")
+    return value
+
+
 def byte_string(value: Any, _: Any = None) -> bytes:
     """`value`, if it is a byte string; else raises `ValueError`."""
     if type(value) is not bytes:
@@ -117,10 +125,10 @@ def identifier(value: Any, _: Any = None) -> str:
 
 
 def strict_converter(fields: Mapping[str, Hook]) -> Cbor2Converter:
-    """A converter to attrs classes of ints (natural numbers), booleans, byte strings, texts, identifiers, enums, tuples
-    and dicts. `fields` has hooks for the fields of these names, whatever the class."""
+    """A converter to attrs classes of ints (natural numbers), finite floats, booleans, byte strings, texts,
+    identifiers, enums, tuples and dicts. `fields` has hooks for the fields of these names, whatever the class."""
     converter = make_converter(forbid_extra_keys=True)  # so that a tag is taken out before its class is structured
-    leaves = {int: natural, bool: boolean, bytes: byte_string, str: text, DeviceId: identifier}
+    leaves = {int: natural, float: real, bool: boolean, bytes: byte_string, str: text, DeviceId: identifier}
     set_up(converter, WORDING, leaves=leaves, fields=fields, complete=True)
     return converter
 

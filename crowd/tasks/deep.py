@@ -22,7 +22,7 @@ def task(device: str, part: Partition) -> Task:
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd,
-        target_accuracy=0.87,
+        target=0.87,
         epochs_max=30,
     )
 

@@ -25,7 +25,7 @@ def task(device: str, part: Partition) -> Task:
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd,
-        target_accuracy=0.95,
+        target=0.95,
         epochs_max=120,
     )
 

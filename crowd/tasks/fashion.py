@@ -71,7 +71,7 @@ def _task(name: str, train: LabelledSamples, evaluation: LabelledSamples, part: 
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd,
-        target_accuracy=0.84,
+        target=0.84,
         epochs_max=60,
     )
 

@@ -32,7 +32,7 @@ def task(device: str, part: Partition) -> Task:
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd,
-        target_accuracy=0.91,
+        target=0.91,
         epochs_max=120,
     )
 

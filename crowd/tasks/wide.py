@@ -19,7 +19,7 @@ def task(device: str, part: Partition) -> Task:
         data=train.part(part),
         evaluation=evaluation.dataset(),
         optimizer=sgd,
-        target_accuracy=0.81,
+        target=0.81,
         epochs_max=20,
     )
 

@@ -11,12 +11,12 @@ import structlog
 from crowd import plugins
 from crowd.agreement.ack import StateProgress
 from crowd.config.node_file import NodeConfig
-from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound, part_of
+from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound, RoundReport, part_of
 from crowd.experiment.plan_summary import PlanSummary
 from crowd.learning.task import Task
-from crowd.node import Progress
+from crowd.progress import Progress
 from crowd.protocol.messages import ResultMessage
-from crowd.run_record import Point
+from crowd.run_record import Point, RunGoal
 from crowd.units import DeviceId, device_id
 from devices.cluster.device_metrics import DeviceRecorder
 
@@ -58,14 +58,14 @@ class ClusterRun:
         if progress.round > self._rounds:
             self._rounds = progress.round
             accounts = [member.recorder for member in self.members]
-            self._report(
-                Point(
-                    round=progress.round,
-                    elapsed_s=accounts[0].elapsed_s,
-                    accuracy=progress.accuracy,
-                    traffic_bytes=sum(recorder.traffic_bytes for recorder in accounts),
-                )
+            point = Point(
+                round=progress.round,
+                elapsed_s=accounts[0].elapsed_s,
+                value=progress.value,
+                loss=progress.loss,
+                traffic_bytes=sum(recorder.traffic_bytes for recorder in accounts),
             )
+            self._report(RoundReport(point=point, goal=self.members[0].goal))
 
     def check_over(self) -> None:
         """Set `over` when all that are there are done (a device that is gone, and may come back, holds nobody up), when
@@ -102,7 +102,7 @@ class ClusterRun:
         if reached and len(set(ends.values())) > 1:
             raise RuntimeError(f"the devices ended in different states: {ends}")
         return ExperimentResult(
-            target_accuracy=max(member.target_accuracy for member in self.members),
+            goal=self.members[0].goal,
             reached=reached,
             devices={member.name: member.recorder.metrics() for member in self.members},
             compute_traces={member.name: member.recorder.trace() for member in self.members},
@@ -125,8 +125,8 @@ class ClusterDevice:
 
     recorder: DeviceRecorder
     """Metrics of the device; set by subclasses."""
-    target_accuracy: float
-    """Target of the device's task; set by subclasses."""
+    goal: RunGoal
+    """What the device's task is trained for; set by subclasses."""
 
     def __init__(self, run: ClusterRun, index: int) -> None:
         self.spec = run.experiment.cluster.devices[index]
@@ -204,9 +204,7 @@ def make_task(experiment: Experiment, index: int) -> Task:
     """The task of the device at `index` of the cluster file."""
     name = experiment.cluster.devices[index].name
     task = plugins.make_task(experiment.task, name, part_of(experiment.cluster, index, experiment.task))
-    return (
-        task if experiment.target_accuracy is None else attrs.evolve(task, target_accuracy=experiment.target_accuracy)
-    )
+    return task if experiment.target is None else attrs.evolve(task, target=experiment.target)
 
 
 def node_config(experiment: Experiment, index: int, *, broker: str) -> NodeConfig:

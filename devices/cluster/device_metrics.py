@@ -9,8 +9,8 @@ import attrs
 from crowd.config.cluster_file import DeviceConfig, DeviceKind
 from crowd.experiment.balance import ComputeTrace
 from crowd.experiment.metering import LinkBusy, Span
-from crowd.node import Progress
 from crowd.ports import Traffic
+from crowd.progress import Progress
 from crowd.protocol.messages import ResultMessage
 from crowd.run_record import DeviceMetrics, Point
 
@@ -50,6 +50,7 @@ class DeviceRecorder:
         self._curve: dict[int, Point] = {}
         self._samples: list[int] = []
         self._generations: list[int] = []
+        self._final_value: float | None = None
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -67,14 +68,15 @@ class DeviceRecorder:
         self._curve[progress.round] = Point(
             round=progress.round,
             elapsed_s=self.elapsed_s,
-            accuracy=progress.accuracy,
+            value=progress.value,
+            loss=progress.loss,
             traffic_bytes=self.traffic_bytes,
         )
         self.digest = progress.digest
         self._samples[-1], self._generations[-1] = progress.samples_trained, progress.generations
 
     def run_over(self, result: ResultMessage) -> None:
-        self.digest = result.model_digest.hex()
+        self.digest, self._final_value = result.model_digest.hex(), result.value
         self._samples[-1], self._generations[-1] = result.samples_trained, result.generations
 
     def end(self) -> None:
@@ -111,6 +113,7 @@ class DeviceRecorder:
             samples_trained=sum(self._samples),
             generations=sum(self._generations),
             digest=self.digest,
+            final_value=self._final_value,
             curve=tuple(point for _, point in sorted(self._curve.items())),
         )
 

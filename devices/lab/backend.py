@@ -168,7 +168,7 @@ async def measure(experiment: Experiment, cores: int) -> Core:
         found.append(Core(kflops=trained.speed_kflops, envelope_s=talked.envelope_s))
 
     async def play(file: Path) -> None:
-        command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target_accuracy=None)
+        command = worker_command(file, memory_bytes=MEBIBYTE, slower=1.0, target=None)
         async with start_worker(command, name=experiment.task) as process:
             await measure(process)
 

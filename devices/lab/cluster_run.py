@@ -148,7 +148,7 @@ class LabDevice(ClusterDevice, abc.ABC):
                 lab.files[self.name],
                 memory_bytes=kind.memory_bytes,
                 slower=lab.slower,
-                target_accuracy=experiment.target_accuracy,
+                target=experiment.target,
             ),
         )
         self.group = lab.site.group(self.name)
@@ -169,7 +169,7 @@ class LabDevice(ClusterDevice, abc.ABC):
     async def expect_ready(self, process: Subprocess, news: AsyncIterator[str]) -> None:
         """Wait until a worker has begun to run, and put it into this device's limits."""
         self.group.add(process.pid)
-        self.target_accuracy = (await expect(Ready, process, news)).target_accuracy
+        self.goal = (await expect(Ready, process, news)).goal
         if self._counters is None:
             self._counters = self._lab.counters.enter_context(Counters(process.pid))
 

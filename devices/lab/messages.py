@@ -6,6 +6,7 @@ import attrs
 from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import Span
 from crowd.experiment.plan_summary import PlanSummary
+from crowd.run_record import RunGoal
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +35,7 @@ WorkerOrder = Measure | MeasureEnvelopes | Go
 class Ready:
     """The process has all that it needs and waits for orders."""
 
-    target_accuracy: float
+    goal: RunGoal
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +72,8 @@ class Advanced:
     """The node's progress."""
 
     round: int
-    accuracy: float | None
+    value: float | None
+    loss: float | None
     bytes_up: int
     bytes_down: int
     elapsed_s: float

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from crowd.experiment.experiment import ExperimentResult
 from crowd.experiment.subprocesses import Subprocess
-from crowd.node import Progress
+from crowd.progress import Progress
 from crowd.protocol import codec
 from crowd.protocol.messages import ResultMessage
 from devices.lab.cluster_run import PORT, LabDevice, LabRun

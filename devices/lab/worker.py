@@ -1,6 +1,6 @@
 """One device of a lab as a process of its own:
 
-    python -m devices.lab.worker NODE_TOML MEMORY_BYTES SLOWER [TARGET_ACCURACY]
+    python -m devices.lab.worker NODE_TOML MEMORY_BYTES SLOWER [TARGET]
 
 Takes orders on standard input and writes reports to standard output, as `devices.lab.messages` has them; it ends when
 the one who gives the orders has. Its clock, by which all times are, goes SLOWER times slower than real time."""
@@ -28,12 +28,14 @@ from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.logs import logs_to_stderr
-from crowd.node import Node, Progress
+from crowd.node import Node
 from crowd.planning.check import check_hope
 from crowd.ports import Device
+from crowd.progress import Progress
 from crowd.protocol import codec
 from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import Done
+from crowd.run_record import RunGoal
 from crowd.units import Address, Channel, DeviceId, Life, device_id
 from devices.lab.messages import (
     ORDERS,
@@ -64,15 +66,15 @@ COMPUTED_EVERY_S = 2.0
 def main(arguments: list[str]) -> int:
     """Serve the lab's orders; returns the exit code: 0 when the orders have ended, 2 with one line on standard error
     for what cannot work."""
-    path, memory_bytes, slower, *target = arguments
+    path, memory_bytes, slower, *asked = arguments
     _listen_to_the_profiler()
     torch.set_num_threads(1)
     try:
         config = read_node_config(Path(path))
         backend = _Backend(memory_bytes=int(memory_bytes), slower=float(slower))
-        target_accuracy = float(target[0]) if target else None
+        target = float(asked[0]) if asked else None
         loop_factory = partial(SlowedLoop, backend.slower)
-        anyio.run(_serve, config, backend, target_accuracy, backend_options={"loop_factory": loop_factory})
+        anyio.run(_serve, config, backend, target, backend_options={"loop_factory": loop_factory})
     except* Rejected as rejected:
         print(" ".join(str(innermost(rejected)).split()), file=sys.stderr)
         return_code = BAD_INPUT
@@ -96,8 +98,8 @@ def _listen_to_the_profiler() -> None:
     structlog.configure(processors=[hear, *structlog.get_config()["processors"]])
 
 
-async def _serve(config: NodeConfig, backend: "_Backend", target_accuracy: float | None) -> None:
-    worker = _Worker(config, backend, target_accuracy)
+async def _serve(config: NodeConfig, backend: "_Backend", target: float | None) -> None:
+    worker = _Worker(config, backend, target)
     async with anyio.create_task_group() as tasks:
         async for order in _orders():
             match order:
@@ -138,18 +140,18 @@ class _Backend:
 class _Worker:
     """The device of this process. Reports `Ready` when it is made."""
 
-    def __init__(self, config: NodeConfig, backend: _Backend, target_accuracy: float | None) -> None:
+    def __init__(self, config: NodeConfig, backend: _Backend, target: float | None) -> None:
         self._config = config
         self._slower = backend.slower
         task = plugins.make_task(config.task, config.name, config.data)
-        self._task: Task = task if target_accuracy is None else attrs.evolve(task, target_accuracy=target_accuracy)
+        self._task: Task = task if target is None else attrs.evolve(task, target=target)
         self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
         self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=backend.memory_bytes))
         self._compute = MeteredCompute(self._device.compute)
         self._planned: PlanSummary | None = None
         self._told = 0
         """Number of pieces of training that have been reported."""
-        _say(Ready(target_accuracy=self._task.target_accuracy))
+        _say(Ready(goal=RunGoal.of(self._task)))
 
     async def measure(self, duration_s: float) -> int:
         """Measure the sustained speed in kFLOP/s, pauses that the processor's limit forces on it included: what its

@@ -15,10 +15,10 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 T = TypeVar("T")
 
 
-def worker_command(file: Path, *, memory_bytes: int, slower: float, target_accuracy: float | None) -> list[str]:
+def worker_command(file: Path, *, memory_bytes: int, slower: float, target: float | None) -> list[str]:
     """The command that starts the device of that `node.toml`, on a clock that goes `slower` times slower."""
-    target = [] if target_accuracy is None else [str(target_accuracy)]
-    return [sys.executable, "-P", "-m", WORKER, str(file), str(memory_bytes), str(slower), *target]
+    asked = [] if target is None else [str(target)]
+    return [sys.executable, "-P", "-m", WORKER, str(file), str(memory_bytes), str(slower), *asked]
 
 
 def start_worker(command: Sequence[str], *, name: str) -> AbstractAsyncContextManager[Subprocess]:

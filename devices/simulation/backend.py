@@ -19,9 +19,11 @@ from crowd.config.cluster_file import DeviceConfig, DeviceKind
 from crowd.experiment.experiment import Backend, Experiment, ExperimentResult, OnRound
 from crowd.experiment.metering import MeteredCompute
 from crowd.experiment.plan_summary import PlanSummary
-from crowd.node import Node, Progress
+from crowd.node import Node
 from crowd.planning.check import check_hope
+from crowd.progress import Progress
 from crowd.protocol.identity import KeyedHashSigner
+from crowd.run_record import RunGoal
 from crowd.units import device_id
 from devices.cluster.cluster_run import ClusterDevice, ClusterRun, make_task, node_config
 from devices.cluster.device_metrics import DeviceRecorder, speed_kflops
@@ -108,7 +110,7 @@ class _RunDevice(ClusterDevice):
         super().__init__(run, index)
         experiment = run.experiment
         self._task = make_task(experiment, index)
-        self.target_accuracy = self._task.target_accuracy
+        self.goal = RunGoal.of(self._task)
         self._run = run
         self._kind = kind = experiment.kinds[self.name]
         self._config = node_config(experiment, index, broker="memory://simulation")

@@ -20,8 +20,10 @@ import torch.distributed as distributed
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from crowd.learning.evaluation import evaluate, next_streak
+from crowd.learning.ending import Goal, next_streak
+from crowd.learning.evaluation import Evaluation
 from crowd.learning.phase import is_reached
+from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import materialise
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition
@@ -43,7 +45,8 @@ def train(rank: int, processes: int, alpha: float, began: float, directory: str)
     steps_an_epoch = math.ceil(int(most(len(own))) / task.batch_size)
     training_began = time.time()
     epochs = streak = 0
-    accuracy = 0.0
+    goal = Goal.of(task)
+    value: float | None = None
     while epochs < task.epochs_max and not is_reached(streak):
         order = torch.randperm(len(own)).repeat(math.ceil(steps_an_epoch * task.batch_size / len(own)))
         for step in range(steps_an_epoch):
@@ -52,15 +55,19 @@ def train(rank: int, processes: int, alpha: float, began: float, directory: str)
             task.loss(replica(own.inputs[rows]), own.labels[rows]).backward()
             optimizer.step()
         epochs += 1
-        right = torch.tensor(evaluate(model, evaluation.inputs[share], evaluation.labels[share]))
-        distributed.all_reduce(right)
-        accuracy = int(right) / len(evaluation)
-        streak = next_streak(streak, int(right), len(evaluation), task.target_accuracy)
+        mine = evaluate(task.metric, model, evaluation.inputs[share], evaluation.labels[share])
+        sums = torch.tensor(mine.sums, dtype=torch.float64)
+        distributed.all_reduce(sums)
+        everybody = Evaluation(sums=tuple(sums.tolist()), samples=len(evaluation))
+        value = Quality(metric=task.metric, numbers=len(sums)).value(everybody)
+        streak = next_streak(streak, value, len(evaluation), goal)
     if rank == 0:
         steps = epochs * steps_an_epoch
         parameters = sum(parameter.numel() for parameter in model.parameters())
         moved = 2 * processes * steps * 2 * (processes - 1) / processes * 4 * parameters  # up and down, all processes
-        print(f"{'reached' if is_reached(streak) else 'not reached'}: {accuracy:.1%}, {epochs} epochs, {steps} steps")
+        print(
+            f"{'reached' if is_reached(streak) else 'not reached'}: {value or 0.0:.1%}, {epochs} epochs, {steps} steps"
+        )
         print(f"from the start of the first process {time.time() - began:.1f} s", end=", ")
         print(f"of which training {time.time() - training_began:.1f} s")
         print(

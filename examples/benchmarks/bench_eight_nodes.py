@@ -130,9 +130,7 @@ def main() -> int:
 def report(runs: list[dict[str, Any]], wall_s: float, received: int, sent: int) -> None:
     first = runs[0]
     digests = {digest for run in runs for digest in run["model_digests"].values()}
-    print(
-        f"{'reached' if first['reached'] else 'not reached'}: {first['final_accuracy']:.1%}, {first['rounds']} rounds"
-    )
+    print(f"{'reached' if first['reached'] else 'not reached'}: {first['final_value']:.1%}, {first['rounds']} rounds")
     print(f"from the start of the first process to the end of the last {wall_s:.1f} s", end=", ")
     print(f"of which training {first['seconds_to_target']} s")
     print(f"all links, up and down, as the nodes count: {first['bytes_total'] / 1e6:.1f} MB")

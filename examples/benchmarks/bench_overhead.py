@@ -25,7 +25,7 @@ import structlog
 import torch
 
 import crowd
-from crowd.learning.evaluation import evaluate
+from crowd.learning.quality import evaluate
 from crowd.ports import Signer
 from crowd.protocol.identity import ephemeral_signers
 from crowd.tasks import fashion
@@ -77,7 +77,7 @@ class Ratios:
 
 def work(epochs: int) -> crowd.Task:
     """`fashion` for a given time, whatever accuracy it reaches."""
-    return attrs.evolve(fashion.task(NAME, Partition()), target_accuracy=1.0, epochs_max=epochs)
+    return attrs.evolve(fashion.task(NAME, Partition()), target=1.0, epochs_max=epochs)
 
 
 async def in_node(epochs: int, signer: Signer) -> Run:
@@ -132,7 +132,7 @@ def in_loop(samples: int, rounds: int) -> Run:
         loss.item()
     steps_s = time.perf_counter() - began
     for _ in range(rounds):
-        evaluate(model, evaluation.inputs, evaluation.labels)
+        evaluate(task.metric, model, evaluation.inputs, evaluation.labels)
     return Run(
         samples=samples,
         rounds=rounds,

@@ -105,6 +105,7 @@ def _profile(index: int) -> Profile:
             batch_size=32,
             evaluation_samples=3000,
             epochs_max=60,
+            keeps_best=False,
         ),
         speed_kflops=200_000 * (1 + drawn[0] % 30),
         memory_bytes=512 * MEBIBYTE,
@@ -119,7 +120,7 @@ def _profile(index: int) -> Profile:
 
 def train(cluster: Path) -> None:
     program = Path(sys.executable).with_name("crowd")
-    options = ["--task", "digits", "--policy", "crowd_learning", "--seed", "0", "--target-accuracy", "1.0"]
+    options = ["--task", "digits", "--policy", "crowd_learning", "--seed", "0", "--target", "1.0"]
     done = subprocess.run(
         [program, "sim", cluster, *options, "--rounds-max", "40"], stdout=subprocess.DEVNULL, check=False
     )

@@ -457,15 +457,10 @@ class Device:
     # --- fetching -----------------------------------------------------------------------------------------------------
 
     def fetch(self, wanted: Wanted) -> None:
-        self.wanted = wanted
+        self.wanted, again = wanted, wanted.once_more
         holder = self.model.named(wanted.holder)
         self.model.send_bulk(self, holder, partial(holder.give_state, self, wanted.progress.digest), once=True)
-
-        def again() -> None:
-            if self.wanted is wanted:
-                self.fetch(wanted.once_more(self.rounds.ahead))
-
-        self.later(2 * SECOND_US, again)
+        self.later(2 * SECOND_US, lambda: self.fetch(again(self.rounds.ahead)) if self.wanted is wanted else None)
 
     def give_state(self, asker: "Device", digest: bytes) -> None:
         progress, vector = self.snapshots.get(digest, (self.rounds.progress, self.vector))

@@ -21,7 +21,8 @@ if seconds is None:
 if seconds < 0:
     print("it hums", file=sys.stderr, flush=True)
     os.kill(os.getpid(), 9)
-print(json.dumps({"_type": "CellStatus", "round": 1, "elapsed_s": seconds, "accuracy": 0.5}), flush=True)
+news = {"round": 1, "elapsed_s": seconds, "metric": "accuracy", "value": 0.5}
+print(json.dumps({"_type": "CellStatus"} | news), flush=True)
 reached = limit is None or seconds <= limit
 run = json.loads(sys.argv[4]) | {"reached": reached, "seconds_to_target": seconds if reached else None}
 run |= {"seconds_total": seconds if reached else limit, "stopped_after_s": None if reached else limit}
@@ -43,7 +44,7 @@ class Seen(MatrixListener):
         self.events.append(("began", cell.key))
 
     def heard(self, cell: Cell, news: CellStatus) -> None:
-        assert (news.round, news.accuracy) == (1, 0.5)
+        assert (news.round, news.value) == (1, 0.5)
         self.events.append(("heard", cell.key))
 
     def ended(self, cell: Cell, entry: Entry) -> None:

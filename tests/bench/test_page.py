@@ -58,7 +58,7 @@ def html(tmp_path: Path) -> str:
         run("fedavg", 8.0, bytes_total=1_000_000),
         run("crowd_learning", 2.0),
         run("diloco", 20.0, reached=False),
-        run("ship_once", 0.0, reached=False, accuracy_curve=[], final_accuracy=None),
+        run("ship_once", 0.0, reached=False, curve=[], final_value=None),
     ]
     runs += [first | {"seed": 1, "seconds_total": 2 * first["seconds_total"]} for first in runs]
     entries = {cell(of["policy"], file=file, seed=of["seed"]): entry(of) for of in runs}
@@ -103,7 +103,7 @@ def test_it_says_of_every_policy_how_it_fared_and_what_it_is(html: str) -> None:
         "> 30.0 s",
         "> 900 %",
         "300 %",
-        "to 95.0 % accuracy",
+        "to 95.0% accuracy",
         "FedAvg (McMahan et al.",
         "handwritten digits",
         "GFLOP/s, ",

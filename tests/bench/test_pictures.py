@@ -18,18 +18,18 @@ from crowd.bench.pictures import (
     LANES,
     OFF,
     UP,
-    accuracy_over_bytes,
-    accuracy_over_time,
     looks,
+    value_over_bytes,
+    value_over_time,
     who_was_busy,
 )
 from tests.bench.runs import run
 
 RUNS = [
     run("a", 1.0, bytes_total=10**4),
-    run("b", 10.0, bytes_total=10**8, reached=False, accuracy_curve=[[2.0, 0.4, 10**3], [3.0, 0.5, 10**5]]),
+    run("b", 10.0, bytes_total=10**8, reached=False, curve=[[2.0, 0.4, 10**3], [3.0, 0.5, 10**5]]),
     run("c", 100.0, bytes_total=10**6),
-    run("d", 50.0, accuracy_curve=[], final_accuracy=None, reached=False),
+    run("d", 50.0, curve=[], final_value=None, reached=False),
 ]
 
 
@@ -44,11 +44,20 @@ def marks(svg: str) -> list[tuple[float, str]]:
 
 
 def test_lines_end_where_their_runs_did_and_in_what_they_came_to() -> None:
-    for draw, ends in ((accuracy_over_time, "oxo"), (accuracy_over_bytes, "oox")):
+    for draw, ends in ((value_over_time, "oxo"), (value_over_bytes, "oox")):
         places, kinds = zip(*marks(draw(RUNS, looks("abcd"), title="t")), strict=True)
         assert "".join(kinds) == ends
         first, second = (after - before for before, after in pairwise(places))
         assert first == pytest.approx(second, rel=1e-3), "a hundred or ten times as far, on a logarithmic scale"
+
+
+def test_a_metric_in_a_unit_of_its_own_is_shown_without_percent_and_no_target_without_a_line() -> None:
+    of_errors = [values | {"metric": "mean absolute error", "better": "lower"} for values in RUNS]
+    assert "%" in re.sub(r"<style.*?</style>", "", value_over_time(RUNS, looks("abcd"), title="t"), flags=re.DOTALL)
+    svg = value_over_time([values | {"target": None} for values in of_errors], looks("abcd"), title="t")
+    assert "%" not in re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    with_target = value_over_time(of_errors, looks("abcd"), title="t")
+    assert with_target.count("stroke-dasharray") == svg.count("stroke-dasharray") + 1
 
 
 def test_no_two_policies_look_alike_until_all_looks_are_used() -> None:
@@ -56,7 +65,7 @@ def test_no_two_policies_look_alike_until_all_looks_are_used() -> None:
     found = looks(policies)
     assert len({found[policy] for policy in policies[:-1]}) == 2 * len(COLOURS)
     assert found[policies[-1]] == found[policies[0]]
-    svg = accuracy_over_time([run(policy, 2.0) for policy in policies], found, title="t")
+    svg = value_over_time([run(policy, 2.0) for policy in policies], found, title="t")
     assert svg.count("stroke-dasharray") >= len(COLOURS)
     assert all(colour in svg for colour in COLOURS)
 

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from crowd.cli.files import check_writable, write_runs
-from crowd.cli.terminal import verdict
+from crowd.cli.terminal import progress_to, round_words, verdict
 from crowd.errors import BadConfig
 from crowd.formatting import seconds, size
 from crowd.logs import OnceAMinute, logs_to_stderr
@@ -34,6 +34,10 @@ def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
     ("values", "words"),
     [
         ({}, "reached the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
+        (
+            {"target": None, "metric": "mean absolute error", "final_value": 43.712},
+            "reached its end: 43.71 mean absolute error, 2 rounds, 3.0 s, 3.0 MB",
+        ),
         ({"rounds": 1}, "reached the target of 95.0%: 96.0% accuracy, 1 round, 3.0 s, 3.0 MB"),
         ({"reached": False}, "did not reach the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB"),
         (
@@ -44,11 +48,41 @@ def test_a_size_is_in_decimal_units(size_bytes: int, text: str) -> None:
             {"reached": False, "diverged": True},
             "diverged before the target of 95.0%: 96.0% accuracy, 2 rounds, 3.0 s, 3.0 MB",
         ),
-        ({"final_accuracy": None}, "reached the target of 95.0%: nothing was evaluated, 2 rounds, 3.0 s, 3.0 MB"),
+        ({"final_value": None}, "reached the target of 95.0%: nothing was evaluated, 2 rounds, 3.0 s, 3.0 MB"),
     ],
 )
 def test_how_a_run_went_is_a_line(values: dict[str, Any], words: str) -> None:
     assert verdict(run("ours", 3.0) | values) == words
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "loss", "words"),
+    [
+        ("accuracy", 0.9123, 0.41234, "round   7   91.2%  loss 0.412 "),
+        ("mean absolute error", 43.712, None, "round   7   43.71             "),
+        ("accuracy", None, 12.0, "round   7     -    loss 12    "),
+    ],
+)
+def test_a_round_is_a_line_of_one_length(metric: str, value: float | None, loss: float | None, words: str) -> None:
+    assert round_words(7, metric, value, loss) == words
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "better", "part"),
+    [
+        (0.8, 0.4, "higher", 0.5),
+        (2.0, 8.0, "lower", 0.25),
+        (2.0, 1.0, "lower", 1.0),
+        (0.5, -0.1, "higher", 0.0),
+        (-1.0, -2.0, "higher", 0.0),
+        (None, 0.4, "higher", 0.0),
+        (0.8, None, "lower", 0.0),
+    ],
+)
+def test_how_far_a_run_is_to_its_target_is_a_part_of_the_way(
+    target: float | None, value: float | None, better: str, part: float
+) -> None:
+    assert progress_to(target, value, better=better) == part
 
 
 def test_runs_are_written_as_json(tmp_path: Path) -> None:

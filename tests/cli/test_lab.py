@@ -11,7 +11,7 @@ from crowd.cli.lab import comparison, plans_table
 from crowd.cli.main import main
 from crowd.experiment.experiment import Experiment, ExperimentResult, OnRound
 from crowd.experiment.plan_summary import PlanSummary
-from crowd.run_record import DeviceMetrics, Point
+from crowd.run_record import DeviceMetrics, Point, RunGoal
 from devices.simulation.backend import Simulation
 
 CLUSTER = """
@@ -36,7 +36,7 @@ def cluster(tmp_path: Path) -> Path:
 
 def outcome(*ends_s: float, bytes_each: int) -> ExperimentResult:
     curve = tuple(
-        Point(round=number, elapsed_s=end_s, accuracy=0.1 * number, traffic_bytes=number * bytes_each)
+        Point(round=number, elapsed_s=end_s, value=0.1 * number, traffic_bytes=number * bytes_each)
         for number, end_s in enumerate(ends_s, 1)
     )
     metrics = DeviceMetrics(
@@ -49,7 +49,12 @@ def outcome(*ends_s: float, bytes_each: int) -> ExperimentResult:
         digest=None,
         curve=curve,
     )
-    return ExperimentResult(target_accuracy=0.9, reached=False, devices={"pi": metrics}, compute_traces={})
+    return ExperimentResult(
+        goal=RunGoal(metric="accuracy", better="higher", target=0.9),
+        reached=False,
+        devices={"pi": metrics},
+        compute_traces={},
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def make(data, loss=torch.nn.functional.cross_entropy, target=0.9, model=lambda:
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
         loss=loss,
         batch_size=8,
-        target_accuracy=target,
+        target=target,
         epochs_max=3,
     )
 

@@ -65,7 +65,7 @@ def test_a_run_that_reaches_its_target_ends_with_nought_and_says_how_it_went(
     cluster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "run.json"
-    assert main(arguments(cluster, "--target-accuracy", "0.8", "--json", str(file))) == 0
+    assert main(arguments(cluster, "--target", "0.8", "--json", str(file))) == 0
     output = capsys.readouterr().out
     run = read_run(file)
     assert run.keys() == KEYS
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_python_hashes_with(cluster:
 
 def test_a_target_that_is_not_reached_ends_with_one(cluster: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    end = ["--target-accuracy", "1.0", "--rounds-max", "2", "--policy", "fedavg", "--json", str(file)]
+    end = ["--target", "1.0", "--rounds-max", "2", "--policy", "fedavg", "--json", str(file)]
     assert main(arguments(cluster, *end)) == 1
     run = read_run(file)
     assert (run["reached"], run["rounds"], run["seconds_to_target"]) == (False, 2, None)
@@ -116,8 +116,8 @@ def test_rounds_that_were_asked_for_without_a_target_are_done_when_they_are_over
     [
         (["--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
         (["--policy", "fedavgg"], "unknown policy 'fedavgg'; did you mean 'fedavg'?"),
-        (["--target-accuracy", "1.5"], "target_accuracy: expected a number above 0 and at most 1, found 1.5"),
-        (["--target-accuracy", "0"], "target_accuracy: expected a number above 0 and at most 1, found 0.0"),
+        (["--target", "1.5"], "the task's target: expected a number above 0 and at most 1 for accuracy, found 1.5"),
+        (["--target", "0"], "the task's target: expected a number above 0 and at most 1 for accuracy, found 0.0"),
         (["--rounds-max", "0"], "rounds_max: expected at least 1, found 0"),
         (["--seed", "-1"], "seed: expected 0 to 2^63 - 1, found -1"),
         (["--json", "nowhere/run.json"], "nowhere/run.json: there is no directory nowhere"),
@@ -139,7 +139,7 @@ def test_a_cluster_file_that_is_not_there_is_bad_input(tmp_path: Path, capsys: p
 
 
 def test_an_interrupt_ends_quietly(cluster: Path) -> None:
-    process = start(*arguments(cluster, "--target-accuracy", "1.0"))
+    process = start(*arguments(cluster, "--target", "1.0"))
     assert process.stdout is not None
     assert process.stdout.readline().startswith("round ")
     process.send_signal(signal.SIGINT)

@@ -1,5 +1,6 @@
 """The commands and programs in the README and in the guides, run as they stand there."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -133,6 +134,16 @@ def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytes
         pool = TrainingPool(work.store, LentSamples(work.store), ranges, {})
         assert local.steps(pool, EpochSampler(len(pool), seed=0, generation=1), 54, lambda: False).samples == 54
         assert local.delta().any()
+
+
+def test_the_metric_of_ones_own_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes, program = PROGRAM.findall(TASKS.read_text("utf-8"))
+    assert "Metric" not in recipes
+    (tmp_path / "tolerance.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    metric = importlib.import_module("tolerance").WithinTenPercent()
+    sums = metric.sums(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.05, 3.0, 3.1, 4.0]))
+    assert metric.value(sums) == 0.75
 
 
 def test_the_readme_is_short() -> None:

@@ -14,6 +14,7 @@ from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
 from crowd.experiment.experiment import Experiment
 from crowd.experiment.subprocesses import started
+from crowd.run_record import RunGoal
 from crowd.units import device_id
 from devices.lab import messages
 from devices.lab.messages import Go, Ready
@@ -43,12 +44,15 @@ def experiment(**changes: Any) -> Experiment:
     return attrs.evolve(plain, **changes)
 
 
+GOAL = RunGoal(metric="accuracy", better="higher", target=None)
+
+
 def run(policy: str, **changes: Any) -> dict[str, Any]:
     metrics = {
         "policy": policy,
         "rounds": 4,
-        "final_accuracy": 0.951,
-        "accuracy_curve": [[3.0, 0.9, 10], [8.0, 0.951, 20]],
+        "final_value": 0.951,
+        "curve": [[3.0, 0.9, 10], [8.0, 0.951, 20]],
         "reached": True,
         "seconds_to_target": 8.1,
         "bytes_total": 4_000_000,
@@ -59,7 +63,7 @@ def run(policy: str, **changes: Any) -> dict[str, Any]:
 def test_runs_are_compared_by_their_rounds_times_and_bytes() -> None:
     from flower import rows
 
-    stopped = run("flower-fedavg", rounds=0, reached=False, final_accuracy=None, accuracy_curve=[], bytes_total=0)
+    stopped = run("flower-fedavg", rounds=0, reached=False, final_value=None, curve=[], bytes_total=0)
     assert rows([run("fedavg"), stopped]) == {
         "rounds": ["4", "0"],
         "accuracy": ["95.1%", "-"],
@@ -180,7 +184,9 @@ async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             news = lines_of(Path(config[NEWS]))
-            assert messages.REPORTS.from_line(await anext(news)) == Ready(target_accuracy=1.0)
+            assert messages.REPORTS.from_line(await anext(news)) == Ready(
+                goal=RunGoal(metric="accuracy", better="higher", target=1.0)
+            )
             assert not waited.is_set()
             os.write(orders, f"{messages.ORDERS.to_line(Go())}\n".encode())
         await news.aclose()

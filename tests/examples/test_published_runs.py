@@ -20,7 +20,7 @@ POLICIES = ("fedavg", "ship_once", "local_only")
 
 def cell(cache: Path, policy: str) -> Cell:
     file = ROOT / CLUSTERS[0]
-    experiment = read_experiment(file, task="digits", policy=policy, seed=0, target_accuracy=None, rounds_max=None)
+    experiment = read_experiment(file, task="digits", policy=policy, seed=0, target=None, rounds_max=None)
     return Cell.of(file, experiment, cache=cache, spare=cache)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crowd.learning import replica
-from crowd.learning.ending import Outcome, after_round
+from crowd.learning.ending import Goal, Outcome, after_round
 from crowd.learning.layout import Layout
 from crowd.learning.phase import BILLION, is_last
 from crowd.learning.replica import ReplicaState
@@ -16,6 +16,7 @@ from crowd.units import DeviceId, Life
 
 PLAN = Plan(members=(), epochs_max=3)
 STATE = ReplicaState(layout=Layout.plain(2), vector=torch.ones(2), momentum=torch.ones(2), round=7)
+GOAL = Goal(better="higher", target=0.95)
 RIGHT, WRONG, NOTHING = (95, 100), (94, 100), (0, 0)
 
 
@@ -34,10 +35,10 @@ def outcome(
         attrs.evolve(PLAN, **plan),
         state,
         senders=senders,
-        correct=correct,
+        value=correct / evaluated if evaluated else None,
         evaluated=evaluated,
         epochs_ppb=state.epochs_ppb,
-        target=0.95,
+        goal=GOAL,
     )
 
 

@@ -1,10 +1,16 @@
 import pytest
 import torch
 
-from crowd.errors import BadConfig
-from crowd.learning.evaluation import evaluate, next_streak
+from crowd.errors import BadConfig, MalformedMessage
+from crowd.learning.ending import Goal, next_streak
+from crowd.learning.evaluation import NOTHING, Evaluation, total
 from crowd.learning.phase import is_reached
+from crowd.learning.quality import Quality, evaluate
+from crowd.metrics import R2, Accuracy
 from tests.learning.nets import normalised, separable
+
+ACCURACY = Accuracy()
+GOAL = Goal(better="higher", target=0.95)
 
 
 class Echo(torch.nn.Module):
@@ -14,22 +20,26 @@ class Echo(torch.nn.Module):
         return inputs
 
 
+def right(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return evaluate(ACCURACY, Echo(), outputs, labels).sums[0]
+
+
 def test_correct_is_counted_over_more_than_one_batch() -> None:
     labels = torch.arange(600) % 3
     outputs = torch.nn.functional.one_hot(labels, 3).float()
     outputs[5] = outputs[6]
     outputs[599] = outputs[598]
-    assert evaluate(Echo(), outputs, labels) == 598
+    assert evaluate(ACCURACY, Echo(), outputs, labels) == Evaluation(sums=(598.0, 600.0), samples=600)
 
 
 def test_a_sample_with_several_labels_is_correct_only_if_all_are() -> None:
     labels = torch.tensor([[0, 1], [1, 1]])
     outputs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 0]]), 2).float()
-    assert evaluate(Echo(), outputs, labels) == 1
+    assert right(outputs, labels) == 1
 
 
 def test_nothing_to_evaluate_is_nothing_correct() -> None:
-    assert evaluate(Echo(), torch.empty(0, 3), torch.empty(0, dtype=torch.int64)) == 0
+    assert evaluate(ACCURACY, Echo(), torch.empty(0, 3), torch.empty(0, dtype=torch.int64)) == NOTHING
 
 
 def test_evaluation_changes_neither_the_model_nor_the_mode_of_any_layer() -> None:
@@ -37,36 +47,66 @@ def test_evaluation_changes_neither_the_model_nor_the_mode_of_any_layer() -> Non
     model[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    evaluate(model, samples.inputs, samples.labels)
+    evaluate(ACCURACY, model, samples.inputs, samples.labels)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_result_does_not_depend_on_the_other_samples_of_a_batch() -> None:
     model, samples = normalised(), separable(20)
-    alone = sum(evaluate(model, samples.inputs[i : i + 1], samples.labels[i : i + 1]) for i in range(20))
-    assert evaluate(model, samples.inputs, samples.labels) == alone
+    rows = [slice(i, i + 1) for i in range(20)]
+    alone = total(evaluate(ACCURACY, model, samples.inputs[row], samples.labels[row]) for row in rows)
+    assert evaluate(ACCURACY, model, samples.inputs, samples.labels) == alone
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(4), torch.zeros(4, 2, dtype=torch.int64)])
 def test_labels_that_are_no_class_numbers_cannot_be_evaluated(labels: torch.Tensor) -> None:
     with pytest.raises(BadConfig, match="class numbers"):
-        evaluate(Echo(), torch.zeros(4, 3), labels)
+        evaluate(ACCURACY, Echo(), torch.zeros(4, 3), labels)
 
 
 def test_the_target_is_reached_by_two_consecutive_evaluations() -> None:
     streak, reached = 0, []
-    for correct in (95, 94, 95, 96):
-        streak = next_streak(streak, correct, 100, 0.95)
+    for value in (0.95, 0.94, 0.95, 0.96):
+        streak = next_streak(streak, value, 100, GOAL)
         reached.append(is_reached(streak))
     assert reached == [False, False, False, True]
 
 
 def test_a_round_in_which_nothing_was_evaluated_neither_counts_nor_interrupts() -> None:
-    streak = next_streak(next_streak(0, 1, 1, 1.0), 0, 0, 1.0)
+    streak = next_streak(next_streak(0, 1.0, 1, GOAL), None, 0, GOAL)
     assert not is_reached(streak)
-    assert is_reached(next_streak(streak, 1, 1, 1.0))
+    assert is_reached(next_streak(streak, 1.0, 1, GOAL))
 
 
-def test_an_accuracy_that_equals_the_target_meets_it() -> None:
-    assert next_streak(0, 342, 360, 0.95) == 1
+def test_a_value_that_equals_the_target_meets_it() -> None:
+    assert next_streak(0, 342 / 360, 360, GOAL) == 1
+
+
+def test_where_lower_is_better_a_value_below_the_target_meets_it() -> None:
+    goal = Goal(better="lower", target=2.0)
+    assert [next_streak(1, value, 9, goal) for value in (1.9, 2.0, 2.1, None)] == [2, 2, 0, 0]
+
+
+QUALITY = Quality(metric=Accuracy(), numbers=2)
+
+
+@pytest.mark.parametrize(
+    ("sums", "samples"),
+    [((1.0,), 1), ((1.0, 1.0, 1.0), 1), ((), 1), ((1.0, 1.0), 0), ((float("inf"), 1.0), 1), ((1.0, 1.0), -1)],
+)
+def test_what_cannot_be_an_evaluation_is_malformed(sums: tuple[float, ...], samples: int) -> None:
+    with pytest.raises(MalformedMessage, match=r"^ada "):
+        QUALITY.check("ada", Evaluation(sums=sums, samples=samples))
+
+
+def test_an_evaluation_of_the_metric_s_form_is_let_in() -> None:
+    QUALITY.check("ada", Evaluation(sums=(1.0, 2.0), samples=2))
+    QUALITY.check("ada", NOTHING)
+
+
+def test_a_value_that_is_not_defined_is_none() -> None:
+    assert QUALITY.value(NOTHING) is None
+    assert QUALITY.value(Evaluation(sums=(1.0, 2.0), samples=2)) == 0.5
+    alike = evaluate(R2(), Echo(), torch.zeros(4), torch.ones(4))
+    assert Quality(metric=R2(), numbers=4).value(alike) is None

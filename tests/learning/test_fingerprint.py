@@ -8,12 +8,14 @@ from typing import Any
 import attrs
 import pytest
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional
 
 from crowd.learning.description import described
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.samples import SampleSet
+from crowd.metrics import MacroF1
 from crowd.planning.profile import differing_parts
 from tests.learning.nets import layout_of, linear, make_task, separable
 
@@ -50,7 +52,10 @@ def test_devices_with_other_data_and_other_initial_parameters_share_a_fingerprin
             ("optimiser",),
         ),
         ({"batch_size": 9}, ("batch size",)),
-        ({"target_accuracy": 0.5}, ("target",)),
+        ({"metric": MacroF1()}, ("metric",)),
+        ({"metric": torchmetrics.classification.MulticlassF1Score(3)}, ("metric",)),
+        ({"target": 0.5}, ("target",)),
+        ({"patience": 4}, ("patience",)),
         ({"epochs_max": 3}, ("epochs",)),
         ({"evaluation": separable(5)}, ("evaluation set",)),
         ({"batch_size": 9, "epochs_max": 3}, ("batch size", "epochs")),
@@ -201,6 +206,7 @@ def test_the_labels_of_the_evaluation_set_count_and_the_bits_of_its_inputs_do_no
 _STANDARDISED = """
 import hashlib
 import torch
+import torchmetrics
 from crowd import Task
 from crowd.learning.work import prepare
 from crowd.units import DeviceId
@@ -244,3 +250,11 @@ def test_a_task_is_not_changed_by_taking_its_fingerprint() -> None:
     fingerprint(task, model, separable(1).format, None, layout_of(model), described(task.loss))
     assert attrs.asdict(task, recurse=False).keys() == attrs.asdict(make_task(), recurse=False).keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_metric_of_torchmetrics_counts_by_its_settings() -> None:
+    def f1(beta: float) -> dict[str, Any]:
+        return {"metric": torchmetrics.classification.MulticlassFBetaScore(beta, 3)}
+
+    assert differing(f1(1.0), f1(1.0)) == ()
+    assert differing(f1(1.0), f1(2.0)) == ("metric",)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -5,11 +7,16 @@ from hypothesis import strategies as st
 
 from crowd.actors.trainer.deadlines import Deadlines
 from crowd.errors import MalformedMessage
+from crowd.learning.evaluation import Evaluation
 from crowd.learning.merge import SliceMerge
 from crowd.units import SECOND_US, DeviceId
 from tests.learning.nets import A, B, C
 
 PLANNED = {A: 30, B: 20, C: 10}
+
+
+def told(right: int, evaluated: int) -> Evaluation:
+    return Evaluation(sums=(float(right), float(evaluated)), samples=evaluated)
 
 
 def slice_merge() -> SliceMerge:
@@ -18,13 +25,13 @@ def slice_merge() -> SliceMerge:
 
 def test_the_mean_is_weighted_by_the_samples_really_trained() -> None:
     merge = slice_merge()
-    merge.add(A, 30, torch.tensor([1.0, 0.0]), (4, 1), correct=3, evaluated=5)
-    merge.add(B, 10, torch.tensor([5.0, 4.0]), (2, 6), correct=1, evaluated=2)
+    merge.add(A, 30, torch.tensor([1.0, 0.0]), (4, 1), told(3, 5), loss_sum=60.0)
+    merge.add(B, 10, torch.tensor([5.0, 4.0]), (2, 6), told(1, 2), loss_sum=10.0)
     merged = merge.merged()
     assert merged.mean.tolist() == [2.0, 1.0]
     assert merged.senders == {A: 30, B: 10}
     assert merged.counters == (4, 6)
-    assert (merged.correct, merged.evaluated) == (4, 7)
+    assert (merged.evaluation, merged.loss) == (told(4, 7), 1.75)
 
 
 @given(order=st.permutations([A, B, C]), seed=st.integers(0, 2**32))
@@ -67,11 +74,11 @@ def test_a_second_contribution_and_one_of_a_stranger_change_nothing() -> None:
 
 def test_a_trainer_without_a_sample_counts_as_heard_but_weighs_nothing() -> None:
     merge = SliceMerge({A: 1, B: 1}, 2)
-    merge.add(A, 0, torch.ones(2), correct=1, evaluated=1)
+    merge.add(A, 0, torch.ones(2), evaluation=told(1, 1))
     merge.add(B, 1, torch.zeros(2))
     assert merge.complete
     assert merge.merged().mean.tolist() == [0.0, 0.0]
-    assert merge.merged().evaluated == 1
+    assert (merge.merged().evaluation, merge.merged().loss) == (told(1, 1), 0.0)
 
 
 def test_where_nobody_trained_a_sample_all_weigh_alike() -> None:
@@ -101,23 +108,23 @@ def test_what_lags_counts_for_less_and_what_is_missing_for_that_is_not_made_up()
 
 
 @pytest.mark.parametrize(
-    ("samples", "delta", "counters", "correct", "evaluated"),
+    ("samples", "delta", "counters", "loss_sum"),
     [
-        (1, torch.zeros(3), (1,), 0, 0),
-        (1, torch.zeros(2, 1), (1,), 0, 0),
-        (-1, torch.zeros(2), (1,), 0, 0),
-        (1, torch.zeros(2), (1, 2), 0, 0),
-        (1, torch.zeros(2), (1,), 2, 1),
-        (1, torch.zeros(2), (1,), -1, 1),
+        (1, torch.zeros(3), (1,), 0.0),
+        (1, torch.zeros(2, 1), (1,), 0.0),
+        (-1, torch.zeros(2), (1,), 0.0),
+        (1, torch.zeros(2), (1, 2), 0.0),
+        (1, torch.zeros(2), (1,), math.inf),
+        (1, torch.zeros(2), (1,), math.nan),
     ],
 )
 def test_an_impossible_contribution_is_malformed_and_not_taken(
-    samples: int, delta: torch.Tensor, counters: tuple[int, ...], correct: int, evaluated: int
+    samples: int, delta: torch.Tensor, counters: tuple[int, ...], loss_sum: float
 ) -> None:
     merge = slice_merge()
     merge.add(A, 30, torch.zeros(2), (1,))
     with pytest.raises(MalformedMessage, match="b sent"):
-        merge.add(B, samples, delta, counters, correct, evaluated)
+        merge.add(B, samples, delta, counters, loss_sum=loss_sum)
     assert merge.merged().senders == {A: 30}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from crowd.learning.evaluation import Evaluation
 from crowd.learning.layout import Pieces
 from crowd.learning.merge import SliceMerge
 from crowd.learning.outliers import Outliers, size
@@ -47,12 +48,12 @@ def test_who_comes_late_with_something_new_may_be_as_large_as_others_were_at_the
 def test_a_slice_is_merged_without_them() -> None:
     merge = SliceMerge(dict.fromkeys((A, B, C, D), 10), 2)
     for sender in (A, B, C):
-        merge.add(sender, 10, torch.ones(2), (1,), correct=1, evaluated=2)
-    merge.add(D, 10, -torch.full((2,), 100.0), (9,), correct=0, evaluated=2)
+        merge.add(sender, 10, torch.ones(2), (1,), Evaluation(sums=(1.0, 2.0), samples=2))
+    merge.add(D, 10, -torch.full((2,), 100.0), (9,), Evaluation(sums=(0.0, 2.0), samples=2))
     assert Outliers().among(merge.sizes(Pieces((2,)))) == {D}
     assert merge.can_do_without({D})
     assert not merge.can_do_without({A, B, C})
     merged = merge.merged(without={D})
     assert merged.mean.tolist() == [1.0, 1.0]
     assert merged.senders == {A: 10, B: 10, C: 10}
-    assert (merged.counters, merged.correct, merged.evaluated) == ((1,), 3, 6)
+    assert (merged.counters, merged.evaluation.sums) == ((1,), (3.0, 6.0))

@@ -85,7 +85,7 @@ def test_all_that_a_network_meets_is_where_it_is(which: int) -> None:
     assert {tensor.device.type for tensor in local.model.state_dict().values()} == {"meta"}
     for tensor in (local.delta(), local.parameters()):
         assert tensor.device.type == "cpu"
-    assert local.evaluate(separable(50))[1] == 50
+    assert local.evaluate(separable(50)).samples == 50
 
 
 def test_what_is_drawn_to_change_a_batch_is_drawn_here() -> None:

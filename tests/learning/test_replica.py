@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from crowd.errors import MalformedMessage, TrainingDiverged
-from crowd.learning import replica
+from crowd.learning import replica, state_file
 from crowd.learning.layout import Layout
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Outer, OuterKind
@@ -227,13 +227,13 @@ def test_the_digest_covers_every_part_of_a_state(changes: dict[str, Any]) -> Non
     "state", [STATE, attrs.evolve(STATE, closing=True), attrs.evolve(STATE, momentum=None, counters=(), finished=True)]
 )
 def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
-    data = replica.to_bytes(state)
-    back = replica.from_bytes(data, STATE.layout, len(state.counters))
+    data = state_file.to_bytes(state)
+    back = state_file.from_bytes(data, STATE.layout, len(state.counters))
     assert back.digest == state.digest
     assert back.progress == state.progress
     assert back.closing == state.closing
     assert (back.counters, back.streak, back.momentum is None) == (state.counters, 1, state.momentum is None)
-    assert replica.to_bytes(back) == data
+    assert state_file.to_bytes(back) == data
 
 
 def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes: object) -> bytes:
@@ -245,6 +245,7 @@ def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes:
         "samples": 30,
         "epochs_ppb": 0,
         "streak": 1,
+        "waited": 0,
         "closing": False,
         "finished": False,
         "digest": STATE.digest.hex(),
@@ -255,7 +256,7 @@ def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes:
 
 
 def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
-    assert replica.from_bytes(written(), STATE.layout, 2).digest == STATE.digest
+    assert state_file.from_bytes(written(), STATE.layout, 2).digest == STATE.digest
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
 )
 def test_anything_but_the_bytes_of_a_state_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        replica.from_bytes(data, STATE.layout, 2)
+        state_file.from_bytes(data, STATE.layout, 2)
 
 
 def test_a_model_without_buffers_has_no_counters() -> None:

@@ -32,18 +32,37 @@ def test_what_is_no_whole_number_above_0_is_refused(field: str, value: Any) -> N
 
 
 @pytest.mark.parametrize("value", [1, np.float64(0.5), np.float32(0.5), torch.tensor(0.5)])
-def test_an_accuracy_is_a_number_of_any_type(value: Any) -> None:
-    task = make_task(target_accuracy=value)
-    assert type(task.target_accuracy) is float
-    assert task.target_accuracy == float(value)
+def test_a_target_is_a_number_of_any_type(value: Any) -> None:
+    task = make_task(target=value)
+    assert type(task.target) is float
+    assert task.target == float(value)
 
 
-@pytest.mark.parametrize("value", [0, 1.01, 91, math.nan, "0.9", None])
-def test_what_is_no_accuracy_is_refused(value: Any) -> None:
-    with pytest.raises(
-        BadConfig, match=r"^the task's target_accuracy: expected a number above 0 and at most 1, found "
-    ):
-        make_task(target_accuracy=value)
+@pytest.mark.parametrize("metric", [crowd.metrics.Accuracy(), crowd.metrics.MacroF1()])
+@pytest.mark.parametrize("value", [0, 1.01, 91, math.nan, "0.9"])
+def test_a_target_that_no_value_of_the_metric_can_meet_is_refused(metric: Any, value: Any) -> None:
+    with pytest.raises(BadConfig, match=r"^the task's target: expected a number above 0 and at most 1 for "):
+        make_task(target=value, metric=metric)
+
+
+@pytest.mark.parametrize("value", [-3.5, 0, 91])
+def test_a_quantity_may_have_any_target(value: float) -> None:
+    assert make_task(target=value, metric=crowd.metrics.R2()).target == value
+    with pytest.raises(BadConfig, match=r"^the task's target: expected a number, found nan"):
+        make_task(target=math.nan, metric=crowd.metrics.R2())
+
+
+def test_a_task_needs_no_target_and_its_patience_is_a_count() -> None:
+    assert make_task().target is make_task().patience is None
+    assert make_task(patience=np.int64(3)).patience == 3
+    with pytest.raises(BadConfig, match=r"^the task's patience: expected a whole number above 0, or None, found 0"):
+        make_task(patience=0)
+
+
+@pytest.mark.parametrize("value", ["accuracy", crowd.metrics.Accuracy, lambda outputs, labels: 0.5])
+def test_what_is_no_metric_is_refused(value: Any) -> None:
+    with pytest.raises(BadConfig, match=r"^the task's metric: expected a metric, as .*, found "):
+        make_task(metric=value)
 
 
 def test_a_name_is_text() -> None:

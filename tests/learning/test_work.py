@@ -8,8 +8,9 @@ import torch
 
 from crowd.errors import TrainingDiverged
 from crowd.learning import replica
-from crowd.learning.evaluation import evaluate
+from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.pool import EpochSampler, TrainingPool
+from crowd.learning.quality import evaluate
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import LentSamples, Rows, SampleStore
 from crowd.learning.task import Task
@@ -58,7 +59,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
         loss = task.loss(plain(inputs), labels)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.item() * size)
     report = trainer.steps(pool, sampler_of(pool), 28, never)
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, sum(losses))
     assert all(
@@ -76,7 +77,7 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, 0.0)
     assert not idle.delta().any()
     assert idle.counters() == (0,)
-    assert idle.evaluate(separable(50)) == (0, 0)
+    assert idle.evaluate(separable(50)) == NOTHING
     for size in (7, 7, 6, 8):
         expected.take(size)
     assert (sampler.take(8) == expected.take(8)).all()
@@ -87,8 +88,9 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
 def test_a_trainer_counts_what_its_model_gets_right() -> None:
     trainer, _ = trainer_of()
     samples = separable(50)
-    assert trainer.evaluate(samples) == (evaluate(trainer.model, samples.inputs, samples.labels), 50)
-    assert trainer.evaluate(SampleSet(samples.inputs[:0], samples.labels[:0])) == (0, 0)
+    right = int((trainer.model.eval()(samples.inputs).argmax(dim=1) == samples.labels).sum())
+    assert trainer.evaluate(samples) == Evaluation(sums=(right, 50), samples=50)
+    assert trainer.evaluate(SampleSet(samples.inputs[:0], samples.labels[:0])) == NOTHING
 
 
 def test_a_quota_is_divided_evenly_so_that_no_step_is_made_on_a_few_samples() -> None:
@@ -257,4 +259,4 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
     assert states[A].samples == 12 * 90
     model, unseen = task.model(), separable(200, seed=9)
     replica.load(model, states[A])
-    assert evaluate(model, unseen.inputs, unseen.labels) > 170
+    assert evaluate(task.metric, model, unseen.inputs, unseen.labels).sums[0] > 170

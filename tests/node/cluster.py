@@ -17,8 +17,9 @@ from brokers.memory import InProcessBroker, MemoryBroker
 from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
-from crowd.node import Node, Progress, TaskFunction
+from crowd.node import Node, TaskFunction
 from crowd.ports import Compute, Delivery, Device, Store
+from crowd.progress import Progress
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
 from crowd.protocol.identity import Ed25519Signer
@@ -73,7 +74,7 @@ def blobs(samples: int = 200, **changes: Any) -> TaskFunction:
             "evaluation": draw(400, 0),
             "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
             "batch_size": 16,
-            "target_accuracy": 0.87,
+            "target": 0.87,
             "epochs_max": 200,
         }
         return Task(**(values | changes))

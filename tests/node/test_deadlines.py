@@ -70,7 +70,7 @@ def test_rounds_that_last_longer_than_planned_on_one_device_do_not_go_on_without
             evaluation=samples(torch.arange(300) % 3, 99),
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
             batch_size=16,
-            target_accuracy=0.9,
+            target=0.9,
             epochs_max=40,
         )
 

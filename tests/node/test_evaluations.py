@@ -9,6 +9,7 @@ from crowd.actors.trainer.evaluations import Evaluations, epoch_rounds
 from crowd.actors.trainer.own_slices import EVALUATION_DEADLINES
 from crowd.actors.trainer.rounds import Rounds
 from crowd.errors import MalformedMessage
+from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.merge import SliceMerge
 from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole
 from crowd.protocol.messages import Contribution, SliceKey
@@ -31,22 +32,26 @@ PLAN = Plan(
 )
 
 
+def counted(correct: int, evaluated: int) -> Evaluation:
+    return Evaluation(sums=(float(correct), float(evaluated)), samples=evaluated)
+
+
 def test_the_latest_of_each_member_are_summed_up() -> None:
     told = Evaluations(PLAN)
-    told.note(ADA, 1, 50, 60, in_hand=1)
-    assert told.summed(1, exact=False) == (0, 0)  # too little to decide anything
-    told.note(BEN, 1, 10, 40, in_hand=2)
-    told.note(ADA, 2, 60, 60, in_hand=2)
-    told.note(ADA, 1, 0, 60, in_hand=2)  # late
-    assert told.summed(2, exact=False) == (70, 100)
+    told.note(ADA, 1, counted(50, 60), in_hand=1)
+    assert told.summed(1, exact=False) == NOTHING  # too little to decide anything
+    told.note(BEN, 1, counted(10, 40), in_hand=2)
+    told.note(ADA, 2, counted(60, 60), in_hand=2)
+    told.note(ADA, 1, counted(0, 60), in_hand=2)  # late
+    assert told.summed(2, exact=False) == counted(70, 100)
 
 
 def test_nothing_is_told_twice() -> None:
     told = Evaluations(PLAN)
-    told.note(ADA, 1, 60, 60, in_hand=1)
-    told.note(BEN, 1, 40, 40, in_hand=1)
-    assert told.summed(1, exact=False) == (100, 100)
-    assert told.summed(2, exact=False) == (0, 0)
+    told.note(ADA, 1, counted(60, 60), in_hand=1)
+    told.note(BEN, 1, counted(40, 40), in_hand=1)
+    assert told.summed(1, exact=False) == counted(100, 100)
+    assert told.summed(2, exact=False) == NOTHING
 
 
 @pytest.mark.parametrize(("took", "good_until"), [(0, 5), (3, 11)])
@@ -55,34 +60,34 @@ def test_an_evaluation_counts_for_an_epoch_and_a_slow_members_for_as_long_as_its
 ) -> None:
     assert epoch_rounds(PLAN) == 4
     told = Evaluations(PLAN)
-    told.note(BEN, 1, 40, 40, in_hand=1 + took)
+    told.note(BEN, 1, counted(40, 40), in_hand=1 + took)
     for number in (good_until, good_until + 1):
-        told.note(ADA, number, 60, 60, in_hand=number)
-        assert told.summed(number, exact=False) == ((100, 100) if number == good_until else (0, 0))
+        told.note(ADA, number, counted(60, 60), in_hand=number)
+        assert told.summed(number, exact=False) == (counted(100, 100) if number == good_until else NOTHING)
 
 
 def test_of_the_very_state_only_evaluations_of_it_count_however_few() -> None:
     told = Evaluations(PLAN)
-    told.note(BEN, 1, 40, 40, in_hand=1)
-    told.note(ADA, 2, 50, 60, in_hand=2)
+    told.note(BEN, 1, counted(40, 40), in_hand=1)
+    told.note(ADA, 2, counted(50, 60), in_hand=2)
     assert told.awaited(2)
-    assert told.summed(2, exact=True) == (50, 60)
-    told.note(BEN, 2, 30, 40, in_hand=2)
+    assert told.summed(2, exact=True) == counted(50, 60)
+    told.note(BEN, 2, counted(30, 40), in_hand=2)
     assert not told.awaited(2)
-    assert told.summed(2, exact=True) == (80, 100)
+    assert told.summed(2, exact=True) == counted(80, 100)
 
 
-@pytest.mark.parametrize(
-    ("device", "correct", "evaluated"), [(ADA, 1, 61), (ADA, 2, 1), (ADA, -1, 1), (CY, 1, 1), (DeviceId("eve"), 1, 1)]
-)
-def test_impossible_counts_are_refused(device: DeviceId, correct: int, evaluated: int) -> None:
+@pytest.mark.parametrize(("device", "evaluated"), [(ADA, 61), (CY, 1), (DeviceId("eve"), 1)])
+def test_an_evaluation_of_more_than_a_member_holds_out_is_refused(device: DeviceId, evaluated: int) -> None:
     with pytest.raises(MalformedMessage, match="holds out"):
-        Evaluations(PLAN).note(device, 1, correct, evaluated, in_hand=1)
+        Evaluations(PLAN).note(device, 1, counted(1, evaluated), in_hand=1)
 
 
 def contribution(number: int, correct: int, evaluated: int) -> Contribution:
     key = SliceKey(generation=1, plan_digest=b"plan", round=number, index=0)
-    return Contribution(key=key, encoding=Encoding.NONE, samples=0, correct=correct, evaluated=evaluated)
+    return Contribution(
+        key=key, encoding=Encoding.NONE, samples=0, sums=counted(correct, evaluated).sums, evaluated=evaluated
+    )
 
 
 def closing() -> Rounds:
@@ -98,7 +103,7 @@ def closing() -> Rounds:
 def test_a_closing_round_waits_for_members_that_train_nothing() -> None:
     (effect,) = closing().evaluated(BEN, contribution(2, 30, 40), SECOND_US)
     assert isinstance(effect, Merge)
-    assert (effect.key, effect.evaluation) == (merged(2).key, (80, 100))
+    assert (effect.key, effect.evaluation) == (merged(2).key, counted(80, 100))
 
 
 def test_a_closing_round_does_not_wait_for_ever() -> None:
@@ -109,4 +114,4 @@ def test_a_closing_round_does_not_wait_for_ever() -> None:
     assert rounds.tick(due_us - 1) == ()
     (effect,) = rounds.tick(due_us)
     assert isinstance(effect, Merge)
-    assert effect.evaluation == (50, 60)
+    assert effect.evaluation == counted(50, 60)

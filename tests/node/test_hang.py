@@ -7,7 +7,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from crowd.node import Progress
+from crowd.progress import Progress
 from tests.node.cluster import SPEED_KFLOPS, Cluster, blobs, round_of
 from tests.support.hanging import HangingCompute
 from tests.support.virtual import virtual_time
@@ -42,7 +42,7 @@ class _Hang:
             name: HangingCompute((speeds or {}).get(name, SPEED_KFLOPS), executes=False) for name in samples
         }
         for name, count in samples.items():
-            task = blobs(count, target_accuracy=1.0, epochs_max=epochs)
+            task = blobs(count, target=1.0, epochs_max=epochs)
             self.cluster.add(name, task, compute=self.computes[name], members_min=len(samples), **train)
 
     async def play(self, *beside: Any) -> list[Any]:
@@ -121,7 +121,7 @@ async def test_rounds_go_on_without_a_trainer_that_is_not_needed_and_every_other
 @virtual_time
 async def test_a_lender_that_does_not_lend_is_to_blame_and_not_those_who_wait_for_its_samples() -> None:
     hang = _Hang({"ada": 100, "ben": 100, "cy": 1500}, "cy", {"cy": 2000}, epochs=300, policy="crowd_learning")
-    hang.cluster.add("dan", blobs(100, target_accuracy=1.0, epochs_max=300))
+    hang.cluster.add("dan", blobs(100, target=1.0, epochs_max=300))
 
     async def join() -> None:
         """A new plan begins, under which it is to lend again."""

@@ -94,7 +94,7 @@ async def test_a_former_run_that_is_replayed_evicts_nobody_and_costs_no_plan() -
     for seed, name in enumerate(stores):
         cluster.add(
             name,
-            blobs(epochs_max=200, target_accuracy=1.0),
+            blobs(epochs_max=200, target=1.0),
             store=stores[name],
             chance=random.Random(10 + seed),
             members_min=3,
@@ -130,7 +130,7 @@ async def test_a_disk_that_is_wrong_does_no_harm_when_a_former_run_is_replayed(d
         stores["ada"].write(LIFE_FILE, b"12" if disk == "rolled back" else b"4000")
     cluster = Cluster(*names, "mallory")
     for name in names:
-        cluster.add(name, blobs(epochs_max=60, target_accuracy=1.0), store=stores[name], members_min=3)
+        cluster.add(name, blobs(epochs_max=60, target=1.0), store=stores[name], members_min=3)
 
     async def disturb() -> None:
         await round_of(cluster.nodes["ben"], 2)

@@ -27,7 +27,7 @@ def task(device: str) -> crowd.Task:
         evaluation=dataset(separable(200, seed=9)),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         batch_size=10,
-        target_accuracy=0.9,
+        target=0.9,
         epochs_max=40,
     )
 

@@ -49,7 +49,7 @@ def course(*, told: bool) -> tuple[dict[str, Told], list[tuple[DeviceId, Deliver
     probes = {name: Told() for name in NAMES}
     cluster = Cluster(*NAMES)
     for name in NAMES:
-        task = blobs(100, target_accuracy=1.0, epochs_max=40)
+        task = blobs(100, target=1.0, epochs_max=40)
         cluster.add(name, task, chance=random.Random(name), probe=probes[name] if told else None)
 
     async def join_late() -> None:

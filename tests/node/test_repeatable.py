@@ -45,7 +45,7 @@ async def course(seed: int) -> str:
     for name, speed_kflops in SPEEDS_KFLOPS.items():
         cluster.add(
             name,
-            blobs(0 if name == HELPER else 300, target_accuracy=1.0, epochs_max=15),
+            blobs(0 if name == HELPER else 300, target=1.0, epochs_max=15),
             speed_kflops=speed_kflops,
             members_min=len(SPEEDS_KFLOPS),
             chance=random.Random(chance.getrandbits(64)),

@@ -67,7 +67,7 @@ async def test_the_model_is_as_good_as_the_run_says() -> None:
     inputs, labels = draw(400, 0).tensors
     right = int((cluster.nodes["ada"].model(inputs).argmax(1) == labels).sum())
     told = cluster.nodes["ada"].results[DeviceId("ada")].curve[-1]
-    assert (told.correct, told.evaluated) == (right, 400)
+    assert (told.value, told.evaluated) == (right / 400, 400)
     assert right / 400 >= 0.87
 
 
@@ -382,7 +382,7 @@ async def test_without_maths_a_run_takes_its_time_and_leaves_the_model_as_it_was
     for executes in (True, False):
         cluster = Cluster("ada", "ben")
         for name in ("ada", "ben"):
-            cluster.add(name, blobs(target_accuracy=1.0, epochs_max=5), executes=executes)
+            cluster.add(name, blobs(target=1.0, epochs_max=5), executes=executes)
         began_s = anyio.current_time()
         await cluster.train()
         results = cluster.nodes["ada"].results.values()

@@ -40,7 +40,7 @@ def task(device: str) -> crowd.Task:
         evaluation=samples(300, 99),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
         batch_size=16,
-        target_accuracy=1.0,
+        target=1.0,
         epochs_max=12,
     )
 

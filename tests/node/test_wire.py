@@ -283,7 +283,7 @@ def unwanted(cluster: Cluster) -> Iterator[Message]:
     key = attrs.evolve(KEY, generation=now.generation, plan_digest=now.plan_digest, round=3)
     finished = attrs.evolve(now.progress, round=10**6, samples=10**9, digest=b"x" * 16, finished=True)
     cargoes: tuple[Cargo, ...] = (
-        Contribution(key=key, encoding=Encoding.FLOAT32, samples=10**9, correct=10**9, evaluated=10**9),
+        Contribution(key=key, encoding=Encoding.FLOAT32, samples=10**9, sums=(1e300,) * 500, evaluated=10**9),
         MergedSlice(key=key, encoding=Encoding.BLOCKWISE8, senders={MALLORY: 1}),
         MergedSlice(key=KEY, encoding=Encoding.FLOAT16, senders={}),
         WholeState(progress=finished),

@@ -59,6 +59,7 @@ def test_training_takes_work_divided_by_speed_and_evaluation_a_third_of_it() -> 
 def test_memory_counts_every_copy() -> None:
     assert memory_needed_bytes(TASK, trains=True) == 8 * 4 * 25_600
     assert memory_needed_bytes(TASK, trains=False, owned_elements=100) == 4 * 4 * 25_600 + 4 * 4 * 100
+    assert memory_needed_bytes(attrs.evolve(TASK, keeps_best=True), trains=True) == 9 * 4 * 25_600
     assert memory_needed_bytes(TASK, trains=True, samples_borrowed=7) == 8 * 4 * 25_600 + 7_000
 
 

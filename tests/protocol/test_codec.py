@@ -41,6 +41,9 @@ LIFE = Life(incarnation=3, boot=b"b" * 16)
 _identifiers = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 _naturals = st.integers(0, (1 << 64) - 1)
 _integers = st.integers(-(1 << 63), (1 << 63) - 1)
+_reals = st.floats(allow_nan=False, allow_infinity=False)
+_plain_text, _real_or_none = st.text(max_size=20), st.none() | _reals
+_LEAVES = {DeviceId: _identifiers, int: _naturals, str: _plain_text, float: _reals, float | None: _real_or_none}
 
 
 def _fields(cls: Any) -> st.SearchStrategy[Any]:
@@ -50,12 +53,8 @@ def _fields(cls: Any) -> st.SearchStrategy[Any]:
 
 
 def _of(kind: Any) -> st.SearchStrategy[Any]:
-    if kind is DeviceId:
-        return _identifiers
-    if kind is int:
-        return _naturals
-    if kind is str:
-        return st.text(max_size=20)
+    if (leaf := _LEAVES.get(kind)) is not None:
+        return leaf
     if kind == Cargo:
         return st.one_of([_fields(cargo) for cargo in get_args(Cargo)])
     if attrs.has(kind):
@@ -207,6 +206,7 @@ def _changed(message: Message, path: str, value: Any) -> bytes:
         (_BEAT, "life.boot", "bbbb", "'bbbb' is no byte string @ message.life.boot"),
         (_BEAT, "t", ..., "does not say its kind"),
         (_BEAT, "t", [1], "does not say its kind"),
+        (_OFFER, "cargo.sums", [1.0, float("inf")], "inf is no finite floating-point number"),
         (Done(transfer="a-1"), "refused", 1, "1 is no boolean"),
         (Done(transfer="a-1"), "refused", ..., "Done lacks refused"),
         (Done(transfer="a-1"), "transfer", "a/b", "'a/b' is no identifier"),
@@ -292,7 +292,7 @@ def test_a_seed_may_be_negative() -> None:
 def _profile(device: DeviceId) -> Profile:
     task = TaskFacts(
         fingerprint=b"f" * 16, state_elements=9, flops_per_sample=1, sample_bytes=1, batch_size=1,
-        evaluation_samples=1, epochs_max=1,
+        evaluation_samples=1, epochs_max=1, keeps_best=True,
     )  # fmt: skip
     return Profile(
         device=device, life=LIFE, revision=1, run=0, started=False, members_min=1, policy="crowd_learning",

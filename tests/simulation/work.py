@@ -59,7 +59,7 @@ def make_task(device: int, *, samples: int, normalises: bool, epochs_max: int, l
         evaluation=_data(-1, EVALUATED),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         batch_size=4,
-        target_accuracy=1.0,
+        target=1.0,
         epochs_max=epochs_max,
     )
 

@@ -18,4 +18,4 @@ def task(device: str) -> Task:
     """The part of the digits that `device` has in a `Home`."""
     part = Partition(kind="dirichlet", part=NAMES.index(device), parts=len(NAMES))
     once = digits.task(device, part)
-    return attrs.evolve(once, data=ConcatDataset([once.data] * COPIES), target_accuracy=1.0, epochs_max=100_000)
+    return attrs.evolve(once, data=ConcatDataset([once.data] * COPIES), target=1.0, epochs_max=100_000)

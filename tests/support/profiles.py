@@ -15,6 +15,7 @@ def task_facts(**changes: Any) -> TaskFacts:
         "batch_size": 32,
         "evaluation_samples": 360,
         "epochs_max": 60,
+        "keeps_best": False,
     }
     return TaskFacts(**(values | changes))
 

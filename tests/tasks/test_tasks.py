@@ -1,4 +1,5 @@
 import gzip
+import math
 import struct
 import sys
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def test_digits_train_to_their_target_in_a_few_epochs() -> None:
             task.loss(network(batch[0]), batch[1]).backward()
             optimizer.step()
         best = max(best, (network(inputs).argmax(dim=1) == labels).float().mean().item())
-    assert best >= task.target_accuracy
+    assert best >= (task.target or math.inf)
 
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from crowd.actors.trainer.learner import Learner
 from crowd.actors.trainer.local_round import PIECE_US
 from crowd.actors.trainer.rounds import Rounds
 from crowd.agreement.state import Active
+from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
 from crowd.learning.work import LocalTrainer, Work
@@ -38,8 +39,7 @@ class Appraisal:
     sample_flops: int
     key: SliceKey
     """Slice 0 of the round that begins with `state`."""
-    correct: int = 0
-    evaluated: int = 0
+    evaluation: Evaluation = NOTHING
     stopping: bool = False
     """Whether to end between two pieces."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
@@ -59,18 +59,15 @@ class Appraisal:
     async def _piece(self, rows: slice) -> None:
         piece = SampleSet(self.samples.inputs[rows], self.samples.labels[rows])
         work = partial(self.local.evaluate, piece)
-        correct, evaluated = await self.compute.run(work, flops=len(piece) * self.sample_flops)
-        self.correct += correct
-        self.evaluated += evaluated
+        self.evaluation += await self.compute.run(work, flops=len(piece) * self.sample_flops)
 
     @property
     def contribution(self) -> Contribution | None:
         """What the owner of slice 0 is told; `None` unless all samples were evaluated."""
-        if self.evaluated < len(self.samples):
+        sums, evaluated = self.evaluation.sums, self.evaluation.samples
+        if evaluated < len(self.samples):
             return None
-        return Contribution(
-            key=self.key, encoding=Encoding.NONE, samples=0, correct=self.correct, evaluated=self.evaluated
-        )
+        return Contribution(key=self.key, encoding=Encoding.NONE, samples=0, sums=sums, evaluated=evaluated)
 
 
 class Appraiser:

@@ -17,9 +17,8 @@ from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
-from crowd.learning import replica
 from crowd.learning.encoding import decode
-from crowd.learning.ending import after_round
+from crowd.learning.ending import Goal, after_round, state_after
 from crowd.learning.layout import Layout
 from crowd.learning.phase import BILLION
 from crowd.learning.replica import ReplicaState
@@ -44,7 +43,7 @@ class Completion:
         self,
         *,
         layout: Layout,
-        target_accuracy: float,
+        goal: Goal,
         outside: Outside,
         rounds: Rounds,
         states: WholeStates,
@@ -52,7 +51,7 @@ class Completion:
         report: Report,
     ) -> None:
         self._layout = layout
-        self._target_accuracy = target_accuracy
+        self._goal = goal
         self._outside = outside
         self._rounds = rounds
         self._states = states
@@ -96,25 +95,14 @@ class Completion:
             plan,
             state,
             senders=first.senders,
-            correct=first.correct,
+            value=first.value,
             evaluated=first.evaluated,
             epochs_ppb=state.epochs_ppb + epochs_ppb,
-            target=self._target_accuracy,
+            goal=self._goal,
         )
-        if outcome.stays:
-            proposed = replica.unchanged(state, streak=outcome.streak, finished=outcome.finished)
-        else:
-            proposed = replica.apply(
-                state,
-                plan.outer,
-                torch.cat(deltas),
-                samples=samples,
-                epochs_ppb=epochs_ppb,
-                counters=first.counters or state.counters,
-                streak=outcome.streak,
-                closing=outcome.closing,
-                finished=outcome.finished,
-            )
+        proposed = state_after(
+            outcome, state, plan, torch.cat(deltas), samples=samples, epochs_ppb=epochs_ppb, counters=first.counters
+        )
         _ = proposed.digest  # computed here, away from the event loop
         return proposed
 

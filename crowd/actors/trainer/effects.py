@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from crowd.agreement.ack import StateProgress
+from crowd.learning.evaluation import Evaluation
 from crowd.protocol.messages import MergedSlice, SliceKey
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Merge:
 
     key: SliceKey
     merge: "SliceMerge"
-    evaluation: tuple[int, int] | None = None
-    """`(correct, evaluated)` of the members without a common evaluation set; `None`: what the contributions say."""
+    evaluation: Evaluation | None = None
+    """What the members say who have no common evaluation set; `None`: what the contributions say."""
 
 
 @attrs.frozen(kw_only=True)

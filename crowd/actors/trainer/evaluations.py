@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from crowd.errors import MalformedMessage
+from crowd.learning.evaluation import NOTHING, Evaluation, total
 from crowd.learning.phase import decides
 from crowd.planning.plan import Plan
 from crowd.units import DeviceId, ceil_div
@@ -17,8 +18,7 @@ class _Told(NamedTuple):
     """One member's evaluation of the state before round `number`."""
 
     number: int
-    correct: int
-    evaluated: int
+    evaluation: Evaluation
     good_until: int
     """The last round in which it counts."""
 
@@ -40,33 +40,31 @@ class Evaluations:
         self.lag_max = 0
         """The most rounds that an evaluation took."""
 
-    def note(self, device: DeviceId, number: int, correct: int, evaluated: int, *, in_hand: int) -> None:
+    def note(self, device: DeviceId, number: int, evaluation: Evaluation, *, in_hand: int) -> None:
         """Take the evaluation of the state before round `number`, which comes in round `in_hand`; after a member's
         later one an earlier one is ignored.
-        Raises `MalformedMessage` for more samples than the member holds out, or more correct ones than samples."""
-        if not evaluated:
+        Raises `MalformedMessage` for more samples than the member holds out."""
+        if not evaluation.samples:
             return
-        if not 0 <= correct <= evaluated <= self._held_out.get(device, 0):
-            raise MalformedMessage(f"{device} says {correct} of {evaluated} samples that it holds out")
+        if evaluation.samples > self._held_out.get(device, 0):
+            raise MalformedMessage(f"{device} evaluated {evaluation.samples} samples, more than it holds out")
         if device not in self._latest or number > self._latest[device].number:
             lag = max(0, in_hand - number)
             self.lag_max = max(self.lag_max, lag)
-            self._latest[device] = _Told(number, correct, evaluated, good_until=number + self._epoch_rounds + 2 * lag)
+            self._latest[device] = _Told(number, evaluation, good_until=number + self._epoch_rounds + 2 * lag)
             self._news = True
 
     def awaited(self, number: int) -> bool:
         """Whether some member has not evaluated the very state before round `number`."""
         return any(device not in self._latest or self._latest[device].number < number for device in self._held_out)
 
-    def summed(self, number: int, *, exact: bool) -> tuple[int, int]:
-        """`(correct, evaluated)` of all members' evaluations at round `number`; `exact`: only those of the state before
-        it, however few. Both 0 without any news since the last sum, as nothing is told twice, or if they cover too
-        little to decide anything."""
+    def summed(self, number: int, *, exact: bool) -> Evaluation:
+        """All members' evaluations at round `number`, added up in the order of their IDs; `exact`: only those of the
+        state before it, however few. Nothing without any news since the last sum, as nothing is told twice, or if they
+        cover too little to decide anything."""
         if not self._news:
-            return 0, 0
+            return NOTHING
         self._news = False
-        told = [each for each in self._latest.values() if number <= (each.number if exact else each.good_until)]
-        evaluated = sum(each.evaluated for each in told)
-        if not exact and not decides(self._plan, evaluated):
-            return 0, 0
-        return sum(each.correct for each in told), evaluated
+        told = [each for _, each in sorted(self._latest.items())]
+        summed = total(each.evaluation for each in told if number <= (each.number if exact else each.good_until))
+        return summed if exact or decides(self._plan, summed.samples) else NOTHING

@@ -9,6 +9,7 @@ import torch
 
 from crowd.actors.trainer.gossip import Gossip
 from crowd.learning import replica
+from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet
@@ -57,8 +58,9 @@ class LocalRound:
     number: int
     timed: TimedPiece
     samples: int = 0
-    correct: int = 0
-    evaluated: int = 0
+    loss_sum: float = 0.0
+    """Sum over the trained samples of the mean loss of the batch that each was in."""
+    evaluation: Evaluation = NOTHING
     delta: torch.Tensor | None = None
     """Change of the state vector in this round, (elements,) float32; `None` until it has been contributed."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
@@ -91,14 +93,12 @@ class LocalRound:
     async def _evaluate(self) -> None:
         inputs, share = self.inputs, self.inputs.evaluation
 
-        def work() -> tuple[int, int]:
+        def work() -> Evaluation:
             inputs.local.load(replica.moved(inputs.state, inputs.offset), inputs.step_config)
             return inputs.local.evaluate(share)
 
         # a forward pass is a third of forward and backward
-        self.correct, self.evaluated = await self.compute.run(
-            work, flops=len(share) * inputs.facts.flops_per_sample // 3
-        )
+        self.evaluation = await self.compute.run(work, flops=len(share) * inputs.facts.flops_per_sample // 3)
 
     async def _train_and_mix(self, gossip: Gossip) -> None:
         for exchange in range(gossip.mixing.exchanges):
@@ -128,6 +128,7 @@ class LocalRound:
             trained += report.samples
             steps += report.steps
             self.samples += report.samples
+            self.loss_sum += report.loss_sum
             if report.samples:
                 elapsed_us = int((anyio.current_time() - began) * SECOND_US)
                 flops = training_flops(inputs.facts, report.samples, inputs.sampling)

@@ -216,8 +216,9 @@ class LocalSteps:
                 encoding=encoding,
                 samples=steps.samples,
                 counters=() if index else counters,
-                correct=0 if index else steps.correct,
-                evaluated=0 if index else steps.evaluated,
+                sums=() if index else steps.evaluation.sums,
+                evaluated=0 if index else steps.evaluation.samples,
+                loss_sum=0.0 if index else steps.loss_sum,
             )
             for index in range(len(slices))
         ]

@@ -8,14 +8,15 @@ import torch
 
 from crowd.actors.trainer.effects import Effect, Merge
 from crowd.actors.trainer.outside import Outside
+from crowd.actors.trainer.own_slices import evaluation_of
 from crowd.actors.trainer.published_slice import PublishedSlice
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode
-from crowd.learning.layout import Layout
 from crowd.learning.outliers import Outliers
+from crowd.learning.work import Work
 from crowd.planning.plan import Encoding, SliceOwner
 from crowd.protocol.messages import Contribution, MergedSlice
 from crowd.runtime.clock import now_us
@@ -28,8 +29,9 @@ class Merging:
     """Takes what trainers contribute to the slices that this device owns, and publishes their means. `Rounds` says
     what is taken, and when a slice is merged."""
 
-    def __init__(self, layout: Layout, outside: Outside, rounds: Rounds, states: WholeStates) -> None:
-        self._layout = layout
+    def __init__(self, work: Work, outside: Outside, rounds: Rounds, states: WholeStates) -> None:
+        self._layout = work.layout
+        self._quality = work.quality
         self._outside = outside
         self._rounds = rounds
         self._states = states
@@ -56,6 +58,7 @@ class Merging:
         if active is None:
             return ()
         try:
+            self._quality.check(sender, evaluation_of(header))
             if active.plan.trainer(sender) is None:
                 return self._rounds.evaluated(sender, header, now_us())
             if not self._rounds.is_mine(key):
@@ -80,7 +83,7 @@ class Merging:
 
         def work() -> tuple[MergedSlice, bytes]:
             pieces = self._layout.pieces(span.start, span.stop)
-            return published.merged(due.key, due.merge, pieces, encoding, self._outliers, due.evaluation)
+            return published.merged(due, pieces, encoding, self._outliers, self._quality)
 
         header, data = await self._outside.compute.run(work)
         self._outside.probe.merged(active, header, data)

@@ -33,24 +33,29 @@ class RunMetrics:
         point = CurvePoint(
             round=number,
             elapsed_us=self._elapsed_us(now_us),
-            correct=first.correct,
+            value=first.value,
             evaluated=first.evaluated,
+            loss=first.loss,
             bytes_up=traffic.up_bytes - self._before.up_bytes,
             bytes_down=traffic.down_bytes - self._before.down_bytes,
         )
         self._curve.append(point)
         return point
 
-    def result(self, state: ReplicaState, kept: ReplicaState, now_us: int, traffic: Traffic) -> ResultMessage:
+    def result(
+        self, state: ReplicaState, kept: ReplicaState, now_us: int, traffic: Traffic, *, has_target: bool
+    ) -> ResultMessage:
         """The result of a run that ended here in `state`, of which this device has `kept` its own version. A very long
         curve has only rounds that were evaluated, or every n-th of these; the last round among them."""
+        values = [point.value for point in self._curve if point.evaluated]
         curve = self._curve
         if len(curve) > CURVE_POINTS_MAX:
             curve = [point for point in curve if point.evaluated or point is curve[-1]]
         every = len(curve) // CURVE_POINTS_MAX + 1
         return ResultMessage(
             progress=state.progress,
-            reached=is_reached(state.streak),
+            reached=is_reached(state.streak) or not has_target,
+            value=state.best.value if state.best is not None else values[-1] if values else None,
             elapsed_us=self._elapsed_us(now_us),
             busy_us=self.busy_us,
             bytes_up=traffic.up_bytes - self._before.up_bytes,

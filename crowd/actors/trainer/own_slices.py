@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crowd.actors.trainer.evaluations import Evaluations
 from crowd.actors.trainer.patience import Patience
 from crowd.actors.trainer.schedules import Schedule
+from crowd.learning.evaluation import Evaluation
 from crowd.learning.phase import held_out
 from crowd.planning.plan import Plan
 from crowd.protocol.messages import Contribution
@@ -23,6 +24,11 @@ EVALUATION_DEADLINES = 20
 """Deadlines for which an owner waits for members' evaluations of a state that is to be kept."""
 EVALUATION_LAGS = 3
 """Times that a slow member's evaluation may take what the longest did, before the run ends without it."""
+
+
+def evaluation_of(header: Contribution) -> Evaluation:
+    """What came with a contribution, or alone."""
+    return Evaluation(sums=header.sums, samples=header.evaluated)
 
 
 class OwnSlice:
@@ -124,7 +130,7 @@ class OwnSlices:
     def note(self, sender: DeviceId, header: Contribution, in_hand: int) -> None:
         """Take the evaluation that comes with a contribution, or alone. Raises `MalformedMessage`."""
         if self._evaluations is not None and header.key.index == 0:
-            self._evaluations.note(sender, header.key.round, header.correct, header.evaluated, in_hand=in_hand)
+            self._evaluations.note(sender, header.key.round, evaluation_of(header), in_hand=in_hand)
 
     def take(
         self, sender: DeviceId, header: Contribution, delta: "torch.Tensor", in_hand: int, *, closing: bool
@@ -142,15 +148,15 @@ class OwnSlices:
             header.samples,
             delta,
             header.counters,
-            header.correct,
-            header.evaluated,
+            evaluation_of(header),
+            loss_sum=header.loss_sum,
             lag=number - key.round,
         )
         return True
 
     def ready(
         self, number: int, now_us: int, *, closing: bool
-    ) -> "Iterator[tuple[int, SliceMerge, tuple[int, int] | None]]":
+    ) -> "Iterator[tuple[int, SliceMerge, Evaluation | None]]":
         """Index, contributions and all members' evaluations of every slice whose merge in round `number`, the one in
         hand, begins now."""
         overdue = now_us >= self._patience.deadline_us(number)
@@ -190,7 +196,7 @@ class OwnSlices:
         span_us = self._patience.deadline_us(number) - began_us
         return began_us + EVALUATION_DEADLINES * patience_us + EVALUATION_LAGS * lag * span_us
 
-    def _summed(self, index: int, number: int, *, closing: bool) -> tuple[int, int] | None:
+    def _summed(self, index: int, number: int, *, closing: bool) -> Evaluation | None:
         """All members' evaluations, where they hold out samples of their own."""
         if index or self._evaluations is None:
             return None

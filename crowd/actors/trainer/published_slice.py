@@ -2,12 +2,13 @@
 
 import torch
 
+from crowd.actors.trainer.effects import Merge
 from crowd.learning.encoding import with_feedback
 from crowd.learning.layout import Pieces
-from crowd.learning.merge import SliceMerge
 from crowd.learning.outliers import Outliers
+from crowd.learning.quality import Quality
 from crowd.planning.plan import Encoding
-from crowd.protocol.messages import MergedSlice, SliceKey
+from crowd.protocol.messages import MergedSlice
 
 
 class PublishedSlice:
@@ -19,34 +20,30 @@ class PublishedSlice:
         """What was lost so far, (elements,) float32; `None`: nothing was published yet."""
 
     def merged(
-        self,
-        key: SliceKey,
-        merge: SliceMerge,
-        pieces: Pieces,
-        encoding: Encoding,
-        outliers: Outliers,
-        evaluation: tuple[int, int] | None,
+        self, due: Merge, pieces: Pieces, encoding: Encoding, outliers: Outliers, quality: Quality
     ) -> tuple[MergedSlice, bytes]:
         """The mean of what came but of what is out of all proportion, encoded with what earlier encodings lost.
-        `pieces` says how the slice's tensors lie. `evaluation` is what members made of the present state, if that is
-        not only with the contributions: `(correct, evaluated)`.
+        `pieces` says how the slice's tensors lie. The value of the present state by the task's `quality` is worked out
+        here, and nowhere else.
 
         That needs no commit: what is published is applied, or its whole generation is abandoned.
         """
+        merge = due.merge
         refused = outliers.among(merge.sizes(pieces))
         if not merge.can_do_without(refused):
             refused = frozenset()
         merged = merge.merged(without=refused)
         residual = torch.zeros(self._elements) if self._residual is None else self._residual
         data, self._residual = with_feedback(merged.mean, residual, encoding, pieces)
-        correct, evaluated = evaluation or (merged.correct, merged.evaluated)
+        told = merged.evaluation if due.evaluation is None else due.evaluation
         header = MergedSlice(
-            key=key,
+            key=due.key,
             encoding=encoding,
             senders=merged.senders,
             refused=tuple(sorted(refused)),
             counters=merged.counters,
-            correct=correct,
-            evaluated=evaluated,
+            value=quality.value(told),
+            evaluated=told.samples,
+            loss=None if due.key.index else merged.loss,
         )
         return header, data

@@ -26,8 +26,10 @@ log = structlog.get_logger()
 class Report:
     """Counts what happens in a run, and says each thing once."""
 
-    def __init__(self, outside: Outside) -> None:
+    def __init__(self, outside: Outside, *, has_target: bool) -> None:
+        """`has_target`: whether the run is to reach a value, and not the best that it can."""
         self._outside = outside
+        self._has_target = has_target
         self._metrics = RunMetrics()
         self._attendance = Attendance()
         self._epochs = 0
@@ -92,7 +94,8 @@ class Report:
         log.info(
             "round_complete",
             round=point.round,
-            accuracy=round(point.correct / point.evaluated, 4) if point.evaluated else None,
+            value=None if point.value is None else round(point.value, 4),
+            loss=None if point.loss is None else round(point.loss, 4),
             trainers=sorted(first.senders),
             digest=after.digest.hex()[:8],
         )
@@ -125,7 +128,8 @@ class Report:
         compute = self._outside.compute
         kept = await compute.run(partial(replica.moved, state, offset))
         self._metrics.speed_kflops = speed_kflops
-        result = self._metrics.result(state, kept, now_us(), self._outside.traffic())
+        traffic = self._outside.traffic()
+        result = self._metrics.result(state, kept, now_us(), traffic, has_target=self._has_target)
         log.info("run_finished", round=state.round, reached=result.reached, digest=state.digest.hex())
         # in a worker thread, as it writes the model to a file
         await compute.run(partial(self._outside.observe, RunFinished(state=kept, result=result)))

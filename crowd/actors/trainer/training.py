@@ -32,6 +32,7 @@ from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
+from crowd.learning.ending import Goal
 from crowd.learning.merge import SliceMerge
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
@@ -63,7 +64,7 @@ class Training:
         self._outside = outside
         self._seed = seed
         self.rounds = rounds = Rounds(outside.device, SliceMerge)
-        self._report = Report(outside)
+        self._report = Report(outside, has_target=task.target is not None)
         self._learner = Learner(task, work, outside.compute)
         self.samples = SamplesOnLoan(work.store, outside)
         self.states = WholeStates(work.layout, outside, rounds)
@@ -78,10 +79,10 @@ class Training:
             listen_until=listen_until,
         )
         self._appraiser = Appraiser(work, outside.compute, rounds, self._learner, beside)
-        self.merging = Merging(work.layout, outside, rounds, self.states)
+        self.merging = Merging(work, outside, rounds, self.states)
         self._completion = Completion(
             layout=work.layout,
-            target_accuracy=task.target_accuracy,
+            goal=Goal.of(task),
             outside=outside,
             rounds=rounds,
             states=self.states,

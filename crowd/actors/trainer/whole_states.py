@@ -12,7 +12,7 @@ from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
-from crowd.learning import replica
+from crowd.learning import state_file
 from crowd.learning.layout import Layout
 from crowd.learning.replica import ReplicaState
 from crowd.protocol.messages import AskState, WholeState
@@ -137,7 +137,7 @@ class WholeStates:
             return None
         counters = len(self.present.counters)
         try:
-            state = await self._outside.compute.run(partial(replica.from_bytes, data, self._layout, counters))
+            state = await self._outside.compute.run(partial(state_file.from_bytes, data, self._layout, counters))
         except MalformedMessage as error:
             log.warning("state_refused", sender=sender, error=str(error))
             return None
@@ -157,7 +157,7 @@ class WholeStates:
         state = self.present
         if self._start is not None and self._start.digest == digest:
             state = self._start
-        data = await self._outside.compute.run(partial(replica.to_bytes, state))
+        data = await self._outside.compute.run(partial(state_file.to_bytes, state))
         generation, plan_digest = self._rounds.lineage
         cargo = WholeState(progress=state.progress, generation=generation, plan_digest=plan_digest)
         await self._outside.send(device, cargo, data)

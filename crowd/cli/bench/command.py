@@ -209,9 +209,7 @@ def make_cells(
         names: dict[str, Path] = {}
         for file in files:
             for policy in policies:
-                experiment = read_experiment(
-                    file, task=task, policy=policy, seed=0, target_accuracy=None, rounds_max=None
-                )
+                experiment = read_experiment(file, task=task, policy=policy, seed=0, target=None, rounds_max=None)
                 cells += [
                     Cell.of(file, attrs.evolve(experiment, seed=seed), cache=cache, spare=spare) for seed in seeds
                 ]

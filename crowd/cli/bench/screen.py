@@ -11,7 +11,7 @@ from crowd.bench.cells import Cell, Entry
 from crowd.bench.matrix import CellStatus, MatrixListener
 from crowd.cli.live_view import LiveView
 from crowd.cli.terminal import bar, verdict
-from crowd.formatting import seconds
+from crowd.formatting import quality, seconds
 
 
 class BenchScreen(LiveView, MatrixListener):
@@ -79,5 +79,5 @@ class BenchScreen(LiveView, MatrixListener):
 
 
 def _progress(news: CellStatus) -> str:
-    accuracy = "" if news.accuracy is None else f", {news.accuracy:.1%}"
-    return f"round {news.round}{accuracy}, {seconds(news.elapsed_s)} simulated"
+    value = "" if news.value is None else f", {quality(news.metric, news.value)}"
+    return f"round {news.round}{value}, {seconds(news.elapsed_s)} simulated"

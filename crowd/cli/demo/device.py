@@ -14,14 +14,21 @@ from crowd import plugins
 from crowd.config.node_file import NodeConfig
 from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import MeteredCompute
+from crowd.formatting import HIGHER
 from crowd.ports import Device, Signer
+from crowd.run_record import RunGoal
 from crowd.units import SECOND_US, device_id
 
 if TYPE_CHECKING:
-    from crowd.node import Node, Progress
+    from crowd.node import Node
     from crowd.planning.plan import Plan
+    from crowd.progress import Progress
 
 STATUS_EVERY_S = 0.25
+
+
+GOAL = RunGoal(metric="accuracy", better=HIGHER, target=None)
+"""What a run is for, until a device has said it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +56,10 @@ class DeviceStatus:
     """Seconds at which the device completed its last round."""
     round_bytes: int = 0
     """Bytes over the device's link by its last completed round."""
-    accuracy: float | None = None
+    value: float | None = None
+    """Value of the task's metric by its last completed round."""
+    loss: float | None = None
+    """Mean training loss in that round."""
     own: int = 0
     """Samples that the device trains of its own."""
     borrowed: int = 0
@@ -60,7 +70,7 @@ class DeviceStatus:
     """Samples that nobody trains by the device's active plan, by device, and why."""
     why: str = ""
     """The reason for the device's active plan, in one sentence."""
-    target_accuracy: float = 0.0
+    goal: RunGoal = GOAL
     finished: bool = False
     reached: bool = False
     samples_trained: int | None = None
@@ -93,7 +103,7 @@ async def play(
         signer=signer,
         store=plugins.stores.load("memory")(),
     )
-    watch = _StatusReporter(node, compute, report, task.target_accuracy)
+    watch = _StatusReporter(node, compute, report, RunGoal.of(task))
     async with node, anyio.create_task_group() as tasks:
         tasks.start_soon(watch.tick)
         async for progress in node.progress():
@@ -106,12 +116,12 @@ class _StatusReporter:
     """The reporter of one node's latest status."""
 
     def __init__(
-        self, node: "Node", compute: MeteredCompute, report: Callable[[DeviceStatus], None], target_accuracy: float
+        self, node: "Node", compute: MeteredCompute, report: Callable[[DeviceStatus], None], goal: RunGoal
     ) -> None:
         self._node = node
         self._compute = compute
         self._report = report
-        self._news = DeviceStatus(device=node.name, target_accuracy=target_accuracy)
+        self._news = DeviceStatus(device=node.name, goal=goal)
         self._began_s: float | None = None
         self._busy_before_s = 0.0
         self._bytes_before = (0, 0)
@@ -137,7 +147,8 @@ class _StatusReporter:
             round=progress.round,
             round_s=progress.elapsed_s,
             round_bytes=progress.bytes_up + progress.bytes_down,
-            accuracy=progress.accuracy,
+            value=progress.value,
+            loss=progress.loss,
         )
         self._tell()
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from crowd.cli.demo.device import DeviceStatus
+from crowd.cli.demo.device import GOAL, DeviceStatus
 from crowd.cli.demo.setup import TASK, DemoSetup
-from crowd.run_record import DeviceMetrics, Point, cluster_curve, run_record
+from crowd.run_record import DeviceMetrics, Point, RunGoal, cluster_curve, run_record
 
 
 class DemoRun:
@@ -20,11 +20,12 @@ class DemoRun:
         """Take a device's status; returns whether a round was completed that nobody had completed before."""
         before = self.rounds
         self.latest[news.device] = news
-        if news.round and news.accuracy is not None:
+        if news.round and news.value is not None:
             point = Point(
                 round=news.round,
                 elapsed_s=news.round_s,
-                accuracy=news.accuracy,
+                value=news.value,
+                loss=news.loss,
                 traffic_bytes=news.round_bytes,
             )
             self._points[news.device].setdefault(news.round, point)
@@ -45,12 +46,12 @@ class DemoRun:
         return max((number for points in self._points.values() for number in points), default=0)
 
     @property
-    def accuracy(self) -> float | None:
-        return next((point.accuracy for point in reversed(cluster_curve(self.metrics()))), None)
+    def value(self) -> float | None:
+        return next((point.value for point in reversed(cluster_curve(self.metrics()))), None)
 
     @property
-    def target_accuracy(self) -> float:
-        return max(news.target_accuracy for news in self.latest.values())
+    def goal(self) -> RunGoal:
+        return next((news.goal for news in self.latest.values() if news.goal.target is not None), GOAL)
 
     @property
     def why(self) -> str:
@@ -97,7 +98,7 @@ class DemoRun:
             cluster="demo",
             task=TASK,
             seed=self.setup.seed,
-            target_accuracy=self.target_accuracy,
+            goal=self.goal,
             reached=self.reached,
             idle=self.idle,
         )

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from crowd.cli.demo.run import DemoRun
 from crowd.cli.live_view import LiveView
-from crowd.cli.terminal import bar
-from crowd.formatting import seconds, size
+from crowd.cli.terminal import bar, progress_to
+from crowd.formatting import quality, seconds, size
 
 REFRESH_PER_SECOND = 4
 SHORT_BAR_WIDTH = 12
@@ -43,9 +43,8 @@ class DemoScreen(LiveView):
     def round_done(self, run: DemoRun) -> None:
         """Show a round that was completed."""
         if not self._console.is_terminal:
-            accuracy = "-" if run.accuracy is None else f"{run.accuracy:.1%}"
             spent = f"{seconds(run.elapsed_s)}, {size(run.traffic_bytes)}"
-            self._line(f"{TITLES[run.policy]}: round {run.rounds}, {accuracy}, {spent}")
+            self._line(f"{TITLES[run.policy]}: round {run.rounds}, {_value(run)}, {spent}")
 
     def end(self, run: DemoRun) -> None:
         """Show that the run is over, or was stopped."""
@@ -62,13 +61,12 @@ class DemoScreen(LiveView):
         if not self._races:
             return Text("")
         run = self._races[-1]
-        target = run.target_accuracy
-        accuracy = run.accuracy or 0.0
+        goal = run.goal
         head = Text.assemble((TITLES[run.policy], "bold"), f"   {seconds(run.elapsed_s)}   {size(run.traffic_bytes)}")
         progress = Table.grid(padding=(0, 1))
         progress.add_row(
-            f"round {run.rounds}, accuracy {accuracy:.1%} of {target:.1%}",
-            bar(accuracy / target if target else 0.0, width=40),
+            f"round {run.rounds}, {_value(run)} {goal.metric} of {_target(run)}",
+            bar(progress_to(goal.target, run.value, better=goal.better), width=40),
         )
         return Group("", head, progress, devices_table(run), Text(run.why or "the devices measure themselves"))
 
@@ -102,9 +100,9 @@ def comparison(runs: Sequence[DemoRun]) -> Table:
     """The table of all runs against the first. One that was stopped has not reached the target: its time is
     right-censored, and its bytes are no comparison."""
     first = runs[0]
-    table = Table(title=f"to {first.target_accuracy:.0%} accuracy on {len(first.setup.devices)} devices")
+    table = Table(title=f"to {_target(first)} {first.goal.metric} on {len(first.setup.devices)} devices")
     table.add_column("", no_wrap=True)
-    for heading in ("time", "x crowd", "bytes", "x crowd", "rounds", "accuracy"):
+    for heading in ("time", "x crowd", "bytes", "x crowd", "rounds", first.goal.metric):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         more = "" if run.reached else "> "
@@ -115,7 +113,7 @@ def comparison(runs: Sequence[DemoRun]) -> Table:
             size(run.traffic_bytes) if run.reached else "-",
             _ratio(run.traffic_bytes, first.traffic_bytes) if run.reached else "-",
             str(run.rounds),
-            "-" if run.accuracy is None else f"{run.accuracy:.1%}",
+            _value(run),
         )
     return table
 
@@ -129,6 +127,14 @@ def final_screen(runs: Sequence[DemoRun]) -> RenderableType:
         if run.reached
     ]
     return Group(devices_table(first), first.why, "", comparison(runs), "", *models)
+
+
+def _value(run: DemoRun) -> str:
+    return "-" if run.value is None else quality(run.goal.metric, run.value)
+
+
+def _target(run: DemoRun) -> str:
+    return "-" if run.goal.target is None else quality(run.goal.metric, run.goal.target).replace(".0%", "%")
 
 
 def _verdict(run: DemoRun) -> str:

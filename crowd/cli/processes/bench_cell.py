@@ -18,7 +18,7 @@ from crowd.bench.matrix import STATUSES, CellStatus
 from crowd.cli.experiments import read_experiment
 from crowd.cli.main import report
 from crowd.errors import DONE, BadConfig, Rejected, TrainingDiverged, innermost
-from crowd.experiment.experiment import Experiment, OnRound, backends
+from crowd.experiment.experiment import Experiment, OnRound, RoundReport, backends
 from crowd.experiment.message_lines import MessageLines
 from crowd.logs import logs_to_stderr
 from crowd.run_record import Point
@@ -92,7 +92,7 @@ def work(order: CellOrder, say: OnRound) -> None:
         task=order.task,
         policy=order.policy,
         seed=order.seed,
-        target_accuracy=None,
+        target=None,
         rounds_max=None,
     )
     limited = attrs.evolve(experiment, seconds_max=order.limit_s)
@@ -108,9 +108,9 @@ def _train(experiment: Experiment, say: OnRound) -> Entry:
     backend = backends.load(WORLD)()
     rounds: list[Point] = []
 
-    def report(point: Point) -> None:
-        rounds.append(point)
-        say(point)
+    def report(news: RoundReport) -> None:
+        rounds.append(news.point)
+        say(news)
 
     try:
         return make_entry(experiment, backend.run(experiment, report))
@@ -118,13 +118,14 @@ def _train(experiment: Experiment, say: OnRound) -> Entry:
         if not isinstance(innermost(error), TrainingDiverged) or not rounds:
             raise
     shorter = attrs.evolve(experiment, seconds_max=rounds[-1].elapsed_s)
-    entry = make_entry(shorter, backend.run(shorter, lambda point: None))
+    entry = make_entry(shorter, backend.run(shorter, lambda news: None))
     return attrs.evolve(entry, run=entry.run | {"stopped_after_s": None, "diverged": True})
 
 
-def _say(news: TextIO, point: Point) -> None:
-    heard = CellStatus(round=point.round, elapsed_s=point.elapsed_s, accuracy=point.accuracy)
-    print(STATUSES.to_line(heard), file=news, flush=True)
+def _say(lines: TextIO, news: RoundReport) -> None:
+    point = news.point
+    heard = CellStatus(round=point.round, elapsed_s=point.elapsed_s, metric=news.goal.metric, value=point.value)
+    print(STATUSES.to_line(heard), file=lines, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from crowd.cli.lab import pace
 from crowd.cli.main import report
 from crowd.errors import INTERRUPTED
 from crowd.experiment.experiment import Backend, ExperimentResult, ScaledExperiment, backends, record
-from crowd.formatting import seconds, size
+from crowd.formatting import quality, seconds, size
 from crowd.logs import logs_to_stderr
 
 FLOWER, CROWD = "flower-fedavg", "fedavg"
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("cluster", type=Path, help="a cluster file")
     words.add_argument("--task", default="fashion", help="a built-in task, or module:function")
     words.add_argument("--seed", type=int, default=0, help="of the first state and of the order of the samples")
-    words.add_argument("--target-accuracy", type=float, help="train to this accuracy instead of the task's own")
+    words.add_argument("--target", type=float, help="train to this value instead of the task's own target")
     words.add_argument("--rounds-max", type=int, help="stop after so many rounds")
     words.add_argument("--json", type=Path, help="write the figures of all runs to this file")
     words.add_argument("--compare", action="store_true", help="run crowd's policy fedavg in the lab as well")
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         task=arguments.task,
         policy=CROWD,
         seed=arguments.seed,
-        target_accuracy=arguments.target_accuracy,
+        target=arguments.target,
         rounds_max=arguments.rounds_max,
     )
     if arguments.json is not None:
@@ -86,7 +86,7 @@ def _train(
     console: Console, backend: Backend, fit: ScaledExperiment, *, policy: str
 ) -> tuple[dict[str, Any], ExperimentResult]:
     """The record of one run; shows its rounds, and then its devices."""
-    with RunScreen(console, fit.experiment) as screen:
+    with RunScreen(console) as screen:
         outcome = backend.run(fit.experiment, screen.round_done)
     run = record(attrs.evolve(fit.experiment, policy=policy), outcome) | {"world": "lab", "slower": fit.slower}
     console.print(devices_table(run, outcome))
@@ -95,7 +95,9 @@ def _train(
 
 def comparison(runs: Sequence[dict[str, Any]]) -> Table:
     """The runs side by side."""
-    table = Table(title=f"{runs[0]['cluster']}, {runs[0]['task']}, target {runs[0]['target_accuracy']:.1%}")
+    table = Table(
+        title=f"{runs[0]['cluster']}, {runs[0]['task']}, target {quality(runs[0]['metric'], runs[0]['target'])}"
+    )
     table.add_column("policy")
     for run in runs:
         table.add_column(run["policy"], justify="right", no_wrap=True)
@@ -105,13 +107,15 @@ def comparison(runs: Sequence[dict[str, Any]]) -> Table:
 
 
 def rows(runs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """The cells of the comparison, by what they tell. A crowd round tells the accuracy of the state before it, so that
+    """The cells of the comparison, by what they tell. A crowd round tells the value of the state before it, so that
     such a run has one round more than it needed."""
-    ends_s = [run["accuracy_curve"][-1][0] if run["accuracy_curve"] else 0.0 for run in runs]
+    ends_s = [run["curve"][-1][0] if run["curve"] else 0.0 for run in runs]
     rounds = [max(1, run["rounds"]) for run in runs]
     return {
         "rounds": [str(run["rounds"]) for run in runs],
-        "accuracy": ["-" if run["final_accuracy"] is None else f"{run['final_accuracy']:.1%}" for run in runs],
+        runs[0]["metric"]: [
+            "-" if run["final_value"] is None else quality(run["metric"], run["final_value"]) for run in runs
+        ],
         "time per round": [seconds(end_s / count) for end_s, count in zip(ends_s, rounds, strict=True)],
         "time to target": [seconds(run["seconds_to_target"]) if run["reached"] else "not reached" for run in runs],
         "bytes per round": [size(run["bytes_total"] // count) for run, count in zip(runs, rounds, strict=True)],

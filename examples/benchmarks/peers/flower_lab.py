@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from crowd.errors import BadConfig
 from crowd.experiment.experiment import Experiment, ScaledExperiment
 from crowd.experiment.subprocesses import Subprocess, started
-from crowd.node import Progress
+from crowd.progress import Progress
 from devices.cluster.cluster_run import make_task
 from devices.lab.backend import Lab
 from devices.lab.cgroups import Group
@@ -87,7 +87,7 @@ class FlowerCluster(LabRun):
             "file": f'"{self.files[self.members[0].name]}"',
             "devices": len(self.members),
             "seed": experiment.seed,
-            "target-accuracy": self.members[0].target_accuracy,
+            "target": self.members[0].goal.target or 0.0,
             "rounds-max": experiment.rounds_max or 0,
             "news": f'"{pipe}"',
         }

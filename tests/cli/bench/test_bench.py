@@ -173,7 +173,7 @@ def test_a_training_that_diverges_is_one_that_never_met_its_target(
     (run,) = json.loads(file.read_text())["runs"]
     assert (run["reached"], run["diverged"], run["stopped_after_s"]) == (False, True, None)
     assert run["rounds"] >= 1
-    assert run["seconds_total"] >= run["accuracy_curve"][-1][0] > 0.0
+    assert run["seconds_total"] >= run["curve"][-1][0] > 0.0
     assert "seed 0: diverged before the target of 95.0%" in capsys.readouterr().out
 
 
@@ -261,7 +261,7 @@ def test_a_changed_cluster_file_makes_a_process_give_up_instead_of_leaving_a_fal
     from crowd.cli.experiments import read_experiment
     from crowd.cli.processes.bench_cell import command
 
-    asked = read_experiment(cluster, task="digits", policy="fedavg", seed=0, target_accuracy=None, rounds_max=None)
+    asked = read_experiment(cluster, task="digits", policy="fedavg", seed=0, target=None, rounds_max=None)
     cell = Cell.of(cluster, asked, cache=cache, spare=tmp_path)
     cluster.write_text(HOME.replace("train_gflops = 0.4", "train_gflops = 0.8"))
     done = subprocess.run(command(cell, 3.0), capture_output=True, text=True, check=False, env=os.environ)

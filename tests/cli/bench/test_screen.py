@@ -18,7 +18,7 @@ def play(*, terminal: bool) -> str:
         screen.found(cells[0])
         for each in cells[1:]:
             screen.began(each)
-        screen.heard(cells[1], CellStatus(round=4, elapsed_s=12.5, accuracy=0.42))
+        screen.heard(cells[1], CellStatus(round=4, elapsed_s=12.5, metric="accuracy", value=0.42))
         screen.ended(cells[2], entry(run("ship_once", 8.0)))
         screen.failed(cells[3], "ValueError: [bold]no[/bold]")
         screen._live.refresh()

@@ -17,6 +17,7 @@ from crowd.cli.demo.screen import comparison, final_screen
 from crowd.cli.demo.setup import DEVICES, DemoDevice, DemoSetup
 from crowd.cli.main import main
 from crowd.errors import BadConfig
+from crowd.run_record import RunGoal
 from tests.support.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.alone
@@ -40,8 +41,8 @@ def run(policy: str, *, elapsed_s: float, reached: bool, traffic_bytes: int = 1_
                 elapsed_s=elapsed_s,
                 bytes_up=traffic_bytes,
                 round=3,
-                accuracy=0.5,
-                target_accuracy=0.95,
+                value=0.5,
+                goal=RunGoal(metric="accuracy", better="higher", target=0.95),
                 finished=reached,
                 reached=reached,
                 digest="ab" if reached else None,
@@ -91,7 +92,7 @@ def test_a_policy_that_was_stopped_is_a_lower_bound_and_its_bytes_no_comparison(
 
 
 def test_news_survive_the_way_from_another_process() -> None:
-    news = DeviceStatus(device="a", round=3, accuracy=0.5, why="2 train", samples_trained=7, digest="ab")
+    news = DeviceStatus(device="a", round=3, value=0.5, why="2 train", samples_trained=7, digest="ab")
     assert STATUSES.from_line(STATUSES.to_line(news)) == news
 
 
@@ -109,9 +110,9 @@ def test_without_a_terminal_a_comparison_is_plain_lines(capsys: pytest.CaptureFi
     ]
     for run in records:
         assert set(run["devices"]) == {"fast", "slow"}
-        assert run["final_accuracy"] >= run["target_accuracy"] == 0.95
+        assert run["final_value"] >= run["target"] == 0.95
         assert 0 < run["bytes_up"] < run["bytes_total"] == run["bytes_to_target"]
-        assert run["accuracy_curve"] == sorted(run["accuracy_curve"], key=lambda point: point[0])
+        assert run["curve"] == sorted(run["curve"], key=lambda point: point[0])
         assert len(set(run["model_digests"].values())) == 1
 
 

@@ -14,11 +14,10 @@ from structlog.testing import capture_logs
 
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Experiment
+from crowd.experiment.experiment import Experiment, RoundReport
 from crowd.experiment.metering import Span
 from crowd.experiment.plan_summary import PlanSummary
 from crowd.ports import Traffic
-from crowd.run_record import Point
 from crowd.units import device_id
 from devices.lab import cgroups, netns, sandbox
 from devices.lab.backend import ENVELOPE_S, Core, Lab, measure, slower_by, warn_if_busy, without_latency
@@ -112,7 +111,8 @@ def test_the_bytes_of_a_link_are_those_of_its_packets_without_their_frames() -> 
 def test_orders_and_news_come_through_a_pipe_as_they_were() -> None:
     advanced = Advanced(
         round=3,
-        accuracy=None,
+        value=None,
+        loss=0.25,
         bytes_up=1,
         bytes_down=2,
         elapsed_s=0.5,
@@ -164,12 +164,12 @@ def test_programs_are_found_where_the_user_s_own_path_has_no_system_directories(
 
 def test_two_processes_train_one_model_over_links_whose_bytes_both_count_alike() -> None:
     """One of them holds the broker; the other slows down, has a radio link, and fails before the work begins."""
-    reported: list[Point] = []
+    reported: list[RoundReport] = []
     radio = device("radio", half_duplex=True, speed_schedule=((3.0, 0.8),), fails_at_s=(0.5,), returns_at_s=(1.0,))
     with capture_logs() as logs:
         outcome = Lab().run(experiment(device("host", broker=True), radio), reported.append)
     assert [entry["event"] for entry in logs if entry.get("device") == "radio"] == ["device_failed", "device_returned"]
-    assert [point.round for point in reported] == [1, 2]
+    assert [news.point.round for news in reported] == [1, 2]
     host, other = outcome.devices["host"], outcome.devices["radio"]
     assert host.digest == other.digest is not None
     assert outcome.counted_bytes is not None

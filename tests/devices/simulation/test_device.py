@@ -17,7 +17,7 @@ from devices.simulation.device import SimulatedCluster
 from devices.simulation.virtual_time import PROCESS, run_virtually
 from tests.node.cluster import blobs, round_of
 
-TASK = blobs(100, target_accuracy=1.0, epochs_max=10)
+TASK = blobs(100, target=1.0, epochs_max=10)
 
 
 # --- a policy of one's own --------------------------------------------------------------------------------------------
@@ -92,9 +92,7 @@ class Births(Probe):
 
 def test_a_device_that_fails_comes_back_as_a_new_node_with_what_it_had_stored() -> None:
     probe = Births()
-    cluster = SimulatedCluster(
-        {"ada": 400, "ben": 100}, blobs(100, epochs_max=60, target_accuracy=1.0), probes={"ben": probe}
-    )
+    cluster = SimulatedCluster({"ada": 400, "ben": 100}, blobs(100, epochs_max=60, target=1.0), probes={"ben": probe})
     ben = cluster.devices["ben"]
 
     async def fail_and_return() -> None:

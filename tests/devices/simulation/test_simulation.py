@@ -16,11 +16,10 @@ from crowd import plugins
 from crowd.config.cluster_file import ClusterConfig, DeviceConfig
 from crowd.config.data import PartitionConfig
 from crowd.errors import BadConfig
-from crowd.experiment.experiment import Experiment, ExperimentResult, part_of, record
+from crowd.experiment.experiment import Experiment, ExperimentResult, RoundReport, part_of, record
 from crowd.learning.task import Task
 from crowd.planning.profile import Share
 from crowd.ports import Delivery
-from crowd.run_record import Point
 from crowd.units import DeviceId, device_id
 from devices.simulation import backend
 from devices.simulation.backend import Simulation
@@ -116,11 +115,11 @@ def test_what_torch_did_before_and_does_afterwards_is_its_own_affair() -> None:
 
 
 def test_a_run_ends_when_the_target_is_reached_with_one_model_on_all_devices() -> None:
-    outcome = run(policy="crowd_learning", target_accuracy=0.8, rounds_max=None)
-    run_record = record(experiment(policy="crowd_learning", target_accuracy=0.8, rounds_max=None), outcome)
+    outcome = run(policy="crowd_learning", target=0.8, rounds_max=None)
+    run_record = record(experiment(policy="crowd_learning", target=0.8, rounds_max=None), outcome)
     assert outcome.reached
-    assert outcome.target_accuracy == 0.8
-    assert run_record["final_accuracy"] >= 0.8
+    assert outcome.goal.target == 0.8
+    assert run_record["final_value"] >= 0.8
     assert run_record["seconds_to_target"] == round(end_s(outcome), 3)
     assert len(set(digests(outcome))) == 1
     assert None not in digests(outcome)
@@ -128,10 +127,10 @@ def test_a_run_ends_when_the_target_is_reached_with_one_model_on_all_devices() -
 
 
 def test_a_run_that_is_stopped_tells_of_the_rounds_that_were_asked_for() -> None:
-    reported: list[Point] = []
-    outcome = Simulation().run(experiment(rounds_max=2, target_accuracy=1.0), reported.append)
+    reported: list[RoundReport] = []
+    outcome = Simulation().run(experiment(rounds_max=2, target=1.0), reported.append)
     assert not outcome.reached
-    assert [point.round for point in reported] == [1, 2]
+    assert [news.point.round for news in reported] == [1, 2]
     for metrics in outcome.devices.values():
         assert [point.round for point in metrics.curve] == [1, 2]
         assert metrics.busy_s is not None

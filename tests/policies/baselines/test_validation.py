@@ -67,7 +67,7 @@ class Recorded:
             data=torch.utils.data.Subset(task.data, range(STEPS * BATCH)),
             model=partial(self._network, device),
             optimizer=self.optimizer,
-            target_accuracy=1.0,
+            target=1.0,
             epochs_max=self._epochs,
             batch_size=BATCH,
         )

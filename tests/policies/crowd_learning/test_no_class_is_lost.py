@@ -32,7 +32,7 @@ def task(device: str) -> crowd.Task:
         evaluation=samples(torch.arange(300) % CLASSES, 99),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
         batch_size=16,
-        target_accuracy=0.9,
+        target=0.9,
         epochs_max=40,
     )
 

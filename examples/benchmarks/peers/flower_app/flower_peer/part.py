@@ -8,6 +8,7 @@ from typing import Any
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.learning.task import Task
+from crowd.run_record import RunGoal
 from devices.lab import messages
 from devices.lab.messages import Go, Ready, WorkerReport
 
@@ -18,6 +19,8 @@ ROUND = "server-round"
 """Where it puts the number of the round."""
 FLOPS = "flops-per-sample"
 NEWS, ORDERS = "news", "orders"
+GOAL = RunGoal(metric="accuracy", better="higher", target=None)
+"""Stands for the goal, of which Flower's server alone knows."""
 KEEP = "keep-optimizer"
 """Whether a client's momentum outlives the round, as with the policy `fedavg`. Most clients that are written for Flower
 begin with a new optimiser."""
@@ -36,7 +39,7 @@ def await_orders(config: Mapping[str, Any]) -> None:
     """Say that this device is about to train, and wait until it may, if `config` names a pipe for that: so the lab
     slows the training, and not what Flower itself does."""
     if ORDERS in config:
-        say(config, Ready(target_accuracy=1.0))
+        say(config, Ready(goal=GOAL))
         with Path(config[ORDERS]).open(encoding="utf-8") as pipe:
             assert messages.ORDERS.from_line(pipe.readline()) == Go()
 

@@ -46,7 +46,7 @@ def rounds(experiment: Experiment, *, keep: bool) -> list[Advanced]:
             "file": str(files[names[0]]),
             "devices": len(names),
             "seed": experiment.seed,
-            "target-accuracy": make_task(experiment, 0).target_accuracy,
+            "target": make_task(experiment, 0).target or 0.0,
             "rounds-max": 0,
             KEEP: keep,
             NEWS: str(news),
@@ -63,7 +63,7 @@ def _context(config: UserConfig, file: str) -> Context:
 
 
 def _trial(cluster: Path, task: str, seed: int) -> Experiment:
-    return read_experiment(cluster, task=task, policy="fedavg", seed=seed, target_accuracy=None, rounds_max=None)
+    return read_experiment(cluster, task=task, policy="fedavg", seed=seed, target=None, rounds_max=None)
 
 
 def main(cluster: str, task: str, *seeds: str) -> None:
@@ -73,7 +73,9 @@ def main(cluster: str, task: str, *seeds: str) -> None:
         for seed in map(int, seeds):
             done = rounds(_trial(Path(cluster), task, seed), keep=keep)
             reached = "reached" if done[-1].finished else "not reached"
-            print(f"{clients}, seed {seed}: {reached} after {len(done)} rounds, {done[-1].accuracy:.2%}", flush=True)
+            print(
+                f"{clients}, seed {seed}: {reached} after {len(done)} rounds, {done[-1].value or 0.0:.2%}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from crowd.learning.evaluation import evaluate, next_streak
+from crowd.learning.ending import Goal, next_streak
 from crowd.learning.phase import is_reached
+from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import materialise
 from crowd.learning.task import Task
 from crowd.learning.work import prepare
@@ -66,7 +68,8 @@ class _Judge:
     def __init__(self, task: Task, config: Mapping[str, Any]) -> None:
         self.model = task.model()
         self._samples = materialise(task.evaluation, "evaluation")
-        self._target = float(config["target-accuracy"])
+        self._metric = task.metric
+        self._goal = attrs.evolve(Goal.of(task), target=float(config["target"]))
         self._config = config
         self._streak = 0
         self._began_s = time.monotonic()
@@ -74,19 +77,21 @@ class _Judge:
     def __call__(self, number: int, arrays: ArrayRecord) -> MetricRecord:
         """Raises `_Over` if the round of this `number`, 0 before the first, was the last."""
         self.model.load_state_dict(arrays.to_torch_state_dict())
-        correct, count = evaluate(self.model, self._samples.inputs, self._samples.labels), len(self._samples)
-        self._streak = next_streak(self._streak, correct, count, self._target)
+        found = evaluate(self._metric, self.model, self._samples.inputs, self._samples.labels)
+        value = Quality(metric=self._metric, numbers=len(found.sums)).value(found)
+        self._streak = next_streak(self._streak, value, found.samples, self._goal)
         if number:
-            say(self._config, self._advanced(number, correct / count))
+            say(self._config, self._advanced(number, value))
         if is_reached(self._streak):
             raise _Over
-        return MetricRecord({"accuracy": correct / count})
+        return MetricRecord({"value": 0.0 if value is None else value})
 
-    def _advanced(self, number: int, accuracy: float) -> Advanced:
+    def _advanced(self, number: int, value: float | None) -> Advanced:
         """What only the one who started the run can see is left empty."""
         return Advanced(
             round=number,
-            accuracy=accuracy,
+            value=value,
+            loss=None,
             bytes_up=0,
             bytes_down=0,
             elapsed_s=time.monotonic() - self._began_s,

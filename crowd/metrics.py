@@ -1,0 +1,299 @@
+"""How good a state of the network is, in one number: `Metric`, and the ones that come with the project.
+
+Devices evaluate on different samples, so a metric is made of *sums*: a few numbers for each batch that add up, over
+batches and over devices, to those of all samples. Its value is worked out of the sums alone, once for all devices.
+
+Layout: `Metric` (the port), `Accuracy` and `MacroF1` of classes, `MeanAbsoluteError`, `RootMeanSquaredError` and `R2`
+of quantities, `MeanLoss` of anything; `as_metric`, which takes a metric of torchmetrics too.
+"""
+
+import abc
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crowd.errors import BadConfig
+from crowd.formatting import HIGHER, LOWER
+
+NUMBERS_MAX = 500
+"""Numbers that the sums of a metric may consist of: at most 4 kB from each device in a round."""
+_TWO_OUTPUTS = "; for two classes let the network have 2 outputs and use cross_entropy as the loss"
+_SUM = "dim_zero_sum"
+"""Name of the function by which torchmetrics adds up a state."""
+
+
+class Metric(abc.ABC):
+    """A measure of how good outputs are; a task has one. Stateless: all calls may come from several threads.
+
+    A subclass has a `name`, says which values are `better`, and makes sums and their value. All its public attributes
+    must be the same on all devices of a cluster.
+    """
+
+    name: str
+    """Its name for people and records, as "accuracy"."""
+    better: str = HIGHER
+    """Which of two values is better: "higher" or "lower"."""
+
+    @abc.abstractmethod
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The sums of a batch: (numbers,) float64, the same number for every batch of a task, at most `NUMBERS_MAX`.
+        Those of two batches added up must be those of both together. `outputs` (batch, …) are the network's in
+        evaluation mode, `labels` (batch, *label_shape). Raises `BadConfig`, in one line, for what it cannot take."""
+
+    @abc.abstractmethod
+    def value(self, sums: Tensor) -> float:
+        """The value of the sums (numbers,) float64 of one sample or more; NaN where there is none."""
+
+    def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
+        """How many classes there are, if these labels are class numbers; `None` if they are not."""
+        return None
+
+    def with_loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> "Metric":
+        """The metric for a task with this loss."""
+        return self
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def _class_numbers(outputs: Tensor, labels: Tensor) -> int:
+    """The number of classes of outputs (batch, ..., classes), if labels (batch, ...) are class numbers. Raises
+    `BadConfig`."""
+    classes = outputs.shape[-1] if outputs.dim() else 0
+    if classes < 2 or outputs.shape[:-1] != labels.shape or labels.is_floating_point():
+        raise BadConfig(
+            f"it needs outputs (batch, ..., classes) of 2 classes or more and class numbers (batch, ...) as "
+            f"labels, not outputs {tuple(outputs.shape)} and labels {tuple(labels.shape)} {labels.dtype}"
+            f"{_TWO_OUTPUTS if classes == 1 else ''}"
+        )
+    return classes
+
+
+class Accuracy(Metric):
+    """The part of the samples that are predicted right, from 0 to 1.
+
+    The largest of the outputs (batch, ..., classes) along the last axis is the predicted class; labels (batch, ...) are
+    class numbers. Where a sample has several labels, all must be right.
+    """
+
+    name = "accuracy"
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Samples that are right, and all."""
+        _class_numbers(outputs, labels)
+        right = (outputs.argmax(dim=-1) == labels).reshape(len(labels), -1).all(dim=1).sum()
+        return torch.tensor([int(right), len(labels)], dtype=torch.float64)
+
+    def value(self, sums: Tensor) -> float:
+        right, count = sums.tolist()
+        return float(right / count) if count else math.nan
+
+    def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
+        return outputs.shape[-1]
+
+
+class MacroF1(Metric):
+    """The mean of all classes' F1 scores, from 0 to 1, by which a rare class counts as much as a common one.
+
+    Of class numbers: outputs (batch, ..., classes), labels (batch, ...); the largest output is the predicted class.
+    Of several labels at once: outputs and labels of one shape (batch, columns), labels 0 or 1, each column a class of
+    its own, which is predicted where its output (a logit) is above 0. Classes that occur neither among the labels nor
+    among the predictions do not count.
+    """
+
+    name = "macro F1"
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """True positives of each class, then false positives, then false negatives."""
+        if outputs.shape == labels.shape and outputs.dim() == 2:
+            if not bool(((labels == 0) | (labels == 1)).all()):
+                raise BadConfig("labels of the outputs' shape (batch, columns) must be 0 or 1")
+            predicted, true = outputs > 0, labels > 0
+        else:
+            classes = _class_numbers(outputs, labels)
+            predicted = _one_hot(outputs.argmax(dim=-1), classes)
+            true = _one_hot(labels, classes)
+        counts = [(predicted & true).sum(dim=0), (predicted & ~true).sum(dim=0), (~predicted & true).sum(dim=0)]
+        return torch.cat(counts).double()
+
+    def value(self, sums: Tensor) -> float:
+        hits, wrong, missed = sums.reshape(3, -1)
+        found = 2 * hits + wrong + missed
+        occurs = found > 0
+        return float((2 * hits[occurs] / found[occurs]).mean())
+
+    def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
+        return None if outputs.shape == labels.shape else outputs.shape[-1]
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Class numbers of any shape as (labels, classes) bool."""
+    return labels.reshape(-1, 1) == torch.arange(classes)
+
+
+# --- quantities -------------------------------------------------------------------------------------------------------
+
+
+def _differences(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Outputs minus labels, (batch, elements) float64. Raises `BadConfig` if they have not one shape."""
+    if outputs.shape != labels.shape:
+        hint = ""
+        if outputs.shape == (*labels.shape, 1):
+            hint = ": let the network return its output without the last axis, or give each label the shape (1,)"
+        raise BadConfig(
+            f"it needs outputs and labels of one shape, not outputs {tuple(outputs.shape)} and labels "
+            f"{tuple(labels.shape)}{hint}"
+        )
+    return (outputs.double() - labels.double()).reshape(len(labels), -1)
+
+
+class MeanAbsoluteError(Metric):
+    """The mean distance of outputs from labels, which have one shape (batch, ...); in the labels' unit."""
+
+    name = "mean absolute error"
+    better = LOWER
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The sum of all distances, and their number."""
+        distances = _differences(outputs, labels).abs()
+        return torch.tensor([float(distances.sum()), distances.numel()], dtype=torch.float64)
+
+    def value(self, sums: Tensor) -> float:
+        total, count = sums.tolist()
+        return float(total / count) if count else math.nan
+
+
+class RootMeanSquaredError(Metric):
+    """The root of the mean squared distance of outputs from labels, which have one shape (batch, ...); in the labels'
+    unit."""
+
+    name = "root mean squared error"
+    better = LOWER
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The sum of all squared distances, and their number."""
+        squares = _differences(outputs, labels).square()
+        return torch.tensor([float(squares.sum()), squares.numel()], dtype=torch.float64)
+
+    def value(self, sums: Tensor) -> float:
+        total, count = sums.tolist()
+        return math.sqrt(total / count) if count and total >= 0 else math.nan
+
+
+class R2(Metric):
+    """The part of the labels' variance that outputs explain: 1 is all of it, 0 no more than their mean would; the
+    coefficient of determination. Outputs and labels have one shape (batch, ...); where a sample has several labels, the
+    mean over them, each by its own variance. Undefined where one of these does not vary."""
+
+    name = "R2"
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Of each label of a sample the sums of squared distances, of labels and of squared labels; and the number of
+        samples."""
+        squares = _differences(outputs, labels).square()
+        flat = labels.double().reshape(len(labels), -1)
+        count = torch.tensor([len(labels)], dtype=torch.float64)
+        return torch.cat([squares.sum(dim=0), flat.sum(dim=0), flat.square().sum(dim=0), count])
+
+    def value(self, sums: Tensor) -> float:
+        count = sums[-1]
+        residual, total, squares = sums[:-1].reshape(3, -1)
+        varied = squares - total.square() / count
+        return float((1 - residual / varied).mean()) if bool((varied > 0).all()) else math.nan
+
+
+class MeanLoss(Metric):
+    """The mean of the task's own loss over the samples; the loss must be a mean over its batch."""
+
+    name = "mean loss"
+    better = LOWER
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        """Measure `loss`; `None`: that of the task."""
+        self._loss = loss
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss times the number of samples, and that number."""
+        assert self._loss is not None, "the task's loss is given by with_loss"
+        return torch.tensor([self._loss(outputs, labels).item() * len(labels), len(labels)], dtype=torch.float64)
+
+    def value(self, sums: Tensor) -> float:
+        total, count = sums.tolist()
+        return float(total / count) if count else math.nan
+
+    def with_loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> "MeanLoss":
+        return self if self._loss is not None else MeanLoss(loss)
+
+
+# --- metrics of torchmetrics ------------------------------------------------------------------------------------------
+
+
+class SummedStates(Metric):
+    """A metric of torchmetrics (https://lightning.ai/docs/torchmetrics), all of whose states are added up over
+    batches. Nothing of torchmetrics is imported."""
+
+    def __init__(self, metric: Any) -> None:
+        """Take `metric`, of which a copy is kept. Raises `BadConfig` if a state of it is not a sum, if it does not say
+        which values are better, or has none."""
+        self.name = name = type(metric).__name__
+        self._metric = copy.deepcopy(metric)
+        self._states: Mapping[str, Any] = metric._defaults  # noqa: SLF001  # there is no public way to a state
+        for state, default in self._states.items():
+            reduction = metric._reductions[state]  # noqa: SLF001
+            if not isinstance(default, Tensor) or getattr(reduction, "__name__", None) != _SUM:
+                raise BadConfig(
+                    f"the task's metric: the state {state} of {name} is not a sum over batches: choose another metric, "
+                    "or other arguments of this one"
+                )
+        if not self._states:
+            raise BadConfig(f"the task's metric: {name} has no states of its own: choose a single metric")
+        if metric.higher_is_better is None:
+            raise BadConfig(f"the task's metric: {name} does not say whether higher values are better: choose another")
+        self.better = HIGHER if metric.higher_is_better else LOWER
+        self.settings = [
+            f"{key} = {value!r}"
+            for key, value in sorted(vars(metric).items())
+            if not key.startswith("_") and isinstance(value, bool | int | float | str)
+        ]
+        """Its own plain attributes, which all devices must have in common."""
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """All states of a batch, one after the other, flat."""
+        metric = self._fresh()
+        # of its class: on the object lie wrappers that count calls and gather from processes of torch.distributed
+        type(metric).update(metric, outputs, labels)
+        for state, default in self._states.items():
+            if getattr(metric, state).shape != default.shape:
+                found, expected = tuple(getattr(metric, state).shape), tuple(default.shape)
+                raise BadConfig(f"the state {state} of {self.name} becomes {found} from {expected}: it must stay")
+        return torch.cat([getattr(metric, state).detach().double().reshape(-1) for state in self._states])
+
+    def value(self, sums: Tensor) -> float:
+        metric, start = self._fresh(), 0
+        for state, default in self._states.items():
+            part = sums[start : start + default.numel()]
+            setattr(metric, state, part.to(default.dtype).reshape(default.shape))
+            start += default.numel()
+        value = torch.as_tensor(type(metric).compute(metric))
+        if value.numel() != 1:
+            raise BadConfig(
+                f"the value of {self.name} is of shape {tuple(value.shape)}; expected one number: choose an average"
+            )
+        return float(value)
+
+    def _fresh(self) -> Any:
+        metric = copy.copy(self._metric)
+        for state, default in self._states.items():
+            setattr(metric, state, default.detach().clone())
+        return metric
+
+
+def as_metric(value: Any) -> Any:
+    """`value` as a `Metric`, if it is one of torchmetrics, else as it is. Raises `BadConfig` like `SummedStates`."""
+    names = ("_defaults", "_reductions", "update", "compute", "higher_is_better")
+    looks_like_one = not isinstance(value, Metric | type) and all(hasattr(value, name) for name in names)
+    return SummedStates(value) if looks_like_one else value
