@@ -230,7 +230,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(OwnSlice, "taking", replace("late or number in self._merging", "late")),
     ),
     "all contributions weigh the same": (
-        _in(SliceMerge, "merged", replace("contribution.samples / total", "1 / len(came)")),
+        _in(SliceMerge, "merged", replace("contribution.samples / samples", "1 / len(came)")),
     ),
     "a merged slice is applied twice": (
         _in(Completion, "_next_state", replace("torch.cat(deltas)", "torch.cat([2 * deltas[0], *deltas[1:]])")),
