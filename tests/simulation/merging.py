@@ -168,7 +168,8 @@ class Merging:
             if index == 0 and not stays and after.samples != before.samples + sum(header.senders.values()):
                 self._findings.add(f"{device} counts {after.samples} samples after {_name(key)}")
         if stays:
-            if after.vector is not before.vector or after.momentum is not before.momentum:
+            kept = [before.vector, *([] if after.best is None else [after.best.vector])]
+            if all(after.vector is not vector for vector in kept) or after.momentum is not before.momentum:
                 self._findings.add(f"{device} changed a state that {_name(key)} was to leave as it is")
             return
         vector, momentum = step(active.plan.outer, before, np.concatenate(parts))
