@@ -185,9 +185,7 @@ async def test_a_client_trains_when_the_lab_has_slowed_its_device_and_no_earlier
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             news = lines_of(Path(config[NEWS]))
-            assert messages.REPORTS.from_line(await anext(news)) == Ready(
-                goal=RunGoal(metric="accuracy", better="higher", target=1.0)
-            )
+            assert messages.REPORTS.from_line(await anext(news)) == Ready(goal=GOAL)
             assert not waited.is_set()
             os.write(orders, f"{messages.ORDERS.to_line(Go())}\n".encode())
         await news.aclose()
