@@ -95,7 +95,7 @@ async def test_forged_messages_cost_little_and_hold_up_none_of_the_member() -> N
                 await gate.take(FROM_BEN, genuine[number // REFUSED_PER_S])
     assert len(gate.let_in()) == 1 + 20
     assert gate.signer.verified <= 1 + 20 + 3 * REFUSED_PER_S
-    assert [entry["event"] for entry in logs] == ["messages_refused"]
+    assert [(entry["event"], entry["in_the_name_of"]) for entry in logs] == [("messages_refused", BEN)]
 
 
 @virtual_time

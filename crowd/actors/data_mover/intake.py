@@ -75,7 +75,7 @@ class Intake:
                     self._hear_status(source, online=delivery.payload != b"offline")
             case Channel.BLOB:
                 if not self._signer.is_member(source) or len(delivery.payload) > CHUNK_BYTES:
-                    self._count_refusal("chunk", f"a chunk of {len(delivery.payload)} bytes in the name of {source}")
+                    self._count_refusal("chunk", f"a chunk of {len(delivery.payload)} bytes", source)
                     return
                 await self._hand_over(inbox.Inbound(delivery=delivery))
             case Channel.INFO:
@@ -92,12 +92,12 @@ class Intake:
             left.spend()
             self._tell_planner(events.StatusHeard(device=device, online=online))
         else:
-            self._count_refusal("status", f"{device} is said to be {'online' if online else 'offline'} too often")
+            self._count_refusal("status", f"it is said to be {'online' if online else 'offline'} too often", device)
 
     async def _open(self, address: Address, source: DeviceId, envelope: bytes) -> None:
         left = self._refusals_left.get(source)
         if left is not None and not left.is_left(now_us()) and not self._opener.names_known_life(source, envelope):
-            self._count_refusal("unopened", f"too much of what comes in the name of {source} is junk")
+            self._count_refusal("unopened", "too much of what comes in its name is junk", source)
             return
         try:
             opened = self._opener.open(address, envelope)
@@ -111,7 +111,7 @@ class Intake:
                 self._refusals_left.setdefault(source, budget).spend()
             if error.sender is not None:
                 self._probe.refused(error.sender, error.reason)
-            self._count_refusal(error.reason.value, str(error))
+            self._count_refusal(error.reason.value, str(error), source)
 
     async def _hand_on(self, address: Address, opened: Opened, envelope: bytes) -> None:
         match opened.message:
@@ -158,13 +158,13 @@ class Intake:
         try:
             self._planner.tell_nowait(message)
         except MailboxFull:
-            self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy")
+            self._count_refusal("planner_busy", f"{message} was dropped: the planner is busy", None)
 
-    def _count_refusal(self, reason: str, text: str) -> None:
-        """Count a refusal always, log it at most once a minute."""
+    def _count_refusal(self, reason: str, text: str, source: DeviceId | None) -> None:
+        """Count a refusal always, log it at most once a minute; `source` is in whose name it came, whoever sent it."""
         self._refused[reason] += 1
         if reason != Reason.DUPLICATE.value and self._told_refusals.is_due():
-            log.warning("messages_refused", counts=dict(self._refused), latest=text)
+            log.warning("messages_refused", counts=dict(self._refused), in_the_name_of=source, latest=text)
 
 
 def _heard(opened: Opened, envelope: bytes) -> inbox.AgreementMessage:
