@@ -131,7 +131,7 @@ policies: PluginGroup[type[Policy]] = PluginGroup("crowd.policies", "policy", "s
 tasks: PluginGroup[TaskFunction] = PluginGroup("crowd.tasks", "task", "function", callable)
 """Built-in tasks, by name."""
 
-GROUPS: tuple[PluginGroup[Any], ...] = (brokers, links, devices, stores, catalogs, policies, tasks)
+GROUPS: tuple[PluginGroup[Any], ...] = (brokers, links, devices, emulators, stores, catalogs, policies, tasks)
 """All kinds but the backends, which experiments alone need (`crowd.experiment.experiment.backends`)."""
 
 
