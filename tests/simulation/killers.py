@@ -49,7 +49,7 @@ FAULTS: Mapping[str, tuple[int, ...]] = {
 
 VARIANTS: Mapping[str, int] = {
     "a state of another plan is taken for a later one": 83,
-    "who asks for a slice that nobody keeps is told to wait": 11,
+    "who asks for a slice that nobody keeps is told to wait": 18,
 }
 """The variant of the seed's scenario that it takes (`Scenario.varied`): such holes show only at some moments."""
 
