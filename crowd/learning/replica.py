@@ -119,7 +119,7 @@ class ReplicaState:
 
 def from_model(model: torch.nn.Module, layout: Layout, placement: Placement = CPU) -> tuple[Tensor, tuple[int, ...]]:
     """A copy of the model's state as `(vector, counters)`; the model, which is where `placement` says, must have passed
-    `work.check_model`."""
+    `trial.try_out`."""
     vector = placement.here(torch.cat([tensor.detach().reshape(-1) for tensor in layout.tensors(model)]))
     counting = (placement.here(buffer).reshape(-1).tolist() for buffer in layout.counting_tensors(model))
     return vector, tuple(int(value) for values in counting for value in values)

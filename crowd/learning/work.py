@@ -243,7 +243,7 @@ class LocalTrainer:
 
     def evaluate(self, samples: SampleSet) -> Evaluation:
         """Evaluate the model on `samples`; nothing without `executes`. Raises `BadConfig` like
-        `evaluation.evaluate`."""
+        `quality.evaluate`."""
         if not self.executes or not len(samples):
             return NOTHING
         with blamed_on("an evaluation failed"):

@@ -114,6 +114,7 @@ def test_a_step_takes_its_batch_there_and_its_loss_back_and_a_round_its_state() 
 
 
 @pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no accelerator here")
 def test_a_network_trains_on_an_accelerator_as_on_the_cpu() -> None:
     deltas = []
     for placement in (Placement(), Placement("cuda")):

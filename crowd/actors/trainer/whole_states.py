@@ -113,7 +113,8 @@ class WholeStates:
         await self._fetch_final(now)
         if self._wanted is None or now < self._wanted.again_us:
             return
-        wanted, ahead = self._wanted.once_more(self._rounds.ahead - {self._outside.device}), self._rounds.ahead
+        ahead = self._rounds.ahead
+        wanted = self._wanted.once_more(ahead - {self._outside.device})
         await self._ask(wanted)
         if len(wanted.holders) == 1 and not ahead:  # of several one would have answered: it is the own link
             held_up = events.HeldUp(devices=frozenset(wanted.holders), since_us=wanted.since_us, links=0)
