@@ -21,8 +21,8 @@ TOO_LONG_PRODUCT: dict[str, int] = {
 """How many lines have those files, classes and functions that are too long. Both lists may only shrink."""
 TOO_LONG_BESIDE: dict[str, int] = {
     "tests/agreement/cluster_model.py": 680,
-    "tests/agreement/cluster_model.py:Device": 326,
-    "tests/agreement/cluster_model.py:Device.carry_out": 72,
+    "tests/agreement/cluster_model.py:Device": 325,
+    "tests/agreement/cluster_model.py:Device.carry_out": 68,
     "tests/agreement/test_agreement.py": 657,
     "tests/agreement/test_agreement_machine.py": 525,
     "tests/agreement/test_agreement_machine.py:Agreement": 407,
@@ -33,7 +33,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/devices/simulation/test_virtual_time.py": 377,
     "tests/devices/test_compute.py": 410,
     "tests/learning/test_merge_machine.py": 544,
-    "tests/learning/test_merge_machine.py:Cluster": 448,
+    "tests/learning/test_merge_machine.py:Cluster": 445,
     "tests/node/test_run.py": 397,
     "tests/protocol/test_codec.py": 535,
     "tests/protocol/transfer/test_transfer.py": 514,

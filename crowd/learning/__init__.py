@@ -25,6 +25,5 @@ Layout:
     outliers.py     contributions that are out of all proportion
     evaluation.py   the sums of a metric; without torch
     quality.py      how good a state is, by the task's metric
-    phase.py        whether a run trains, closes or is over, and what decides that; without torch
     ending.py       what becomes of a run after a round: the state that is kept has been evaluated
 """

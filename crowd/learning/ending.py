@@ -8,9 +8,9 @@ import torch
 
 from crowd.formatting import HIGHER
 from crowd.learning import replica
-from crowd.learning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
 from crowd.learning.replica import Best, ReplicaState
 from crowd.learning.task import Task
+from crowd.planning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
 from crowd.planning.plan import Consistency, Plan
 from crowd.units import DeviceId
 

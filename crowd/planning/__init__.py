@@ -8,5 +8,7 @@ Layout:
     estimate.py       what a plan costs: memory, time, bytes
     convergence.py    how many epochs a cluster needs
     check.py          whether a plan may be carried out
+    phase.py          whether a run trains, closes or is over, by the counts of its state
+    round_plan.py     what may differ from round to round
     canonical.py      the bytes that a digest is of
 """

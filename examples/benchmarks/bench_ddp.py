@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crowd.learning.ending import Goal, next_streak
 from crowd.learning.evaluation import Evaluation
-from crowd.learning.phase import is_reached
 from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import materialise
+from crowd.planning.phase import is_reached
 from crowd.tasks import digits
 from crowd.tasks.partition import Partition
 

@@ -20,6 +20,7 @@ import torch
 
 from crowd.actors.lives import LIFE_FILE, Lives
 from crowd.actors.trainer import effects as round_effects
+from crowd.actors.trainer.course import Waypoint
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Fetch, Merge, ReportHeldUp, ReportSilence
 from crowd.actors.trainer.fates import fates_of
 from crowd.actors.trainer.rounds import Rounds
@@ -196,10 +197,10 @@ class Device:
         self.published: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self.local: torch.Tensor | None = None
         self.wanted: Wanted | None = None
-        self.early: list[tuple[int, Callable[[], None]]] = []
+        self.early: list[Callable[[], None]] = []
         progress = StateProgress(run=1, digest=self.digest(self.vector, 0))
         self.snapshots[progress.digest] = (progress, self.vector)
-        self.rounds.reset(progress)
+        self.rounds.reset(Waypoint(progress=progress))
         self.state = State(own=Own(profile=profile, progress=progress))
         if not self.cut:
             self.step(events.Connected())
@@ -319,11 +320,7 @@ class Device:
                 model.checks.activated(self.name, self.state.own.profile.life, active)
                 self.feedback.abandon()
                 self.local = self.wanted = None
-                self.run_rounds(self.rounds.activate(active, model.now_us))
-                early, self.early = self.early, []
-                for generation, replay in early:
-                    if generation >= active.generation:
-                        replay()
+                self.begin(self.rounds.activate(active, model.now_us))
             case events.RoundAccepted(progress=progress):
                 self.commit(progress)
             case events.Excluded():
@@ -339,6 +336,12 @@ class Device:
                 assert_never(effect)
 
     # --- rounds -------------------------------------------------------------------------------------------------------
+
+    def begin(self, effects: tuple[round_effects.Effect, ...]) -> None:
+        self.run_rounds(effects)
+        early, self.early = self.early, []
+        for replay in early:
+            replay()
 
     def run_rounds(self, effects: tuple[round_effects.Effect, ...]) -> None:
         for effect in effects:
@@ -400,16 +403,14 @@ class Device:
                 self.model.send_bulk(self, owner, partial(owner.contributed, self.name, header, data))
 
     def contributed(self, sender: DeviceId, header: Contribution, data: bytes) -> None:
-        if self.rounds.is_ahead(header.key.generation):
-            self.early.append((header.key.generation, lambda: self.contributed(sender, header, data)))
-            return
+        if self.rounds.is_ahead(header.key.generation, header.key.round):
+            return self.early.append(partial(self.contributed, sender, header, data))
         delta = decode(data, ENCODING, Pieces((len(data) // 4,)))
         self.run_rounds(self.rounds.contribute(sender, header, delta, self.model.now_us))
 
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes) -> None:
         if self.rounds.is_ahead(header.key.generation):
-            self.early.append((header.key.generation, lambda: self.merged(sender, header, data)))
-            return
+            return self.early.append(partial(self.merged, sender, header, data))
         self.run_rounds(self.rounds.merged(sender, header, data, self.model.now_us))
 
     def serve(self, asker: "Device", key: SliceKey) -> None:
@@ -418,8 +419,7 @@ class Device:
                 self, asker, lambda: asker.rounds.not_yet(self.name, key, self.model.now_us), once=True
             )
         else:
-            header, data = self.published[key]
-            self.model.send_bulk(self, asker, partial(asker.merged, self.name, header, data), once=True)
+            self.model.send_bulk(self, asker, partial(asker.merged, self.name, *self.published[key]), once=True)
 
     def complete(self, parts: tuple[round_effects.MergedPart, ...]) -> None:
         vector = self.vector + torch.cat(
@@ -452,7 +452,7 @@ class Device:
         }
         self.model.checks.completed(self.name, active, progress)
         self.model.checks.conserved(self)
-        self.run_rounds(self.rounds.accepted(progress, self.model.now_us))
+        self.begin(self.rounds.accepted(Waypoint(progress=progress), self.model.now_us))
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
@@ -480,7 +480,7 @@ class Device:
         self.made = 0
         self.snapshots[progress.digest] = (progress, vector)
         self.step(events.StateReached(progress=progress))
-        self.run_rounds(self.rounds.fetched(progress, self.model.now_us))
+        self.begin(self.rounds.fetched(Waypoint(progress=progress), self.model.now_us))
 
 
 class Model:

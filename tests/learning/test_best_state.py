@@ -11,8 +11,8 @@ from crowd.errors import MalformedMessage
 from crowd.learning import replica, state_file
 from crowd.learning.ending import Goal, Outcome, after_round, state_after
 from crowd.learning.layout import Layout
-from crowd.learning.phase import BILLION
 from crowd.learning.replica import Best, ReplicaState
+from crowd.planning.phase import BILLION
 from crowd.planning.plan import Consistency, Member, Plan
 from crowd.units import DeviceId, Life
 

@@ -9,8 +9,8 @@ import torch
 from crowd.learning import replica
 from crowd.learning.ending import Goal, Outcome, after_round
 from crowd.learning.layout import Layout
-from crowd.learning.phase import BILLION, is_last
 from crowd.learning.replica import ReplicaState
+from crowd.planning.phase import BILLION, is_last
 from crowd.planning.plan import Consistency, Member, Plan, TrainerRole
 from crowd.units import DeviceId, Life
 

@@ -4,9 +4,9 @@ import torch
 from crowd.errors import BadConfig, MalformedMessage
 from crowd.learning.ending import Goal, next_streak
 from crowd.learning.evaluation import NOTHING, Evaluation, total
-from crowd.learning.phase import is_reached
 from crowd.learning.quality import Quality, evaluate
 from crowd.metrics import R2, Accuracy
+from crowd.planning.phase import is_reached
 from tests.learning.nets import normalised, separable
 
 ACCURACY = Accuracy()

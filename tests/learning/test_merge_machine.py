@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, assert_never
 
 import attrs
 import numpy as np
+import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from crowd.actors.trainer.course import Waypoint
 from crowd.actors.trainer.effects import AskForSlice, Begin, Complete, Effect, Fetch, Merge, ReportHeldUp, ReportSilence
 from crowd.actors.trainer.fates import fates_of
 from crowd.actors.trainer.rounds import Rounds
@@ -30,30 +32,28 @@ from crowd.learning.encoding import decode
 from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces
 from crowd.learning.merge import Merged, SliceMerge
+from crowd.planning import round_plan
 from crowd.planning.encoding_size import encoded_bytes
-from crowd.planning.plan import Encoding, Member, Plan, SliceOwner, TrainerRole, plan_digest
+from crowd.planning.plan import Encoding, plan_digest
 from crowd.protocol.messages import KEPT_ROUNDS, Contribution, MergedSlice, SliceKey
-from crowd.units import SECOND_US, DeviceId, Life
+from crowd.units import DeviceId
 from tests.agreement.cluster_model import Device as Modelled
+from tests.learning.drawn_plans import (
+    DEVICES_MAX,
+    ELEMENTS,
+    LAST_PLAN,
+    Choices,
+    in_round,
+    make_plan,
+    numbers,
+    plan_in_turn,
+    plans,
+)
 
-ELEMENTS = 7
-DEVICES_MAX = 4
 ROUNDS_AFTER = 3
-numbers = st.integers(0, DEVICES_MAX - 1)
 places = st.integers(0, 99)
 wrong_keys = st.sampled_from(["generation", "plan_digest", "round", "index", "target"])
 Ledger: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
-
-Choices: TypeAlias = tuple[list[int], set[int], list[int], Encoding]
-"""What a plan is made of: samples by trainer, where slices are cut, their owners, and the form of deltas."""
-LAST_PLAN: Choices = ([1] * DEVICES_MAX, {3}, [0, 1, 0], Encoding.FLOAT32)
-
-plans = st.tuples(
-    st.lists(st.integers(1, 5), min_size=DEVICES_MAX, max_size=DEVICES_MAX),
-    st.sets(st.integers(1, ELEMENTS - 1), max_size=2),
-    st.lists(numbers, min_size=3, max_size=3),
-    st.sampled_from([encoding for encoding in Encoding if encoding is not Encoding.NONE]),  # whose bytes tell no length
-)
 
 
 @attrs.frozen
@@ -119,7 +119,7 @@ class Cluster(RuleBasedStateMachine):
             self.devices.append(Device(name, Rounds(name, SliceMerge), torch.full((ELEMENTS,), float(index))))
         for device in self.devices:
             progress = self._keep(device.vector, round=0, samples=0)
-            device.rounds.reset(progress)
+            device.rounds.reset(Waypoint(progress=progress))
             self._freeze(device, plan)
         for device in self.devices:
             self._activate(device)
@@ -164,25 +164,11 @@ class Cluster(RuleBasedStateMachine):
         device.feedback.abandon()
         device.proposal = device.wanted = device.delta = None
         if all(other.promised == device.promised for other in self.devices):
-            self.plans[device.promised] = self._agree(device.promised, *plan)
+            self.plans[device.promised] = self._agree(device.promised, plan)
 
-    def _agree(
-        self, generation: int, samples: list[int], cuts: set[int], owners: list[int], encoding: Encoding
-    ) -> Active:
+    def _agree(self, generation: int, choices: Choices) -> Active:
         """The start is the best state that is promised."""
-        names = [device.name for device in self.devices]
-        ends = [0, *sorted(cuts), ELEMENTS]
-        plan = Plan(
-            members=tuple(Member(device=name, life=Life(incarnation=1, boot=b"")) for name in names),
-            trainers=tuple(TrainerRole(device=name, round_samples=samples[at]) for at, name in enumerate(names)),
-            slices=tuple(
-                SliceOwner(owner=names[owner % len(names)], start=start, stop=stop)
-                for owner, start, stop in zip(owners, ends, ends[1:], strict=False)
-            ),
-            encoding=encoding,
-            round_us=SECOND_US,
-            seed=generation,
-        )
+        plan = make_plan([device.name for device in self.devices], choices, seed=generation)
         start = max(device.rounds.progress for device in self.devices)
         return Active(
             generation=generation,
@@ -199,9 +185,16 @@ class Cluster(RuleBasedStateMachine):
             return
         device.activated = device.promised
         self._carry_out(device, device.rounds.activate(active, self.now_us))
+        self._hear_early(device)
+
+    def _hear_early(self, device: Device) -> None:
         early, device.early = device.early, []
         for sent in early:
             self._deliver(sent)
+
+    def _is_early(self, device: Device, header: Contribution | MergedSlice) -> bool:
+        """As a trainer asks (`backlog.place_of`)."""
+        return device.rounds.is_ahead(header.key.generation, header.key.round * isinstance(header, Contribution))
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +221,8 @@ class Cluster(RuleBasedStateMachine):
         if device.delta is None or active is None or device.rounds.frozen:
             return
         samples = active.plan.trainers[self.devices.index(device)].round_samples
-        for index, span in enumerate(active.plan.slices):
+        planned = in_round(active.plan, device.rounds.in_hand)
+        for index, span in enumerate(planned.slices):
             key = SliceKey(
                 generation=active.generation,
                 plan_digest=active.plan_digest,
@@ -237,7 +231,7 @@ class Cluster(RuleBasedStateMachine):
             )
             if (key, device.name) in self.contributed:
                 return
-            encoding = active.plan.encoding
+            encoding = planned.encoding
             data = device.feedback.contribute(device.delta, span.start, span.stop, encoding)
             self.contributed[key, device.name] = (samples, _float64(data, encoding, span.stop - span.start))
             header = Contribution(key=key, encoding=encoding, samples=samples)
@@ -253,7 +247,8 @@ class Cluster(RuleBasedStateMachine):
         if proposal is None or active is None:
             return
         device.proposal = None
-        for index, (span, part) in enumerate(zip(active.plan.slices, proposal.parts, strict=True)):
+        slices = in_round(active.plan, proposal.round).slices
+        for index, (span, part) in enumerate(zip(slices, proposal.parts, strict=True)):
             key, place = part.header.key, slice(span.start, span.stop)
             assert (key.generation, key.plan_digest) == (active.generation, active.plan_digest)
             assert (key.round, key.index) == (proposal.round, index) == (device.rounds.progress.round + 1, index)
@@ -263,7 +258,7 @@ class Cluster(RuleBasedStateMachine):
         if device.delta is not None:
             device.made += device.delta.numpy()
         headers = [part.header for part in proposal.parts]
-        device.feedback.commit(device.delta, fates_of(device.name, active.plan.slices, headers))
+        device.feedback.commit(device.delta, fates_of(device.name, slices, headers))
         device.delta = None
         step = torch.cat(
             [decode(part.data, part.header.encoding, Pieces((len(part.data) // 4,))) for part in proposal.parts]
@@ -273,7 +268,8 @@ class Cluster(RuleBasedStateMachine):
         progress = self._keep(device.vector, round=proposal.round, samples=samples)
         reached = (active.generation, proposal.round)
         assert self.after.setdefault(reached, progress.digest) == progress.digest, "replicas differ after a round"
-        self._carry_out(device, device.rounds.accepted(progress, self.now_us))
+        self._carry_out(device, device.rounds.accepted(Waypoint(progress=progress), self.now_us))
+        self._hear_early(device)
 
     @rule(number=numbers, sent=st.booleans(), wrong=wrong_keys)
     def a_round_goes_by(self, number: int, sent: bool, wrong: str) -> None:
@@ -344,7 +340,7 @@ class Cluster(RuleBasedStateMachine):
 
     def _expect_discarded(self, sent: Sent) -> None:
         key, device, source = sent.header.key, sent.target, sent.source
-        if device.rounds.is_ahead(key.generation):
+        if device.rounds.is_ahead(key.generation, key.round):
             return  # it would be looked at later
         real = any(key == known for known, _ in self.contributed)
         if real and isinstance(sent.header, Contribution) and self._owner(key) == device.name:
@@ -356,11 +352,11 @@ class Cluster(RuleBasedStateMachine):
         assert before == (device.rounds.next_deadline_us(), device.rounds.progress, device.rounds.in_hand)
 
     def _owner(self, key: SliceKey) -> DeviceId:
-        return self.plans[key.generation].plan.slices[key.index].owner
+        return in_round(self.plans[key.generation].plan, key.round).slices[key.index].owner
 
     def _deliver(self, sent: Sent) -> None:
         device, key = sent.target, sent.header.key
-        if device.rounds.is_ahead(key.generation):
+        if self._is_early(device, sent.header):
             device.early.append(sent)
             return
         if isinstance(sent.header, Contribution):
@@ -419,7 +415,7 @@ class Cluster(RuleBasedStateMachine):
                     device.proposal = effect
                 case AskForSlice(owner=owner, key=key):
                     assert key.round == device.rounds.in_hand
-                    assert self.plans[key.generation].plan.slices[key.index].owner == owner != device.name
+                    assert self._owner(key) == owner != device.name
                     self._answer(device, self._named(owner), key)
                 case ReportSilence(device=other):
                     assert other != device.name
@@ -434,7 +430,7 @@ class Cluster(RuleBasedStateMachine):
         plan = self.plans[key.generation].plan
         planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
         assert not owner.rounds.frozen
-        assert (key.generation, plan.slices[key.index].owner) == (owner.activated, owner.name)
+        assert (key.generation, self._owner(key)) == (owner.activated, owner.name)
         assert set(merged.senders) <= self.arrived[key]
         assert 2 * sum(planned[sender] for sender in merged.senders) >= sum(planned.values())
         came = {sender: self.contributed[key, sender] for sender in merged.senders}
@@ -476,7 +472,8 @@ class Cluster(RuleBasedStateMachine):
         device.vector = vector
         device.feedback.drop()
         device.made, device.merged = np.zeros(ELEMENTS), np.zeros(ELEMENTS)
-        self._carry_out(device, device.rounds.fetched(progress, self.now_us))
+        self._carry_out(device, device.rounds.fetched(Waypoint(progress=progress), self.now_us))
+        self._hear_early(device)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -540,5 +537,8 @@ class Cluster(RuleBasedStateMachine):
         return next(device for device in self.devices if device.name == name)
 
 
-def test_every_delta_is_merged_at_most_once_and_never_forgotten_whatever_arrives() -> None:
+def test_every_delta_is_merged_at_most_once_and_never_forgotten_whatever_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(round_plan, "plan_round", plan_in_turn)
     run_state_machine_as_test(Cluster, settings=settings(max_examples=70, stateful_step_count=50, deadline=None))

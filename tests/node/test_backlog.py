@@ -4,7 +4,7 @@ import pytest
 
 from crowd.actors import inbox
 from crowd.actors.inbox import TrainerMessage
-from crowd.actors.trainer.backlog import BACKLOG_MAX, Backlog, generation_of
+from crowd.actors.trainer.backlog import BACKLOG_MAX, Backlog, place_of
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
 from crowd.planning.plan import Encoding
@@ -17,30 +17,38 @@ ASK_STATE: TrainerMessage = inbox.Heard(sender=ADA, life=LIFE, message=AskState(
 
 
 @pytest.mark.parametrize(
-    ("message", "generation"),
+    ("message", "place"),
     [
-        (inbox.Arrived(sender=ADA, cargo=Contribution(key=KEY, encoding=Encoding.FLOAT32, samples=1), data=b""), 3),
-        (inbox.Arrived(sender=ADA, cargo=MergedSlice(key=KEY, encoding=Encoding.FLOAT32, senders={}), data=b""), 3),
+        (
+            inbox.Arrived(sender=ADA, cargo=Contribution(key=KEY, encoding=Encoding.FLOAT32, samples=1), data=b""),
+            (3, 1),
+        ),
+        (
+            inbox.Arrived(sender=ADA, cargo=MergedSlice(key=KEY, encoding=Encoding.FLOAT32, senders={}), data=b""),
+            (3, 0),
+        ),
         (
             inbox.Arrived(
                 sender=ADA,
                 cargo=Parameters(generation=4, plan_digest=b"", round=1, exchange=0, encoding=Encoding.FLOAT32),
                 data=b"",
             ),
-            4,
+            (4, 0),
         ),
         (
             inbox.Heard(
                 sender=ADA, life=LIFE, message=AskSamples(generation=5, plan_digest=b"plan", data_epoch=0, ranges=())
             ),
-            5,
+            (5, 0),
         ),
         (ASK_STATE, None),
         (inbox.LinkUp(), None),
     ],
 )
-def test_what_belongs_to_a_generation_names_it(message: TrainerMessage, generation: int | None) -> None:
-    assert generation_of(message) == generation
+def test_what_belongs_to_a_generation_or_a_round_names_it(
+    message: TrainerMessage, place: tuple[int, int] | None
+) -> None:
+    assert place_of(message) == place
 
 
 def test_of_too_much_the_oldest_that_is_sent_again_is_dropped_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 
+from crowd.actors.trainer.course import Waypoint
 from crowd.actors.trainer.effects import Merge
 from crowd.actors.trainer.evaluations import Evaluations, epoch_rounds
 from crowd.actors.trainer.own_slices import EVALUATION_DEADLINES
@@ -93,9 +94,9 @@ def contribution(number: int, correct: int, evaluated: int) -> Contribution:
 def closing() -> Rounds:
     """Of `ada`, who merges, trains, and evaluates what came of the first round; `ben` has not evaluated it."""
     rounds = Rounds(ADA, SliceMerge)
-    rounds.reset(START)
+    rounds.reset(Waypoint(progress=START))
     rounds.activate(attrs.evolve(ACTIVE, plan=PLAN), 0)
-    rounds.accepted(attrs.evolve(START, round=1, digest=b"next"), 0, closing=True)
+    rounds.accepted(Waypoint(progress=attrs.evolve(START, round=1, digest=b"next"), closing=True), 0)
     assert rounds.contribute(ADA, contribution(2, 50, 60), torch.zeros(4), 0) == ()
     return rounds
 

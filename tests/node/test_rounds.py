@@ -5,6 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
+from crowd.actors.trainer.course import Waypoint
 from crowd.actors.trainer.effects import AskForSlice, Complete, Fetch, ReportHeldUp, ReportSilence
 from crowd.actors.trainer.merged_parts import ROUNDS_AHEAD_MAX
 from crowd.actors.trainer.rounds import Rounds
@@ -40,9 +41,9 @@ def behind(rounds_heard: int) -> Rounds:
     assert rounds.activate(ACTIVE, 0) == (Fetch(progress=START, holders=(ADA,)),)
     for number in range(1, rounds_heard + 1):
         assert rounds.merged(ADA, merged(number), b"", 0) == ()
-    effects = rounds.fetched(START, 0)
+    effects = rounds.fetched(Waypoint(progress=START), 0)
     while effects and isinstance(effects[0], Complete):
-        effects = rounds.accepted(StateProgress(run=1, round=effects[0].round, digest=b"next"), 0)
+        effects = rounds.accepted(Waypoint(progress=StateProgress(run=1, round=effects[0].round, digest=b"next")), 0)
     return rounds
 
 
@@ -99,7 +100,7 @@ def test_a_device_that_missed_too_many_rounds_fetches_the_state_and_goes_on_from
     assert rounds.tick(LATER_US) != (fetch,), "asked once"
     for number in range(latest + 1, latest + 4):
         rounds.merged(ADA, merged(number), b"", 0)
-    (complete,) = rounds.fetched(StateProgress(run=1, round=latest, digest=b"newer"), 0)
+    (complete,) = rounds.fetched(Waypoint(progress=StateProgress(run=1, round=latest, digest=b"newer")), 0)
     assert isinstance(complete, Complete)
     assert complete.round == latest + 1
 
@@ -126,7 +127,7 @@ def test_a_state_belongs_to_a_plan_once_the_start_of_that_has_come() -> None:
     assert rounds.lineage == (0, b"")
     rounds.activate(ACTIVE, 0)
     assert rounds.lineage == (0, b"")
-    rounds.fetched(START, 0)
+    rounds.fetched(Waypoint(progress=START), 0)
     assert rounds.lineage == (ACTIVE.generation, ACTIVE.plan_digest)
 
 

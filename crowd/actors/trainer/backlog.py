@@ -1,5 +1,5 @@
-"""What a trainer is told too early: while its local steps stand still (`Backlog`), or about a generation that is not
-active here yet (`generation_of`)."""
+"""What a trainer is told too early: while its local steps stand still (`Backlog`), or about a generation or a round
+that has not begun here yet (`place_of`)."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,7 @@ BACKLOG_MAX = 256
 """Messages that are kept; of what goes beyond, the oldest of those that are sent again when asked for is dropped."""
 
 EARLY_MAX = 256
-"""Messages that are kept for a generation that is not active here yet: others may be a moment ahead."""
+"""Messages that are kept for what has not begun here yet: others may be a moment ahead."""
 
 
 class Backlog:
@@ -44,15 +44,19 @@ def _is_sent_again(message: TrainerMessage) -> bool:
             return isinstance(message, inbox.Arrived)
 
 
-def generation_of(message: TrainerMessage) -> int | None:
-    """The generation that another device means, before which `message` cannot be understood; `None` without one."""
+def place_of(message: TrainerMessage) -> tuple[int, int] | None:
+    """The generation that another device means, and the round (0: any of it), before which `message` cannot be
+    understood; `None` without one. Merged slices tell how far others are, whether their round has begun here or
+    not."""
     match message:
-        case inbox.Arrived(cargo=Contribution(key=key) | MergedSlice(key=key)):
-            return key.generation
+        case inbox.Arrived(cargo=Contribution(key=key)):
+            return key.generation, key.round
+        case inbox.Arrived(cargo=MergedSlice(key=key)):
+            return key.generation, 0
         case (
             inbox.Arrived(cargo=Parameters(generation=generation))
             | inbox.Heard(message=AskSamples(generation=generation))
         ):
-            return generation
+            return generation, 0
         case _:
             return None

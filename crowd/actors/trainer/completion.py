@@ -15,13 +15,14 @@ from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
-from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode
 from crowd.learning.ending import Goal, after_round, state_after
 from crowd.learning.layout import Layout
-from crowd.learning.phase import BILLION
 from crowd.learning.replica import ReplicaState
+from crowd.planning.phase import BILLION
+from crowd.planning.plan import Plan, SliceOwner
+from crowd.planning.round_plan import RoundPlan
 from crowd.units import ceil_div
 
 log = structlog.get_logger()
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 class Proposal:
     """A round that could be completed, if the agreement allows it."""
 
+    round_plan: RoundPlan
     state: ReplicaState
     parts: tuple[MergedPart, ...]
 
@@ -69,26 +71,26 @@ class Completion:
 
     async def propose(self, parts: tuple[MergedPart, ...]) -> None:
         """Compute the next state from all merged slices, and ask whether it may become the present one."""
-        active, state = self._rounds.active, self._states.present
+        active, state, round_plan = self._rounds.active, self._states.present, self._rounds.round_plan
         assert active is not None
         try:
-            proposed = await self._outside.compute.run(partial(self._next_state, state, active, parts))
+            work = partial(self._next_state, state, active.plan, round_plan, parts)
+            proposed = await self._outside.compute.run(work)
         except MalformedMessage as error:
             log.warning("merged_slice_refused", round=self._rounds.in_hand, error=str(error))
             for index in range(len(parts)):
                 self._rounds.reject(self._rounds.in_hand, index)
             return
-        self._proposal = Proposal(state=proposed, parts=parts)
+        self._proposal = Proposal(round_plan=round_plan, state=proposed, parts=parts)
         senders = frozenset(parts[0].header.senders)
         ready = events.RoundReady(generation=active.generation, progress=proposed.progress, senders=senders)
         await self._outside.planner.tell(ready)
 
-    def _next_state(self, state: ReplicaState, active: Active, parts: tuple[MergedPart, ...]) -> ReplicaState:
-        plan, first = active.plan, parts[0].header
-        deltas = [
-            decode(part.data, part.header.encoding, self._layout.pieces(span.start, span.stop))
-            for part, span in zip(parts, plan.slices, strict=True)
-        ]
+    def _next_state(
+        self, state: ReplicaState, plan: Plan, round_plan: RoundPlan, parts: tuple[MergedPart, ...]
+    ) -> ReplicaState:
+        first = parts[0].header
+        deltas = [self._decoded(part, span, round_plan) for part, span in zip(parts, round_plan.slices, strict=True)]
         samples = sum(first.senders.values())
         epochs_ppb = ceil_div(samples * BILLION, plan.samples_total)
         outcome = after_round(
@@ -106,6 +108,11 @@ class Completion:
         _ = proposed.digest  # computed here, away from the event loop
         return proposed
 
+    def _decoded(self, part: MergedPart, span: SliceOwner, round_plan: RoundPlan) -> torch.Tensor:
+        """The merged delta of a slice, (stop - start,) float32. Raises `MalformedMessage`."""
+        round_plan.check_encoding(part.header.encoding)
+        return decode(part.data, part.header.encoding, self._layout.pieces(span.start, span.stop))
+
     async def complete(self) -> ReplicaState:
         """Make the proposed state the present one, as the agreement allows it; returns it."""
         proposal, active, before = self._proposal, self._rounds.active, self._states.present
@@ -113,7 +120,7 @@ class Completion:
         assert active is not None
         self._proposal = None
         after, headers = proposal.state, [part.header for part in proposal.parts]
-        fates = fates_of(self._outside.device, active.plan.slices, headers)
+        fates = fates_of(self._outside.device, proposal.round_plan.slices, headers)
         trained = await self._steps.complete(before, after, fates)
         self._states.complete(after)
         residual = self._steps.residual

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from crowd.errors import MalformedMessage
 from crowd.learning.evaluation import NOTHING, Evaluation, total
-from crowd.learning.phase import decides
+from crowd.planning.phase import decides
 from crowd.planning.plan import Plan
 from crowd.units import DeviceId, ceil_div
 

@@ -19,12 +19,12 @@ from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.samples_on_loan import SamplesOnLoan
 from crowd.agreement.state import Active
 from crowd.learning.fate import Fate
-from crowd.learning.phase import is_evaluated, is_last
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
 from crowd.learning.samples import SampleSet, seeded
 from crowd.learning.work import StepConfig, Work
 from crowd.planning.plan import PPM, Encoding, Sampling, TrainerRole
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import Contribution, Parameters, SliceKey
 from crowd.units import DeviceId
 
@@ -121,8 +121,7 @@ class LocalSteps:
         pool, sampler = self._samples.pool, self._sampler
         if pool is None or sampler is None or not self._rounds.schedule.is_free or self._round is not None:
             return
-        plan, facts = active.plan, self._facts
-        trains = not (state.closing or is_last(plan, state))
+        plan, facts, round_plan = active.plan, self._facts, self._rounds.round_plan
         batch = part.batch_size or facts.batch_size
         piece_samples = self._learner.speed_kflops * PIECE_US // 1000 // facts.flops_per_sample
         inputs = RoundInputs(
@@ -138,18 +137,18 @@ class LocalSteps:
             pool=pool,
             sampler=sampler,
             facts=facts,
-            evaluation=self._due_evaluation(number, active, state),
-            samples=part.round_samples if trains else 0,
+            evaluation=self._due_evaluation(round_plan),
+            samples=round_plan.quotas[part.device] if round_plan.trains else 0,
             piece_samples=max(1, piece_samples // batch) * batch,
-            gossip=self._gossip if trains else None,
+            gossip=self._gossip if round_plan.trains else None,
         )
         self._round = LocalRound(inputs, self._outside.compute, number, self._timed)
         self._beside(self._round.run, inbox.Trained(generation=active.generation, round=number))
 
-    def _due_evaluation(self, number: int, active: Active, state: ReplicaState) -> SampleSet:
-        """This device's share of the evaluation set, empty if round `number`, after `state`, is not to be evaluated."""
-        share, due = self._evaluation, self._rounds.schedule.is_due(number, state)
-        return share if due or is_evaluated(active.plan, state) else SampleSet(share.inputs[:0], share.labels[:0])
+    def _due_evaluation(self, round_plan: RoundPlan) -> SampleSet:
+        """This device's share of the evaluation set; empty if the local steps of this round begin without."""
+        share, due = self._evaluation, self._rounds.schedule.is_due(round_plan)
+        return share if due else SampleSet(share.inputs[:0], share.labels[:0])
 
     async def _timed(self, samples: int, flops: int, elapsed_us: int) -> None:
         self._report.trained(samples, elapsed_us)
@@ -194,7 +193,7 @@ class LocalSteps:
         if self._round is not None:
             self._round.stop()
 
-    async def contribute(self, generation: int, number: int, state: ReplicaState) -> tuple[TrainedPart, ...]:
+    async def contribute(self, generation: int, number: int) -> tuple[TrainedPart, ...]:
         """What the owners of the slices get of the local steps of round `number`, which have ended; nothing if the
         round in hand does not take it."""
         active, steps, schedule = self._rounds.active, self._round, self._rounds.schedule
@@ -202,7 +201,7 @@ class LocalSteps:
             return ()
         if not self._rounds.may_contribute(generation, number):
             return ()
-        slices, encoding = active.plan.slices, schedule.encoding(state)
+        slices, encoding = self._rounds.round_plan.slices, self._rounds.round_plan.encoding
 
         def work() -> tuple[list[bytes], tuple[int, ...]]:
             steps.delta, encoded = self._learner.contribute(slices, encoding, detached=schedule.detached)
@@ -240,7 +239,7 @@ class LocalSteps:
         schedule, steps = self._rounds.schedule, self._round
         if after.finished or not schedule.detached:
             await self.halt()
-        encoding = schedule.encoding(before)
+        encoding = self._rounds.round_plan.encoding
 
         def work() -> torch.Tensor | None:
             if after.finished and after.vector is before.vector:

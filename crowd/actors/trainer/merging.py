@@ -11,7 +11,6 @@ from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.own_slices import evaluation_of
 from crowd.actors.trainer.published_slice import PublishedSlice
 from crowd.actors.trainer.rounds import Rounds
-from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.encoding import decode
@@ -29,21 +28,20 @@ class Merging:
     """Takes what trainers contribute to the slices that this device owns, and publishes their means. `Rounds` says
     what is taken, and when a slice is merged."""
 
-    def __init__(self, work: Work, outside: Outside, rounds: Rounds, states: WholeStates) -> None:
+    def __init__(self, work: Work, outside: Outside, rounds: Rounds) -> None:
         self._layout = work.layout
         self._quality = work.quality
         self._outside = outside
         self._rounds = rounds
-        self._states = states
         self._outliers = Outliers()
-        self._slices: tuple[PublishedSlice, ...] = ()
+        self._slices: dict[SliceOwner, PublishedSlice] = {}
 
     def begin_run(self) -> None:
         self._outliers = Outliers()
 
-    def begin_plan(self, active: Active) -> None:
+    def begin_plan(self) -> None:
         """Forget what was not said of merged slices, as the slices are others now."""
-        self._slices = tuple(PublishedSlice(span.stop - span.start) for span in active.plan.slices)
+        self._slices = {}
 
     async def hand_in(self, owner: DeviceId, header: Contribution, data: bytes) -> Sequence[Effect]:
         """Give a contribution of this device to the slice's owner, perhaps this device itself."""
@@ -63,7 +61,10 @@ class Merging:
                 return self._rounds.evaluated(sender, header, now_us())
             if not self._rounds.is_mine(key):
                 return ()
-            span = active.plan.slices[key.index]
+            span = self._rounds.span(key)
+            assert span is not None
+            if key.round == self._rounds.in_hand:
+                self._rounds.round_plan.check_encoding(header.encoding)
             delta = await self._outside.compute.run(partial(self._decoded, data, header.encoding, span))
             return self._rounds.contribute(sender, header, delta, now_us())
         except MalformedMessage as error:
@@ -78,8 +79,9 @@ class Merging:
         """Average a slice, encode it with what earlier encodings lost, and publish it once, for everybody to apply."""
         active = self._rounds.active
         assert active is not None
-        span, published = active.plan.slices[due.key.index], self._slices[due.key.index]
-        encoding = self._rounds.schedule.encoding(self._states.present)
+        round_plan = self._rounds.round_plan
+        span, encoding = round_plan.slices[due.key.index], round_plan.encoding
+        published = self._published(span)
 
         def work() -> tuple[MergedSlice, bytes]:
             pieces = self._layout.pieces(span.start, span.stop)
@@ -87,11 +89,14 @@ class Merging:
 
         header, data = await self._outside.compute.run(work)
         self._outside.probe.merged(active, header, data)
-        await self._tell(active, header, data)
+        await self._tell(active, header, data, published=round_plan.published)
         return self._rounds.merged(self._outside.device, header, data, now_us())
 
-    async def _tell(self, active: Active, header: MergedSlice, data: bytes) -> None:
+    def _published(self, span: SliceOwner) -> PublishedSlice:
+        return self._slices.setdefault(span, PublishedSlice(span.stop - span.start))
+
+    async def _tell(self, active: Active, header: MergedSlice, data: bytes, *, published: bool) -> None:
         """Publish a merged slice to all that follow the rounds: nobody does where this device is alone, or where
         whoever needs a state asks for it."""
-        if len(active.plan.members) > 1 and self._rounds.schedule.publishes:
+        if len(active.plan.members) > 1 and published:
             await self._outside.send(None, header, data)

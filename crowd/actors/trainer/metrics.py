@@ -2,8 +2,8 @@
 
 import attrs
 
-from crowd.learning.phase import is_reached
 from crowd.learning.replica import ReplicaState
+from crowd.planning.phase import is_reached
 from crowd.ports import Traffic
 from crowd.protocol.messages import CurvePoint, MergedSlice, ResultMessage
 

@@ -3,15 +3,16 @@
 Layout: `OwnSlice` (one slice), `OwnSlices` (those of one device in one generation).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from crowd.actors.trainer.evaluations import Evaluations
 from crowd.actors.trainer.patience import Patience
 from crowd.actors.trainer.schedules import Schedule
 from crowd.learning.evaluation import Evaluation
-from crowd.learning.phase import held_out
-from crowd.planning.plan import Plan
+from crowd.planning.phase import held_out
+from crowd.planning.plan import Plan, SliceOwner
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import Contribution
 from crowd.units import DeviceId
 
@@ -32,12 +33,12 @@ def evaluation_of(header: Contribution) -> Evaluation:
 
 
 class OwnSlice:
-    """What has come for one slice, by the round that takes it."""
+    """What has come for the slice `span`, by the round that takes it."""
 
-    def __init__(self, elements: int, plan: Plan, new: "type[SliceMerge]") -> None:
+    def __init__(self, span: SliceOwner, plan: Plan, new: "type[SliceMerge]") -> None:
+        self.span = span
         self._new = new
-        self._elements = elements
-        self._planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
+        self._planned: Mapping[DeviceId, int] = {}
         self._quorum = plan.quorum
         self._staleness_max = plan.staleness_max
         self._merges: dict[int, SliceMerge] = {}
@@ -48,7 +49,9 @@ class OwnSlice:
         """Rounds for which something has come."""
         return frozenset(self._merges)
 
-    def forget_before(self, number: int) -> None:
+    def begin(self, round_plan: RoundPlan) -> None:
+        """The slice is one of this round, which is in hand from now on."""
+        number, self._planned = round_plan.number, round_plan.quotas
         self._merges = {known: merge for known, merge in self._merges.items() if known >= number}
         self._merging = {known for known in self._merging if known >= number}
 
@@ -71,7 +74,7 @@ class OwnSlice:
             planned = self._planned
             self._merges[number] = self._new(
                 planned if evaluators is None else {trainer: planned[trainer] for trainer in evaluators},
-                self._elements,
+                self.span.stop - self.span.start,
                 quorum=self._quorum if evaluators is None else 0,
             )
         return self._merges[number]
@@ -99,25 +102,33 @@ class OwnSlices:
         self, plan: Plan, me: DeviceId, schedule: Schedule, patience: Patience, new: "type[SliceMerge]"
     ) -> None:
         """`new` is what contributions are gathered in; nothing here looks into their deltas."""
+        self._plan = plan
+        self._me = me
         self._schedule = schedule
         self._patience = patience
-        self._slices = {
-            index: OwnSlice(span.stop - span.start, plan, new)
-            for index, span in enumerate(plan.slices)
-            if span.owner == me
-        }
-        told = 0 in self._slices and held_out(plan)
-        self._evaluations = Evaluations(plan) if told else None
-        """Where this device owns slice 0 and members hold out samples."""
+        self._new = new
+        self._slices: dict[int, OwnSlice] = {}
+        self._closing = False
+        """Whether the round in hand only evaluates the state before it."""
+        self._evaluations = Evaluations(plan) if held_out(plan) else None
+        """What the owner of slice 0 is told, where members hold out samples."""
 
     @property
     def merges(self) -> int:
         """Rounds for which something has come."""
         return len(frozenset[int]().union(*(own.rounds for own in self._slices.values())))
 
-    def forget_before(self, number: int) -> None:
-        for own in self._slices.values():
-            own.forget_before(number)
+    def begin(self, round_plan: RoundPlan) -> None:
+        """This round is in hand from now on: what has come for earlier ones is forgotten, and all that has come for
+        slices that are not this device's any more."""
+        self._closing = round_plan.closing
+        before, self._slices = self._slices, {}
+        for index, span in enumerate(round_plan.slices):
+            if span.owner == self._me:
+                known = before.get(index)
+                same = known is not None and known.span == span
+                self._slices[index] = known if known is not None and same else OwnSlice(span, self._plan, self._new)
+                self._slices[index].begin(round_plan)
 
     def has_heard(self, sender: DeviceId, number: int, index: int) -> bool:
         """Whether round `number` takes a contribution of the sender's to slice `index`, if that is an own one."""
@@ -132,18 +143,17 @@ class OwnSlices:
         if self._evaluations is not None and header.key.index == 0:
             self._evaluations.note(sender, header.key.round, evaluation_of(header), in_hand=in_hand)
 
-    def take(
-        self, sender: DeviceId, header: Contribution, delta: "torch.Tensor", in_hand: int, *, closing: bool
-    ) -> bool:
-        """Take a contribution to one of these slices, if it is not too late."""
+    def take(self, sender: DeviceId, header: Contribution, delta: "torch.Tensor", in_hand: int) -> bool:
+        """Take a contribution to a slice that was this device's in the round that it was made for, if it still is, and
+        it is not too late."""
         key = header.key
-        if closing and key.round < in_hand:
+        if self._closing and key.round < in_hand:
             return False  # what was trained until now is too late for this run
-        own = self._slices[key.index]
-        number = own.taking(sender, key.round, in_hand)
-        if number is None:
+        own = self._slices.get(key.index)
+        number = None if own is None else own.taking(sender, key.round, in_hand)
+        if own is None or number is None:
             return False
-        own.merge(number, self._schedule.evaluators(closing=closing)).add(
+        own.merge(number, self._schedule.evaluators(closing=self._closing)).add(
             sender,
             header.samples,
             delta,
@@ -154,9 +164,7 @@ class OwnSlices:
         )
         return True
 
-    def ready(
-        self, number: int, now_us: int, *, closing: bool
-    ) -> "Iterator[tuple[int, SliceMerge, Evaluation | None]]":
+    def ready(self, number: int, now_us: int) -> "Iterator[tuple[int, SliceMerge, Evaluation | None]]":
         """Index, contributions and all members' evaluations of every slice whose merge in round `number`, the one in
         hand, begins now."""
         overdue = now_us >= self._patience.deadline_us(number)
@@ -164,30 +172,28 @@ class OwnSlices:
             merge = own.ready(number, overdue=overdue)
             if merge is None:
                 continue
-            if self._waits_for_evaluations(index, number, closing=closing) and now_us < self._evaluations_due_us(
-                number
-            ):
+            if self._waits_for_evaluations(index, number) and now_us < self._evaluations_due_us(number):
                 continue
             own.merge_begins(number)
             self._patience.merged(number, merge.missing)
-            yield index, merge, self._summed(index, number, closing=closing)
+            yield index, merge, self._summed(index, number)
 
-    def awaited(self, number: int, *, closing: bool) -> frozenset[DeviceId]:
+    def awaited(self, number: int) -> frozenset[DeviceId]:
         """Trainers without whose contributions a slice of round `number` cannot be merged."""
-        evaluators = self._schedule.evaluators(closing=closing)
+        evaluators = self._schedule.evaluators(closing=self._closing)
         merges = [own.merge(number, evaluators) for own in self._slices.values()]
         return frozenset(trainer for merge in merges if not merge.enough for trainer in merge.missing)
 
-    def due_us(self, number: int, *, closing: bool) -> Iterator[int]:
+    def due_us(self, number: int) -> Iterator[int]:
         """The times at which slices of round `number` are merged with what has come."""
         for index, own in self._slices.items():
             if own.awaits_deadline(number):
-                waits = self._waits_for_evaluations(index, number, closing=closing)
+                waits = self._waits_for_evaluations(index, number)
                 yield self._evaluations_due_us(number) if waits else self._patience.deadline_us(number)
 
-    def _waits_for_evaluations(self, index: int, number: int, *, closing: bool) -> bool:
+    def _waits_for_evaluations(self, index: int, number: int) -> bool:
         """Whether slice `index` is complete only when members beside the trainers have evaluated the present state."""
-        return index == 0 and closing and self._evaluations is not None and self._evaluations.awaited(number)
+        return index == 0 and self._closing and self._evaluations is not None and self._evaluations.awaited(number)
 
     def _evaluations_due_us(self, number: int) -> int:
         """The time after which evaluations of a closing state are no longer waited for."""
@@ -196,8 +202,8 @@ class OwnSlices:
         span_us = self._patience.deadline_us(number) - began_us
         return began_us + EVALUATION_DEADLINES * patience_us + EVALUATION_LAGS * lag * span_us
 
-    def _summed(self, index: int, number: int, *, closing: bool) -> Evaluation | None:
+    def _summed(self, index: int, number: int) -> Evaluation | None:
         """All members' evaluations, where they hold out samples of their own."""
         if index or self._evaluations is None:
             return None
-        return self._evaluations.summed(number, exact=closing)
+        return self._evaluations.summed(number, exact=self._closing)

@@ -26,7 +26,8 @@ class Patience:
 
     def __init__(self, plan: Plan, deadlines: Deadlines, *, rtt_us: int = 0) -> None:
         """`deadlines` outlive generations; messages take `rtt_us` to come back."""
-        self._round_us = plan.round_us
+        self._span_us = plan.round_us
+        """Planned microseconds of the round in hand."""
         self._deadlines = deadlines
         self._question_us = QUESTION_US_MIN + 2 * rtt_us
         self._lately_us: deque[int] = deque(maxlen=LATELY_ROUNDS)
@@ -41,8 +42,9 @@ class Patience:
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 
-    def begin(self, number: int, now_us: int) -> None:
-        """Round `number` is the one in hand from now on."""
+    def begin(self, number: int, span_us: int, now_us: int) -> None:
+        """Round `number`, planned to take `span_us`, is the one in hand from now on."""
+        self._span_us = span_us
         self._began_us = {known: at for known, at in self._began_us.items() if known >= number - 1}
         self._start(number, now_us)
         self._asked_us, self._questions = {}, Counter()
@@ -85,13 +87,13 @@ class Patience:
 
     def deadline_us(self, number: int) -> int:
         """The time at which contributions to the round are due."""
-        return self._began_us.get(number, 0) + self._deadlines.deadline_us(self._round_us)
+        return self._began_us.get(number, 0) + self._deadlines.deadline_us(self._span_us)
 
     def patience_us(self, number: int) -> int:
         """Microseconds from the start of the round in hand until what is missing is late: by the last rounds here, in a
         first one by its deadline; at least what a question takes."""
         if self._lately_us:
-            return max(self._round_us, max(self._lately_us) * 7 // 4, self._question_us)
+            return max(self._span_us, max(self._lately_us) * 7 // 4, self._question_us)
         return max(self.deadline_us(number) - self._began_us[number], self._question_us, FIRST_PATIENCE_US)
 
     def ask_due_us(self, number: int, index: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from crowd.actors.trainer.course import Course
+from crowd.actors.trainer.course import Course, Standing, Waypoint
 from crowd.actors.trainer.deadlines import Deadlines
 from crowd.actors.trainer.effects import (
     AskForSlice,
@@ -28,6 +28,7 @@ from crowd.actors.trainer.patience import HELD_UP_AGAIN_US, Patience
 from crowd.actors.trainer.schedules import Schedule, schedule_of
 from crowd.agreement.ack import StateProgress
 from crowd.agreement.state import Active
+from crowd.planning import round_plan
 from crowd.planning.plan import Plan
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from crowd.learning.merge import SliceMerge
 
+SLICES_MAX = 256
+"""Most slices of a later round, whose plan is not known yet, of which anything is kept."""
 NOTHING = Active(
     generation=0, view_digest=b"", plan_digest=b"", plan=Plan(members=()), start=StateProgress(), holders=()
 )
@@ -50,12 +53,10 @@ class Rounds(Course):
         """`new` is what contributions to a slice in one round are gathered in."""
         super().__init__(me)
         self._new = new
-        self.reset(StateProgress())
+        self.reset(Waypoint())
 
-    def reset(self, progress: StateProgress) -> None:
-        super().reset(progress)
-        self._closing = False
-        """Whether the round in hand only evaluates the present state."""
+    def reset(self, state: Standing) -> None:
+        super().reset(state)
         self._catching_up = False
         self._deadlines = Deadlines()
         self._take_up(NOTHING, rtt_us=0)
@@ -64,7 +65,8 @@ class Rounds(Course):
         self.schedule: Schedule = schedule_of(active, self._me)
         self._patience = Patience(active.plan, self._deadlines, rtt_us=rtt_us)
         self._own = OwnSlices(active.plan, self._me, self.schedule, self._patience, self._new)
-        self._parts = MergedParts(active.plan, self._me)
+        self._parts = MergedParts(self._me)
+        self._round_plans = {}
         self._proposed = False
         self._trained = 0
 
@@ -80,16 +82,15 @@ class Rounds(Course):
         self._take_up(active, rtt_us=rtt_us)
         self._active, self._frozen = active, False
         self._deadlines.keep({trainer.device for trainer in active.plan.trainers})
-        self._fetching, self._catching_up = self._progress != active.start, False
+        self._fetching, self._catching_up = self.progress != active.start, False
         if self._fetching:
             return (Fetch(progress=active.start, holders=active.holders),)
         return self._begin(now_us)
 
-    def fetched(self, progress: StateProgress, now_us: int, *, closing: bool = False) -> tuple[Effect, ...]:
-        """Go on from the loaded state: the start, or a later one of this generation. `closing`: see `ReplicaState`."""
-        self._closing = closing
+    def fetched(self, state: Standing, now_us: int) -> tuple[Effect, ...]:
+        """Go on from the loaded state: the start, or a later one of this generation."""
         self._fetching, self._catching_up, self._proposed = False, False, False
-        self._progress = progress
+        self._state = state
         return self._begin(now_us)
 
     def restart_clocks(self, now_us: int) -> None:
@@ -113,21 +114,24 @@ class Rounds(Course):
         self._parts.drop(number, index)
         self._proposed = False
 
-    def accepted(self, progress: StateProgress, now_us: int, *, closing: bool = False) -> tuple[Effect, ...]:
-        """Go on after the proposed round was completed."""
-        self._closing = closing
+    def accepted(self, state: Standing, now_us: int) -> tuple[Effect, ...]:
+        """Go on after the proposed round was completed, which has led to `state`."""
         self._proposed, self._catching_up = False, False
         self._patience.completed(self.in_hand, now_us)
-        self._progress = progress
+        self._state = state
         return self._begin(now_us)
 
     def _begin(self, now_us: int) -> tuple[Effect, ...]:
         active = self._active
-        if active is None or self._frozen or not active.plan.has_work or self._progress.finished:
+        if active is None or self._frozen or not active.plan.has_work or self.progress.finished:
             return ()
-        self._own.forget_before(self.in_hand)
-        self._parts.forget_before(self.in_hand)
-        self._patience.begin(self.in_hand, now_us)
+        plan = round_plan.plan_round(active.plan, self._state)
+        oldest = self.in_hand - 1 - active.plan.staleness_max
+        self._round_plans = {known: each for known, each in self._round_plans.items() if known >= oldest}
+        self._round_plans[self.in_hand] = plan
+        self._own.begin(plan)
+        self._parts.begin(self.in_hand, plan.slices)
+        self._patience.begin(self.in_hand, plan.span_us, now_us)
         if not self.schedule.follows:
             return (Begin(round=self.in_hand),)
         # a device that lags applies what the others have merged; it does not train for rounds that are over
@@ -144,7 +148,7 @@ class Rounds(Course):
             return ()
         self._patience.heard(sender, key.round, now_us)
         self._own.note(sender, header, self.in_hand)
-        if self._frozen or not self._own.take(sender, header, delta, self.in_hand, closing=self._closing):
+        if self._frozen or not self._own.take(sender, header, delta, self.in_hand):
             return ()
         return self._ready(now_us)
 
@@ -159,7 +163,7 @@ class Rounds(Course):
     def renew(self) -> tuple[Effect, ...]:
         """Begin the next local steps where these do not wait for rounds, if nothing of the last ones is on its way:
         from the newest state. An owner holds that already, and waits for the round that its last contribution is in."""
-        if self._active is None or self._frozen or self._progress.finished:
+        if self._active is None or self._frozen or self.progress.finished or not self.has_begun:
             return ()
         if not self.schedule.detached or not self.schedule.is_free:
             return ()
@@ -167,20 +171,20 @@ class Rounds(Course):
             waits = self._proposed or self.keeps_waiting(self._me) or self._own.has_heard_any(self._me, self.in_hand)
             return () if waits else (Begin(round=self.in_hand),)
         self._catching_up = True
-        newest = attrs.evolve(self._progress, digest=b"")
-        return (Fetch(progress=newest, holders=(self._active.plan.slices[0].owner,)),)
+        newest = attrs.evolve(self.progress, digest=b"")
+        return (Fetch(progress=newest, holders=(self.round_plan.slices[0].owner,)),)
 
     def keeps_waiting(self, device: DeviceId) -> bool:
         """Whether `device` gets no newer state of an asynchronous plan before the present one has been evaluated, in
         which it has no part, or has done it."""
-        evaluators = self.schedule.evaluators(closing=self._closing)
+        evaluators = self.schedule.evaluators(closing=self._state.closing)
         return evaluators is not None and (device not in evaluators or self._own.has_heard(device, self.in_hand, 0))
 
     def _ready(self, now_us: int) -> tuple[Effect, ...]:
         """Merge every own slice of the round in hand that is complete, or whose deadline has passed with enough."""
         if self._active is None or self._frozen or self._fetching:
             return ()
-        ready = self._own.ready(self.in_hand, now_us, closing=self._closing)
+        ready = self._own.ready(self.in_hand, now_us)
         return tuple(
             Merge(key=self._key(self.in_hand, index), merge=merge, evaluation=evaluation)
             for index, merge, evaluation in ready
@@ -191,17 +195,17 @@ class Rounds(Course):
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes, now_us: int) -> tuple[Effect, ...]:
         """Take a merged slice from its owner (this device included)."""
         key, active = header.key, self._active
-        if (
-            active is None
-            or key.generation != active.generation
-            or key.plan_digest != active.plan_digest
-            or not 0 <= key.index < len(active.plan.slices)
-            or active.plan.slices[key.index].owner != sender
-            or key.round < self.in_hand
-            or not self.schedule.follows
-        ):
+        if active is None or (key.generation, key.plan_digest) != (active.generation, active.plan_digest):
             return ()
-        self._parts.take(header, data)
+        if key.round < self.in_hand or not self.schedule.follows:
+            return ()
+        if not self.is_ahead(key.generation, key.round):
+            span = self.span(key)
+            if span is None or span.owner != sender:
+                return ()
+        elif active.plan.life_of(sender) is None or not 0 <= key.index < SLICES_MAX:
+            return ()
+        self._parts.take(sender, header, data)
         return self._propose()
 
     def _propose(self) -> tuple[Effect, ...]:
@@ -209,7 +213,7 @@ class Rounds(Course):
         if active is None or self._frozen or self._fetching or self._proposed or not active.plan.has_work:
             return ()
         parts = self._parts.complete(self.in_hand)
-        if parts is None or self._progress.finished:
+        if parts is None or self.progress.finished:
             return ()
         self._proposed = True
         return (Complete(generation=active.generation, round=self.in_hand, parts=parts),)
@@ -245,14 +249,12 @@ class Rounds(Course):
 
     def _catch_up(self, holders: tuple[DeviceId, ...]) -> Fetch:
         self._catching_up = True
-        return Fetch(progress=attrs.evolve(self._progress, round=self.in_hand, digest=b""), holders=holders)
+        return Fetch(progress=attrs.evolve(self.progress, round=self.in_hand, digest=b""), holders=holders)
 
     def _awaits(self, owner: DeviceId, key: SliceKey) -> bool:
         """Whether this slice of the round in hand is that owner's."""
-        active = self._active
-        if active is None or key != self._key(self.in_hand, key.index) or not 0 <= key.index < len(active.plan.slices):
-            return False
-        return active.plan.slices[key.index].owner == owner
+        span = self.span(key)
+        return span is not None and key.round == self.in_hand and span.owner == owner
 
     def _held_up(self, now_us: int) -> Iterator[ReportHeldUp]:
         """For whom the round in hand waits. No answer changes since when: it shows that a device lives, not that it
@@ -262,7 +264,7 @@ class Rounds(Course):
         self._patience.report_us = now_us + HELD_UP_AGAIN_US
         assert self._active is not None
         links = int(self.in_hand == self._active.start.round + 1) + self.schedule.exchanges
-        trainers = self._own.awaited(self.in_hand, closing=self._closing)
+        trainers = self._own.awaited(self.in_hand)
         owners = {span.owner for _, span in self._parts.missing(self.in_hand)} - self.ahead
         for devices, among in ((trainers - {self._me}, links), (owners - trainers, links + 1)):
             if devices:
@@ -284,7 +286,7 @@ class Rounds(Course):
         """The time at which `tick` has something to do, if nothing else happens before; `None`: never."""
         if self._active is None or self._frozen or self._fetching or self._proposed:
             return None
-        if not self._patience.has_begun(self.in_hand) or self._progress.finished or not self._active.plan.has_work:
+        if not self._patience.has_begun(self.in_hand) or self.progress.finished or not self._active.plan.has_work:
             return None
         if self._catching_up or not self.schedule.follows:
             return None
@@ -293,5 +295,5 @@ class Rounds(Course):
         due = [self._patience.ask_due_us(self.in_hand, index) for index, _ in self._parts.missing(self.in_hand)]
         if self._has_trained:
             due.append(self._patience.report_us)
-        due.extend(self._own.due_us(self.in_hand, closing=self._closing))
+        due.extend(self._own.due_us(self.in_hand))
         return min(due, default=None)

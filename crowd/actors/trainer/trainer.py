@@ -14,7 +14,7 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.inbox import TrainerMessage
 from crowd.actors.trainer import beside
-from crowd.actors.trainer.backlog import EARLY_MAX, Backlog, generation_of
+from crowd.actors.trainer.backlog import EARLY_MAX, Backlog, place_of
 from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.training import Training
 from crowd.agreement import events
@@ -84,10 +84,11 @@ class Trainer(Actor[TrainerMessage]):
                 await training.tell_appraisal()
             case events.RoundAccepted(progress=progress):
                 await training.complete(progress)
+                await self._hear_early()
             case inbox.ContributionEnded(key=key):
                 self._rounds.schedule.ended(key)
                 await training.go_on()
-            case _ if (of := generation_of(message)) is not None and self._rounds.is_ahead(of):
+            case _ if (place := place_of(message)) is not None and self._rounds.is_ahead(*place):
                 self._early.append(message)
             case inbox.Arrived(sender=sender, cargo=cargo, data=data):
                 await self._take(sender, cargo, data)
@@ -112,6 +113,7 @@ class Trainer(Actor[TrainerMessage]):
                     training.steps.samples_arrived()
             case messages.WholeState() as header:
                 await training.take_state(sender, header, data)
+                await self._hear_early()
             case _:
                 assert_never(cargo)
 
@@ -148,7 +150,7 @@ class Trainer(Actor[TrainerMessage]):
         return {"early messages": len(self._early), "late messages": len(self._backlog), **self._rounds.kept()}
 
     async def _hear_early(self) -> None:
-        """Handle what was told of the generation before it began here."""
+        """Handle what was told of a generation, or of a round, before it began here."""
         early, self._early = self._early, deque(maxlen=EARLY_MAX)
         for message in early:
             await self.receive(message)

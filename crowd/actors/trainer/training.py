@@ -79,7 +79,7 @@ class Training:
             listen_until=listen_until,
         )
         self._appraiser = Appraiser(work, outside.compute, rounds, self._learner, beside)
-        self.merging = Merging(work, outside, rounds, self.states)
+        self.merging = Merging(work, outside, rounds)
         self._completion = Completion(
             layout=work.layout,
             goal=Goal.of(task),
@@ -112,7 +112,7 @@ class Training:
         self.samples.begin_run()
         self.states.begin_run(state)
         self._outside.probe.state_replaced(state, self._learner.residual)
-        self.rounds.reset(state.progress)
+        self.rounds.reset(state)
         await self._outside.planner.tell(events.StateReached(progress=state.progress))
 
     async def begin_plan(self, active: Active, rtt_us: int) -> None:
@@ -122,7 +122,7 @@ class Training:
         await self._appraiser.stop()
         self._learner.abandon()
         self._outside.probe.round_abandoned(self._learner.residual)
-        self.merging.begin_plan(active)
+        self.merging.begin_plan()
         self.steps.begin_plan()
         self.states.begin_plan(active)
         await self._outside.data_mover.tell(inbox.Forget(generation=active.generation))
@@ -183,7 +183,7 @@ class Training:
 
     async def contribute(self, generation: int, number: int) -> None:
         """Send the trained delta to the owners of the slices."""
-        parts = await self.steps.contribute(generation, number, self.states.present)
+        parts = await self.steps.contribute(generation, number)
         for part in parts:
             await self.carry_out(await self.merging.hand_in(part.owner, part.header, part.data))
         if parts:
@@ -202,7 +202,7 @@ class Training:
         header = appraisal.contribution
         if header is not None:
             self._outside.probe.contributed(header, b"")
-            await self.carry_out(await self.merging.hand_in(active.plan.slices[0].owner, header, b""))
+            await self.carry_out(await self.merging.hand_in(self.rounds.round_plan.slices[0].owner, header, b""))
         if not self.rounds.frozen:
             self._begin_round(self.rounds.in_hand)
 
@@ -211,7 +211,7 @@ class Training:
         if not self._completion.has_proposed(progress):
             return
         state = await self._completion.complete()
-        await self.carry_out(self.rounds.accepted(state.progress, now_us(), closing=state.closing))
+        await self.carry_out(self.rounds.accepted(state, now_us()))
         for device in self.rounds.schedule.waiting():
             await self.states.give(device, b"")
 
@@ -228,4 +228,4 @@ class Training:
         await self._outside.planner.tell(events.StateReached(progress=state.progress))
         if state.finished:
             await self._report.finish(state, None, self._learner.speed_kflops)
-        await self.carry_out(self.rounds.fetched(state.progress, now_us(), closing=state.closing))
+        await self.carry_out(self.rounds.fetched(state, now_us()))

@@ -94,7 +94,7 @@ class WholeStates:
 
     def _follow_after_us(self) -> int:
         active = self._rounds.active
-        if not self._rounds.schedule.publishes:
+        if not self._rounds.published:
             return 0  # no slices are on their way
         round_us = 0 if active is None else active.plan.round_us
         patience_us = max(FOLLOW_AFTER_US_MIN, FOLLOW_AFTER_ROUNDS * round_us)

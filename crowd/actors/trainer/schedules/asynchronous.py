@@ -3,14 +3,12 @@ contribution has arrived. Pure."""
 
 from crowd.actors.trainer.schedules.schedule import Schedule
 from crowd.agreement.state import Active
-from crowd.learning.phase import Counts
-from crowd.planning.plan import Encoding
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
 
 
 class AsynchronousSchedule(Schedule):
-    publishes = False
     awaits_own_steps = False
     exchanges = 0
     detached = True
@@ -35,13 +33,11 @@ class AsynchronousSchedule(Schedule):
         with_share = {trainer.device for trainer in trainers if trainer.evaluation[0] < trainer.evaluation[1]}
         return frozenset(with_share or {trainer.device for trainer in trainers})
 
-    def encoding(self, state: Counts) -> Encoding:
-        return Encoding.NONE if state.closing else self._plan.encoding
-
-    def _evaluated_before(self, number: int) -> int:
+    def is_due(self, round_plan: RoundPlan) -> bool:
         # an evaluation that was due in a round without this device is due now
-        before, self._evaluated = self._evaluated, number
-        return before
+        before, self._evaluated = self._evaluated, round_plan.number
+        every = self._plan.evaluate_every
+        return round_plan.closing or round_plan.number // every > before // every
 
     @property
     def is_free(self) -> bool:

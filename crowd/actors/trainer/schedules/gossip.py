@@ -3,8 +3,7 @@ evaluations, and bring all together at the end, if at all. Pure."""
 
 from crowd.actors.trainer.schedules.synchronous import SynchronousSchedule
 from crowd.agreement.state import Active
-from crowd.learning.phase import Counts, is_last
-from crowd.planning.plan import Consistency, Encoding
+from crowd.planning.plan import Consistency
 from crowd.units import DeviceId
 
 
@@ -16,6 +15,3 @@ class GossipSchedule(SynchronousSchedule):
         # an exchange that was held up ends at the time at which a round without one would be
         self.exchanges = int(self._plan.mixing is not None)
         self.ends_apart = self._plan.consistency is Consistency.NONE
-
-    def encoding(self, state: Counts) -> Encoding:
-        return super().encoding(state) if is_last(self._plan, state) else Encoding.NONE

@@ -3,8 +3,7 @@
 import abc
 
 from crowd.agreement.state import Active
-from crowd.learning.phase import Counts, is_last
-from crowd.planning.plan import Encoding
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
 
@@ -23,11 +22,6 @@ class Schedule(abc.ABC):
     @abc.abstractmethod
     def follows(self) -> bool:
         """Whether this device completes every round; else it gets a new state when it needs one."""
-
-    @property
-    @abc.abstractmethod
-    def publishes(self) -> bool:
-        """Whether merged slices are told to everybody."""
 
     @property
     @abc.abstractmethod
@@ -63,18 +57,8 @@ class Schedule(abc.ABC):
         """Whether local steps begin away from the common state, by what is left of earlier deltas."""
 
     @abc.abstractmethod
-    def encoding(self, state: Counts) -> Encoding:
-        """The encoding of deltas in the round after `state`."""
-
-    def is_due(self, number: int, state: Counts) -> bool:
-        """Whether local steps for round `number`, which begin now and in `state`, begin with one of the regular
-        evaluations."""
-        every = self._plan.evaluate_every
-        return not is_last(self._plan, state) and number // every > self._evaluated_before(number) // every
-
-    @abc.abstractmethod
-    def _evaluated_before(self, number: int) -> int:
-        """The last round before `number` of which this device knows that an evaluation was looked for."""
+    def is_due(self, round_plan: RoundPlan) -> bool:
+        """Whether local steps for this round, which begin now, begin with an evaluation."""
 
     @property
     @abc.abstractmethod

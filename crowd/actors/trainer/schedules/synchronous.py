@@ -1,15 +1,13 @@
 """All train for the same round, which everybody follows; the next begins when it is complete. Pure."""
 
 from crowd.actors.trainer.schedules.schedule import Schedule
-from crowd.learning.phase import Counts
-from crowd.planning.plan import Encoding
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import SliceKey
 from crowd.units import DeviceId
 
 
 class SynchronousSchedule(Schedule):
     follows = True
-    publishes = True
     awaits_own_steps = True
     exchanges = 0
     detached = False
@@ -20,11 +18,8 @@ class SynchronousSchedule(Schedule):
     def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
         return None
 
-    def encoding(self, state: Counts) -> Encoding:
-        return Encoding.NONE if state.closing else self._plan.encoding
-
-    def _evaluated_before(self, number: int) -> int:
-        return number - 1
+    def is_due(self, round_plan: RoundPlan) -> bool:
+        return round_plan.evaluated
 
     def sent(self, keys: frozenset[SliceKey]) -> None:
         """Nothing here depends on it."""

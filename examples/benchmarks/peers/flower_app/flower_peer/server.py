@@ -11,11 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from crowd.learning.ending import Goal, next_streak
-from crowd.learning.phase import is_reached
 from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import materialise
 from crowd.learning.task import Task
 from crowd.learning.work import prepare
+from crowd.planning.phase import is_reached
 from crowd.units import device_id
 from devices.lab.messages import Advanced, Working
 from flower_peer.part import FLOPS, METRICS, SAMPLES, read_config, say, task_of
