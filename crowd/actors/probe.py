@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.codec import Opened, Reason
 from crowd.protocol.messages import Cargo, Contribution, MergedSlice
 from crowd.units import Address, DeviceId, Life
@@ -69,8 +70,9 @@ class Probe:
     def contributed(self, header: Contribution, data: bytes) -> None:
         """What was trained in a round is encoded for one slice of the state, which this device or another merges."""
 
-    def merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
-        """This device, a slice's owner, has averaged what came for it, and tells whoever is to apply it."""
+    def merged(self, round_plan: RoundPlan, header: MergedSlice, data: bytes) -> None:
+        """This device, a slice's owner in the round of this plan, has averaged what came for it, and tells whoever is
+        to apply it."""
 
     def completed(
         self,

@@ -12,6 +12,7 @@ from crowd.learning.replica import Best, ReplicaState
 from crowd.learning.task import Task
 from crowd.planning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
 from crowd.planning.plan import Consistency, Plan
+from crowd.planning.round_report import RoundReport
 from crowd.units import DeviceId
 
 
@@ -137,9 +138,11 @@ def state_after(
     samples: int,
     epochs_ppb: int,
     counters: tuple[int, ...],
+    report: RoundReport,
 ) -> ReplicaState:
     """The state after a round with this outcome, in which `samples` were trained, `epochs_ppb` of an epoch, and the
-    merged delta is `mean_delta`. `counters` are the largest over the senders, or empty. Raises like `replica.apply`."""
+    merged delta is `mean_delta`. `counters` are the largest over the senders, or empty; `report` is of all rounds, this
+    one included. Raises like `replica.apply`."""
     if outcome.stays:
         return replica.unchanged(
             state,
@@ -157,6 +160,7 @@ def state_after(
         samples=samples,
         epochs_ppb=epochs_ppb,
         counters=counters or state.counters,
+        report=report,
         streak=outcome.streak,
         closing=outcome.closing,
         finished=outcome.finished,

@@ -28,6 +28,8 @@ class Merged:
     """The senders' evaluations, summed."""
     loss: float | None
     """Mean training loss over the senders' samples; `None` where nobody has trained any."""
+    busy_us: dict[DeviceId, int]
+    """Microseconds that the steps of each merged trainer took, by ID; without those that say none."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -38,6 +40,7 @@ class _Contribution:
     counters: tuple[int, ...]
     evaluation: Evaluation
     loss_sum: float
+    busy_us: int
 
 
 class SliceMerge:
@@ -62,10 +65,12 @@ class SliceMerge:
         evaluation: Evaluation = NOTHING,
         *,
         loss_sum: float = 0.0,
+        busy_us: int = 0,
         lag: int = 0,
     ) -> bool:
         """Take `sender`'s delta (elements,) float32, trained on `samples` from a state `lag` rounds old; it must not be
-        written into afterwards. `loss_sum` is the mean loss of each of its batches, times its samples.
+        written into afterwards. `loss_sum` is the mean loss of each of its batches, times its samples, `busy_us` how
+        long its steps took.
 
         Returns False, and changes nothing, for a sender that the plan does not name or that has been heard. Raises
         `MalformedMessage` for another number of elements or counters than the others', or impossible counts.
@@ -79,7 +84,13 @@ class SliceMerge:
         if any(len(counters) != len(other.counters) for other in self._came.values()):
             raise MalformedMessage(f"{sender} sent {len(counters)} counters, others another number")
         self._came[sender] = _Contribution(
-            samples=samples, delta=delta, counters=counters, evaluation=evaluation, loss_sum=loss_sum, lag=lag
+            samples=samples,
+            delta=delta,
+            counters=counters,
+            evaluation=evaluation,
+            loss_sum=loss_sum,
+            busy_us=busy_us,
+            lag=lag,
         )
         return True
 
@@ -139,4 +150,5 @@ class SliceMerge:
             counters=tuple(map(max, zip(*(contribution.counters for _, contribution in came), strict=True))),
             evaluation=total(contribution.evaluation for _, contribution in came),
             loss=sum(contribution.loss_sum for _, contribution in came) / samples if samples else None,
+            busy_us={sender: contribution.busy_us for sender, contribution in came if contribution.busy_us},
         )

@@ -21,6 +21,7 @@ from crowd.errors import MalformedMessage, TrainingDiverged
 from crowd.learning.layout import Layout
 from crowd.learning.placement import CPU, Placement
 from crowd.planning.plan import Outer, OuterKind
+from crowd.planning.round_report import RoundReport
 from crowd.units import DIGEST_BYTES
 
 
@@ -67,6 +68,8 @@ class ReplicaState:
     """Epochs so far, in billionths: each round counts by what was an epoch then, however many devices come and go."""
     streak: int = 0
     """Consecutive evaluations that met the target."""
+    report: RoundReport = attrs.field(factory=RoundReport)
+    """What the rounds so far have shown."""
     best: Best | None = None
     """The best state so far, where the task has no target; `None` until there is one."""
     waited: int = 0
@@ -85,6 +88,8 @@ class ReplicaState:
         hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
         for module in self.module_digests:
             hasher.update(module)
+        for device, rate in sorted(self.report.rates.items()):
+            hasher.update(struct.pack("<q", rate) + device.encode() + b"\0")
         if self.best is not None or self.waited:  # only without a target
             hasher.update(struct.pack("<q", self.waited) + (b"" if self.best is None else self.best.digest))
         return hasher.digest()
@@ -180,6 +185,7 @@ def apply(
     epochs_ppb: int,
     counters: tuple[int, ...],
     streak: int,
+    report: RoundReport | None = None,
     best: Best | None = None,
     waited: int = 0,
     closing: bool = False,
@@ -188,7 +194,8 @@ def apply(
     """The state after one more round, in which `samples` were trained, `epochs_ppb` of an epoch, and the merged delta
     is `mean_delta`. The outer optimiser moves the parameters; statistics are no parameters, and take the plain mean.
 
-    `counters` are the largest over the senders; the state's own are never lowered. Bitwise the same on every processor.
+    `counters` are the largest over the senders; the state's own are never lowered. `report`: what all rounds have
+    shown, if this one has shown anything. Bitwise the same on every processor.
     Raises `MalformedMessage` if lengths differ from the state's, `TrainingDiverged` if the new state is not finite.
     """
     if mean_delta.shape != state.vector.shape or len(counters) != len(state.counters):
@@ -209,6 +216,7 @@ def apply(
         samples=state.samples + samples,
         epochs_ppb=state.epochs_ppb + epochs_ppb,
         streak=streak,
+        report=state.report if report is None else report,
         best=best,
         waited=waited,
         closing=closing,

@@ -14,10 +14,12 @@ from torch import Tensor
 from crowd.errors import MalformedMessage
 from crowd.learning.layout import Layout
 from crowd.learning.replica import Best, ReplicaState, is_finite
+from crowd.planning.round_report import RATE_MAX, RoundReport
+from crowd.units import device_id
 
 _COUNTS = ("run", "round", "samples", "epochs_ppb", "streak", "waited")
 _FLAGS = ("closing", "finished")
-_HEADER_BYTES_MAX = 4096
+_HEADER_BYTES_MAX = 65_536
 
 
 def to_bytes(state: ReplicaState) -> bytes:
@@ -26,6 +28,7 @@ def to_bytes(state: ReplicaState) -> bytes:
     if state.momentum is not None:
         tensors["momentum"] = state.momentum
     metrics = {name: getattr(state, name) for name in (*_COUNTS, *_FLAGS)}
+    metrics["rates"] = dict(sorted(state.report.rates.items()))
     best = state.best
     if best is not None:
         metrics["best"] = {"value": best.value, "exact": best.exact}
@@ -51,6 +54,7 @@ def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState
         described = json.loads(json.loads(data[8 : 8 + header_bytes])["__metadata__"]["state"])
         metrics = {name: described[name] for name in _COUNTS}
         flags = {name: described[name] for name in _FLAGS}
+        rates = described["rates"]
         told = described.get("best")
         digest = bytes.fromhex(described["digest"])
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -67,6 +71,7 @@ def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState
         vector=vector,
         counters=_counters(tensors["counters"], counters_count),
         momentum=None if momentum is None else _vector(momentum, elements),
+        report=_report(rates),
         best=None if told is None else _best(told, tensors, vector, counters_count),
         **flags,
         **metrics,
@@ -78,6 +83,19 @@ def from_bytes(data: bytes, layout: Layout, counters_count: int) -> ReplicaState
     if not matches:
         raise MalformedMessage("the state does not match its digest")
     return state
+
+
+def _report(rates: Any) -> RoundReport:
+    try:
+        return RoundReport(rates={device_id(device): _rate(rate) for device, rate in rates.items()})
+    except (AttributeError, ValueError) as error:
+        raise MalformedMessage(f"the rates of a state are counts by device: {error}") from error
+
+
+def _rate(told: Any) -> int:
+    if type(told) is not int or not 0 < told <= RATE_MAX:
+        raise ValueError(f"{told!r} is no rate")
+    return told
 
 
 def _raw(stored: dict[str, Any], dtype: str, numpy_dtype: str, count: int) -> "np.ndarray[Any, np.dtype[Any]]":

@@ -10,5 +10,6 @@ Layout:
     check.py          whether a plan may be carried out
     phase.py          whether a run trains, closes or is over, by the counts of its state
     round_plan.py     what may differ from round to round
+    round_report.py   what earlier rounds have shown, and the quotas that follow
     canonical.py      the bytes that a digest is of
 """

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from crowd.planning.plan import Consistency, Plan
+from crowd.planning.round_report import RoundReport
 
 BILLION = 1_000_000_000
 COVERED_PERCENT = 95
@@ -22,6 +23,8 @@ class Counts(Protocol):
     def epochs_ppb(self) -> int: ...
     @property
     def closing(self) -> bool: ...
+    @property
+    def report(self) -> RoundReport: ...
 
 
 def is_reached(streak: int) -> bool:

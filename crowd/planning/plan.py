@@ -145,11 +145,14 @@ class TrainerRole:
 
     device: DeviceId
     round_samples: int
-    """Samples that the device trains between two merges."""
+    """Samples that the device is planned to train between two merges."""
     evaluation: tuple[int, int] = (0, 0)
     """Share `[start, stop)` of the common evaluation set that the device evaluates."""
     batch_size: int = 0
     """Samples of one of the device's steps; 0: the task's batch size."""
+    steps_us: int = 0
+    """Planned microseconds of its steps in a round. Where rounds show another time, quotas follow it
+    (`round_report.quotas`); 0: the quota stays as it is."""
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ import attrs
 from crowd.errors import MalformedMessage
 from crowd.planning.phase import Counts, is_evaluated, is_last
 from crowd.planning.plan import Consistency, Encoding, Plan, SliceOwner
+from crowd.planning.round_report import quotas
 from crowd.units import DeviceId
 
 
@@ -54,7 +55,7 @@ def plan_round(plan: Plan, before: Counts) -> RoundPlan:
         number=number,
         slices=plan.slices,
         encodings=(Encoding.NONE if before.closing or apart else plan.encoding,),
-        quotas={trainer.device: trainer.round_samples for trainer in plan.trainers},
+        quotas=quotas(plan, before.report),
         trains=not (before.closing or last),
         closing=before.closing,
         evaluated=regular or is_evaluated(plan, before),

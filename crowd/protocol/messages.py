@@ -14,7 +14,7 @@ from crowd.planning.profile import Profile
 from crowd.protocol.tagged import Tagged, ToDataMover, ToPlanner, ToTrainer
 from crowd.units import DeviceId, Life
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of the wire protocol; devices of different versions do not train together."""
 
 
@@ -179,6 +179,8 @@ class Contribution(Tagged, tag="delta"):
     """Samples of that share."""
     loss_sum: float = 0.0
     """Sum over the trained samples of the mean loss of the batch that each was in; only with slice 0."""
+    busy_us: int = 0
+    """Microseconds that the steps in which they were trained took; only with slice 0."""
 
 
 @attrs.frozen(kw_only=True)
@@ -201,6 +203,8 @@ class MergedSlice(Tagged, tag="merged"):
     common evaluation set the latest evaluations of all members, of this state or somewhat earlier ones."""
     loss: float | None = None
     """Mean training loss over the senders' samples; only in slice 0, `None` where nothing was trained."""
+    busy_us: dict[DeviceId, int] = attrs.field(factory=dict)
+    """Microseconds that the steps of each merged trainer took; only in slice 0."""
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from crowd.planning.convergence import mix
-from crowd.planning.estimate import Estimate, SyncCost, ship_cost
+from crowd.planning.estimate import Estimate, SyncCost, ship_cost, train_us
 from crowd.planning.plan import Plan, SliceOwner, TrainerRole
 from crowd.planning.policy import Cluster, Policy
 from crowd.planning.profile import Prefer
@@ -37,7 +37,7 @@ class CrowdLearning(Policy):
     """Shares in proportion to speed, classes balanced, fewest bytes moved, slow devices left out where they cost more
     than they bring and no class needs them."""
 
-    version = 2
+    version = 3
 
     def plan(self, cluster: Cluster) -> Plan:
         best = _Search(cluster).best()
@@ -60,6 +60,8 @@ class CrowdLearning(Policy):
                     device=load.profile.device,
                     round_samples=ceil_div(load.epoch_samples * epochs, merges),
                     evaluation=share,
+                    batch_size=load.profile.task.batch_size,
+                    steps_us=train_us(load.profile, ceil_div(load.epoch_samples * epochs, merges)),
                 )
                 for load, share in zip(best.allocation.loads, shares, strict=True)
             ),

@@ -14,6 +14,7 @@ from crowd.learning.layout import Layout
 from crowd.learning.replica import Best, ReplicaState
 from crowd.planning.phase import BILLION
 from crowd.planning.plan import Consistency, Member, Plan
+from crowd.planning.round_report import RoundReport
 from crowd.units import DeviceId, Life
 
 PLAN = Plan(members=(), epochs_max=3)
@@ -40,7 +41,9 @@ def after(
         plan, before, senders=(), value=value, evaluated=evaluated, epochs_ppb=epochs * BILLION, goal=goal
     )
     delta = torch.full((2,), 0.5)
-    return outcome, state_after(outcome, before, plan, delta, samples=6, epochs_ppb=BILLION, counters=(4,))
+    return outcome, state_after(
+        outcome, before, plan, delta, samples=6, epochs_ppb=BILLION, counters=(4,), report=RoundReport()
+    )
 
 
 def test_the_state_before_the_round_is_the_best_where_its_value_is() -> None:

@@ -16,6 +16,8 @@ from crowd.learning import replica, state_file
 from crowd.learning.layout import Layout
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Outer, OuterKind
+from crowd.planning.round_report import RoundReport
+from crowd.units import DeviceId
 from tests.learning import golden
 from tests.learning.nets import layout_of, linear, normalised
 
@@ -199,6 +201,7 @@ STATE = ReplicaState(
     round=2,
     samples=30,
     streak=1,
+    report=RoundReport(rates={DeviceId("ben"): 3, DeviceId("ada"): 7}),
 )
 
 
@@ -217,6 +220,9 @@ STATE = ReplicaState(
         {"streak": 0},
         {"closing": True},
         {"finished": True},
+        {"report": RoundReport()},
+        {"report": RoundReport(rates={DeviceId("ada"): 8, DeviceId("ben"): 3})},
+        {"report": RoundReport(rates={DeviceId("ada"): 7, DeviceId("cem"): 3})},
     ],
 )
 def test_the_digest_covers_every_part_of_a_state(changes: dict[str, Any]) -> None:
@@ -232,6 +238,7 @@ def test_a_state_survives_the_way_through_bytes(state: ReplicaState) -> None:
     assert back.digest == state.digest
     assert back.progress == state.progress
     assert back.closing == state.closing
+    assert back.report == state.report
     assert (back.counters, back.streak, back.momentum is None) == (state.counters, 1, state.momentum is None)
     assert state_file.to_bytes(back) == data
 
@@ -246,6 +253,7 @@ def written(tensors: Mapping[str, torch.Tensor | None] | None = None, **changes:
         "epochs_ppb": 0,
         "streak": 1,
         "waited": 0,
+        "rates": {"ada": 7, "ben": 3},
         "closing": False,
         "finished": False,
         "digest": STATE.digest.hex(),
@@ -278,6 +286,13 @@ def test_the_file_that_the_next_test_spoils_is_otherwise_valid() -> None:
         safetensors.torch.save({"vector": STATE.vector, "counters": torch.tensor(STATE.counters)}),
         safetensors.torch.save({"vector": STATE.vector}, metadata={"state": "[]"}),
         written(round=None),
+        written(rates=None),
+        written(rates={}),
+        written(rates=[7]),
+        written(rates={"ada": 7, "ben": 0}),
+        written(rates={"ada": 7, "ben": True}),
+        written(rates={"ada": 7, "ben": 10**15 + 1}),
+        written(rates={"ada": 7, "Not An ID": 3}),
         written(round="2"),
         written(round=True),
         written(round=-1),

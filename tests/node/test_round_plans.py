@@ -6,7 +6,6 @@ import torch
 
 import crowd
 from crowd.actors.probe import Probe
-from crowd.agreement.state import Active
 from crowd.planning import round_plan
 from crowd.planning.phase import Counts
 from crowd.planning.plan import Encoding, Plan
@@ -43,7 +42,7 @@ class Kept(Probe):
     def contributed(self, header: Contribution, data: bytes) -> None:
         self.contributed_as[header.key.round] = header.encoding
 
-    def merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+    def merged(self, round_plan: RoundPlan, header: MergedSlice, data: bytes) -> None:
         self._published[header.key.round, header.key.index] = (self._device, header.encoding)
 
 

@@ -14,6 +14,7 @@ from crowd.learning.encoding import CODINGS, decode
 from crowd.learning.layout import Layout, Pieces
 from crowd.learning.replica import ReplicaState
 from crowd.planning.plan import Consistency, Encoding, Outer, OuterKind, Plan, SliceOwner
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.messages import Contribution, MergedSlice, SliceKey
 from crowd.units import DeviceId
 from tests.simulation.checks import Findings
@@ -51,6 +52,7 @@ class Merging:
         self._findings = findings
         self._layout = layout
         self._contributions: dict[tuple[Round, int], dict[DeviceId, Sent]] = defaultdict(dict)
+        self._round_plans: dict[Round, RoundPlan] = {}
         self._merged: dict[SliceKey, tuple[MergedSlice, bytes]] = {}
         self._carried: dict[tuple[int, bytes, int], Vector] = {}
         """What the encodings of an owner's merged slice have not said yet."""
@@ -75,9 +77,12 @@ class Merging:
         if sent != Sent(header.samples, header.encoding, data):
             self._findings.add(f"{device} sent a contribution to {_name(key)} that it never made")
 
-    def published(self, owner: DeviceId, plan: Plan, header: MergedSlice, data: bytes) -> None:
-        """An owner told everybody, or one who asked, what it merged."""
+    def published(self, owner: DeviceId, plan: RoundPlan, header: MergedSlice, data: bytes) -> None:
+        """An owner told everybody, or one who asked, what it merged in the round of this plan."""
         key = header.key
+        known = self._round_plans.setdefault(_round_of(key), plan)
+        if known != plan:
+            self._findings.add(f"{owner} takes round {key.round} for another one than others do: {plan}, not {known}")
         if key in self._merged:
             if self._merged[key] != (header, data):
                 self._findings.add(f"{owner} published slice {key.index} of round {key.round} in two versions")
@@ -86,7 +91,7 @@ class Merging:
         span = plan.slices[key.index]
         if span.owner != owner:
             self._findings.add(f"{owner} published a slice of {span.owner}'s")
-        planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
+        planned = plan.quotas
         if not header.senders.keys() <= planned.keys():
             self._findings.add(f"{owner} merged {sorted(header.senders)}, but only {sorted(planned)} train")
         elif 2 * sum(planned[sender] for sender in header.senders) < sum(planned.values()):

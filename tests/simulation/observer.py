@@ -11,6 +11,7 @@ from crowd.actors.probe import Probe
 from crowd.agreement.ack import Ack, StateProgress
 from crowd.agreement.state import Active, State
 from crowd.learning.replica import ReplicaState
+from crowd.planning.round_plan import RoundPlan
 from crowd.protocol.codec import Opened
 from crowd.protocol.messages import Cargo, Contribution, MergedSlice
 from crowd.units import Address, DeviceId, Life, device_id
@@ -107,9 +108,9 @@ class Watch(Probe):
     def contributed(self, header: Contribution, data: bytes) -> None:
         self._observer.merging.contributed(self._device, header, data)
 
-    def merged(self, active: Active, header: MergedSlice, data: bytes) -> None:
+    def merged(self, round_plan: RoundPlan, header: MergedSlice, data: bytes) -> None:
         self._observer.agreement.merged(self._device, header.key.generation, anyio.current_time())
-        self._observer.merging.published(self._device, active.plan, header, data)
+        self._observer.merging.published(self._device, round_plan, header, data)
 
     def completed(
         self,

@@ -103,7 +103,14 @@ class Completion:
             goal=self._goal,
         )
         proposed = state_after(
-            outcome, state, plan, torch.cat(deltas), samples=samples, epochs_ppb=epochs_ppb, counters=first.counters
+            outcome,
+            state,
+            plan,
+            torch.cat(deltas),
+            samples=samples,
+            epochs_ppb=epochs_ppb,
+            counters=first.counters,
+            report=state.report.after(plan, first.senders, first.busy_us),
         )
         _ = proposed.digest  # computed here, away from the event loop
         return proposed

@@ -9,6 +9,7 @@ from crowd.agreement.state import Active
 from crowd.planning.phase import Counts
 from crowd.planning.plan import SliceOwner
 from crowd.planning.round_plan import RoundPlan
+from crowd.planning.round_report import RoundReport
 from crowd.protocol.messages import SliceKey, WholeState
 from crowd.units import DeviceId
 
@@ -28,6 +29,7 @@ class Waypoint:
     streak: int = 0
     epochs_ppb: int = 0
     closing: bool = False
+    report: RoundReport = attrs.field(factory=RoundReport)
 
     @property
     def round(self) -> int:

@@ -60,6 +60,8 @@ class LocalRound:
     samples: int = 0
     loss_sum: float = 0.0
     """Sum over the trained samples of the mean loss of the batch that each was in."""
+    busy_us: int = 0
+    """Microseconds that the steps took in which they were trained."""
     evaluation: Evaluation = NOTHING
     delta: torch.Tensor | None = None
     """Change of the state vector in this round, (elements,) float32; `None` until it has been contributed."""
@@ -131,5 +133,6 @@ class LocalRound:
             self.loss_sum += report.loss_sum
             if report.samples:
                 elapsed_us = int((anyio.current_time() - began) * SECOND_US)
+                self.busy_us += elapsed_us
                 flops = training_flops(inputs.facts, report.samples, inputs.sampling)
                 await self.timed(report.samples, flops, elapsed_us)

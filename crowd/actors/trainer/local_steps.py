@@ -218,6 +218,7 @@ class LocalSteps:
                 sums=() if index else steps.evaluation.sums,
                 evaluated=0 if index else steps.evaluation.samples,
                 loss_sum=0.0 if index else steps.loss_sum,
+                busy_us=0 if index else steps.busy_us,
             )
             for index in range(len(slices))
         ]

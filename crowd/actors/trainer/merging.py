@@ -88,7 +88,7 @@ class Merging:
             return published.merged(due, pieces, encoding, self._outliers, self._quality)
 
         header, data = await self._outside.compute.run(work)
-        self._outside.probe.merged(active, header, data)
+        self._outside.probe.merged(round_plan, header, data)
         await self._tell(active, header, data, published=round_plan.published)
         return self._rounds.merged(self._outside.device, header, data, now_us())
 

@@ -160,6 +160,7 @@ class OwnSlices:
             header.counters,
             evaluation_of(header),
             loss_sum=header.loss_sum,
+            busy_us=header.busy_us,
             lag=number - key.round,
         )
         return True

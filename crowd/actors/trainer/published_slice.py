@@ -45,5 +45,6 @@ class PublishedSlice:
             value=quality.value(told),
             evaluated=told.samples,
             loss=None if due.key.index else merged.loss,
+            busy_us={} if due.key.index else merged.busy_us,
         )
         return header, data
