@@ -5,6 +5,7 @@
 #   make cover           which lines and branches the tests reach, TESTS= of them
 #   make soak            simulated clusters with faults, SEEDS=N of them
 #   make mutants         look for the seed that shows each hole in the protocol
+#   make marathon        a quarter of an hour of four real devices over a broker, to which much is done; MINUTES= of it
 #   make bench           all policies on many clusters and tasks, in simulation: hours, and it goes on where it was stopped
 #   make bench-quick     one cluster for each kind of bottleneck and one task: minutes
 #   make bench-overhead  what the engine itself costs
@@ -20,12 +21,13 @@
 PYTHON ?= python3
 VENV ?= .venv$(addprefix -,$(filter-out python3,$(notdir $(PYTHON))))
 SEEDS ?= 1000
+MINUTES ?= 15
 TORCH ?= torch==2.13.0
 TESTS ?= tests
 QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH VENV
 
-.PHONY: demo test check cover soak mutants bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
+.PHONY: demo test check cover soak mutants marathon bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
 .NOTPARALLEL:
 
 demo: $(VENV)/ready
@@ -54,6 +56,10 @@ soak: $(VENV)/ready
 
 mutants: $(VENV)/ready
 	$(VENV)/bin/python -m tests.simulation.mutants
+
+marathon: $(VENV)/ready
+	@./setup.sh packages
+	$(VENV)/bin/python -m tests.marathon --minutes $(MINUTES)
 
 bench: $(VENV)/ready
 	@./setup.sh packages

@@ -121,11 +121,13 @@ class MqttLink:
             socket_options=_socket_options(keepalive_s),
         )
         self._client.pending_calls_threshold = sys.maxsize  # many at once are normal here
-        # aiomqtt offers none of these: acknowledging later, a queue that counts, what the broker answers
+        # aiomqtt has none of these: to acknowledge later, a queue that counts, what the broker answers, no late writes
         self._paho: PahoClient = self._client._client  # noqa: SLF001
         self._paho.manual_ack_set(True)
         self._paho.on_message = self._on_message
         self._paho.on_publish = self._on_publish
+        self._loop = asyncio.get_running_loop()
+        self._paho.on_socket_register_write = self._on_socket_register_write
         self._tell_aiomqtt: Any = self._paho.on_connect
         self._paho.on_connect = self._on_connect
 
@@ -275,6 +277,25 @@ class MqttLink:
                 expires=hasattr(message.properties, "MessageExpiryInterval"),
             )
         )
+
+    def _on_socket_register_write(self, _: PahoClient, __: Any, full_socket: Any) -> None:
+        """Wait for room in the socket; called in the event loop, or in the thread that connects.
+
+        aiomqtt would do so a turn later by the socket's number alone. One that was closed meanwhile has none, or that
+        of another file by then.
+        """
+        self._loop.call_soon_threadsafe(self._await_room, full_socket)
+
+    def _await_room(self, full_socket: Any) -> None:
+        if (number := full_socket.fileno()) >= 0:
+            self._loop.add_writer(number, self._write)
+
+    def _write(self) -> None:
+        try:
+            self._paho.loop_write()
+        except Exception as error:  # as aiomqtt does: it ends the connection, whatever it is
+            if not self._client._disconnected.done():  # noqa: SLF001
+                self._client._disconnected.set_exception(error)  # noqa: SLF001
 
     def _on_publish(self, _: PahoClient, __: Any, number: int, reason: ReasonCode, ___: Any) -> None:
         answer = self._answers.get(number)

@@ -271,6 +271,15 @@ class Evicted:
 
 
 @attrs.frozen(kw_only=True)
+class Departed:
+    """Report that a device is in the view no longer, as another one said."""
+
+    device: DeviceId
+    told_by: DeviceId
+    """Who has evicted it, or knows of that; the device itself if it has left."""
+
+
+@attrs.frozen(kw_only=True)
 class Suspended:
     """Report that a device, perhaps this one, is suspended from now on, by whomever."""
 
@@ -300,6 +309,7 @@ Effect: TypeAlias = (
     | RoundAccepted
     | Excluded
     | Evicted
+    | Departed
     | Suspended
     | Resumed
 )

@@ -125,9 +125,11 @@ def may_leave_round(state: State) -> bool:
         share, memory_bytes = own_ack.rules[member.device]
         if _STRICTNESS[profile.share] > _STRICTNESS[share] or profile.memory_bytes < memory_bytes:
             return True
+    # who has promised before the round in hand cannot complete it any more; who has completed a later one shows that
+    # this device is behind, and perhaps stands still: it is no use to wait for it
     in_hand = (state.own.progress.run, state.own.progress.round + 1)
     return any(
-        ack.generation > active.generation and (ack.progress.run, ack.progress.round) < in_hand
+        ack.generation > active.generation and (ack.progress.run, ack.progress.round) != in_hand
         for ack in state.acks.latest.values()
         if active.plan.life_of(ack.device) == ack.life
     )

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import attrs
 
-from crowd.agreement.events import Freeze, PublishProfile, Resumed, SendView, Suspended, ViewRequested
+from crowd.agreement.events import Departed, Freeze, PublishProfile, Resumed, SendView, Suspended, ViewRequested
 from crowd.agreement.state import Retries, State
 from crowd.agreement.suspension import Suspension
 from crowd.agreement.turn import Turn
@@ -189,6 +189,8 @@ def learn(
     merge(turn, profiles, tombstones, suspensions)
     if source is None:
         return
+    for device in sorted(view.ring.keys() - turn.state.view.ring.keys() - {turn.state.me}):
+        turn.emit(Departed(device=device, told_by=source))
     requests = turn.retries.view_requests
     if source in requests and requests[source].repeats:  # it has answered
         requests = {**requests, source: attrs.evolve(requests[source], repeats=0)}

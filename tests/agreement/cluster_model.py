@@ -330,7 +330,7 @@ class Device:
                 model.evictions += 1
             case events.Suspended():
                 model.suspensions += 1
-            case events.Resumed():
+            case events.Resumed() | events.Departed():
                 pass
             case _:
                 assert_never(effect)

@@ -337,7 +337,7 @@ class Agreement(RuleBasedStateMachine):
                 self._tell_others(device, events.Learned(suspensions=suspensions, source=me))
             case events.ShowProgress():
                 device.shows_progress = True
-            case events.Suspended() | events.Resumed():
+            case events.Suspended() | events.Resumed() | events.Departed():
                 pass
             case events.AskView(device=other):
                 versions = {name: profile.version for name, profile in state.view.profiles.items()}

@@ -182,3 +182,26 @@ def test_suspensions_merge_in_any_order() -> None:
         view = view.merge(suspensions={BEN.device: suspension})
         assert view.suspensions[BEN.device] == max(all_of_them)
         assert view.digest == View().merge((BEN,)).digest
+
+
+@pytest.mark.parametrize(
+    ("their_round", "leaves"), [(1, True), (2, False), (3, True)], ids=["cannot complete it", "has", "is past it"]
+)
+def test_who_is_behind_the_others_does_not_keep_them_waiting_for_the_end_of_its_round(
+    their_round: int, leaves: bool
+) -> None:
+    state = running(BEN)
+    own_ack = state.acks.own_ack
+    assert own_ack is not None
+    assert state.own.progress.round == 1
+    faster = attrs.evolve(BEN, revision=BEN.revision + 1, speed_kflops=BEN.speed_kflops + 1)
+    state = after(state, events.Learned(profiles=(faster,), source=BEN.device), 4 * SECOND_US)
+    progress = attrs.evolve(state.own.progress, round=their_round)
+    later = attrs.evolve(
+        own_ack.ack, device=BEN.device, life=BEN.life, generation=2, view_digest=state.view.digest, progress=progress
+    )
+    state = after(state, events.AckHeard(ack=later), 4 * SECOND_US)
+    state = live(state, 6)
+    assert state.acks.own_ack is not None
+    assert (state.acks.own_ack is not own_ack) == leaves
+    assert (state.acks.generation_acked == 2) == leaves

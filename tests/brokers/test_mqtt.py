@@ -1,5 +1,6 @@
 """What holds for MQTT alone, against a real Mosquitto."""
 
+import asyncio
 import contextlib
 import signal
 import ssl
@@ -192,6 +193,22 @@ async def test_a_pending_publish_fails_when_the_broker_is_killed(mosquitto: Mosq
         async with in_background(write):
             await anyio.wait_all_tasks_blocked()
             mosquitto.kill()
+
+
+async def test_a_broker_that_ends_in_the_very_turn_of_a_publish_is_lost_and_the_event_loop_has_no_complaint(
+    mosquitto: Mosquitto,
+) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def publish() -> None:
+        with pytest.raises(BrokerLost):
+            await a.publish(letter(ANNA, BEN), b"letter")
+
+    async with broker_of(mosquitto, ANNA).session() as a, anyio.create_task_group() as tasks:
+        tasks.start_soon(publish)
+        mosquitto.kill()  # the end of the stream is here as the turn begins
+    assert complaints == []
 
 
 async def test_leaving_a_session_whose_broker_hangs_does_not_hang(

@@ -119,6 +119,24 @@ async def test_rounds_go_on_without_a_trainer_that_is_not_needed_and_every_other
 
 
 @virtual_time
+async def test_who_hangs_and_is_rounds_behind_agrees_to_the_next_plan_all_the_same() -> None:
+    hang = _Hang(EQUAL, "cy", policy="crowd_learning")
+    hang.cluster.add("dan", blobs(200, target=1.0, epochs_max=EPOCHS))
+
+    async def join() -> None:
+        """When some rounds have gone on without it."""
+        await round_of(hang.cluster.nodes["ada"], 10)
+        await hang.cluster.play("dan")
+
+    logs = await hang.play(join)
+    assert "cy" in named(logs, "trainer_absent", "absent")
+    assert not named(logs, "device_evicted", "departed")
+    assert hang.rounds_meanwhile >= 10
+    assert len(set(hang.cluster.digests.values())) == 1
+    assert None not in hang.cluster.digests.values()
+
+
+@virtual_time
 async def test_a_lender_that_does_not_lend_is_to_blame_and_not_those_who_wait_for_its_samples() -> None:
     hang = _Hang({"ada": 100, "ben": 100, "cy": 1500}, "cy", {"cy": 2000}, epochs=300, policy="crowd_learning")
     hang.cluster.add("dan", blobs(100, target=1.0, epochs_max=300))

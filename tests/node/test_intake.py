@@ -167,3 +167,29 @@ async def test_a_message_goes_where_its_class_says_to_the_trainer_by_way_of_the_
     assert isinstance(heard, inbox.AgreementMessage)
     assert heard.message == probe
     assert gate.handed_over == [inbox.Heard(sender=BEN, life=LIFE, message=message) for message in (want, ask)]
+
+
+@virtual_time
+async def test_what_a_former_life_said_does_not_hide_that_the_present_one_lives() -> None:
+    gate = Gate()
+    gate.intake.watched = (BEN,)
+    for former, present in zip(words(SIGNERS[BEN], LIFE, 30), words(SIGNERS[BEN], LATER, 30), strict=True):
+        await gate.take(FROM_BEN, former)
+        await anyio.sleep(0.05)
+        await gate.take(FROM_BEN, present)
+        await anyio.sleep(0.05)
+    alive = [come.life for come in gate.let_in() if isinstance(come, events.ProbeAnswered)]
+    assert [alive.count(life) for life in (LIFE, LATER)] == [3, 3], "each once a second"
+
+
+@virtual_time
+async def test_a_chunk_is_a_sign_of_the_latest_life_whatever_is_said_again_of_a_former_one() -> None:
+    gate = Gate()
+    gate.intake.watched = (BEN,)
+    for life in (LATER, LIFE):
+        (word,) = words(SIGNERS[BEN], life, 1)
+        await gate.take(FROM_BEN, word)
+    await anyio.sleep(1)
+    gate.let_in()
+    gate.intake.note_chunk(BEN)
+    assert gate.let_in() == [events.ProbeAnswered(device=BEN, life=LATER)]

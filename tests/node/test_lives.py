@@ -68,6 +68,9 @@ def test_a_store_that_takes_nothing_is_said_once_and_costs_no_start() -> None:
     assert [entry["event"] for entry in logs] == ["life_not_saved"]
 
 
+RETAINED = frozenset({Channel.STATUS, Channel.PROFILE, Channel.ACK, Channel.RESULT})
+
+
 # --- recorded messages ------------------------------------------------------------------------------------------------
 
 
@@ -76,9 +79,7 @@ async def replay(cluster: Cluster, recorded: list[Any], *, times: int = 1) -> No
     async with cluster.raw("mallory").session() as session:
         for _ in range(times):
             for _, delivery in recorded:
-                if delivery.address.channel is not Channel.STATUS:
-                    retain = delivery.address.channel in (Channel.PROFILE, Channel.ACK, Channel.RESULT)
-                    await session.publish(delivery.address, delivery.payload, retain=retain)
+                await session.publish(delivery.address, delivery.payload, retain=delivery.address.channel in RETAINED)
 
 
 @virtual_time
@@ -110,6 +111,7 @@ async def test_a_former_run_that_is_replayed_evicts_nobody_and_costs_no_plan() -
             said = {entry["event"] for entry in logs[began:]}
             tasks.cancel_scope.cancel()
     assert not said & {"plan_activated", "device_evicted", "device_left_out", "samples_given_back"}
+    assert "former_life_heard" in said
 
 
 @pytest.mark.parametrize("disk", ["lost", "rolled back", "cloned"])

@@ -33,6 +33,7 @@ EXPECTED = frozenset(
         "contribution_out_of_proportion",
         "device_evicted",
         "device_left_out",
+        "former_life_heard",
         "inbound_messages_dropped",
         "device_suspended",
         "exchange_held_up",

@@ -1,4 +1,4 @@
-"""Real `crowd node` processes for tests: `NodeProcess` (one), `Home` (three devices of one household)."""
+"""Real `crowd node` processes for tests: `NodeProcess` (one), `Home` (the devices of one household)."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crowd.protocol.identity import generate_key, public_line, write_key
@@ -87,33 +87,44 @@ class NodeProcess:
 
 
 class Home:
-    """Three devices with keys, and a broker; each has its part of a built-in task, another one brings its own data.
-    `train` are further lines of every `node.toml`, for its section of that name."""
+    """Devices with keys, and a broker; each has its part of a built-in task, another one brings its own data. Whom the
+    broker has among its users logs in as such. `train` are further lines of every `node.toml`, for its section of that
+    name."""
 
-    def __init__(self, directory: Path, broker: Mosquitto, task: str, *, train: str = "") -> None:
+    def __init__(
+        self, directory: Path, broker: Mosquitto, task: str, *, names: Sequence[str] = NAMES, train: str = ""
+    ) -> None:
         self.directory = directory
         self.broker = broker
-        self._started: list[NodeProcess] = []
+        self.started: list[NodeProcess] = []
+        """In order of time."""
         lines = []
-        for name in NAMES:
+        for name in names:
             key = generate_key()
             write_key(directory / f"{name}.key", key)
             lines.append(public_line(name, key))
         (directory / "members.toml").write_text("\n".join(lines) + "\n")
-        for part, name in enumerate(NAMES):
+        for part, name in enumerate(names):
             partition = "subject" if task == "watch" else "dirichlet"
-            data = f'[data]\npartition = "{partition}"\npart = {part}\nparts = {len(NAMES)}\n'
+            data = f'[data]\npartition = "{partition}"\npart = {part}\nparts = {len(names)}\n'
             (directory / f"{name}.toml").write_text(
                 f'[node]\nname = "{name}"\ncluster = "home"\nbroker = "{broker.url}"\nkey_file = "{name}.key"\n'
-                f'members_file = "members.toml"\nstate_dir = "state-{name}"\n'
-                f'[train]\ntask = "{task}"\nmembers_min = {len(NAMES)}\n{train}' + ("" if ":" in task else data)
+                f'members_file = "members.toml"\nstate_dir = "state-{name}"\n{self._user(name)}'
+                f'[train]\ntask = "{task}"\nmembers_min = {len(names)}\n{train}' + ("" if ":" in task else data)
             )
+
+    def _user(self, name: str) -> str:
+        """The lines of a `node.toml` by which its device logs in."""
+        if name not in self.broker.users:
+            return ""
+        (self.directory / f"{name}.password").write_text(self.broker.users[name])
+        return f'username = "{name}"\npassword_file = "{name}.password"\n'
 
     def start(self, name: str, *, once: bool = True) -> NodeProcess:
         process = NodeProcess(name, self.directory, once=once)
-        self._started.append(process)
+        self.started.append(process)
         return process
 
     def close(self) -> None:
-        for process in self._started:
+        for process in self.started:
             process.close()

@@ -53,9 +53,10 @@ class Intake:
         self._hand_over = hand_over
         self._probe = probe
         self._opener = Opener(cluster, device, signer)
-        self._alive_us: dict[DeviceId, int] = {}
+        self._alive_us: dict[DeviceId, dict[Life, int]] = {}
+        """When the planner was told that a watched device lives, in each life in which it was heard a moment ago."""
         self._lives: dict[DeviceId, Life] = {}
-        """The life in which each watched device was last heard."""
+        """The latest life in which each watched device was heard."""
         self._beats_us: dict[int, int] = {}
         """The times at which own heartbeats were sent, by their numbers, until one comes back."""
         self._signer = signer
@@ -143,14 +144,18 @@ class Intake:
 
     def _note_life(self, sender: DeviceId, life: Life) -> None:
         """Tell the planner that a watched device lives: whoever sends bulk does, even if its answer to a probe waits
-        behind that on a slow link. Only watched devices could be taken for dead."""
+        behind that on a slow link. Only watched devices could be taken for dead. What a former life said, and somebody
+        says again, must not hide that the present one lives."""
         if sender == self._me or sender not in self.watched:
             self._lives.pop(sender, None)
+            self._alive_us.pop(sender, None)
             return
-        self._lives[sender] = life
-        if now_us() - self._alive_us.get(sender, -ALIVE_AGAIN_US) >= ALIVE_AGAIN_US:
-            self._alive_us[sender] = now_us()
+        self._lives[sender] = max(life, self._lives.get(sender, life))
+        now = now_us()
+        told_us = {one: us for one, us in self._alive_us.get(sender, {}).items() if now - us < ALIVE_AGAIN_US}
+        if life not in told_us:
             self._tell_planner(events.ProbeAnswered(device=sender, life=life))
+        self._alive_us[sender] = {life: now, **told_us}
 
     def _tell_planner(self, message: PlannerMessage) -> None:
         """Tell the planner without waiting, as one that computes must not hold up bulk. A message lost here is repeated

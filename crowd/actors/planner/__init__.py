@@ -5,5 +5,6 @@ Layout:
     decisions.py     the plans that follow from views
     voice.py         what the agreement wants said to other devices
     results.py       whose results are known, and when the run is over
+    notices.py       what people are told of other devices
     observations.py  what the planner tells the node's observers
 """

@@ -12,6 +12,7 @@ from crowd.actors.advice import warn_of_left_out, warn_of_settings
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.actors.lives import Lives
 from crowd.actors.planner.decisions import Decisions, Undecided
+from crowd.actors.planner.notices import Notices
 from crowd.actors.planner.observations import DeviceLeftOut, Observation, PlanActivated
 from crowd.actors.planner.results import Results
 from crowd.actors.planner.voice import Voice
@@ -75,6 +76,7 @@ class Planner(Actor[PlannerMessage]):
         self._decisions = Decisions(policies)
         self._voice = Voice(device=device, lives=lives, compute=compute, data_mover=data_mover, probe=probe)
         self._results = Results(device, trainer, observe)
+        self._notices = Notices()
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +152,7 @@ class Planner(Actor[PlannerMessage]):
     async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender
         if self._state is not None and is_former_life(self._state, sender, heard.life):
+            self._notices.former_life(sender, heard.message)
             await self._step(events.FormerLifeHeard(device=sender))
             return
         match heard.message:
@@ -248,7 +251,9 @@ class Planner(Actor[PlannerMessage]):
                 self._observe(DeviceLeftOut(plan=plan))
             case events.Evicted(device=device, reason=reason):
                 self._probe.evicted(device, reason)
-                log.warning("device_evicted", departed=device, reason=reason)
+                self._notices.gone(device, reason=reason)
+            case events.Departed(device=device, told_by=told_by):
+                self._notices.gone(device, told_by=told_by)
             case events.Suspended(device=device):
                 log.warning("device_suspended", suspended=device, reason=SUSPENDED)
             case events.Resumed(device=device):
