@@ -8,6 +8,7 @@ Layout:
     topics.py         between addresses and MQTT topics
     endpoint.py       where an MQTT broker is, and why it cannot be reached
     accounting.py     the bytes of a message on a link
+    echo.py           whether a device hears what it says itself
     session_state.py  what becomes of calls when a connection goes
     in_process.py     what the brokers inside this process have in common
     simulated/        a whole network under virtual time, and all that can go wrong with it

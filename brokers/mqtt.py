@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from brokers import endpoint
 from brokers.accounting import HEADERS_BYTES_MAX, Crossing, Meter, crossing
+from brokers.echo import Echo
 from brokers.endpoint import Endpoint
 from brokers.mqtt_link import Arrival, LastWord, MqttLink
 from brokers.session_state import KEEPALIVE_S, Drops, SessionState
@@ -106,6 +107,7 @@ class _MqttSession(BrokerSession):
         self._own_retained: dict[Address, bytes] = {}
         self._inbox = _Inbox()
         self._address_of = functools.lru_cache(maxsize=ADDRESSES_MAX)(self._address)
+        self._echo = Echo(device)
         self._beat_taken = False
         self._in_a_row = 0
         self.link = MqttLink(
@@ -146,6 +148,7 @@ class _MqttSession(BrokerSession):
                 expiry_s=None if expiry_s is None else round(expiry_s * self._slower),
             )
             self._beat_taken = self._beat_taken or address.channel is Channel.BEAT
+            self._echo.sent(address, topic)
 
     async def subscribe(self, *patterns: Address) -> None:
         filters = [
@@ -163,11 +166,13 @@ class _MqttSession(BrokerSession):
                     f"broker {self._endpoint.url} refused {self._endpoint.who} the subscription to {pattern}: "
                     f"{refusal}; allow reading it in the broker's access list"
                 )
+        self._echo.subscribed(patterns)
 
     async def unsubscribe(self, *patterns: Address) -> None:
         filters = [self._topics.pattern(pattern) for pattern in patterns]
         with self._lifeline.holding():
             await self.link.unsubscribe(filters)
+        self._echo.unsubscribed(patterns)
 
     async def receive(self) -> Delivery:
         self._lifeline.check()
@@ -195,6 +200,8 @@ class _MqttSession(BrokerSession):
         """Keep a message until it is read, if it is ours and there is room."""
         address = self._address_of(arrival.topic)
         # Mosquitto (2.0.11) sends retained messages back to their publisher in spite of No Local.
+        if address is not None:
+            self._echo.came(address)
         own = arrival.retained and address is not None and self._own_retained.get(address)
         if address is None or own == arrival.payload:
             self._settle(arrival)

@@ -11,6 +11,7 @@ import abc
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 from crowd.errors import BadConfig
 from crowd.formatting import HIGHER, LOWER
 
+IGNORED_BY_TORCH = -100
+"""The label that torch's losses of classes ignore by default."""
 NUMBERS_MAX = 500
 """Numbers that the sums of a metric may consist of: at most 4 kB from each device in a round."""
 _TWO_OUTPUTS = "; for two classes let the network have 2 outputs and use cross_entropy as the loss"
@@ -73,11 +76,39 @@ def _class_numbers(outputs: Tensor, labels: Tensor) -> int:
     return classes
 
 
-class Accuracy(Metric):
+def ignored_label(loss: Callable[..., Tensor]) -> int | None:
+    """The label that `loss` leaves out of its mean, as torch's `ignore_index` is; `None` where that cannot be seen, as
+    in a function of one's own."""
+    if isinstance(loss, partial):
+        given = loss.keywords.get("ignore_index")
+        return given if isinstance(given, int) else ignored_label(loss.func)
+    if loss in (torch.nn.functional.cross_entropy, torch.nn.functional.nll_loss):
+        return IGNORED_BY_TORCH
+    found = getattr(loss, "ignore_index", None)
+    return found if isinstance(found, int) else None
+
+
+class _OfClasses(Metric):
+    """A metric of class numbers, without the labels that the task's loss ignores."""
+
+    _ignored: int | None = None
+
+    def with_loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Metric:
+        metric = copy.copy(self)
+        metric._ignored = ignored_label(loss)  # noqa: SLF001  # of its own class
+        return metric
+
+    def _counting(self, labels: Tensor) -> Tensor:
+        """Which of the labels (batch, ...) count: (batch, ...) bool."""
+        return torch.ones_like(labels, dtype=torch.bool) if self._ignored is None else labels != self._ignored
+
+
+class Accuracy(_OfClasses):
     """The part of the samples that are predicted right, from 0 to 1.
 
     The largest of the outputs (batch, ..., classes) along the last axis is the predicted class; labels (batch, ...) are
-    class numbers. Where a sample has several labels, all must be right.
+    class numbers. Where a sample has several labels, all must be right. Labels that the task's loss ignores
+    (`ignore_index`) do not count, nor do samples that have no others.
     """
 
     name = "accuracy"
@@ -85,8 +116,11 @@ class Accuracy(Metric):
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Samples that are right, and all."""
         _class_numbers(outputs, labels)
-        right = (outputs.argmax(dim=-1) == labels).reshape(len(labels), -1).all(dim=1).sum()
-        return torch.tensor([int(right), len(labels)], dtype=torch.float64)
+        counting = self._counting(labels).reshape(len(labels), -1)
+        right = (outputs.argmax(dim=-1) == labels).reshape(len(labels), -1)
+        counted = counting.any(dim=1)
+        hits = ((right | ~counting).all(dim=1) & counted).sum()
+        return torch.tensor([int(hits), int(counted.sum())], dtype=torch.float64)
 
     def value(self, sums: Tensor) -> float:
         right, count = sums.tolist()
@@ -96,13 +130,13 @@ class Accuracy(Metric):
         return outputs.shape[-1]
 
 
-class MacroF1(Metric):
+class MacroF1(_OfClasses):
     """The mean of all classes' F1 scores, from 0 to 1, by which a rare class counts as much as a common one.
 
     Of class numbers: outputs (batch, ..., classes), labels (batch, ...); the largest output is the predicted class.
     Of several labels at once: outputs and labels of one shape (batch, columns), labels 0 or 1, each column a class of
     its own, which is predicted where its output (a logit) is above 0. Classes that occur neither among the labels nor
-    among the predictions do not count.
+    among the predictions do not count, nor do class numbers that the task's loss ignores (`ignore_index`).
     """
 
     name = "macro F1"
@@ -115,8 +149,9 @@ class MacroF1(Metric):
             predicted, true = outputs > 0, labels > 0
         else:
             classes = _class_numbers(outputs, labels)
-            predicted = _one_hot(outputs.argmax(dim=-1), classes)
-            true = _one_hot(labels, classes)
+            counting = self._counting(labels)
+            predicted = _one_hot(outputs.argmax(dim=-1)[counting], classes)
+            true = _one_hot(labels[counting], classes)
         counts = [(predicted & true).sum(dim=0), (predicted & ~true).sum(dim=0), (~predicted & true).sum(dim=0)]
         return torch.cat(counts).double()
 

@@ -307,7 +307,7 @@ class Node:
                     self._over = anyio.Event()  # another run
                 self._plan = active.plan
                 self._tell(attrs.evolve(self._last, plan=self._plan))
-            case RoundDone(progress=progress, point=point, samples_trained=samples, generations=generations):
+            case RoundDone(progress=progress, point=point, samples_trained=samples, generations=generations) as done:
                 self._tell(
                     Progress(
                         round=progress.round,
@@ -321,6 +321,7 @@ class Node:
                         digest=progress.digest.hex(),
                         samples_trained=samples,
                         generations=generations,
+                        hardly_trained=done.hardly_trained,
                     )
                 )
             case RunFinished(state=state):

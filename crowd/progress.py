@@ -1,5 +1,7 @@
 """What a node tells of its run: `Progress`."""
 
+from collections.abc import Mapping
+
 import attrs
 
 from crowd.planning.plan import Plan
@@ -23,6 +25,8 @@ class Progress:
         digest: Digest of the state after this round, in hexadecimal; the same on every device. `None` before the first.
         samples_trained: Samples that this device has trained in this run, each as often as it did.
         generations: Plans that this device has followed by the end of this round.
+        hardly_trained: By device, how many of its samples are planned to be trained and hardly were until now, less
+            than a tenth of it, and why; `None`: not known, as this device has not seen enough of the run.
     """
 
     round: int
@@ -36,3 +40,4 @@ class Progress:
     digest: str | None = None
     samples_trained: int = 0
     generations: int = 0
+    hardly_trained: Mapping[str, tuple[int, str]] | None = None

@@ -98,11 +98,13 @@ def run_record(
     goal: RunGoal,
     reached: bool,
     idle: Mapping[str, tuple[int, str]],
+    hardly_trained: Mapping[str, tuple[int, str]] | None,
     balance_efficiency: float | None = None,
 ) -> dict[str, Any]:
     """One run of `{"runs": [...]}`: times in seconds, sizes in bytes. A run ends with the round that meets the target,
     so its totals are those to the target. `reached`: whether it did; without a target, whether it came to its end.
-    `idle`: for each device with samples that nobody trains, how many and why. `balance_efficiency` is known only where
+    `idle`: for each device with samples that nobody trains, how many and why; `hardly_trained`: with samples that were
+    planned to be trained and hardly were, `None` if that is not known. `balance_efficiency` is known only where
     every processor was watched."""
     rounds = _cluster_rounds(devices)
     evaluated = [point for point in rounds if point.value is not None]
@@ -130,10 +132,9 @@ def run_record(
         "curve": [[_seconds(point.elapsed_s), point.value, point.traffic_bytes] for point in evaluated],
         "loss_curve": [[_seconds(point.elapsed_s), point.loss] for point in rounds if point.loss is not None],
         "balance_efficiency": None if balance_efficiency is None else round(balance_efficiency, 4),
-        "generations": max(
-            (metrics.generations for metrics in devices.values() if metrics.generations is not None), default=None
-        ),
-        "idle": {name: list(samples_and_reason) for name, samples_and_reason in sorted(idle.items())},
+        "generations": _most([metrics.generations for metrics in devices.values()]),
+        "idle": _with_reasons(idle),
+        "hardly_trained": None if hardly_trained is None else _with_reasons(hardly_trained),
         "model_digests": {name: metrics.digest for name, metrics in sorted(devices.items())},
         "devices": {name: _device(metrics) for name, metrics in sorted(devices.items())},
     }
@@ -170,6 +171,10 @@ def _final_value(devices: Mapping[str, DeviceMetrics], evaluated: list[Point]) -
     return told[0] if told else evaluated[-1].value if evaluated else None
 
 
+def _with_reasons(found: Mapping[str, tuple[int, str]]) -> dict[str, list[int | str]]:
+    return {name: list(samples_and_reason) for name, samples_and_reason in sorted(found.items())}
+
+
 def _device(metrics: DeviceMetrics) -> dict[str, Any]:
     busy_s = metrics.busy_s
     return {
@@ -183,6 +188,10 @@ def _device(metrics: DeviceMetrics) -> dict[str, Any]:
 def _sum_if_known(counts: list[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def _most(counts: list[int | None]) -> int | None:
+    return max((count for count in counts if count is not None), default=None)
 
 
 def _seconds(time_s: float) -> float:

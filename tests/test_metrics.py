@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,32 @@ def test_they_say_what_torchmetrics_does(
     assert value(own, outputs, labels) == pytest.approx(float(reference.compute()), rel=1e-5)
     if own is not LOSS:
         assert own.better == ("higher" if reference.higher_is_better else "lower")
+
+
+IGNORED = CLASS_NUMBERS.where(torch.arange(COUNT) % 4 > 0, 2)
+"""Of class 2 some are real; a loss that ignores it ignores all."""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        torch.nn.CrossEntropyLoss(ignore_index=2),
+        torch.nn.NLLLoss(ignore_index=2),
+        partial(torch.nn.functional.cross_entropy, ignore_index=2),
+    ],
+)
+def test_labels_that_the_loss_ignores_count_in_no_metric_of_classes(loss: Any) -> None:
+    kept = IGNORED != 2
+    for metric in (Accuracy(), MacroF1()):
+        assert value(metric.with_loss(loss), LOGITS, IGNORED) == value(metric, LOGITS[kept], IGNORED[kept])
+        assert value(metric.with_loss(torch.nn.MSELoss()), LOGITS, IGNORED) == value(metric, LOGITS, IGNORED)
+
+
+def test_torch_s_own_ignored_label_is_left_out_by_default() -> None:
+    labels = torch.tensor([[0, -100], [1, 1], [-100, -100]])
+    right = torch.nn.functional.one_hot(labels.clamp(min=0), 2).float()
+    metric = Accuracy().with_loss(partial(torch.nn.functional.cross_entropy, reduction="mean"))
+    assert metric.sums(right, labels).tolist() == [2, 2]
 
 
 def test_a_class_that_does_not_occur_does_not_count() -> None:

@@ -28,6 +28,7 @@ KEYS = {
     "balance_efficiency",
     "generations",
     "idle",
+    "hardly_trained",
     "model_digests",
     "devices",
 }
@@ -50,7 +51,13 @@ def metrics(*curve: Point, **values: Any) -> DeviceMetrics:
     return DeviceMetrics(**(known | values), curve=curve)
 
 
-def record(devices: dict[str, DeviceMetrics], *, reached: bool = True, target: float | None = 0.95) -> dict[str, Any]:
+def record(
+    devices: dict[str, DeviceMetrics],
+    *,
+    reached: bool = True,
+    target: float | None = 0.95,
+    hardly_trained: dict[str, tuple[int, str]] | None = None,
+) -> dict[str, Any]:
     return run_record(
         devices,
         policy="fedavg",
@@ -60,6 +67,7 @@ def record(devices: dict[str, DeviceMetrics], *, reached: bool = True, target: f
         goal=RunGoal(metric="accuracy", better="higher", target=target),
         reached=reached,
         idle={"b": (30, "it is too slow"), "a": (2, "no room")},
+        hardly_trained=hardly_trained,
     )
 
 
@@ -71,6 +79,12 @@ def test_a_record_has_the_keys_of_the_contract() -> None:
 
 def test_a_record_says_whose_samples_nobody_trained_and_why() -> None:
     assert record({"a": metrics()})["idle"] == {"a": [2, "no room"], "b": [30, "it is too slow"]}
+
+
+def test_a_record_says_whose_samples_hardly_were_trained_and_null_if_nobody_knows() -> None:
+    assert record({"a": metrics()})["hardly_trained"] is None
+    assert record({"a": metrics()}, hardly_trained={})["hardly_trained"] == {}
+    assert record({"a": metrics()}, hardly_trained={"b": (30, "late")})["hardly_trained"] == {"b": [30, "late"]}
 
 
 def test_a_record_sums_bytes_and_samples_and_takes_the_time_of_the_slowest() -> None:

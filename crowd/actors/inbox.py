@@ -144,9 +144,15 @@ class Appraised:
     """The trainer's own evaluation beside the rounds has ended."""
 
 
+@attrs.frozen(kw_only=True)
+class MeasureUnused:
+    """Measure the speed again, if this device has no part in the training."""
+
+
 TrainerMessage: TypeAlias = (
     LinkUp
     | MeasureSpeed
+    | MeasureUnused
     | BeginRun
     | Activated
     | FinishedElsewhere
@@ -252,4 +258,11 @@ class LinkTimed:
     elapsed_us: int
 
 
-ProfilerMessage: TypeAlias = StepsTimed | LinkTimed
+@attrs.frozen(kw_only=True)
+class SpeedMeasured:
+    """The answer to `MeasureUnused`, if nothing was in the way."""
+
+    speed_kflops: int
+
+
+ProfilerMessage: TypeAlias = StepsTimed | LinkTimed | SpeedMeasured

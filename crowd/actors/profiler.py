@@ -25,6 +25,9 @@ READ_EVERY_US = 10 * SECOND_US
 SPEED_WINDOW_US = 4 * SECOND_US
 """Least training that a speed is the median over. It has changed when two such windows in a row say so: a new plan
 costs a new epoch, and a moment's load is not worth it."""
+MEASURE_AGAIN_US = 300 * SECOND_US
+"""Wait after the last training that was timed, after which the speed is measured where nothing trains; if it has
+changed, it is measured once more at once."""
 LINK_WINDOW_BYTES = MEBIBYTE
 """Bytes after which a link's rate counts as observed."""
 LINK_WINDOWS = 8
@@ -44,7 +47,8 @@ class Profiler(Actor[ProfilerMessage]):
     """Measures this device.
 
     1. Asks the trainer for its speed on the very task, reads the sensor, and tells the planner.
-    2. Watches the training and the transfers that happen anyway, and the sensor every `READ_EVERY_US`.
+    2. Watches the training and the transfers that happen anyway, and the sensor every `READ_EVERY_US`; where nothing
+       trains, it has the trainer measure now and then.
     3. Tells the planner again when something has changed by more than the hysteresis.
     """
 
@@ -69,6 +73,7 @@ class Profiler(Actor[ProfilerMessage]):
         self._changed_before = False
         self._ready = False
         self._read_at_us = 0
+        self._measure_at_us = 0
 
     async def started(self) -> None:
         self._read_at_us = now_us() + READ_EVERY_US
@@ -79,14 +84,20 @@ class Profiler(Actor[ProfilerMessage]):
         memory_bytes = budget(self._sensor.read().memory_free_bytes)
         log.info("device_measured", speed_kflops=speed_kflops, memory_mib=memory_bytes // MEBIBYTE)
         self._ready = True
+        self._measure_at_us = now_us() + MEASURE_AGAIN_US
         await self._publish(attrs.evolve(self._published, speed_kflops=speed_kflops, memory_bytes=memory_bytes))
 
     async def receive(self, message: ProfilerMessage) -> None:
         match message:
             case inbox.StepsTimed(flops=flops, elapsed_us=elapsed_us):
                 self._pieces.append((flops, elapsed_us))
+                self._measure_at_us = now_us() + MEASURE_AGAIN_US
                 if sum(piece[1] for piece in self._pieces) >= SPEED_WINDOW_US:
-                    await self._note_speed()
+                    await self._note_window()
+            case inbox.SpeedMeasured(speed_kflops=speed_kflops):
+                self._pieces.clear()
+                await self._note_speed(speed_kflops)
+                self._measure_at_us = now_us() + (0 if self._changed_before else MEASURE_AGAIN_US)
             case inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us):
                 await self._note_link(up, size_bytes, elapsed_us)
             case _:
@@ -96,19 +107,24 @@ class Profiler(Actor[ProfilerMessage]):
         return self._read_at_us
 
     async def tick(self) -> None:
-        """Read the sensor. Memory is a budget: it is not lowered here, as what is missing may well be this training's
-        own use."""
+        """Read the sensor, and have the speed measured if that is due. Memory is a budget: it is not lowered here, as
+        what is missing may well be this training's own use."""
         self._read_at_us = now_us() + READ_EVERY_US
         if not self._ready:
             return
+        if now_us() >= self._measure_at_us:
+            self._measure_at_us = now_us() + MEASURE_AGAIN_US
+            self.spawn(self._trainer.tell, inbox.MeasureUnused())  # both may tell each other: neither waits
         memory_bytes = budget(self._sensor.read().memory_free_bytes)
         if differs(memory_bytes, self._published.memory_bytes) and memory_bytes > self._published.memory_bytes:
             await self._publish(attrs.evolve(self._published, memory_bytes=memory_bytes))
 
-    async def _note_speed(self) -> None:
+    async def _note_window(self) -> None:
         speeds = [flops * 1000 // max(1, us) for flops, us in self._pieces]
         self._pieces.clear()
-        speed_kflops = max(1, int(statistics.median(speeds)))
+        await self._note_speed(max(1, int(statistics.median(speeds))))
+
+    async def _note_speed(self, speed_kflops: int) -> None:
         before, self._changed_before = self._changed_before, differs(speed_kflops, self._published.speed_kflops)
         if before and self._changed_before and self._may_publish:
             self._changed_before = False

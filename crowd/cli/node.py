@@ -14,7 +14,7 @@ from crowd.cli.files import check_writable, write_runs
 from crowd.cli.preflight import check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
-from crowd.cli.terminal import idle_lines, round_words, summary
+from crowd.cli.terminal import hardly_trained_lines, idle_lines, round_words, summary
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.errors import DONE, NOT_REACHED
 from crowd.formatting import seconds, size
@@ -79,6 +79,8 @@ class _Session:
         self._shown = 0
         self._idle: dict[str, tuple[int, str]] = {}
         """Samples that nobody trains by the run's latest plan, by device, and why."""
+        self._hardly_trained: Mapping[str, tuple[int, str]] | None = None
+        """Samples that were planned to be trained and hardly were, by device, and why; `None`: not known here."""
         self._say("loading PyTorch")
         from crowd.cli.waiting import Acquaintances
         from crowd.node import Node
@@ -132,7 +134,7 @@ class _Session:
             log.info("node_goes_on", doing=text)
 
     def _show(self, progress: "Progress") -> None:
-        plan = progress.plan
+        plan, self._hardly_trained = progress.plan, progress.hardly_trained
         if plan is not None and plan.has_work and not progress.finished and plan.idle_by_device() != self._idle:
             self._idle = plan.idle_by_device()
             for line in idle_lines(self._idle):
@@ -150,7 +152,9 @@ class _Session:
         )
 
     def _report(self, node: "Node") -> bool:
-        record = record_of(node, self._config, RunGoal.of(self._task), self._idle)
+        record = record_of(node, self._config, RunGoal.of(self._task), self._idle, self._hardly_trained)
+        for line in hardly_trained_lines(self._hardly_trained):
+            print(line, flush=True)
         if not node.results[node.name].curve:
             self._say(f"{node.name} came when the run was over: its model is the others', and it has trained nothing")
         print(summary(record, node.digest), flush=True)
@@ -159,9 +163,15 @@ class _Session:
         return bool(record["reached"])
 
 
-def record_of(node: "Node", config: NodeConfig, goal: RunGoal, idle: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+def record_of(
+    node: "Node",
+    config: NodeConfig,
+    goal: RunGoal,
+    idle: Mapping[str, tuple[int, str]],
+    hardly_trained: Mapping[str, tuple[int, str]] | None,
+) -> dict[str, Any]:
     """The record of the run that has just ended on `node`, with the metrics of every device that ended with it, and the
-    samples that nobody trained."""
+    samples that nobody trained, or hardly."""
     own = node.results[node.name]
     results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
     return run_record(
@@ -173,4 +183,5 @@ def record_of(node: "Node", config: NodeConfig, goal: RunGoal, idle: Mapping[str
         goal=goal,
         reached=own.reached,
         idle=idle,
+        hardly_trained=hardly_trained,
     )

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from crowd.cli.experiments import RunScreen, devices_table, exit_code, model, read_experiment
 from crowd.cli.files import check_writable, write_runs
-from crowd.cli.terminal import idle_lines, summary
+from crowd.cli.terminal import hardly_trained_lines, idle_lines, summary
 from crowd.experiment.experiment import backends, record
 from crowd.formatting import seconds
 from crowd.logs import logs_to_stderr
@@ -57,7 +57,7 @@ def sim(
     if json is not None:
         write_runs(json, [run])
     console.print(devices_table(run, outcome))
-    for line in idle_lines(outcome.idle):
+    for line in idle_lines(outcome.idle) + hardly_trained_lines(outcome.hardly_trained):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"{summary(run, model(run))}; simulated in {seconds(wall_s)}", highlight=False, soft_wrap=True)
     return exit_code(experiment, outcome)

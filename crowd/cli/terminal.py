@@ -1,5 +1,6 @@
 """The common output of commands on a terminal: a run in one line (`verdict`, `summary`), samples that nobody trains
-(`idle_lines`), a round (`round_words`), how far it is to the target (`progress_to`), and `bar`."""
+(`idle_lines`) and those that hardly were trained (`hardly_trained_lines`), a round (`round_words`), how far it is to
+the target (`progress_to`), and `bar`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,14 @@ def summary(record: Mapping[str, Any], digest: str | None) -> str:
 def idle_lines(idle: Mapping[str, tuple[int, str]]) -> list[str]:
     """A line for each device with samples that nobody trains: how many, and why."""
     return [f"idle: {samples:,} samples of {device}, {reason}" for device, (samples, reason) in sorted(idle.items())]
+
+
+def hardly_trained_lines(found: Mapping[str, tuple[int, str]] | None) -> list[str]:
+    """A line for each device with samples that were planned to be trained and hardly were: how many, and why."""
+    return [
+        f"hardly trained: {samples:,} samples of {device}: {why}"
+        for device, (samples, why) in sorted((found or {}).items())
+    ]
 
 
 def verdict(record: Mapping[str, Any]) -> str:

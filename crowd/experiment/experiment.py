@@ -87,6 +87,8 @@ class ExperimentResult:
     cluster's."""
     idle: Mapping[str, tuple[int, str]] = attrs.field(factory=dict)
     """Samples that nobody trains by the plan that was begun last, by device, and why."""
+    hardly_trained: Mapping[str, tuple[int, str]] | None = None
+    """Samples that were planned to be trained and hardly were, by device, and why; `None` where that is not known."""
     plans: Mapping[PlanSummary, float] = attrs.field(factory=dict)
     """All plans with work that any device followed, and the seconds at which the first device began to."""
 
@@ -140,6 +142,7 @@ def record(experiment: Experiment, outcome: ExperimentResult) -> dict[str, Any]:
         goal=outcome.goal,
         reached=outcome.reached,
         idle=outcome.idle,
+        hardly_trained=outcome.hardly_trained,
         balance_efficiency=_balance(outcome),
     )
 

@@ -31,12 +31,15 @@ _ITEMS_MAX = 1_000_000
 
 
 def network_description(model: torch.nn.Module) -> list[Any]:
-    """The network as it is printed; and of each kind of module that is not torch's own its plain public attributes and
-    what its `forward` names, which no print need show."""
+    """The network as it is printed; of each module that is not torch's own its plain public attributes, and of each
+    kind of these what its `forward` names, which no print need show; and the hooks of all. `model` must be new, as
+    training may leave something in attributes."""
     own = [(name, module) for name, module in model.named_modules() if not _is_library(type(module).__module__)]
     attributes = [[name, *_attributes(module)] for name, module in own]
     forwards = {type(module).__qualname__: type(module).forward for _, module in own}
-    return [_printed(model), attributes, [[name, described(forward)] for name, forward in sorted(forwards.items())]]
+    named = [[name, described(forward)] for name, forward in sorted(forwards.items())]
+    hooks = [[name, *_hooks(module)] for name, module in model.named_modules() if any(_hooks(module))]
+    return [_printed(model), attributes, named, hooks]
 
 
 def described(value: Any) -> Any:
@@ -49,8 +52,10 @@ def described(value: Any) -> Any:
 class _Describing:
     """One description; it goes into each function once, as functions may name each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trained: bool = True) -> None:
+        """`trained`: whether the values of parameters and of modules' tensors count, which devices draw apart."""
         self._entered: set[int] = set()
+        self._trained = trained
 
     def whole(self, value: Any) -> Any:
         """Of a callable object its attributes too."""
@@ -71,10 +76,12 @@ class _Describing:
                 return self.part(value.item())
             case torch.dtype() | torch.device():
                 return str(value)
+            case torch.nn.Parameter() if not self._trained:
+                return [list(value.shape), str(value.dtype)]
             case torch.Tensor() | np.ndarray():
                 return _array(value)
             case torch.nn.Module():
-                return self._module(value)
+                return self._module(value) if self._trained else _printed(value)
             case partial():
                 return ["partial", self.part(value.func), self.part(list(value.args)), self.part(value.keywords)]
             case MethodType():
@@ -165,16 +172,25 @@ def _constants(code: CodeType, documentation: str | None) -> list[str]:
     return sorted({word for part in _codes(code) for constant in part.co_consts for word in in_place(constant)})
 
 
+def _hooks(module: torch.nn.Module) -> list[list[str]]:
+    """What is called before and after a module's passes, with the values that it encloses; of each kind in order."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [[repr(_Describing(trained=False).whole(hook)) for hook in getattr(module, kind).values()] for kind in kinds]
+
+
 def _attributes(module: torch.nn.Module) -> list[list[str]]:
-    """The public attributes of a module that are plain values or functions, or tuples and lists of them."""
+    """The public attributes of a module that are plain values or functions, or tuples, lists and dicts of them."""
 
     def is_plain(value: Any) -> bool:
         if isinstance(value, list | tuple):
             return all(is_plain(item) for item in value)
+        if isinstance(value, dict):
+            return all(is_plain(key) and is_plain(item) for key, item in value.items())
         return value is None or isinstance(value, (*_PLAIN, FunctionType, BuiltinFunctionType, partial, type))
 
     public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-    return [[name, repr(described(value))] for name, value in sorted(public.items()) if is_plain(value)]
+    plain = {name: value for name, value in sorted(public.items()) if is_plain(value)}
+    return [[name, repr(_Describing(trained=False).whole(value))] for name, value in plain.items()]
 
 
 def _array(value: Any) -> list[Any]:

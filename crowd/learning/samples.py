@@ -119,6 +119,8 @@ def materialise(
     must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
     sample at fault and what was expected.
     """
+    if isinstance(dataset, torch.utils.data.DataLoader):
+        raise BadConfig(f"{what} is a DataLoader: give its dataset (loader.dataset), and its batch size as batch_size")
     try:
         count = len(dataset)
     except Exception as error:  # whatever a user's dataset raises, here and below

@@ -92,7 +92,10 @@ class Task:
         optimizer: Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
             torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure.
         loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels
-            (batch, *label_shape). Should average over the batch, as torch's losses do by default.
+            (batch, *label_shape). Should average over the batch, as torch's losses do by default. A label that it
+            ignores is seen by its attribute `ignore_index`, as of `CrossEntropyLoss`, and does not count in accuracy or
+            macro F1 either. Class weights act as in torch, which divides by the sum of a batch's weights: in a batch of
+            one class alone they cancel out, and a round's training loss is the mean of what the batches' losses were.
         augment: Changes each batch before it is trained: `(inputs, labels, generator) -> (inputs, labels)`.
             Inputs are (batch, *input_shape), labels (batch, *label_shape); both are copies, and keep shape and dtype.
             Called anew at every step, on the device that trains, whoever's samples they are; never in an evaluation.

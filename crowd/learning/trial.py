@@ -16,8 +16,11 @@ from crowd.learning.flops import FlopCounter
 from crowd.learning.samples import SampleSet, repeated
 from crowd.learning.schedule import Rates
 from crowd.learning.task import Task
-from crowd.metrics import NUMBERS_MAX, Accuracy
+from crowd.metrics import NUMBERS_MAX, Accuracy, ignored_label
 from crowd.user_code import blamed_on, place_and_cause
+
+_FLOAT64 = "; networks are float32: convert the inputs, as by .float() or numpy's .astype('float32')"
+_HOW_TO_IGNORE = "; if the loss ignores a label, it must say which: by its attribute ignore_index"
 
 
 @attrs.frozen(kw_only=True)
@@ -172,7 +175,10 @@ class _Passes:
             outputs = self._model(inputs)
         except Exception as error:  # whatever a user's network raises, it does not fit the data
             sample = f"{what} of shape {tuple(inputs.shape[1:])} and {inputs.dtype}"
-            raise BadConfig(f"the network cannot take {sample}{self._entered}: {place_and_cause(error)}") from error
+            hint = _FLOAT64 if inputs.dtype == torch.float64 else ""
+            raise BadConfig(
+                f"the network cannot take {sample}{self._entered}: {place_and_cause(error)}{hint}"
+            ) from error
         if not isinstance(outputs, Tensor):
             raise BadConfig(f"the network's output is a {type(outputs).__name__}; expected one tensor (batch, …)")
         return outputs
@@ -242,15 +248,26 @@ def _try_metric(task: Task, outputs: Tensor, samples: SampleSet, labels: Tensor,
         ) from error
     classes = metric.classes(outputs, labels)
     if classes is not None:
-        _check_classes(samples, classes, what)
+        _check_classes(samples, classes, what, ignored_label(task.loss))
     return len(sums)
 
 
-def _check_classes(samples: SampleSet, classes: int, what: str) -> None:
-    outside = ((samples.labels < 0) | (samples.labels >= classes)).reshape(len(samples), -1).any(dim=1)
+def _check_classes(samples: SampleSet, classes: int, what: str, ignored: int | None) -> None:
+    """Raise `BadConfig` if some labels are no classes; but of several of one sample some may be `ignored`."""
+    is_ignored = torch.zeros_like(samples.labels, dtype=torch.bool) if ignored is None else samples.labels == ignored
+    useless = is_ignored.reshape(len(samples), -1).all(dim=1)
+    if bool(useless.any()):
+        row = int(useless.nonzero()[0])
+        raise BadConfig(
+            f"label of {what}[{row}] is {samples.labels[row].tolist()}, which the loss ignores (ignore_index): leave "
+            "such samples out"
+        )
+    outside = ((samples.labels < 0) | (samples.labels >= classes)) & ~is_ignored
+    outside = outside.reshape(len(samples), -1).any(dim=1)
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
+        hint = "" if ignored is not None or samples.labels.dim() == 1 else _HOW_TO_IGNORE
         raise BadConfig(
             f"label of {what}[{row}] is {samples.labels[row].tolist()}, but the network has {classes} outputs: "
-            f"expected 0 to {classes - 1}"
+            f"expected 0 to {classes - 1}{hint}"
         )

@@ -17,7 +17,7 @@ from crowd.learning.augment import augmented
 from crowd.learning.description import described
 from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.fingerprint import fingerprint
-from crowd.learning.importance import draw, losses
+from crowd.learning.importance import draw, losses, shares
 from crowd.learning.layout import Layout, Role
 from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
@@ -66,7 +66,8 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         model = made(task)
         # what is common to all devices shows the same on all of them
         shown = try_out(task, model, {"data": own, "evaluation": evaluation}, trial if common is None else common)
-        check_new(model, made(task), shown.changed)
+        new = made(task)
+        check_new(model, new, shown.changed)
     layout = Layout.of(model, shown.changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
@@ -75,7 +76,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         layout=layout,
         quality=Quality(metric=task.metric.with_loss(task.loss), numbers=shown.metric_numbers),
         facts=TaskFacts(
-            fingerprint=fingerprint(task, model, own.format, common, layout, loss),
+            fingerprint=fingerprint(task, new, own.format, common, layout, loss),
             state_elements=layout.elements,
             flops_per_sample=shown.flops_per_sample,
             sample_bytes=own.format.sample_bytes,
@@ -202,10 +203,11 @@ class LocalTrainer:
         inputs, labels = pool.batch(rows)
         if self._task.augment is not None:
             inputs, labels = augmented(self._task, inputs, labels, sampler.generator())
+        known, chance = labels, self._step_config.chance
         inputs, labels = self._placement.there(inputs), self._placement.there(labels)
         weights: Tensor | None = None
-        if self._step_config.chance is not None:
-            drawn, weights = self._draw(size, inputs, labels, self._step_config.chance)
+        if chance is not None:
+            drawn, weights = self._draw(size, inputs, labels, shares(self._task.loss, known), chance)
             inputs, labels = inputs[drawn], labels[drawn]
         resting = rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
         self._optimizer.zero_grad()
@@ -224,15 +226,19 @@ class LocalTrainer:
         return self._placement.here(loss.detach()).item()
 
     @torch.no_grad()
-    def _draw(self, size: int, inputs: Tensor, labels: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, size: int, inputs: Tensor, labels: Tensor, counts: Tensor, chance: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Draw `size` samples by importance, as the model is now, without batch normalisation noticing: indices and
-        weights, where the model is."""
+        weights, where the model is. `counts` are the samples' `shares` in the loss, (batch,) on the CPU."""
         self.model.eval()
         with blamed_on("a sample's loss cannot be told"):
             values = losses(self._task, self.model(inputs), labels)
         self.model.train()
-        drawn, weights = draw(self._placement.here(values), size, chance)
-        return self._placement.there(drawn), self._placement.there(weights)
+        rows = counts.nonzero().flatten()  # what counts for nothing has no loss of its own
+        counts = counts[rows] * (len(rows) / len(counts))
+        drawn, weights = draw(self._placement.here(values)[rows] * counts, size, chance)
+        return self._placement.there(rows[drawn]), self._placement.there(weights * counts[drawn])
 
     @torch.no_grad()
     def _pull_back(self, anchor: Tensor, proximal: float) -> None:

@@ -36,6 +36,8 @@ class ClusterRun:
         """Plans with work, and the seconds since the beginning at which the first device began to follow each."""
         self.idle: dict[str, tuple[int, str]] = {}
         """Samples that nobody trains by the plan that was begun last, by device, and why."""
+        self.hardly_trained: dict[str, tuple[int, str]] | None = None
+        """Samples that were planned to be trained and hardly were, by device, and why, as those know who are first."""
         self.asynchronous = False
         """Whether the plan that was begun last is asynchronous."""
         self._begun = anyio.Event()
@@ -57,6 +59,8 @@ class ClusterRun:
         """Note that a device has completed a round; the first one is reported."""
         if progress.round > self._rounds:
             self._rounds = progress.round
+            if progress.hardly_trained is not None:
+                self.hardly_trained = dict(progress.hardly_trained)
             accounts = [member.recorder for member in self.members]
             point = Point(
                 round=progress.round,
@@ -112,6 +116,7 @@ class ClusterRun:
                 if (transfers := member.recorder.transfers()) is not None
             },
             idle=self.idle,
+            hardly_trained=self.hardly_trained,
             plans=self.plans,
         )
 

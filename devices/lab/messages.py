@@ -81,6 +81,8 @@ class Advanced:
     digest: str | None
     samples_trained: int
     generations: int
+    hardly_trained: dict[str, tuple[int, str]] | None = None
+    """What hardly was of what was planned to be trained, if what trains here has plans."""
 
 
 @attrs.frozen(kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from crowd.cli.main import main
+from crowd.cli.terminal import hardly_trained_lines
 from tests.test_run_record import KEYS
 
 CLUSTER = """
@@ -71,6 +72,7 @@ def test_a_run_that_reaches_its_target_ends_with_nought_and_says_how_it_went(
     assert run.keys() == KEYS
     assert (run["cluster"], run["task"], run["policy"], run["seed"]) == ("flat", "digits", "crowd_learning", 0)
     assert run["reached"] is True
+    assert run["hardly_trained"] == {}
     assert len(set(run["model_digests"].values())) == 1
     assert output.count("\nround") == run["rounds"] - 1
     for device in ("pc", "pi"):
@@ -146,3 +148,8 @@ def test_an_interrupt_ends_quietly(cluster: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error == ""
+
+
+def test_samples_that_hardly_were_trained_have_a_line_with_their_device_and_the_reason() -> None:
+    assert hardly_trained_lines(None) == hardly_trained_lines({}) == []
+    assert hardly_trained_lines({"pi": (1718, "late")}) == ["hardly trained: 1,718 samples of pi: late"]

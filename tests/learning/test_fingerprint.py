@@ -85,6 +85,34 @@ class Written(nn.Module):
         return self.activation(functional.leaky_relu(self.layer(inputs), self.slope))
 
 
+class Configured(Written):
+    """A network that keeps its settings in a dict."""
+
+    def __init__(self, settings: dict[str, float]) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * self.settings["gain"]
+
+
+def scaled_by(_: nn.Linear, factor: float) -> Callable[..., Tensor]:
+    return lambda module, inputs, outputs: outputs * factor
+
+
+def beside_its_weights(layer: nn.Linear, factor: float) -> Callable[..., Tensor]:
+    weight = layer.weight
+    return lambda module, inputs, outputs: outputs + factor * weight.mean() * layer.weight.mean()
+
+
+def hooked(hook: Callable[[nn.Linear, float], Callable[..., Tensor]] | None, factor: float) -> nn.Module:
+    """A network with a hook that holds on to what is around it."""
+    layer = nn.Linear(6, 3)
+    if hook is not None:
+        layer.register_forward_hook(hook(layer, factor))
+    return layer
+
+
 class Addressed(Written):
     """A network that prints an address, another one for each object."""
 
@@ -99,6 +127,13 @@ class Addressed(Written):
         (net(nn.Dropout(0.1)), net(nn.Dropout(0.9))),
         (Written, partial(Written, slope=0.2)),
         (Written, partial(Written, activation=torch.tanh)),
+        (partial(Configured, {"gain": 1.0}), partial(Configured, {"gain": 2.0})),
+        (partial(hooked, scaled_by, 1.0), partial(hooked, scaled_by, 2.0)),
+        (partial(hooked, None, 1.0), partial(hooked, scaled_by, 1.0)),
+        (
+            lambda: nn.utils.spectral_norm(nn.Linear(6, 3), n_power_iterations=1),
+            lambda: nn.utils.spectral_norm(nn.Linear(6, 3), n_power_iterations=5),
+        ),
     ],
 )
 def test_an_activation_or_a_dropout_that_differs_is_a_difference_of_the_network(
@@ -107,7 +142,18 @@ def test_an_activation_or_a_dropout_that_differs_is_a_difference_of_the_network(
     assert differing({"model": one}, {"model": other}) == ("network",)
 
 
-@pytest.mark.parametrize("model", [net(nn.Tanh()), Written, Addressed])
+@pytest.mark.parametrize(
+    "model",
+    [
+        net(nn.Tanh()),
+        Written,
+        Addressed,
+        partial(Configured, {"gain": 1.0}),
+        partial(hooked, scaled_by, 2.0),
+        partial(hooked, beside_its_weights, 2.0),
+        lambda: nn.utils.spectral_norm(nn.Linear(6, 3)),
+    ],
+)
 def test_a_network_made_twice_is_one_network(model: Callable[[], nn.Module]) -> None:
     assert of(model=model) == of(model=model)
 

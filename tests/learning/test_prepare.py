@@ -46,6 +46,13 @@ def test_a_device_without_samples_needs_an_evaluation_set() -> None:
     assert prepared(data=[]).store.format == separable(1).format
 
 
+@pytest.mark.parametrize("what", ["data", "evaluation"])
+def test_a_loader_is_told_to_give_its_dataset(what: str) -> None:
+    loader = torch.utils.data.DataLoader(dataset(separable(20)), batch_size=4)
+    with pytest.raises(BadConfig, match=rf"^{what} is a DataLoader: give its dataset \(loader.dataset\)"):
+        prepared(**{what: loader})
+
+
 def test_an_evaluation_set_without_a_length_is_refused() -> None:
     with pytest.raises(BadConfig, match="evaluation must be a map-style dataset"):
         prepared(evaluation=iter([]))

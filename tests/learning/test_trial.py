@@ -93,7 +93,7 @@ def test_a_label_that_no_output_can_predict_is_refused() -> None:
 
     data = TensorDataset(SAMPLES.inputs, labels)
     said = refusal(data=data, evaluation=data, model=model, loss=loss)
-    assert said == "label of data[33] is [-100, -100], but the network has 3 outputs: expected 0 to 2"
+    assert said.startswith("label of data[33] is [-100, -100], but the network has 3 outputs: expected 0 to 2; if the")
     kept = TensorDataset(SAMPLES.inputs[:33], labels[:33])
     prepared(data=kept, evaluation=kept, model=model, loss=loss)
 

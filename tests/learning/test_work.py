@@ -16,7 +16,7 @@ from crowd.learning.shards import LentSamples, Rows, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig
 from crowd.planning.plan import Outer, Range
-from tests.learning.nets import A, B, layout_of, make_task, normalised, separable
+from tests.learning.nets import A, B, layout_of, linear, make_task, normalised, separable
 
 
 def pool_of(samples: SampleSet) -> TrainingPool:
@@ -219,6 +219,22 @@ def test_importance_sampling_trains_half_of_what_it_looks_at_and_leaves_the_stat
     report = trainer.steps(pool, sampler, 20, never)
     assert (report.samples, report.steps, sampler.trained_in_epoch) == (20, 3, 40)
     assert trainer.counters() == (3,)
+
+
+def test_class_weights_act_where_batches_are_drawn_by_importance() -> None:
+    loss = torch.nn.CrossEntropyLoss(weight=torch.tensor([8.0, 1.0, 0.0]))
+    trainer, _ = trainer_of(model=linear, loss=loss, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    start = replica.initial(trainer.model, 1, layout_of(trainer.model))
+    pool = pool_of(separable(128))
+
+    def after_a_step(step_config: StepConfig) -> torch.Tensor:
+        trainer.load(start, step_config)
+        trainer.steps(pool, sampler_of(pool), step_config.batch_size, never)
+        return trainer.delta()
+
+    drawn = [after_a_step(StepConfig(batch_size=64, chance=np.random.default_rng(seed))) for seed in range(100)]
+    expected = after_a_step(StepConfig(batch_size=128))
+    assert float((torch.stack(drawn).mean(dim=0) - expected).norm() / expected.norm()) < 0.05
 
 
 def test_mixed_parameters_are_the_weighted_mean_with_the_rest_of_the_weight_for_the_own() -> None:

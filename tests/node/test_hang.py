@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from crowd.progress import Progress
-from tests.node.cluster import SPEED_KFLOPS, Cluster, blobs, round_of
+from tests.node.cluster import LIMIT_S, SPEED_KFLOPS, Cluster, blobs, round_of
 from tests.support.hanging import HangingCompute
 from tests.support.virtual import virtual_time
 
@@ -156,17 +156,19 @@ async def test_a_lender_that_does_not_lend_is_to_blame_and_not_those_who_wait_fo
     assert None not in hang.cluster.digests.values()
 
 
+async def hang_at(hang: _Hang, number: int) -> None:
+    """Let the device that is to hang do so for good in that round."""
+    await round_of(hang.cluster.nodes[hang.watched], number)
+    hang.computes[hang.hung].hang()
+
+
 @virtual_time
 async def test_a_run_ends_without_a_device_that_hangs_before_its_end() -> None:
     hang = _Hang(EQUAL, "cy", policy="crowd_learning")
 
-    async def hang_for_ever() -> None:
-        await round_of(hang.cluster.nodes["ada"], EPOCHS - 5)
-        hang.computes["cy"].hang()
-
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(hang_for_ever)
+            tasks.start_soon(hang_at, hang, EPOCHS - 5)
             tasks.start_soon(hang.cluster.play, "cy")
             await hang.cluster.train("ada", "ben")
             tasks.cancel_scope.cancel()
@@ -175,3 +177,48 @@ async def test_a_run_ends_without_a_device_that_hangs_before_its_end() -> None:
     digests = hang.cluster.digests
     assert digests["ada"] == digests["ben"] is not None
     assert digests["cy"] is None
+
+
+@virtual_time
+async def test_a_device_that_goes_on_when_the_run_has_ended_without_it_gets_its_model_and_ends() -> None:
+    hang = _Hang(EQUAL, "cy", policy="crowd_learning", epochs=30)
+    cluster, others = hang.cluster, ("ada", "ben")
+
+    async def stay(name: str) -> None:
+        async with cluster.nodes[name] as node:
+            await node.wait()
+            ended[name].set()
+            await anyio.sleep_forever()
+
+    ended = {name: anyio.Event() for name in others}
+    async with anyio.create_task_group() as tasks:
+        for name in others:
+            tasks.start_soon(stay, name)
+        tasks.start_soon(hang_at, hang, 20)
+        async with anyio.create_task_group() as hung:
+            hung.start_soon(cluster.play, "cy")
+            with anyio.fail_after(LIMIT_S):
+                for event in ended.values():
+                    await event.wait()
+            assert cluster.digests["cy"] is None
+            with anyio.fail_after(WAIT_S_MAX):
+                hang.computes["cy"].go_on()
+                await cluster.nodes["cy"].wait()
+        tasks.cancel_scope.cancel()
+    assert len(set(cluster.digests.values())) == 1
+    assert None not in cluster.digests.values()
+
+
+@virtual_time
+async def test_a_device_that_goes_on_when_all_have_left_after_the_end_of_their_run_ends_too() -> None:
+    hang = _Hang(EQUAL, "cy", policy="crowd_learning", epochs=30)
+    cluster = hang.cluster
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hang_at, hang, 20)
+        tasks.start_soon(cluster.play, "cy")
+        await cluster.train("ada", "ben")
+        assert cluster.digests["cy"] is None
+        hang.computes["cy"].go_on()
+        with anyio.fail_after(LIMIT_S):
+            await cluster.nodes["cy"].wait()
+    assert cluster.digests["cy"] is not None

@@ -68,6 +68,12 @@ def scarce(count: int, seed: int) -> Samples:
     return points(count, seed, scarce=5)
 
 
+def doubles(count: int, seed: int) -> Samples:
+    """The points as numpy makes them: in double precision."""
+    inputs, labels = points(count, seed)
+    return inputs.double(), labels
+
+
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +126,17 @@ class Tied(nn.Module):
 
 def perceptron(wrap: Callable[[nn.Module], nn.Module] = lambda layer: layer) -> nn.Module:
     return nn.Sequential(wrap(nn.Linear(8, 32)), nn.ReLU(), wrap(nn.Linear(32, CLASSES)))
+
+
+class Converts(nn.Module):
+    """A network that takes double precision, and works in single."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = perceptron()
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.inner(inputs.float())
 
 
 def frozen() -> nn.Module:
@@ -188,6 +205,9 @@ EXAMPLES: dict[str, tuple[Callable[[int, int], Samples], dict[str, Any]]] = {
     "channels last": (images, {"model": channels_last}),
     "weight norm": (points, {"model": lambda: perceptron(nn.utils.parametrizations.weight_norm)}),
     "old weight norm": (points, {"model": lambda: perceptron(nn.utils.weight_norm)}),
+    "spectral norm": (points, {"model": lambda: perceptron(nn.utils.parametrizations.spectral_norm)}),
+    "old spectral norm": (points, {"model": lambda: perceptron(nn.utils.spectral_norm)}),
+    "double precision": (doubles, {"model": Converts}),
     "Adam": (points, {"optimizer": adam}),
     "AdamW with two groups": (points, {"optimizer": two_groups}),
     "clipping and schedule": (points, {"optimizer": clipped, "schedule": falling}),

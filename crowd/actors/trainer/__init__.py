@@ -14,6 +14,7 @@ Layout:
     local_round.py      the local steps of one round
     gossip.py           exchanges of parameters between neighbours within a round
     appraisal.py        evaluations by members that train nothing, beside the rounds
+    unused_speed.py     the speed of a device that has no part in the training
     merging.py          the round being merged: an owner's side
     published_slice.py  one slice of an owner: merged, encoded, and what that lost
     completion.py       the end of a round: the state that it leads to
@@ -28,6 +29,7 @@ Layout:
     deadlines.py        how long an owner of a slice waits for contributions
     evaluations.py      what the owner of slice 0 hears of evaluations, where there is no common set; pure
     attendance.py       which trainers the rounds go on without
+    turnout.py          whose samples the rounds of a run went on without; pure
     backlog.py          what the trainer is told while its local steps stand still
     report.py           what a device tells of its run
     observations.py     what the trainer tells the node's observers

@@ -84,6 +84,11 @@ class Appraiser:
         self._begun: int | None = None
         """The last round for which an evaluation was begun under the present plan."""
 
+    @property
+    def is_in_hand(self) -> bool:
+        """Whether an evaluation goes on, or has ended and was not taken."""
+        return self._appraisal is not None
+
     def begin(self, number: int, active: Active, state: ReplicaState) -> None:
         """Begin the evaluation of `state`, before round `number`, if one is due. An evaluation of an earlier state is
         stopped for that of a closing one."""

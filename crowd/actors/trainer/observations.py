@@ -1,5 +1,6 @@
 """What the trainer tells the node's observers; read without torch."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -22,6 +23,8 @@ class RoundDone:
     """Samples that this device has trained in this run."""
     generations: int
     """Plans that this device has followed in this run."""
+    hardly_trained: Mapping[str, tuple[int, str]] | None
+    """By device, how many of its samples were to be trained and hardly were, and why; `None`: not known here."""
 
 
 @attrs.frozen(kw_only=True)

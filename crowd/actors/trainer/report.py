@@ -11,6 +11,7 @@ from crowd.actors.trainer.attendance import Attendance
 from crowd.actors.trainer.metrics import RunMetrics
 from crowd.actors.trainer.observations import RoundDone, RunFinished
 from crowd.actors.trainer.outside import Outside
+from crowd.actors.trainer.turnout import Turnout
 from crowd.agreement.state import Active
 from crowd.learning import replica
 from crowd.learning.pool import EpochSampler
@@ -32,6 +33,7 @@ class Report:
         self._has_target = has_target
         self._metrics = RunMetrics()
         self._attendance = Attendance()
+        self._turnout = Turnout()
         self._epochs = 0
         """Epochs of the active plan that were reported."""
         self._held_up = 0
@@ -46,6 +48,7 @@ class Report:
 
     def begin_run(self) -> None:
         self._metrics = RunMetrics()
+        self._turnout = Turnout()
         self._refused = set()
 
     def begin_plan(self, plan: Plan) -> None:
@@ -90,6 +93,7 @@ class Report:
             planned = [trainer.device for trainer in plan.trainers]
             for absent in self._attendance.note(planned, first.senders, now_us()):
                 log.warning("trainer_absent", absent=absent, round=after.round)
+        self._turnout.note(plan, first)
         point = self._metrics.round_done(after.round, first, now_us(), self._outside.traffic())
         log.info(
             "round_complete",
@@ -105,6 +109,7 @@ class Report:
                 point=point,
                 samples_trained=self._metrics.samples_trained,
                 generations=self._metrics.generations,
+                hardly_trained=self._turnout.hardly_trained(plan, after.round),
             )
         )
         for header in merged:

@@ -68,6 +68,8 @@ class Trainer(Actor[TrainerMessage]):
                 await training.begin_run(run)
             case _ if not training.states.has_begun:
                 log.debug("message_before_run", kind=type(message).__name__)  # of a former life of these actors
+            case inbox.MeasureUnused():
+                self.spawn(training.measure_unused)
             case inbox.LinkUp():
                 self._rounds.restart_clocks(now_us())
             case events.Freeze():

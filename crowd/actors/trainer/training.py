@@ -28,6 +28,7 @@ from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.report import Report
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.samples_on_loan import SamplesOnLoan
+from crowd.actors.trainer.unused_speed import UnusedSpeed
 from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
@@ -80,6 +81,7 @@ class Training:
         )
         self._appraiser = Appraiser(work, outside.compute, rounds, self._learner, beside)
         self.merging = Merging(work, outside, rounds)
+        self._unused = UnusedSpeed(task, work, outside, rounds, self._appraiser)
         self._completion = Completion(
             layout=work.layout,
             goal=Goal.of(task),
@@ -98,6 +100,10 @@ class Training:
         """Time some training steps; the speed in kFLOP/s."""
         self._learner.speed_kflops = await measure_speed(self._task, self._work, self._outside.compute)
         return self._learner.speed_kflops
+
+    async def measure_unused(self) -> None:
+        """The same beside the trainer, if this device has no part in the training."""
+        await self._unused.measure(self._learner)
 
     # --- a run and its plans ------------------------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class DeviceStatus:
     """Samples that the device lends."""
     idle: dict[str, tuple[int, str]] = attrs.field(factory=dict)
     """Samples that nobody trains by the device's active plan, by device, and why."""
+    hardly_trained: dict[str, tuple[int, str]] | None = None
+    """Samples that were planned to be trained and hardly were, by device, and why; `None`: not known there."""
     why: str = ""
     """The reason for the device's active plan, in one sentence."""
     goal: RunGoal = GOAL
@@ -149,6 +151,7 @@ class _StatusReporter:
             round_bytes=progress.bytes_up + progress.bytes_down,
             value=progress.value,
             loss=progress.loss,
+            hardly_trained=None if progress.hardly_trained is None else dict(progress.hardly_trained),
         )
         self._tell()
 

@@ -63,6 +63,11 @@ class DemoRun:
         return next((news.idle for news in self.latest.values() if news.why), {})
 
     @property
+    def hardly_trained(self) -> dict[str, tuple[int, str]] | None:
+        """Samples that were to be trained and hardly were, by device, and why, as the first that knows has it."""
+        return next((news.hardly_trained for news in self.latest.values() if news.hardly_trained is not None), None)
+
+    @property
     def started(self) -> bool:
         return any(news.why for news in self.latest.values())
 
@@ -101,4 +106,5 @@ class DemoRun:
             goal=self.goal,
             reached=self.reached,
             idle=self.idle,
+            hardly_trained=self.hardly_trained,
         )
