@@ -5,32 +5,33 @@ What an application needs is here. `Node` runs this device inside your own async
 raised is a `CrowdError`. Each name comes when it is asked for, so that `import crowd` loads no torch.
 
 Layout:
-    node.py         one device: its four actors under a supervisor, to be embedded in an application
-    progress.py     what a node tells of its run
-    ports.py        what an adapter must promise: broker, signer, compute, sensor, store
-    metrics.py      how good a state of the network is, in one number
-    plugins.py      brokers, devices, policies, tasks and backends by name; tasks in the user's own files
-    units.py        identifiers, lives, addresses, integer units
-    errors.py       what can go wrong, by what the caller can do about it
-    formatting.py   times and sizes for people
-    logs.py         where a process of this project writes its log
-    strict.py       from plain values to attrs values, with nothing converted
-    user_code.py    what a user's own code raises, in one line
-    whole_files.py  files that are replaced as a whole
-    trained.py      the network that a run has trained, in memory and in the store
-    run_record.py   what happened in a run, as JSON
-    config/         what people write: node.toml and cluster files
-    runtime/        actors in general
-    planning/       profiles, plans and what they cost: all that a policy needs
-    agreement/      how devices agree on one plan without a leader
-    protocol/       what goes over the wire
-    learning/       torch arithmetic: local steps, encodings, merges, the replicated state
-    actors/         the four actors of a device
-    tasks/          built-in work
-    experiment/     one training of a cluster file, in whatever backend; not needed on a device
-    bench/          the comparison of policies; not needed on a device
-    cli/            the `crowd` command
-    py.typed        says to type checkers that the annotations count
+    node.py          one device: its four actors under a supervisor, to be embedded in an application
+    progress.py      what a node tells of its run
+    ports.py         what an adapter must promise: broker, signer, compute, sensor, store
+    metrics.py       how good a state of the network is, in one number
+    metric_facts.py  name, direction and form of the project's own metrics, without torch
+    plugins.py       brokers, devices, policies, tasks and backends by name; tasks in the user's own files
+    units.py         identifiers, lives, addresses, integer units
+    errors.py        what can go wrong, by what the caller can do about it
+    formatting.py    times and sizes for people
+    logs.py          where a process of this project writes its log
+    strict.py        from plain values to attrs values, with nothing converted
+    user_code.py     what a user's own code raises, in one line
+    whole_files.py   files that are replaced as a whole
+    trained.py       the network that a run has trained, in memory and in the store
+    run_record.py    what happened in a run, as JSON
+    config/          what people write: node.toml and cluster files
+    runtime/         actors in general
+    planning/        profiles, plans and what they cost: all that a policy needs
+    agreement/       how devices agree on one plan without a leader
+    protocol/        what goes over the wire
+    learning/        torch arithmetic: local steps, encodings, merges, the replicated state
+    actors/          the four actors of a device
+    tasks/           built-in work
+    experiment/      one training of a cluster file, in whatever backend; not needed on a device
+    bench/           the comparison of policies; not needed on a device
+    cli/             the `crowd` command
+    py.typed         says to type checkers that the annotations count
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,9 +1,6 @@
 """Times, sizes and the values of metrics for people: `seconds`, `size` and `quality`."""
 
-HIGHER, LOWER = "higher", "lower"
-"""Which of two values of a metric is the better one, as records say it."""
-FRACTIONS = frozenset({"accuracy", "macro F1"})
-"""Names of the metrics whose values are parts of a whole, shown in percent."""
+from crowd.metric_facts import FRACTIONS
 
 
 def seconds(time_s: float) -> str:

@@ -4,29 +4,29 @@ Devices evaluate on different samples, so a metric is made of *sums*: a few numb
 batches and over devices, to those of all samples. Its value is worked out of the sums alone, once for all devices.
 
 Layout: `Metric` (the port), `Accuracy` and `MacroF1` of classes, `MeanAbsoluteError`, `RootMeanSquaredError` and `R2`
-of quantities, `MeanLoss` of anything; `as_metric`, which takes a metric of torchmetrics too.
+of quantities, `MeanLoss` of anything. Those of torchmetrics are taken by `crowd.learning.summed_states`.
 """
 
 import abc
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from crowd import metric_facts
 from crowd.errors import BadConfig
-from crowd.formatting import HIGHER, LOWER
+from crowd.metric_facts import HIGHER
 
 IGNORED_BY_TORCH = -100
 """The label that torch's losses of classes ignore by default."""
 NUMBERS_MAX = 500
 """Numbers that the sums of a metric may consist of: at most 4 kB from each device in a round."""
+ROUNDING = 1e-6
+"""Part by which sums may be off as they are rounded."""
 _TWO_OUTPUTS = "; for two classes let the network have 2 outputs and use cross_entropy as the loss"
-_SUM = "dim_zero_sum"
-"""Name of the function by which torchmetrics adds up a state."""
 
 
 class Metric(abc.ABC):
@@ -54,6 +54,12 @@ class Metric(abc.ABC):
     def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
         """How many classes there are, if these labels are class numbers; `None` if they are not."""
         return None
+
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        """Whether these sums, all finite, can be those of so many samples, one or more, that have so many labels in
+        all, by which what other devices say is checked; true where nothing speaks against it. Called on the event loop:
+        without operations of torch."""
+        return True
 
     def with_loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> "Metric":
         """The metric for a task with this loss."""
@@ -111,7 +117,7 @@ class Accuracy(_OfClasses):
     (`ignore_index`) do not count, nor do samples that have no others.
     """
 
-    name = "accuracy"
+    name, better = metric_facts.ACCURACY.name, metric_facts.ACCURACY.better
 
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Samples that are right, and all."""
@@ -126,6 +132,10 @@ class Accuracy(_OfClasses):
         right, count = sums.tolist()
         return float(right / count) if count else math.nan
 
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        right, count = sums
+        return 0 <= right <= count <= samples and right.is_integer() and count.is_integer()
+
     def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
         return outputs.shape[-1]
 
@@ -139,7 +149,7 @@ class MacroF1(_OfClasses):
     among the predictions do not count, nor do class numbers that the task's loss ignores (`ignore_index`).
     """
 
-    name = "macro F1"
+    name, better = metric_facts.MACRO_F1.name, metric_facts.MACRO_F1.better
 
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """True positives of each class, then false positives, then false negatives."""
@@ -161,6 +171,11 @@ class MacroF1(_OfClasses):
         occurs = found > 0
         return float((2 * hits[occurs] / found[occurs]).mean())
 
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        hits, wrong, missed = map(sum, _thirds(sums))
+        are_counts = all(each >= 0 and each.is_integer() for each in sums)
+        return are_counts and hits + missed <= labels and hits + wrong <= labels
+
     def classes(self, outputs: Tensor, labels: Tensor) -> int | None:
         return None if outputs.shape == labels.shape else outputs.shape[-1]
 
@@ -168,6 +183,11 @@ class MacroF1(_OfClasses):
 def _one_hot(labels: Tensor, classes: int) -> Tensor:
     """Class numbers of any shape as (labels, classes) bool."""
     return labels.reshape(-1, 1) == torch.arange(classes)
+
+
+def _thirds(sums: Sequence[float]) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    third = len(sums) // 3
+    return sums[:third], sums[third : 2 * third], sums[2 * third :]
 
 
 # --- quantities -------------------------------------------------------------------------------------------------------
@@ -189,13 +209,16 @@ def _differences(outputs: Tensor, labels: Tensor) -> Tensor:
 class MeanAbsoluteError(Metric):
     """The mean distance of outputs from labels, which have one shape (batch, ...); in the labels' unit."""
 
-    name = "mean absolute error"
-    better = LOWER
+    name, better = metric_facts.MEAN_ABSOLUTE_ERROR.name, metric_facts.MEAN_ABSOLUTE_ERROR.better
 
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The sum of all distances, and their number."""
         distances = _differences(outputs, labels).abs()
         return torch.tensor([float(distances.sum()), distances.numel()], dtype=torch.float64)
+
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        total, count = sums
+        return count == labels and total >= 0
 
     def value(self, sums: Tensor) -> float:
         total, count = sums.tolist()
@@ -206,17 +229,20 @@ class RootMeanSquaredError(Metric):
     """The root of the mean squared distance of outputs from labels, which have one shape (batch, ...); in the labels'
     unit."""
 
-    name = "root mean squared error"
-    better = LOWER
+    name, better = metric_facts.ROOT_MEAN_SQUARED_ERROR.name, metric_facts.ROOT_MEAN_SQUARED_ERROR.better
 
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The sum of all squared distances, and their number."""
         squares = _differences(outputs, labels).square()
         return torch.tensor([float(squares.sum()), squares.numel()], dtype=torch.float64)
 
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        total, count = sums
+        return count == labels and total >= 0
+
     def value(self, sums: Tensor) -> float:
         total, count = sums.tolist()
-        return math.sqrt(total / count) if count and total >= 0 else math.nan
+        return math.sqrt(total / count) if count else math.nan
 
 
 class R2(Metric):
@@ -224,7 +250,7 @@ class R2(Metric):
     coefficient of determination. Outputs and labels have one shape (batch, ...); where a sample has several labels, the
     mean over them, each by its own variance. Undefined where one of these does not vary."""
 
-    name = "R2"
+    name, better = metric_facts.R2.name, metric_facts.R2.better
 
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Of each label of a sample the sums of squared distances, of labels and of squared labels; and the number of
@@ -233,6 +259,13 @@ class R2(Metric):
         flat = labels.double().reshape(len(labels), -1)
         count = torch.tensor([len(labels)], dtype=torch.float64)
         return torch.cat([squares.sum(dim=0), flat.sum(dim=0), flat.square().sum(dim=0), count])
+
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        residuals, totals, squares = _thirds(sums[:-1])
+        # no sum is larger than that of so many equal labels, but for what rounding adds
+        most = [samples * each * (1 + ROUNDING) for each in squares]
+        fit = all(total * total <= limit for total, limit in zip(totals, most, strict=True))
+        return sums[-1] == samples and fit and min(*residuals, *squares) >= 0
 
     def value(self, sums: Tensor) -> float:
         count = sums[-1]
@@ -244,8 +277,7 @@ class R2(Metric):
 class MeanLoss(Metric):
     """The mean of the task's own loss over the samples; the loss must be a mean over its batch."""
 
-    name = "mean loss"
-    better = LOWER
+    name, better = metric_facts.MEAN_LOSS.name, metric_facts.MEAN_LOSS.better
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         """Measure `loss`; `None`: that of the task."""
@@ -256,79 +288,12 @@ class MeanLoss(Metric):
         assert self._loss is not None, "the task's loss is given by with_loss"
         return torch.tensor([self._loss(outputs, labels).item() * len(labels), len(labels)], dtype=torch.float64)
 
+    def can_be(self, sums: Sequence[float], *, samples: int, labels: int) -> bool:
+        return sums[-1] == samples
+
     def value(self, sums: Tensor) -> float:
         total, count = sums.tolist()
         return float(total / count) if count else math.nan
 
     def with_loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> "MeanLoss":
         return self if self._loss is not None else MeanLoss(loss)
-
-
-# --- metrics of torchmetrics ------------------------------------------------------------------------------------------
-
-
-class SummedStates(Metric):
-    """A metric of torchmetrics (https://lightning.ai/docs/torchmetrics), all of whose states are added up over
-    batches. Nothing of torchmetrics is imported."""
-
-    def __init__(self, metric: Any) -> None:
-        """Take `metric`, of which a copy is kept. Raises `BadConfig` if a state of it is not a sum, if it does not say
-        which values are better, or has none."""
-        self.name = name = type(metric).__name__
-        self._metric = copy.deepcopy(metric)
-        self._states: Mapping[str, Any] = metric._defaults  # noqa: SLF001  # there is no public way to a state
-        for state, default in self._states.items():
-            reduction = metric._reductions[state]  # noqa: SLF001
-            if not isinstance(default, Tensor) or getattr(reduction, "__name__", None) != _SUM:
-                raise BadConfig(
-                    f"the task's metric: the state {state} of {name} is not a sum over batches: choose another metric, "
-                    "or other arguments of this one"
-                )
-        if not self._states:
-            raise BadConfig(f"the task's metric: {name} has no states of its own: choose a single metric")
-        if metric.higher_is_better is None:
-            raise BadConfig(f"the task's metric: {name} does not say whether higher values are better: choose another")
-        self.better = HIGHER if metric.higher_is_better else LOWER
-        self.settings = [
-            f"{key} = {value!r}"
-            for key, value in sorted(vars(metric).items())
-            if not key.startswith("_") and isinstance(value, bool | int | float | str)
-        ]
-        """Its own plain attributes, which all devices must have in common."""
-
-    def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """All states of a batch, one after the other, flat."""
-        metric = self._fresh()
-        # of its class: on the object lie wrappers that count calls and gather from processes of torch.distributed
-        type(metric).update(metric, outputs, labels)
-        for state, default in self._states.items():
-            if getattr(metric, state).shape != default.shape:
-                found, expected = tuple(getattr(metric, state).shape), tuple(default.shape)
-                raise BadConfig(f"the state {state} of {self.name} becomes {found} from {expected}: it must stay")
-        return torch.cat([getattr(metric, state).detach().double().reshape(-1) for state in self._states])
-
-    def value(self, sums: Tensor) -> float:
-        metric, start = self._fresh(), 0
-        for state, default in self._states.items():
-            part = sums[start : start + default.numel()]
-            setattr(metric, state, part.to(default.dtype).reshape(default.shape))
-            start += default.numel()
-        value = torch.as_tensor(type(metric).compute(metric))
-        if value.numel() != 1:
-            raise BadConfig(
-                f"the value of {self.name} is of shape {tuple(value.shape)}; expected one number: choose an average"
-            )
-        return float(value)
-
-    def _fresh(self) -> Any:
-        metric = copy.copy(self._metric)
-        for state, default in self._states.items():
-            setattr(metric, state, default.detach().clone())
-        return metric
-
-
-def as_metric(value: Any) -> Any:
-    """`value` as a `Metric`, if it is one of torchmetrics, else as it is. Raises `BadConfig` like `SummedStates`."""
-    names = ("_defaults", "_reductions", "update", "compute", "higher_is_better")
-    looks_like_one = not isinstance(value, Metric | type) and all(hasattr(value, name) for name in names)
-    return SummedStates(value) if looks_like_one else value

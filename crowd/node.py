@@ -103,7 +103,6 @@ class Node:
             plugins.policies.load(config.policy)  # says what is wrong with it
         self.results: dict[DeviceId, ResultMessage] = {}
         """Results of the run, by device, as far as they are known here."""
-        self._task: Task | None = None
         self._prepared: tuple[Task, Work] | None = None
         self._trained: TrainedModel | None = None
         self._plan: Plan | None = None
@@ -115,7 +114,6 @@ class Node:
 
     async def __aenter__(self) -> Self:
         task, work, trainer = await self._device.compute.run(self._make_ready)
-        self._task = task
         self._supervisor = self._make_supervisor(task, work, trainer)
         await self._supervisor.__aenter__()
         return self
@@ -132,11 +130,11 @@ class Node:
     def prepare(self) -> "tuple[Task, Work]":
         """Make the task, read its data, and check them against the network. Entering does so, in a worker thread, where
         it cannot be cancelled, unless it is done before. Raises `BadConfig`."""
+        from crowd.learning.work import prepare
+
         own, config = self._make_task, self.config
         task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
         free_bytes = self._device.sensor.read().memory_free_bytes
-        from crowd.learning.work import prepare
-
         self._prepared = task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
         return self._prepared
 
@@ -145,6 +143,7 @@ class Node:
         from crowd.actors.trainer.trainer import Trainer
         from crowd.trained import check_room
 
+        _ = self._device.compute.torch_device  # says whether it is there
         task, work = self._prepared or self.prepare()
         if self._store is None:
             self._store = plugins.stores.load("file")(self.config.state_dir)
@@ -325,11 +324,11 @@ class Node:
                     )
                 )
             case RunFinished(state=state):
-                assert self._task is not None
+                assert self._prepared is not None
                 assert self._store is not None
                 from crowd.trained import TrainedModel
 
-                self._trained = TrainedModel(state, self._task.model, self._store)
+                self._trained = TrainedModel(state, self._prepared[0].model, self._store)
                 self._trained.save_or_warn()
             case ResultKnown(device=device, result=result):
                 self.results[device] = result

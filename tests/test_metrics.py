@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import crowd
 from crowd.errors import BadConfig
+from crowd.learning.summed_states import as_metric
+from crowd.metric_facts import BUILT_IN
 from crowd.metrics import (
     R2,
     Accuracy,
@@ -21,7 +23,6 @@ from crowd.metrics import (
     MeanLoss,
     Metric,
     RootMeanSquaredError,
-    as_metric,
 )
 from tests.learning.nets import CLASSES, FEATURES, dataset, make_task, separable
 from tests.learning.test_trial import prepared, refusal
@@ -58,6 +59,8 @@ def value(metric: Metric, outputs: torch.Tensor, labels: torch.Tensor) -> float:
 def test_the_sums_of_two_batches_are_those_of_both(metric: Metric, labels: torch.Tensor, cut: int) -> None:
     first, second = (metric.sums(LOGITS[rows], labels[rows]) for rows in (slice(cut), slice(cut, None)))
     whole = metric.sums(LOGITS, labels)
+    assert metric.can_be(whole.tolist(), samples=COUNT, labels=labels.numel())
+    assert metric.can_be(first.tolist(), samples=cut, labels=labels[:cut].numel())
     assert first.dtype == torch.float64
     assert torch.allclose(first + second, whole, rtol=1e-5)
     assert metric.value(first + second) == pytest.approx(metric.value(whole), rel=1e-5)
@@ -133,6 +136,20 @@ def test_where_there_is_no_value_it_is_not_a_number(
     metric: Metric, outputs: torch.Tensor, labels: torch.Tensor
 ) -> None:
     assert math.isnan(value(metric, outputs, labels))
+
+
+def test_rounding_makes_no_sums_of_equal_labels_impossible() -> None:
+    metric, labels = R2(), torch.full((49,), 3.3)
+    sums = metric.sums(torch.zeros(49), labels).tolist()
+    _, total, squares, _ = sums
+    assert total**2 > 49 * squares
+    assert metric.can_be(sums, samples=49, labels=49)
+
+
+def test_direction_and_form_of_a_metric_are_said_without_torch() -> None:
+    own = [Accuracy, MacroF1, MeanAbsoluteError, RootMeanSquaredError, R2, MeanLoss]
+    assert [(metric.name, metric.better) for metric in own] == [(facts.name, facts.better) for facts in BUILT_IN]
+    assert {facts.name for facts in BUILT_IN if facts.is_fraction} == {"accuracy", "macro F1"}
 
 
 # --- what they cannot take --------------------------------------------------------------------------------------------

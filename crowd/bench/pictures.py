@@ -17,7 +17,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from crowd.bench.activity import PARTS, Activity
 from crowd.bench.runs import Run
-from crowd.formatting import FRACTIONS, size
+from crowd.formatting import size
+from crowd.metric_facts import FRACTIONS
 
 COLOURS = ("#3c4bff", "#c38700", "#c31e3c", "#3ca587", "#964b96", "#0096ff")
 """The colours of policies. Each has a contrast of 3 on white and on the page's black, and differs from the others by 30

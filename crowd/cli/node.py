@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crowd import plugins
 from crowd.cli.files import check_writable, write_runs
-from crowd.cli.preflight import check_without_torch
+from crowd.cli.preflight import check_broker, check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
 from crowd.cli.terminal import hardly_trained_lines, idle_lines, round_words, summary
@@ -52,14 +52,17 @@ def node(
     console = Console()
     logs_to_stderr(verbose=not console.is_terminal)
     with ended_at_once():
-        anyio.run(check_without_torch, settings)
-        session = _Session(settings, console, once, json)
+        broker = check_without_torch(settings)
+        device = plugins.devices.load(settings.device)()
+        _ = device.compute.torch_device  # says whether it is there, and loads torch only where that is the question
+        anyio.run(check_broker, broker)
+        session = _Session(settings, device, console, once, json)
     return anyio.run(unless_stopped, session.run)
 
 
 def limit_torch(device: Device, config: NodeConfig) -> None:
     """Let torch use `cpu_share_max` of the processors that the device's process may use, and one at least, and
-    `accelerator_share_max` of the memory of the accelerator that it trains on. Raises `BadConfig` if there is none."""
+    `accelerator_share_max` of the memory of the accelerator that it trains on."""
     import torch
 
     torch.set_num_threads(max(1, int(device.sensor.read().processors * config.cpu_share_max)))
@@ -71,7 +74,7 @@ def limit_torch(device: Device, config: NodeConfig) -> None:
 
 
 class _Session:
-    def __init__(self, config: NodeConfig, console: Console, once: bool, json: Path | None) -> None:
+    def __init__(self, config: NodeConfig, device: Device, console: Console, once: bool, json: Path | None) -> None:
         self._config = config
         self._console = console
         self._once = once
@@ -85,7 +88,6 @@ class _Session:
         from crowd.cli.waiting import Acquaintances
         from crowd.node import Node
 
-        device = plugins.devices.load(config.device)()
         limit_torch(device, config)
         assert config.members_file is not None, "check_without_torch wants it"
         self._members = frozenset(read_members(config.members_file))

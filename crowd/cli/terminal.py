@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.progress_bar import ProgressBar
 
-from crowd.formatting import LOWER, quality, seconds, size
+from crowd.formatting import quality, seconds, size
+from crowd.metric_facts import LOWER
 
 BAR_STYLE = "cyan"
 """Style of a bar, whatever its length: a short bar is no alarm, and a full one no success."""

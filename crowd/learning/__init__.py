@@ -1,29 +1,31 @@
 """Torch arithmetic without I/O: from a task and its samples to a state that all devices hold bitwise alike.
 
 Layout:
-    task.py         the work, as its user describes it
-    work.py         a task made ready on this device; local steps
-    trial.py        whether network, loss, optimiser and data fit together
-    flops.py        how much arithmetic it is to train a network
-    description.py  a network or a loss in plain values, to compare
-    fingerprint.py  whether two devices can train together
-    speed_test.py   how fast this device trains the very task
-    samples.py      a data set in memory
-    shards.py       samples by name: own and borrowed
-    placement.py    where a network trains, and what crosses to it and back
-    pool.py         what one generation trains, and in which order
-    augment.py      a batch as it is trained
-    schedule.py     the learning rate in the course of a run
-    importance.py   samples drawn by their loss
-    layout.py       where the tensors are in the state vector, and what they are
-    replica.py      the replicated state, and how a merged delta changes it
-    state_file.py   a whole state as a file, as it travels
-    encoding.py     how a delta is written on the wire
-    fate.py         what an owner did with a contribution
-    feedback.py     what an encoding lost is added to the next delta
-    merge.py        one slice at its owner: what came, and its mean
-    outliers.py     contributions that are out of all proportion
-    evaluation.py   the sums of a metric; without torch
-    quality.py      how good a state is, by the task's metric
-    ending.py       what becomes of a run after a round: the state that is kept has been evaluated
+    task.py          the work, as its user describes it
+    work.py          a task made ready on this device; local steps
+    trial.py         whether network, loss, optimiser and data fit together
+    flops.py         how much arithmetic it is to train a network
+    module_facts.py  what each module of a network takes
+    description.py   a network or a loss in plain values, to compare
+    fingerprint.py   whether two devices can train together
+    speed_test.py    how fast this device trains the very task
+    samples.py       a data set in memory
+    shards.py        samples by name: own and borrowed
+    placement.py     where a network trains, and what crosses to it and back
+    pool.py          what one generation trains, and in which order
+    augment.py       a batch as it is trained
+    schedule.py      the learning rate in the course of a run
+    importance.py    samples drawn by their loss
+    layout.py        where the tensors are in the state vector, and what they are
+    replica.py       the replicated state, and how a merged delta changes it
+    state_file.py    a whole state as a file, as it travels
+    encoding.py      how a delta is written on the wire
+    fate.py          what an owner did with a contribution
+    feedback.py      what an encoding lost is added to the next delta
+    merge.py         one slice at its owner: what came, and its mean
+    outliers.py      contributions that are out of all proportion
+    evaluation.py    the sums of a metric; without torch
+    summed_states.py  a metric of torchmetrics as one of a task
+    quality.py       how good a state is, by the task's metric
+    ending.py        what becomes of a run after a round: the state that is kept has been evaluated
 """

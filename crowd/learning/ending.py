@@ -6,10 +6,10 @@ from collections.abc import Collection
 import attrs
 import torch
 
-from crowd.formatting import HIGHER
 from crowd.learning import replica
 from crowd.learning.replica import Best, ReplicaState
 from crowd.learning.task import Task
+from crowd.metric_facts import HIGHER
 from crowd.planning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
 from crowd.planning.plan import Consistency, Plan
 from crowd.planning.round_report import RoundReport

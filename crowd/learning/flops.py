@@ -34,11 +34,16 @@ class FlopCounter:
         self._counter.__exit__(kind, error, traceback)
         torch.backends.mkldnn.enabled = self._fused  # type: ignore[assignment]  # as above
 
+    @property
+    def total(self) -> int:
+        """FLOP so far."""
+        return int(self._counter.get_total_flops())
+
     def flops_per_sample(self, samples: int, model: torch.nn.Module) -> int:
         """FLOP for each of the `samples` that went through `model` in the context, at least 1. Where nothing could be
         counted, an estimate by the number of its parameters, with a warning: on a device all times are measured, and
         right, but simulations and plans made beforehand have nothing better."""
-        counted = int(self._counter.get_total_flops()) // samples
+        counted = self.total // samples
         if counted:
             return counted
         assumed = FLOP_PER_ELEMENT * sum(parameter.numel() for parameter in model.parameters())

@@ -100,8 +100,13 @@ class Layout:
     @functools.cached_property
     def modules(self) -> tuple[tuple[int, int], ...]:
         """Elements `[start, stop)` of each module that has some, in order."""
+        return tuple((start, stop) for _, start, stop in self.named_modules)
+
+    @functools.cached_property
+    def named_modules(self) -> tuple[tuple[str, int, int], ...]:
+        """Path in the network and elements `[start, stop)` of each module that has some, in order."""
         groups = [list(slots) for _, slots in itertools.groupby(self.slots, key=lambda slot: slot.module)]
-        return tuple((group[0].start, group[-1].stop) for group in groups)
+        return tuple((group[0].module, group[0].start, group[-1].stop) for group in groups)
 
     @functools.cached_property
     def statistics(self) -> tuple[tuple[int, int], ...]:

@@ -47,10 +47,13 @@ def _of_batch(metric: Metric, outputs: Tensor, labels: Tensor) -> Evaluation:
 
 @attrs.frozen(kw_only=True)
 class Quality:
-    """What a task's evaluations are made of: its `metric`, whose sums are so many `numbers`."""
+    """What a task's evaluations are made of."""
 
     metric: Metric
     numbers: int
+    """How many numbers its sums are."""
+    label_elements: int
+    """Numbers in one sample's label."""
 
     def check(self, sender: str, evaluation: Evaluation) -> None:
         """Raise `MalformedMessage` if what `sender` says cannot be an evaluation of this task."""
@@ -59,6 +62,13 @@ class Quality:
             raise MalformedMessage(f"{sender} evaluated {samples} samples, and says {len(sums)} numbers of them")
         if not all(map(math.isfinite, sums)):
             raise MalformedMessage(f"{sender} says sums of its evaluation that are not finite")
+        if samples and not self._can_be(evaluation):
+            raise MalformedMessage(f"{sender} says sums that {samples} samples cannot have by {self.metric.name}")
+
+    def _can_be(self, evaluation: Evaluation) -> bool:
+        with blamed_on(f"the metric {self.metric.name} cannot check sums"):
+            labels = evaluation.samples * self.label_elements
+            return self.metric.can_be(evaluation.sums, samples=evaluation.samples, labels=labels)
 
     def value(self, evaluation: Evaluation) -> float | None:
         """The metric's value; `None` where there is none, of no samples or by the metric itself."""

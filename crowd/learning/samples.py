@@ -45,7 +45,12 @@ class SampleFormat:
     @property
     def label_bytes(self) -> int:
         """Bytes of one label."""
-        return math.prod(self.label_shape) * int(DTYPES[self.label_dtype].itemsize)
+        return self.label_elements * int(DTYPES[self.label_dtype].itemsize)
+
+    @property
+    def label_elements(self) -> int:
+        """Numbers in one label."""
+        return math.prod(self.label_shape)
 
     @property
     def sample_bytes(self) -> int:

@@ -10,8 +10,9 @@ import torch
 
 from crowd.config.validators import whole
 from crowd.errors import BadConfig
-from crowd.formatting import FRACTIONS
-from crowd.metrics import Accuracy, Metric, as_metric
+from crowd.learning.summed_states import as_metric
+from crowd.metric_facts import FRACTIONS
+from crowd.metrics import Accuracy, Metric
 
 
 def _must(expected: str, holds: Callable[[Any], bool]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from crowd.errors import BadConfig
 from crowd.learning.augment import augmented
 from crowd.learning.flops import FlopCounter
+from crowd.learning.module_facts import ModuleCounter, ModuleWork
 from crowd.learning.samples import SampleSet, repeated
 from crowd.learning.schedule import Rates
 from crowd.learning.task import Task
@@ -31,6 +32,8 @@ class Trial:
     """Names of the network's buffers that training changes."""
     flops_per_sample: int
     """Work of a forward and backward pass of one sample, in FLOP, at least 1."""
+    module_work: ModuleWork
+    """What one batch took, module by module."""
     metric_numbers: int
     """Numbers that the sums of the task's metric consist of."""
 
@@ -68,7 +71,7 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     if len(numbers) > 1:
         raise BadConfig(f"the metric {task.metric.name} must have the same number of sums for every batch")
     batch = repeated(typical, task.batch_size)
-    with FlopCounter() as counter:
+    with FlopCounter() as counter, ModuleCounter(model, lambda: counter.total) as modules:
         passes.train(batch.inputs, batch.labels, "samples")
     with blamed_on(f"the optimiser {type(optimizer).__name__} cannot step"):
         optimizer.step()
@@ -80,6 +83,7 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     return Trial(
         changed=frozenset(changed),
         flops_per_sample=counter.flops_per_sample(task.batch_size, model),
+        module_work=modules.work(task.batch_size),
         metric_numbers=numbers.pop(),
     )
 

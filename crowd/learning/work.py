@@ -19,6 +19,7 @@ from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.fingerprint import fingerprint
 from crowd.learning.importance import draw, losses, shares
 from crowd.learning.layout import Layout, Role
+from crowd.learning.module_facts import module_facts
 from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import Quality, evaluate
@@ -74,7 +75,11 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         evaluation=evaluation,
         trial=trial,
         layout=layout,
-        quality=Quality(metric=task.metric.with_loss(task.loss), numbers=shown.metric_numbers),
+        quality=Quality(
+            metric=task.metric.with_loss(task.loss),
+            numbers=shown.metric_numbers,
+            label_elements=own.format.label_elements,
+        ),
         facts=TaskFacts(
             fingerprint=fingerprint(task, new, own.format, common, layout, loss),
             state_elements=layout.elements,
@@ -84,6 +89,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
             evaluation_samples=0 if common is None else len(common),
             epochs_max=task.epochs_max,
             keeps_best=task.target is None,
+            modules=module_facts(layout, shown.module_work, shown.flops_per_sample),
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import enum
 import functools
+from typing import Any
 
 import attrs
 
@@ -61,6 +62,26 @@ def differing_parts(first: bytes, second: bytes) -> tuple[str, ...]:
     )
 
 
+MODULES_MAX = 256
+"""Modules of a network that are told apart."""
+MODULE_NAME_MAX = 64
+"""Characters of a module's name."""
+
+
+@attrs.frozen
+class Module:
+    """A part of a network that holds some of its state, and what is worked out beside it: what can be cut apart."""
+
+    name: str
+    """Path of the module in the network, its last `MODULE_NAME_MAX` characters; empty for the network itself."""
+    elements: int
+    """Its elements of the state vector."""
+    flops: int
+    """FLOPs of the forward and backward pass of one training sample."""
+    activation_bytes: int
+    """Bytes of what comes out of it forward, for one sample: what would travel if the network were cut behind it."""
+
+
 @attrs.frozen(kw_only=True)
 class TaskFacts:
     """The facts about the work that planning needs; equal on all devices with the same fingerprint."""
@@ -82,6 +103,20 @@ class TaskFacts:
     """Epochs after which the run ends, at its target or not."""
     keeps_best: bool
     """Whether every member holds the best state that was evaluated too, as there is no target."""
+    modules: tuple[Module, ...] = attrs.field(repr=lambda modules: str(len(modules)))
+    """All of the network, in the order of the state vector."""
+
+    @modules.validator
+    def _add_up(self, _: Any, modules: tuple[Module, ...]) -> None:
+        """Raise `ValueError` unless the modules are the whole network, and no more of them than there may be."""
+        if not 0 < len(modules) <= MODULES_MAX:
+            raise ValueError(f"{len(modules)} modules; a network has 1 to {MODULES_MAX}")
+        if (elements := sum(module.elements for module in modules)) != self.state_elements:
+            raise ValueError(f"the modules have {elements} elements, the state {self.state_elements}")
+        if (flops := sum(module.flops for module in modules)) != self.flops_per_sample:
+            raise ValueError(f"the modules take {flops} FLOPs a sample, the network {self.flops_per_sample}")
+        if any(len(module.name) > MODULE_NAME_MAX for module in modules):
+            raise ValueError(f"the name of a module has more than {MODULE_NAME_MAX} characters")
 
 
 @attrs.frozen(kw_only=True)

@@ -15,6 +15,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.cbor2 import Cbor2Converter
 
 from crowd.errors import MalformedMessage
+from crowd.planning.profile import Module
 from crowd.ports import MESSAGE_BYTES_MAX, Signer
 from crowd.protocol import strict
 from crowd.protocol.envelope import HEAD_BYTES, Envelope, Header, SequenceWindow, read, read_header
@@ -64,6 +65,7 @@ def _make_converter() -> Cbor2Converter:
         "transfer": strict.identifier,
     }
     converter = strict.strict_converter(fields)
+    strict.as_array(converter, Module)  # there are many in a profile
     for union in (Cargo, Message):
         strict.tag_union(converter, union, {kind: kind.tag for kind in get_args(union)})
     return converter

@@ -7,9 +7,11 @@ of that here.
 import io
 import math
 import reprlib
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
+import attrs
 import cbor2
 from cattrs.preconf.cbor2 import Cbor2Converter, make_converter
 from cattrs.strategies import configure_tagged_union
@@ -131,6 +133,14 @@ def strict_converter(fields: Mapping[str, Hook]) -> Cbor2Converter:
     leaves = {int: natural, float: real, bool: boolean, bytes: byte_string, str: text, DeviceId: identifier}
     set_up(converter, WORDING, leaves=leaves, fields=fields, complete=True)
     return converter
+
+
+def as_array(converter: Cbor2Converter, cls: Any) -> None:
+    """Let `converter` read and write an attrs class of plain values as the array of its fields, without their names."""
+    kinds: Any = types.GenericAlias(tuple, tuple(field.type for field in attrs.fields(cls)))
+    fill = converter.get_structure_hook(kinds)
+    converter.register_unstructure_hook(cls, lambda value: list(attrs.astuple(value)))
+    converter.register_structure_hook(cls, lambda value, _: cls(*fill(value, kinds)))
 
 
 def tag_union(converter: Cbor2Converter, union: Any, tags: Mapping[type, str]) -> None:

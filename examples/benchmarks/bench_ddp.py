@@ -46,6 +46,7 @@ def train(rank: int, processes: int, alpha: float, began: float, directory: str)
     training_began = time.time()
     epochs = streak = 0
     goal = Goal.of(task)
+    label_elements = evaluation.format.label_elements
     value: float | None = None
     while epochs < task.epochs_max and not is_reached(streak):
         order = torch.randperm(len(own)).repeat(math.ceil(steps_an_epoch * task.batch_size / len(own)))
@@ -59,7 +60,7 @@ def train(rank: int, processes: int, alpha: float, began: float, directory: str)
         sums = torch.tensor(mine.sums, dtype=torch.float64)
         distributed.all_reduce(sums)
         everybody = Evaluation(sums=tuple(sums.tolist()), samples=len(evaluation))
-        value = Quality(metric=task.metric, numbers=len(sums)).value(everybody)
+        value = Quality(metric=task.metric, numbers=len(sums), label_elements=label_elements).value(everybody)
         streak = next_streak(streak, value, len(evaluation), goal)
     if rank == 0:
         steps = epochs * steps_an_epoch

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from crowd import plugins
 from crowd.planning.policy import decide
-from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
+from crowd.planning.profile import Module, Prefer, Profile, Share, TaskFacts
 from crowd.units import MEBIBYTE, Life, device_id
 from devices.simulation.virtual_time import VirtualTimeLoop
 
@@ -34,6 +34,12 @@ HOUR_S = 3600.0
 AWAY_S = 60.0
 PLANNED = (10, 30, 100, 300, 1000)
 RUN_S_MAX, PLAN_S_MAX, TRAINING_S_MAX = 120.0, 1.0, 60.0
+MODULES = (
+    Module("0", 208, 500_000, 25_088),
+    Module("3", 3_216, 800_000, 12_544),
+    Module("7", 50_240, 600_000, 256),
+    Module("9", 650, 100_000, 40),
+)
 CLUSTER = Path(__file__).parents[1] / "clusters" / "all-pis.toml"
 
 
@@ -106,6 +112,7 @@ def _profile(index: int) -> Profile:
             evaluation_samples=3000,
             epochs_max=60,
             keeps_best=False,
+            modules=MODULES,
         ),
         speed_kflops=200_000 * (1 + drawn[0] % 30),
         memory_bytes=512 * MEBIBYTE,

@@ -13,18 +13,33 @@ from crowd.protocol.identity import generate_key, public_line, write_key
 from devices.torch_compute import cpu, cuda
 
 
+def settings(folder: Path, *, device: str) -> Path:
+    """The node.toml of a device whose broker does not answer."""
+    key = generate_key()
+    write_key(folder / "anna.key", key)
+    (folder / "members.toml").write_text(public_line("anna", key) + "\n")
+    (folder / "anna.toml").write_text(
+        '[node]\nname = "anna"\ncluster = "home"\nbroker = "mqtt://127.0.0.1:1"\nkey_file = "anna.key"\n'
+        f'members_file = "members.toml"\n[train]\nmembers_min = 1\ndevice = "{device}"\n'
+    )
+    return folder / "anna.toml"
+
+
 def test_a_device_that_is_not_installed_is_named_before_anything_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = generate_key()
-    write_key(tmp_path / "anna.key", key)
-    (tmp_path / "members.toml").write_text(public_line("anna", key) + "\n")
-    (tmp_path / "anna.toml").write_text(
-        '[node]\nname = "anna"\ncluster = "home"\nbroker = "mqtt://127.0.0.1:1"\nkey_file = "anna.key"\n'
-        'members_file = "members.toml"\n[train]\nmembers_min = 1\ndevice = "cpus"\n'
-    )
-    assert main(["node", "--config", str(tmp_path / "anna.toml")]) == 2
+    assert main(["node", "--config", str(settings(tmp_path, device="cpus"))]) == 2
     assert "unknown device 'cpus'; did you mean 'cpu'?" in capsys.readouterr().err
+
+
+def test_an_accelerator_that_is_not_there_is_named_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    assert main(["node", "--config", str(settings(tmp_path, device="cuda"))]) == 2
+    said = capsys.readouterr().err
+    assert "device = 'cuda': this PyTorch has no accelerator here" in said
+    assert "broker" not in said  # that nobody answers there
 
 
 def config(**changes: Any) -> NodeConfig:

@@ -58,7 +58,8 @@ def test_in_private_cameras_no_picture_leaves_a_camera() -> None:
 def wide(stem: str) -> tuple[Profile, ...]:
     """The profiles for the task `wide`, from those for `digits`: its images need not be there."""
     path = next(path for path in CLUSTERS if path.stem == stem)
-    return tuple(
-        attrs.evolve(profile, task=attrs.evolve(profile.task, state_elements=20_037_642))
-        for profile in profiles_of(path)
-    )
+    profiles = profiles_of(path)
+    first, *others = profiles[0].task.modules
+    grown = attrs.evolve(first, elements=20_037_642 - sum(module.elements for module in others))
+    task = attrs.evolve(profiles[0].task, state_elements=20_037_642, modules=(grown, *others))
+    return tuple(attrs.evolve(profile, task=task) for profile in profiles)

@@ -5,7 +5,7 @@ from crowd.errors import BadConfig, MalformedMessage
 from crowd.learning.ending import Goal, next_streak
 from crowd.learning.evaluation import NOTHING, Evaluation, total
 from crowd.learning.quality import Quality, evaluate
-from crowd.metrics import R2, Accuracy
+from crowd.metrics import R2, Accuracy, MacroF1, MeanAbsoluteError, MeanLoss, Metric, RootMeanSquaredError
 from crowd.planning.phase import is_reached
 from tests.learning.nets import normalised, separable
 
@@ -88,7 +88,7 @@ def test_where_lower_is_better_a_value_below_the_target_meets_it() -> None:
     assert [next_streak(1, value, 9, goal) for value in (1.9, 2.0, 2.1, None)] == [2, 2, 0, 0]
 
 
-QUALITY = Quality(metric=Accuracy(), numbers=2)
+QUALITY = Quality(metric=Accuracy(), numbers=2, label_elements=1)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,39 @@ def test_an_evaluation_of_the_metric_s_form_is_let_in() -> None:
     QUALITY.check("ada", NOTHING)
 
 
+@pytest.mark.parametrize(
+    ("metric", "label_elements", "sums"),
+    [
+        (Accuracy(), 1, (5.0, 4.0)),
+        (Accuracy(), 1, (-1.0, 4.0)),
+        (Accuracy(), 1, (2.5, 4.0)),
+        (Accuracy(), 1, (4.0, 5.0)),
+        (MacroF1(), 1, (5.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+        (MacroF1(), 1, (2.0, 2.0, -1.0, 0.0, 0.0, 0.0)),
+        (MacroF1(), 1, (2.5, 0.5, 0.0, 0.0, 0.0, 0.0)),
+        (MacroF1(), 1, (2.0, 0.0, 3.0, 0.0, 0.0, 0.0)),
+        (MacroF1(), 2, (4.0, 4.0, 0.0, 0.0, 1.0, 0.0)),
+        (MeanAbsoluteError(), 2, (-0.1, 8.0)),
+        (MeanAbsoluteError(), 2, (1.0, 4.0)),
+        (RootMeanSquaredError(), 2, (-0.1, 8.0)),
+        (RootMeanSquaredError(), 2, (1.0, 16.0)),
+        (R2(), 1, (-0.1, 0.0, 1.0, 4.0)),
+        (R2(), 1, (1.0, 0.0, 1.0, 5.0)),
+        (R2(), 1, (1.0, 0.0, -1.0, 4.0)),
+        (R2(), 1, (1.0, 4.0, 3.9, 4.0)),
+        (MeanLoss(), 1, (-3.0, 5.0)),
+    ],
+)
+def test_sums_that_four_samples_cannot_have_are_malformed(
+    metric: Metric, label_elements: int, sums: tuple[float, ...]
+) -> None:
+    quality = Quality(metric=metric, numbers=len(sums), label_elements=label_elements)
+    with pytest.raises(MalformedMessage, match=rf"^ada says sums that 4 samples cannot have by {metric.name}$"):
+        quality.check("ada", Evaluation(sums=sums, samples=4))
+
+
 def test_a_value_that_is_not_defined_is_none() -> None:
     assert QUALITY.value(NOTHING) is None
     assert QUALITY.value(Evaluation(sums=(1.0, 2.0), samples=2)) == 0.5
     alike = evaluate(R2(), Echo(), torch.zeros(4), torch.ones(4))
-    assert Quality(metric=R2(), numbers=4).value(alike) is None
+    assert Quality(metric=R2(), numbers=4, label_elements=1).value(alike) is None

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from brokers.memory import InProcessBroker, MemoryBroker
 from crowd.config.node_file import NodeConfig
+from crowd.errors import BadConfig
 from crowd.node import Node
 from crowd.ports import Device
 from crowd.progress import Progress
@@ -143,6 +144,20 @@ async def test_who_listens_or_waits_after_the_end_is_not_kept_waiting() -> None:
     await cluster.train()
     await cluster.nodes["ada"].wait()
     assert [progress async for progress in cluster.nodes["ada"].progress()] == []
+
+
+def test_a_node_without_its_accelerator_says_so_before_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    cluster = Cluster("ada")
+    node = cluster.add("ada", blobs(), compute=TorchCompute("cuda"))
+
+    async def main() -> None:
+        async with node:
+            pass
+
+    with pytest.raises(BadConfig, match=r"^device = 'cuda': this PyTorch has no accelerator here"):
+        anyio.run(main)
+    assert cluster.hub.published == []
 
 
 class Recorder(TorchDispatchMode):

@@ -148,6 +148,8 @@ class Process:
             samples=self._scenario.samples,
             normalises=self._scenario.normalises,
             epochs_max=self._scenario.epochs_max,
+            target=self._scenario.target,
+            patience=self._scenario.patience,
             listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
         )
 

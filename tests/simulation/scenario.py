@@ -79,6 +79,10 @@ class Scenario:
     normalises: bool
     """Whether the network has batch normalisation, and so statistics."""
     epochs_max: int
+    target: float | None
+    """Out of reach; `None`: the best state is kept."""
+    patience: int | None
+    """Evaluations without an improvement; without a target only."""
     faults: tuple[Fault, ...]
     faults_until_s: float
 
@@ -125,6 +129,8 @@ HANGS_EVERY = 4
 """Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
 REPLAYS_EVERY = 4
 """Of so many seeds one has a device with an old disk, and former lives that are replayed twice."""
+NO_TARGET_EVERY = 7
+"""Of so many seeds one has a task without a target."""
 FAULTS_UNTIL_S = 45.0
 """Later nothing goes wrong any more; ten times as late where rounds are long."""
 LONG_ROUNDS = 10
@@ -144,6 +150,7 @@ def draw(seed: int) -> Scenario:
         faults.extend(_replays(random.Random(f"replay {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
+    aimless = seed >= KNOWN_SEEDS and seed % NO_TARGET_EVERY == 1
     return Scenario(
         seed=seed,
         devices=devices,
@@ -155,6 +162,8 @@ def draw(seed: int) -> Scenario:
         samples=longer * chance.choice((6, 12, 24)),
         normalises=seed % 2 == 0,
         epochs_max=chance.choice((3, 20, 10_000)),
+        target=None if aimless else 1.0,
+        patience=random.Random(f"patience {seed}").choice((None, 2, 10, 100)) if aimless else None,
         faults=tuple(faults),
         faults_until_s=longer * FAULTS_UNTIL_S,
     )

@@ -19,6 +19,7 @@ MENDED = {
     "what was handed in before a sign of progress is no part of its round": (259, (0, 1, 3, 4)),
     "a plan that was begun late by a trainer that hung is taken up again": (1550, (2, 5, 7, 8)),
     "who cannot hear the one holder of its start says that this one stands still": (284, (3, 4, 5, 7, 8, 10)),
+    "what is trained in the round that goes back to the best state counts as merged": (1016, ()),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }
 

@@ -50,8 +50,17 @@ class Told(torch.nn.Module):
         return outputs
 
 
-def make_task(device: int, *, samples: int, normalises: bool, epochs_max: int, listen: Listener) -> Task:
-    """The task of the device of that number: to tell two overlapping blobs apart. The target is out of reach."""
+def make_task(
+    device: int,
+    *,
+    samples: int,
+    normalises: bool,
+    epochs_max: int,
+    target: float | None,
+    patience: int | None,
+    listen: Listener,
+) -> Task:
+    """The task of the device of that number: to tell two overlapping blobs apart."""
     return Task(
         name="normalised" if normalises else "plain",
         model=lambda: Told(_network(normalises, seed=device), listen),
@@ -59,7 +68,8 @@ def make_task(device: int, *, samples: int, normalises: bool, epochs_max: int, l
         evaluation=_data(-1, EVALUATED),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         batch_size=4,
-        target=1.0,
+        target=target,
+        patience=patience,
         epochs_max=epochs_max,
     )
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
+import attrs
+
+from crowd.planning.profile import Module, Prefer, Profile, Share, TaskFacts
 from crowd.units import DeviceId, Life
 
 
@@ -16,8 +18,20 @@ def task_facts(**changes: Any) -> TaskFacts:
         "evaluation_samples": 360,
         "epochs_max": 60,
         "keeps_best": False,
-    }
-    return TaskFacts(**(values | changes))
+    } | changes
+    whole = Module("", values["state_elements"], values["flops_per_sample"], activation_bytes=40)
+    return TaskFacts(**({"modules": (whole,)} | values))
+
+
+def task_adding_up(*, modules: tuple[Module, ...], **values: Any) -> TaskFacts:
+    """A task with such modules, none of whose numbers is too large in sum."""
+    modules = tuple(
+        attrs.evolve(module, elements=module.elements // 4, flops=module.flops // 4)
+        for module in modules or (Module("", 4, 4, 4),)
+    )
+    values["state_elements"] = sum(module.elements for module in modules)
+    values["flops_per_sample"] = sum(module.flops for module in modules)
+    return TaskFacts(modules=modules, **values)
 
 
 def make_profile(name: str, **changes: Any) -> Profile:

@@ -243,7 +243,8 @@ class LocalSteps:
         encoding = self._rounds.round_plan.encoding
 
         def work() -> torch.Tensor | None:
-            if after.finished and after.vector is before.vector:
+            kept = (before.vector, None if after.best is None else after.best.vector)
+            if after.finished and any(after.vector is vector for vector in kept):
                 return None  # what was trained in this round counts for nothing
             delta = None
             if steps is not None and steps.samples:

@@ -14,7 +14,7 @@ from crowd import plugins
 from crowd.config.node_file import NodeConfig
 from crowd.experiment.message_lines import MessageLines
 from crowd.experiment.metering import MeteredCompute
-from crowd.formatting import HIGHER
+from crowd.metric_facts import ACCURACY
 from crowd.ports import Device, Signer
 from crowd.run_record import RunGoal
 from crowd.units import SECOND_US, device_id
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STATUS_EVERY_S = 0.25
 
 
-GOAL = RunGoal(metric="accuracy", better=HIGHER, target=None)
+GOAL = RunGoal(metric=ACCURACY.name, better=ACCURACY.better, target=None)
 """What a run is for, until a device has said it."""
 
 

@@ -8,7 +8,7 @@ from crowd.planning.convergence import label_totals, lost_tenths, mix
 from crowd.planning.estimate import estimate, memory_needed_bytes
 from crowd.planning.plan import Consistency, Encoding, Plan
 from crowd.planning.policy import Cluster, decide
-from crowd.planning.profile import Prefer, Profile, Share
+from crowd.planning.profile import Module, Prefer, Profile, Share
 from policies.crowd_learning.sync import EPOCHS_PER_MERGE_MAX
 from policies.labels import padded
 from tests.agreement.strategies import POLICIES, clusters
@@ -97,7 +97,7 @@ def test_a_slow_device_lends_everything_where_training_on_it_costs_more_than_it_
 
 def test_a_slower_link_moves_less() -> None:
     def home(mbps: int) -> tuple[Profile, ...]:
-        large = attrs.evolve(TASK, sample_bytes=100_000, state_elements=5_000, evaluation_samples=0)
+        large = task_facts(state_elements=5_000, flops_per_sample=3_600_000, sample_bytes=100_000, evaluation_samples=0)
         return (
             device("a", 900, (1_000, 1_000), mbps=mbps, task=large),
             device("b", 300, (1_000, 1_000), mbps=mbps, task=large),
@@ -243,7 +243,10 @@ def test_no_baseline_is_expected_to_be_faster(profiles: tuple[Profile, ...]) -> 
     of parameters or more: below, the scale of a block makes its encoding no smaller than plain floats. A baseline
     counts as safe as this policy, of which a failing device takes one round with it: with a merge in every round. One
     that leaves more of a class untrained is no better for being faster."""
-    task = attrs.evolve(profiles[0].task, state_elements=max(256, profiles[0].task.state_elements))
+    task = profiles[0].task
+    elements = max(256, task.state_elements)
+    whole = Module("", elements, task.flops_per_sample, activation_bytes=40)
+    task = attrs.evolve(task, state_elements=elements, modules=(whole,))
     roomy = tuple(attrs.evolve(profile, prefer=Prefer.TIME, memory_bytes=10**14, task=task) for profile in profiles)
     plan = decide(roomy, POLICIES)
     for name in ("fedavg", "ship_once"):

@@ -8,6 +8,7 @@ from typing import Any
 from crowd import plugins
 from crowd.config.node_file import NodeConfig, read_node_config
 from crowd.learning.task import Task
+from crowd.metric_facts import ACCURACY
 from crowd.run_record import RunGoal
 from devices.lab import messages
 from devices.lab.messages import Go, Ready, WorkerReport
@@ -19,7 +20,7 @@ ROUND = "server-round"
 """Where it puts the number of the round."""
 FLOPS = "flops-per-sample"
 NEWS, ORDERS = "news", "orders"
-GOAL = RunGoal(metric="accuracy", better="higher", target=None)
+GOAL = RunGoal(metric=ACCURACY.name, better=ACCURACY.better, target=None)
 """Stands for the goal, of which Flower's server alone knows."""
 KEEP = "keep-optimizer"
 """Whether a client's momentum outlives the round, as with the policy `fedavg`. Most clients that are written for Flower

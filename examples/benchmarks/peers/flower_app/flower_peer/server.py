@@ -78,7 +78,9 @@ class _Judge:
         """Raises `_Over` if the round of this `number`, 0 before the first, was the last."""
         self.model.load_state_dict(arrays.to_torch_state_dict())
         found = evaluate(self._metric, self.model, self._samples.inputs, self._samples.labels)
-        value = Quality(metric=self._metric, numbers=len(found.sums)).value(found)
+        label_elements = self._samples.format.label_elements
+        quality = Quality(metric=self._metric, numbers=len(found.sums), label_elements=label_elements)
+        value = quality.value(found)
         self._streak = next_streak(self._streak, value, found.samples, self._goal)
         if number:
             say(self._config, self._advanced(number, value))
