@@ -83,6 +83,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         facts=TaskFacts(
             fingerprint=fingerprint(task, new, own.format, common, layout, loss),
             state_elements=layout.elements,
+            statistics=layout.pieces(0, layout.elements).statistics_elements,
             flops_per_sample=shown.flops_per_sample,
             sample_bytes=own.format.sample_bytes,
             batch_size=task.batch_size,

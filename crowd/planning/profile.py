@@ -91,6 +91,9 @@ class TaskFacts:
     (docs/protocol.md#rules: fitness)."""
     state_elements: int
     """Length of the flat state vector: parameters and floating-point buffers."""
+    statistics: int
+    """Elements of it that are no parameters: statistics of what the network has seen, as batch normalisation keeps
+    them."""
     flops_per_sample: int
     """FLOPs of the forward and backward pass of one training sample."""
     sample_bytes: int

@@ -106,6 +106,7 @@ def _profile(index: int) -> Profile:
         task=TaskFacts(
             fingerprint=b"task",
             state_elements=54_314,
+            statistics=0,
             flops_per_sample=2_000_000,
             sample_bytes=785,
             batch_size=32,

@@ -69,7 +69,7 @@ class CrowdLearning(Policy):
             idle=idle,
             slices=best.slices,
             encoding=ENCODING,
-            outer=outer(len(best.allocation.loads)),
+            outer=outer(best.tables.task, len(best.allocation.loads)),
             round_us=round_us,
             samples_total=sum(assignment.samples for assignment in assignments),
         )

@@ -26,9 +26,11 @@ TrainerLoad = tuple[Profile, int, int]
 """A trainer, the samples that it trains in an epoch and its share of the evaluation set."""
 
 
-def outer(trainers: int) -> Outer:
-    """The outer optimiser for so many trainers: for a few, the merged delta is applied as it is."""
-    return NESTEROV if trainers >= NESTEROV_TRAINERS_MIN else Outer()
+def outer(task: TaskFacts, trainers: int) -> Outer:
+    """The outer optimiser for so many trainers: for a few, the merged delta is applied as it is; so it is where the
+    network keeps statistics, as these are of the mean and of no other parameters
+    (docs/decisions/105-plain-statistics.md)."""
+    return NESTEROV if trainers >= NESTEROV_TRAINERS_MIN and not task.statistics else Outer()
 
 
 def work_us(shifts: Sequence[TrainerLoad], merges: int, epochs: int = 1) -> int:

@@ -1,5 +1,7 @@
 """What an owner makes of evaluations that come from all sides, without a common evaluation set."""
 
+from contextlib import nullcontext
+
 import attrs
 import pytest
 import torch
@@ -116,3 +118,17 @@ def test_a_closing_round_does_not_wait_for_ever() -> None:
     (effect,) = rounds.tick(due_us)
     assert isinstance(effect, Merge)
     assert effect.evaluation == counted(50, 60)
+
+
+@pytest.mark.parametrize("evaluated", [20, 21])
+def test_an_evaluation_of_more_than_the_senders_share_of_the_common_set_is_refused(evaluated: int) -> None:
+    shared = attrs.evolve(
+        PLAN,
+        members=tuple(attrs.evolve(member, held_out=0) for member in PLAN.members),
+        trainers=tuple(attrs.evolve(trainer, evaluation=(10, 30)) for trainer in PLAN.trainers),
+    )
+    rounds = Rounds(ADA, SliceMerge)
+    rounds.reset(Waypoint(progress=START))
+    rounds.activate(attrs.evolve(ACTIVE, plan=shared), 0)
+    with pytest.raises(MalformedMessage, match="evaluated 21 samples, not 20") if evaluated > 20 else nullcontext():
+        rounds.contribute(ADA, contribution(1, 5, evaluated), torch.zeros(4), 0)

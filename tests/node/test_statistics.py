@@ -1,5 +1,6 @@
 """Networks whose state is more than parameters train on a cluster as they do on one machine."""
 
+import pytest
 import torch
 from torch.utils.data import TensorDataset
 
@@ -65,12 +66,18 @@ class States(Probe):
         self.after.append(after)
 
 
-def test_batch_normalisation_survives_the_outer_optimiser_and_columns_of_any_scale() -> None:
+@pytest.mark.parametrize(
+    ("policy", "outer"),
+    [("crowd_learning", OuterKind.PLAIN), ("diloco", OuterKind.NESTEROV)],  # with which variances fell below zero
+)
+def test_batch_normalisation_survives_the_outer_optimiser_and_columns_of_any_scale(
+    policy: str, outer: OuterKind
+) -> None:
     states = States()
-    cluster = SimulatedCluster(dict.fromkeys(DEVICES, 2_000), task, probes={"ada": states})
+    cluster = SimulatedCluster(dict.fromkeys(DEVICES, 2_000), task, policy=policy, probes={"ada": states})
     run_virtually(cluster.train)
     plans = [active.plan for active in states.actives]
-    assert {plan.outer.kind for plan in plans} == {OuterKind.NESTEROV}  # with which variances fell below zero
+    assert {plan.outer.kind for plan in plans} == {outer}
     assert {len(plan.trainers) for plan in plans} == {4}
     for state in states.after:
         assert bool(torch.isfinite(state.vector).all())

@@ -12,6 +12,7 @@ def task_facts(**changes: Any) -> TaskFacts:
     values: dict[str, Any] = {
         "fingerprint": b"same-task",
         "state_elements": 100_000,
+        "statistics": 0,
         "flops_per_sample": 600_000,
         "sample_bytes": 65,
         "batch_size": 32,

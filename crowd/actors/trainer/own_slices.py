@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crowd.actors.trainer.evaluations import Evaluations
 from crowd.actors.trainer.patience import Patience
 from crowd.actors.trainer.schedules import Schedule
+from crowd.errors import MalformedMessage
 from crowd.learning.evaluation import Evaluation
 from crowd.planning.phase import held_out
 from crowd.planning.plan import Plan, SliceOwner
@@ -139,7 +140,13 @@ class OwnSlices:
         return any(own.has_heard(sender, number) for own in self._slices.values())
 
     def note(self, sender: DeviceId, header: Contribution, in_hand: int) -> None:
-        """Take the evaluation that comes with a contribution, or alone. Raises `MalformedMessage`."""
+        """Take the evaluation that comes with a contribution, or alone. Raises `MalformedMessage` for more than the
+        sender is to evaluate."""
+        part = self._plan.trainer(sender)
+        if self._evaluations is None and part is not None:
+            start, stop = part.evaluation
+            if header.evaluated > stop - start:
+                raise MalformedMessage(f"{sender} evaluated {header.evaluated} samples, not {stop - start}")
         if self._evaluations is not None and header.key.index == 0:
             self._evaluations.note(sender, header.key.round, evaluation_of(header), in_hand=in_hand)
 

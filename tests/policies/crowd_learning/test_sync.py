@@ -110,6 +110,11 @@ def test_a_label_that_hardly_anybody_sees_gets_more_merges_where_these_are_the_r
     assert merges_for_lone_labels(totals, shifts, counts, sync) == merges
 
 
-@pytest.mark.parametrize(("trainers", "kind"), [(1, OuterKind.PLAIN), (2, OuterKind.PLAIN), (3, OuterKind.NESTEROV)])
-def test_the_outer_optimiser_is_plain_for_a_few_trainers(trainers: int, kind: OuterKind) -> None:
-    assert outer(trainers).kind is kind
+@pytest.mark.parametrize(
+    ("trainers", "statistics", "kind"),
+    [(1, 0, OuterKind.PLAIN), (2, 0, OuterKind.PLAIN), (3, 0, OuterKind.NESTEROV), (3, 16, OuterKind.PLAIN)],
+)
+def test_the_outer_optimiser_is_plain_for_a_few_trainers_and_for_networks_with_statistics(
+    trainers: int, statistics: int, kind: OuterKind
+) -> None:
+    assert outer(task_facts(statistics=statistics), trainers).kind is kind
