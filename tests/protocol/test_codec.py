@@ -169,6 +169,7 @@ def test_a_message_with_one_value_replaced_is_refused_unless_it_says_exactly_tha
 
 _KEY = SliceKey(generation=1, plan_digest=b"p" * 16, round=2, index=0)
 _BEAT = Beat(life=LIFE, view_digest=b"v" * 16, generation=7)
+_ENCODINGS = ", ".join(repr(encoding.value) for encoding in Encoding)
 _OFFER = Offer(
     transfer="a-1",
     cargo=Contribution(key=_KEY, encoding=Encoding.FLOAT16, samples=3, counters=(-1,)),
@@ -222,7 +223,7 @@ def _changed(message: Message, path: str, value: Any) -> bytes:
             _OFFER,
             "cargo.encoding",
             "float17",
-            "expected one of 'float32', 'float16', 'blockwise8', 'nothing', found 'float17' @ message.cargo.encoding",
+            f"expected one of {_ENCODINGS}, found 'float17' @ message.cargo.encoding",
         ),
         (_OFFER, "cargo.encoding", 1, "expected one of 'float32'"),
         (_OFFER, "cargo.counters", [1 << 63], "is no 64-bit integer @ message.cargo.counters"),

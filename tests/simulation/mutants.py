@@ -45,6 +45,7 @@ def _in(owner: ModuleType | type, name: str, *changes: Change) -> Rewrite:
     return owner, name, changes
 
 
+_OF_ANOTHER_PLAN = "(key.generation, key.plan_digest) != (active.generation, active.plan_digest)"
 _NEVER_FROZEN = _in(Course, "freeze", delete("self._frozen = True"))
 _NEVER_AHEAD = _in(Course, "is_ahead", replace("generation > self._active.generation", "False"))
 _NOTHING_IS_OVER = _in(
@@ -183,12 +184,8 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     # --- rounds -------------------------------------------------------------------------------------------------------
     "merged slices of another generation are taken": (
-        _in(
-            Rounds,
-            "merged",
-            replace("key.generation != active.generation", "False"),
-            replace("key.plan_digest != active.plan_digest", "False"),
-        ),
+        _in(Rounds, "merged", replace(_OF_ANOTHER_PLAN, "False")),
+        _in(Course, "span", replace(_OF_ANOTHER_PLAN, "False")),
         _NEVER_AHEAD,
     ),
     "a state of another plan is taken for a later one": (
@@ -199,12 +196,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         ),
     ),
     "contributions to another plan are merged": (
-        _in(
-            Course,
-            "is_mine",
-            replace("key.generation == active.generation", "True"),
-            replace("key.plan_digest == active.plan_digest", "True"),
-        ),
+        _in(Course, "span", replace(_OF_ANOTHER_PLAN, "False")),
         _NEVER_AHEAD,
     ),
     "a contribution that comes twice is merged twice": (
@@ -251,7 +243,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             "merged",
             insert(
                 "if key.round > self.in_hand + 4: return ()",
-                before="self._parts.take(header, data)",
+                before="self._parts.take(sender, header, data)",
             ),
         ),
         _NOTHING_IS_OVER,
