@@ -69,14 +69,14 @@ class OwnSlice:
         late = number - made_for > self._staleness_max
         return None if late or number in self._merging else number
 
-    def merge(self, number: int, evaluators: frozenset[DeviceId] | None) -> "SliceMerge":
-        """What has come for that round, of which only `evaluators` are awaited, if they are named."""
+    def merge(self, number: int, awaited_from: frozenset[DeviceId] | None) -> "SliceMerge":
+        """What has come for that round; see `Schedule.awaited_from`."""
         if number not in self._merges:
             planned = self._planned
             self._merges[number] = self._new(
-                planned if evaluators is None else {trainer: planned[trainer] for trainer in evaluators},
+                planned if awaited_from is None else {trainer: planned[trainer] for trainer in awaited_from},
                 self.span.stop - self.span.start,
-                quorum=self._quorum if evaluators is None else 0,
+                quorum=self._quorum if awaited_from is None else 0,
             )
         return self._merges[number]
 
@@ -160,7 +160,7 @@ class OwnSlices:
         number = None if own is None else own.taking(sender, key.round, in_hand)
         if own is None or number is None:
             return False
-        own.merge(number, self._schedule.evaluators(closing=self._closing)).add(
+        own.merge(number, self._schedule.awaited_from(closing=self._closing)).add(
             sender,
             header.samples,
             delta,
@@ -188,8 +188,8 @@ class OwnSlices:
 
     def awaited(self, number: int) -> frozenset[DeviceId]:
         """Trainers without whose contributions a slice of round `number` cannot be merged."""
-        evaluators = self._schedule.evaluators(closing=self._closing)
-        merges = [own.merge(number, evaluators) for own in self._slices.values()]
+        awaited_from = self._schedule.awaited_from(closing=self._closing)
+        merges = [own.merge(number, awaited_from) for own in self._slices.values()]
         return frozenset(trainer for merge in merges if not merge.enough for trainer in merge.missing)
 
     def due_us(self, number: int) -> Iterator[int]:

@@ -177,8 +177,8 @@ class Rounds(Course):
     def keeps_waiting(self, device: DeviceId) -> bool:
         """Whether `device` gets no newer state of an asynchronous plan before the present one has been evaluated, in
         which it has no part, or has done it."""
-        evaluators = self.schedule.evaluators(closing=self._state.closing)
-        return evaluators is not None and (device not in evaluators or self._own.has_heard(device, self.in_hand, 0))
+        awaited = self.schedule.awaited_from(closing=self._state.closing)
+        return awaited is not None and (device not in awaited or self._own.has_heard(device, self.in_hand, 0))
 
     def _ready(self, now_us: int) -> tuple[Effect, ...]:
         """Merge every own slice of the round in hand that is complete, or whose deadline has passed with enough."""

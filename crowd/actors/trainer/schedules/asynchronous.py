@@ -26,7 +26,7 @@ class AsynchronousSchedule(Schedule):
     def follows(self) -> bool:
         return any(span.owner == self._me for span in self._plan.slices)
 
-    def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
+    def awaited_from(self, *, closing: bool) -> frozenset[DeviceId] | None:
         if not closing:
             return None
         trainers = self._plan.trainers

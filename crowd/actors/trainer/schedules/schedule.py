@@ -34,9 +34,9 @@ class Schedule(abc.ABC):
         """How many others a trainer may be waiting for in turn, beside the owners."""
 
     @abc.abstractmethod
-    def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
-        """The trainers from which alone a round is awaited; `None`: from all that are planned. `closing`: the round
-        only evaluates the present state."""
+    def awaited_from(self, *, closing: bool) -> frozenset[DeviceId] | None:
+        """The trainers from which alone contributions to a round are awaited, and then from all of them, whatever the
+        plan's quorum; `None`: as the plan says. `closing`: the round only evaluates the present state."""
 
     # --- the round being trained --------------------------------------------------------------------------------------
 
@@ -63,7 +63,8 @@ class Schedule(abc.ABC):
     @property
     @abc.abstractmethod
     def is_free(self) -> bool:
-        """Whether the next local steps need not wait for contributions that are on their way."""
+        """Whether the next local steps need not wait for contributions that are on their way. Asked when a round
+        begins, and where local steps are `detached` again when a contribution has ended; elsewhere it must be true."""
 
     @abc.abstractmethod
     def sent(self, keys: frozenset[SliceKey]) -> None:

@@ -15,7 +15,7 @@ class SynchronousSchedule(Schedule):
     ends_apart = False
     is_free = True
 
-    def evaluators(self, *, closing: bool) -> frozenset[DeviceId] | None:
+    def awaited_from(self, *, closing: bool) -> frozenset[DeviceId] | None:
         return None
 
     def is_due(self, round_plan: RoundPlan) -> bool:
