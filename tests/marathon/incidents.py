@@ -27,7 +27,7 @@ class Incident:
     at_s: float
     kind: Kind
     device: str = ""
-    """Whom it meets; empty: all."""
+    """Whom it meets; empty: all, or of those that hang whoever trains then, as nobody else would hang."""
     lasts_s: float
 
     @property
@@ -45,12 +45,12 @@ class Incident:
 
 
 TABLE = (
-    Incident(at_s=75, kind=Kind.HANG, device="cellar", lasts_s=60),
+    Incident(at_s=75, kind=Kind.HANG, lasts_s=60),
     Incident(at_s=195, kind=Kind.JUNK, lasts_s=60),
     Incident(at_s=285, kind=Kind.KILL, device="kitchen", lasts_s=10),
     Incident(at_s=345, kind=Kind.REPLAY, lasts_s=30),
     Incident(at_s=405, kind=Kind.REFUSAL, lasts_s=30),
-    Incident(at_s=480, kind=Kind.HANG, device="attic", lasts_s=40),
+    Incident(at_s=480, kind=Kind.HANG, lasts_s=40),
     Incident(at_s=570, kind=Kind.KILL, device="attic", lasts_s=10),
     Incident(at_s=630, kind=Kind.KILL, device="porch", lasts_s=10),
 )

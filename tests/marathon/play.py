@@ -4,6 +4,7 @@ A short run of the same devices is recorded first, until all have finished and w
 everything, and the devices, in later lives, begin the long run, to which the table of incidents happens.
 """
 
+import re
 import secrets
 import threading
 import time
@@ -23,6 +24,7 @@ from tests.support.processes import Home, NodeProcess
 ACL = Path(__file__).parents[2] / "examples" / "smart_home" / "acl"
 """The access list of the guide, for the cluster `home`."""
 LOOK_S = 1.0
+_TRAINERS = re.compile(r"round_complete .*trainers=\['([^']+)'")
 LATE_S = 60.0
 """Seconds after its end within which the last devices of a marathon may finish."""
 FORMER_S = 30.0
@@ -143,7 +145,17 @@ class _Marathon:
     def _have_finished(self) -> bool:
         return all(any(map(_has_finished, ran.lines)) for ran, _ in self._running.values())
 
+    def _trainer(self) -> str:
+        """A device that trained in the last round that one of them has completed."""
+        for ran, _ in self._running.values():
+            for line in reversed(ran.lines):
+                if (found := _TRAINERS.search(line)) is not None:
+                    return found[1]
+        raise RuntimeError("nobody has completed a round")
+
     def _meet(self, incident: Incident) -> None:
+        if incident.kind is Kind.HANG:
+            incident = attrs.evolve(incident, device=self._trainer())
         began_s = time.time()
         print(f"{incident.name}, for {incident.lasts_s:.0f} s", flush=True)
         how_much = ""

@@ -96,6 +96,16 @@ def test_the_last_round_of_a_killed_process_counts_only_if_others_have_completed
     assert case.failed() == []
 
 
+def test_so_does_the_last_round_before_another_state_is_taken() -> None:
+    case = Case()
+    fork = line(14, "info", "round_complete", "digest=ff66 loss=2.3 round=3")
+    case.ran[1].lines.insert(-1, line(20, "info", "round_complete", "digest=ab77 loss=2.3 round=3"))
+    case.ran[0].lines.insert(-1, fork)
+    assert case.failed() == ["3 rounds with one digest each; several digests in the rounds 3"]
+    case.ran[0].lines.insert(-1, line(21, "info", "state_fetched", "digest=cd88 holder=cellar round=9"))
+    assert case.failed() == []
+
+
 def test_memory_that_grows_by_more_than_a_tenth_is_a_fault() -> None:
     case = Case()
     case.ran[3] = ran_of("porch", log_of("porch"), grown=41)

@@ -100,13 +100,16 @@ def of_target(logs: Logs) -> Finding:
 
 
 def of_rounds(logs: Logs) -> Finding:
-    """A round that a device completed last before it was killed may have been completed by nobody else: it counts only
-    if it was."""
+    """A round that a device completed last before it was killed, or before it took another's state, may have been
+    completed by nobody else: it counts only if it was."""
     digests: dict[int, set[str]] = defaultdict(set)
     for ran, log in logs:
-        complete = [said for said in log if said.event == "round_complete"]
-        for said in complete[:-1] if ran.is_killed else complete:
-            digests[int(said.figure("round"))].add(said.figure("digest"))
+        steps = [said for said in log if said.event in ("round_complete", "state_fetched")]
+        after: list[Said | None] = [*steps[1:], None]
+        for said, then in zip(steps, after, strict=True):
+            is_last = ran.is_killed if then is None else then.event == "state_fetched"
+            if said.event == "round_complete" and not is_last:
+                digests[int(said.figure("round"))].add(said.figure("digest"))
     forked = sorted(number for number, known in digests.items() if len(known) > 1)
     return Finding(
         holds=bool(digests) and not forked,
