@@ -35,7 +35,7 @@ TOO_LONG_BESIDE: dict[str, int] = {
     "tests/learning/test_merge_machine.py": 544,
     "tests/learning/test_merge_machine.py:Cluster": 445,
     "tests/node/test_run.py": 397,
-    "tests/protocol/test_codec.py": 533,
+    "tests/protocol/test_codec.py": 529,
     "tests/protocol/transfer/test_transfer.py": 514,
     "tests/protocol/transfer/test_transfer_machine.py": 414,
     "tests/protocol/transfer/test_transfer_machine.py:Network": 325,
