@@ -11,6 +11,9 @@ MEMORY_US = SECOND_US // 2
 """Work after which half of what a rate was before is forgotten: one slow step among many changes little, a long round
 at another speed nearly all."""
 MILLI = 1_000
+DIFFERS = 8
+"""Of so many parts of a quota one is worth a change: a quota that is off by a few samples ends an epoch with a step on
+a few."""
 RATE_MAX = 10**15
 """The largest rate: a billion times what any device trains."""
 
@@ -47,7 +50,8 @@ def quotas(plan: Plan, report: RoundReport) -> dict[DeviceId, int]:
 
     Those whose rate is known share what the plan gives them in proportion to what they would train in the time that it
     gives them, so that all end together when one is slower than planned; at most twice what is planned for each, and at
-    least a batch. What is due for longer is moved by the next plan.
+    least a batch. Nothing changes where no share differs by an eighth of what is planned. What is due for longer is
+    moved by the next plan.
     """
     planned = {trainer.device: trainer.round_samples for trainer in plan.trainers}
     able = {
@@ -56,9 +60,11 @@ def quotas(plan: Plan, report: RoundReport) -> dict[DeviceId, int]:
         if trainer.steps_us and trainer.device in report.rates
     }
     total, together = sum(planned[device] for device in able), sum(able.values())
+    shares = {device: total * rate // together for device, rate in able.items()}
+    if all(DIFFERS * abs(share - planned[device]) < planned[device] for device, share in shares.items()):
+        return planned
     for trainer in plan.trainers:
-        if trainer.device in able:
-            share = (2 * total * able[trainer.device] + together) // (2 * together)  # rounded to the nearest
+        if trainer.device in shares:
             least = min(trainer.round_samples, max(1, trainer.batch_size))
-            planned[trainer.device] = max(least, min(share, 2 * trainer.round_samples))
+            planned[trainer.device] = max(least, min(shares[trainer.device], 2 * trainer.round_samples))
     return planned

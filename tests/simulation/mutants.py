@@ -190,6 +190,11 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
             replace(_OF_ANOTHER_PLAN, "False"),
             replace("self.span(key)", "self.round_plan.slices[key.index] if self.has_begun else None"),
         ),
+        _in(
+            Training,
+            "begin_plan",  # or what is on its way would hardly ever arrive
+            delete("await self._outside.data_mover.tell(inbox.Forget(generation=active.generation))"),
+        ),
         _NEVER_AHEAD,
     ),
     "a state of another plan is taken for a later one": (
