@@ -184,17 +184,8 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     # --- rounds -------------------------------------------------------------------------------------------------------
     "merged slices of another generation are taken": (
-        _in(
-            Rounds,
-            "merged",
-            replace(_OF_ANOTHER_PLAN, "False"),
-            replace("self.span(key)", "self.round_plan.slices[key.index] if self.has_begun else None"),
-        ),
-        _in(
-            Training,
-            "begin_plan",  # or what is on its way would hardly ever arrive
-            delete("await self._outside.data_mover.tell(inbox.Forget(generation=active.generation))"),
-        ),
+        _in(Rounds, "merged", replace(_OF_ANOTHER_PLAN, "False")),
+        _in(Course, "span", replace(_OF_ANOTHER_PLAN, "False")),
         _NEVER_AHEAD,
     ),
     "a state of another plan is taken for a later one": (
