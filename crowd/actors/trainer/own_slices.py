@@ -127,9 +127,10 @@ class OwnSlices:
         for index, span in enumerate(round_plan.slices):
             if span.owner == self._me:
                 known = before.get(index)
-                same = known is not None and known.span == span
-                self._slices[index] = known if known is not None and same else OwnSlice(span, self._plan, self._new)
-                self._slices[index].begin(round_plan)
+                if known is None or known.span != span:
+                    known = OwnSlice(span, self._plan, self._new)
+                known.begin(round_plan)
+                self._slices[index] = known
 
     def has_heard(self, sender: DeviceId, number: int, index: int) -> bool:
         """Whether round `number` takes a contribution of the sender's to slice `index`, if that is an own one."""
