@@ -13,6 +13,7 @@ from torch import Tensor
 
 from crowd.learning.samples import seeded
 from crowd.learning.shards import NOT_HERE, LentSamples, Ranges, Rows, SampleStore, Source
+from crowd.units import ceil_div
 
 
 class TrainingPool:
@@ -71,11 +72,21 @@ class EpochSampler:
         """Rows dealt out in this epoch."""
         return self._dealt
 
-    @property
-    def left_in_epoch(self) -> int:
-        """Rows that `take` can still deal out in one epoch: those that are left of this one, or else all of the
-        next."""
-        return self._count - self._dealt or self._count
+    def batches(self, samples: int, batch_size: int, *, group: int = 1) -> list[int]:
+        """Sizes of the next batches, for about `samples` in all: each epoch's part is divided evenly into as few of at
+        most `batch_size` as it takes, and what would be half a batch or less at an epoch's end is joined to it, or left
+        out (docs/decisions/094-even-batches.md). For each sample of a batch `group` rows will be taken."""
+        count, left = ceil_div(self._count, group), ceil_div(self._count - self._dealt or self._count, group)
+        few = min(samples, batch_size, count) // 2
+        sizes: list[int] = []
+        while samples > few and count:
+            part = left if left <= samples + few else samples
+            samples -= part
+            left = left - part or count
+            for batches in range(ceil_div(part, batch_size), 0, -1):
+                sizes.append(ceil_div(part, batches))
+                part -= sizes[-1]
+        return sizes
 
     def take(self, size: int) -> Rows:
         """The next `size` rows of this epoch's order; fewer at its end: a batch never spans two epochs. The first call

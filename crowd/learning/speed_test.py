@@ -36,10 +36,10 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
     local, pool, sampler = await compute.run(partial(_throw_away, task, work, compute))
 
     async def piece_s(steps: int) -> float:
-        samples = steps * facts.batch_size
+        batches = [facts.batch_size] * steps
         began = anyio.current_time()
         await compute.run(
-            lambda: local.steps(pool, sampler, samples, lambda: False), flops=samples * facts.flops_per_sample
+            lambda: local.steps(pool, sampler, batches, lambda: False), flops=sum(batches) * facts.flops_per_sample
         )
         return anyio.current_time() - began
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -122,13 +122,16 @@ class StepReport:
 class StepConfig:
     """The settings of a local step."""
 
-    batch_size: int
-    """Samples of one step."""
     proximal: float = 0.0
     """Factor of the distance from the start that is added to the gradient (FedProx, arXiv 1812.06127, equation 2)."""
     chance: np.random.Generator | None = None
     """Generator that draws each batch by importance from a group of `GROUP_BATCHES`; `None`: batches are taken as they
     come."""
+
+    @property
+    def group(self) -> int:
+        """Samples among which each sample of a step is drawn."""
+        return 1 if self.chance is None else GROUP_BATCHES
 
 
 class LocalTrainer:
@@ -156,44 +159,40 @@ class LocalTrainer:
         self._optimizer = made_optimizer(task, self.model)
         self._rates = Rates(task, self._optimizer)
         self._normalises = any(isinstance(module, _BatchNorm) for module in model.modules())
-        self._step_config = StepConfig(batch_size=task.batch_size)
+        self._step_config = StepConfig()
         self._start, _ = replica.from_model(self.model, layout, placement)
         self._anchor: Tensor | None = None
         """The start, (elements,) float32, where the model is; `None`: nothing pulls towards it."""
 
     def load(self, state: replica.ReplicaState, step_config: StepConfig | None = None) -> None:
-        """Start from `state`, and step by `step_config` (`None`: plainly, in the task's batches); the optimiser's own
-        state stays, but for the learning rate, if that follows a schedule."""
+        """Start from `state`, and step by `step_config` (`None`: plainly); the optimiser's own state stays, but for
+        the learning rate, if that follows a schedule."""
         replica.load(self.model, state, self._placement)
         self._rates.follow(state.epochs_ppb)
         self._start = state.vector
-        self._step_config = step_config or StepConfig(batch_size=self._task.batch_size)
+        self._step_config = step_config or StepConfig()
         self._anchor = self._placement.there(state.vector) if self._step_config.proximal else None
 
     def steps(
         self,
         pool: TrainingPool,
         sampler: EpochSampler,
-        samples_quota: int,
+        batches: Sequence[int],
         stop: Callable[[], bool],
-        *,
-        steps_max: int | None = None,
     ) -> StepReport:
-        """Train the samples of `pool`, which must be ready, until the quota is met, `steps_max` steps are made, or
-        `stop()` says so between two steps. What is left of the quota or of the epoch, whichever is less, is divided
-        evenly into as few batches as it takes (docs/decisions/094-even-batches.md).
+        """Make a step for each of `batches`, the sizes of what `sampler` deals out of `pool`, which must be ready; or
+        fewer if `stop()` says so between two steps.
 
         Raises `TrainingDiverged` when a loss is not finite; the model is then not to be used.
         """
         samples = steps = 0
         loss_sum = 0.0
-        step_config = self._step_config
-        group = 1 if step_config.chance is None else GROUP_BATCHES
+        group = self._step_config.group
         self.model.train()
-        while samples < samples_quota and steps != steps_max and not stop():
-            left = min(samples_quota - samples, ceil_div(sampler.left_in_epoch, group))
-            size = ceil_div(left, ceil_div(left, step_config.batch_size))
-            rows = sampler.take(group * size)
+        for batch in batches:
+            if stop():
+                break
+            rows = sampler.take(group * batch)
             size = ceil_div(len(rows), group)
             value = self._step(size, pool, rows, sampler) if self.executes else 0.0
             if not math.isfinite(value) and not self._measuring:

@@ -12,8 +12,7 @@ MEMORY_US = SECOND_US // 2
 at another speed nearly all."""
 MILLI = 1_000
 DIFFERS = 8
-"""Of so many parts of a quota one is worth a change: a quota that is off by a few samples ends an epoch with a step on
-a few."""
+"""Of so many parts of a quota one is worth a change; less is what rounds differ by anyway."""
 RATE_MAX = 10**15
 """The largest rate: a billion times what any device trains."""
 

@@ -21,6 +21,7 @@ from crowd.learning.work import LocalTrainer, prepare
 from crowd.planning.plan import Range
 from crowd.units import device_id
 from tests.examples.test_examples import free_port
+from tests.learning.nets import train
 
 ROOT = Path(__file__).parents[2]
 README, GUIDE, TASKS = ROOT / "README.md", ROOT / "docs" / "first-cluster.md", ROOT / "docs" / "tasks.md"
@@ -72,9 +73,9 @@ def test_the_guide_leads_from_nothing_to_a_model_on_three_devices(tmp_path: Path
         assert any(line.rstrip().endswith(" running") for line in mosquitto.stdout), "the broker does not start"
         nodes, *_ = steps[6]
         lines = nodes.splitlines()
-        together = "\n".join([*(f"{line} >{number}.log 2>&1 &" for number, line in enumerate(lines)), "wait"])
+        together = "\n".join([*(f"{line} >{number}.out &" for number, line in enumerate(lines)), "wait"])
         subprocess.run(["sh", "-ec", together], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
-    ends = [(tmp_path / f"{number}.log").read_text().splitlines()[-1] for number in range(len(lines))]
+    ends = [(tmp_path / f"{number}.out").read_text().splitlines()[-1] for number in range(len(lines))]
     assert all(end.startswith("reached the target of 91.0%: ") for end in ends), ends
     assert len({end.split(", model ")[1] for end in ends}) == 1
 
@@ -132,7 +133,7 @@ def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytes
         local = LocalTrainer(task, task.model(), work.layout)
         ranges = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(work.store.label_counts))
         pool = TrainingPool(work.store, LentSamples(work.store), ranges, {})
-        assert local.steps(pool, EpochSampler(len(pool), seed=0, generation=1), 54, lambda: False).samples == 54
+        assert train(local, pool, EpochSampler(len(pool), seed=0, generation=1), 54).samples == 54
         assert local.delta().any()
 
 

@@ -6,8 +6,10 @@ import torch
 from torch.utils.data import TensorDataset
 
 from crowd.learning.layout import Layout
+from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import SampleSet
 from crowd.learning.task import Task
+from crowd.learning.work import LocalTrainer, StepReport
 from crowd.units import DeviceId, Life
 
 A, B, C = DeviceId("a"), DeviceId("b"), DeviceId("c")
@@ -39,6 +41,11 @@ def separable(count: int, seed: int = 0) -> SampleSet:
 
 def dataset(samples: SampleSet) -> TensorDataset:
     return TensorDataset(samples.inputs, samples.labels)
+
+
+def train(local: LocalTrainer, pool: TrainingPool, sampler: EpochSampler, samples: int, **batches: int) -> StepReport:
+    """Train about so many samples, in batches of 8."""
+    return local.steps(pool, sampler, sampler.batches(samples, **{"batch_size": 8} | batches), lambda: False)
 
 
 def make_task(**changes: Any) -> Task:

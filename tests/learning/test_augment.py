@@ -13,7 +13,7 @@ from crowd.learning.speed_test import STEPS, WARM_UP_STEPS, measure_speed
 from crowd.learning.work import LocalTrainer, StepConfig, prepare
 from devices.emulated import VirtualCompute
 from devices.simulation.virtual_time import run_virtually
-from tests.learning.nets import CLASSES, FEATURES, A, layout_of, make_task, separable
+from tests.learning.nets import CLASSES, FEATURES, A, layout_of, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -48,9 +48,10 @@ def trained(
     model = task.model()
     local = LocalTrainer(task, model, layout_of(model))
     start = replica.initial(model, 1, layout_of(model))
-    local.load(start, StepConfig(batch_size=8, chance=chance))
+    step_config = StepConfig(chance=chance)
+    local.load(start, step_config)
     sampler = EpochSampler(40, seed=0, generation=generation, device=device)
-    local.steps(pool_of(SAMPLES), sampler, 40 if chance is None else 20, lambda: False)
+    train(local, pool_of(SAMPLES), sampler, 40 // step_config.group, group=step_config.group)
     return local, sampler
 
 
@@ -60,7 +61,7 @@ def test_each_step_augments_its_batch_anew_and_leaves_the_samples_alone() -> Non
     assert [len(batch) for batch in noise.given] == [8] * 5
     drawn = [made - given for made, given in zip(noise.made, noise.given, strict=True)]
     assert all(not torch.allclose(drawn[0], other) for other in drawn[1:])
-    local.steps(pool_of(SAMPLES), sampler, 40, lambda: False)
+    train(local, pool_of(SAMPLES), sampler, 40)
     first, second = (torch.cat(noise.given[epoch * 5 : epoch * 5 + 5]) for epoch in (0, 1))
     for epoch in (first, second):
         assert torch.equal(epoch.sort(dim=0).values, SAMPLES.inputs.sort(dim=0).values)
@@ -87,7 +88,7 @@ def test_a_round_that_is_done_again_is_augmented_as_before() -> None:
     snapshot, dealt = sampler.snapshot(), len(noise.made)
     for _ in range(2):
         sampler.restore(snapshot)
-        local.steps(pool_of(SAMPLES), sampler, 16, lambda: False)
+        train(local, pool_of(SAMPLES), sampler, 16)
     first, second = noise.made[dealt : dealt + 2], noise.made[dealt + 2 :]
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 

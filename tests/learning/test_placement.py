@@ -15,7 +15,7 @@ from crowd.learning.replica import ReplicaState
 from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.work import LocalTrainer, StepConfig, StepReport
 from crowd.planning.plan import Range
-from tests.learning.nets import A, layout_of, make_task, normalised, separable
+from tests.learning.nets import A, layout_of, make_task, normalised, separable, train
 
 SAMPLES = 40
 BATCH = 8
@@ -57,13 +57,14 @@ def trainer(placement: Placement, **task: Any) -> LocalTrainer:
 
 def trained(local: LocalTrainer, step_config: StepConfig) -> StepReport:
     local.load(start(), step_config)
-    return local.steps(pool(), EpochSampler(SAMPLES, seed=0, generation=1), SAMPLES, lambda: False)
+    sampler = EpochSampler(SAMPLES, seed=0, generation=1)
+    return train(local, pool(), sampler, SAMPLES, batch_size=BATCH, group=step_config.group)
 
 
 def step_configs() -> Iterator[StepConfig]:
-    yield StepConfig(batch_size=BATCH)
-    yield StepConfig(batch_size=BATCH, proximal=0.1)
-    yield StepConfig(batch_size=BATCH, chance=np.random.default_rng(0))
+    yield StepConfig()
+    yield StepConfig(proximal=0.1)
+    yield StepConfig(chance=np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("which", range(3), ids=["plain", "proximal", "importance"])
@@ -95,7 +96,7 @@ def test_what_is_drawn_to_change_a_batch_is_drawn_here() -> None:
         seen.append((inputs.device.type, labels.device.type, generator.device.type))
         return inputs, labels
 
-    trained(trainer(Placement("meta", transfer=Elsewhere("meta")), augment=augment), StepConfig(batch_size=BATCH))
+    trained(trainer(Placement("meta", transfer=Elsewhere("meta")), augment=augment), StepConfig())
     assert set(seen) == {("cpu", "cpu", "cpu")}
 
 
@@ -104,7 +105,7 @@ def test_a_step_takes_its_batch_there_and_its_loss_back_and_a_round_its_state() 
     local = trainer(Placement("meta", transfer=elsewhere))
     elements = len(start().vector)
     elsewhere.crossed.clear()
-    report = trained(local, StepConfig(batch_size=BATCH))
+    report = trained(local, StepConfig())
     batch = separable(BATCH)
     step = [("there", batch.inputs.numel()), ("there", batch.labels.numel()), ("here", 1)]
     assert elsewhere.crossed == [("there", elements), ("there", 1), *report.steps * step]
@@ -119,6 +120,6 @@ def test_a_network_trains_on_an_accelerator_as_on_the_cpu() -> None:
     deltas = []
     for placement in (Placement(), Placement("cuda")):
         local = trainer(placement)
-        trained(local, StepConfig(batch_size=BATCH))
+        trained(local, StepConfig())
         deltas.append(local.delta())
     torch.testing.assert_close(deltas[0], deltas[1], rtol=1e-3, atol=1e-5)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.shards import LentSamples
+from crowd.units import ceil_div
 from tests.learning.nets import A
 from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span, store_of
 
@@ -48,6 +49,37 @@ def test_a_restored_sampler_deals_again_what_it_dealt(count: int, before: list[i
     for restored in (sampler, sampler_of(count)):
         restored.restore(snapshot)
         assert [restored.take(size).tolist() for size in after] == once
+
+
+@given(
+    count=st.integers(1, 60),
+    batch_size=st.integers(1, 16),
+    samples=st.integers(1, 90),
+    group=st.integers(1, 2),
+    rounds=st.integers(1, 9),
+)
+def test_batches_are_even_so_that_no_step_is_made_on_a_few_samples(
+    count: int, batch_size: int, samples: int, group: int, rounds: int
+) -> None:
+    sampler, whole = sampler_of(count), min(samples, batch_size, ceil_div(count, group))
+    for _ in range(rounds):
+        sizes = sampler.batches(samples, batch_size, group=group)
+        assert abs(sum(sizes) - samples) <= whole // 2
+        assert whole / 2 <= min(sizes) <= max(sizes) <= batch_size
+        for size in sizes:
+            assert ceil_div(len(sampler.take(group * size)), group) == size, "no batch spans two epochs"
+
+
+def test_what_is_left_of_an_epoch_or_of_a_round_joins_a_batch_or_is_left_out() -> None:
+    sampler = sampler_of(41)
+    assert sampler.batches(40, 8) == 5 * [7] + [6]  # one sample more, in the same number of steps
+    assert sampler.batches(45, 8) == sampler.batches(41, 8)
+    assert sampler.batches(46, 8) == [*sampler.batches(41, 8), 5]
+    assert sampler.batches(17, 8) == [6, 6, 5]
+    sampler.take(17)
+    assert sampler.batches(21, 8) == sampler.batches(24, 8) == [8, 8, 8]
+    assert sampler.batches(19, 8) == [7, 6, 6]
+    assert sampler.batches(0, 8) == sampler_of(0).batches(8, 8) == []
 
 
 # --- own and borrowed samples -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from crowd.errors import BadConfig
 from crowd.learning import replica
 from crowd.learning.pool import EpochSampler
 from crowd.learning.work import LocalTrainer, prepare
-from tests.learning.nets import A, layout_of, linear, make_task, separable
+from tests.learning.nets import A, layout_of, linear, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -36,7 +36,7 @@ def after_rounds(*epochs: float, **changes: Any) -> torch.Tensor:
     sampler = EpochSampler(40, seed=0, generation=1)
     for before in epochs:
         local.load(attrs.evolve(state, vector=local.parameters(), epochs_ppb=int(before * 1e9)))
-        local.steps(pool_of(SAMPLES), sampler, 40, lambda: False)
+        train(local, pool_of(SAMPLES), sampler, 40)
     return local.parameters()
 
 

@@ -14,7 +14,7 @@ from crowd.learning.pool import EpochSampler
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.work import LocalTrainer, Work, prepare
 from devices.torch_compute import TorchCompute
-from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, separable
+from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -313,4 +313,4 @@ def test_a_loss_that_fails_in_the_middle_of_the_training_is_one_line_with_its_pl
     local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)
     pool = pool_of(separable(11))
     with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: five"):
-        local.steps(pool, EpochSampler(11, seed=0, generation=1), 11, lambda: False)
+        train(local, pool, EpochSampler(11, seed=0, generation=1), 11)

@@ -12,11 +12,11 @@ from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import evaluate
 from crowd.learning.samples import SampleSet
-from crowd.learning.shards import LentSamples, Rows, SampleStore
+from crowd.learning.shards import LentSamples, SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig
-from crowd.planning.plan import Outer, Range
-from tests.learning.nets import A, B, layout_of, linear, make_task, normalised, separable
+from crowd.planning.plan import GROUP_BATCHES, Outer, Range
+from tests.learning.nets import A, B, layout_of, linear, make_task, normalised, separable, train
 
 
 def pool_of(samples: SampleSet) -> TrainingPool:
@@ -60,7 +60,7 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item() * size)
-    report = trainer.steps(pool, sampler_of(pool), 28, never)
+    report = train(trainer, pool, sampler_of(pool), 28)
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, sum(losses))
     assert all(
         torch.equal(one, other)
@@ -73,7 +73,7 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
     idle = LocalTrainer(task, trainer.model, layout_of(trainer.model), executes=False)
     pool = pool_of(separable(20))
     sampler, expected = sampler_of(pool), sampler_of(pool)
-    report = idle.steps(pool, sampler, 28, never)
+    report = train(idle, pool, sampler, 28)
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, 0.0)
     assert not idle.delta().any()
     assert idle.counters() == (0,)
@@ -81,7 +81,7 @@ def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_e
     for size in (7, 7, 6, 8):
         expected.take(size)
     assert (sampler.take(8) == expected.take(8)).all()
-    assert trainer.steps(pool, sampler_of(pool), 28, never).samples == 28
+    assert train(trainer, pool, sampler_of(pool), 28).samples == 28
     assert trainer.delta().any()
 
 
@@ -93,37 +93,13 @@ def test_a_trainer_counts_what_its_model_gets_right() -> None:
     assert trainer.evaluate(SampleSet(samples.inputs[:0], samples.labels[:0])) == NOTHING
 
 
-def test_a_quota_is_divided_evenly_so_that_no_step_is_made_on_a_few_samples() -> None:
-    trainer, _ = trainer_of()
-    dealt: list[int] = []
-
-    class Watched(EpochSampler):
-        def take(self, size: int) -> Rows:
-            rows = super().take(size)
-            dealt.append(len(rows))
-            return rows
-
-    sampler = Watched(40, seed=0, generation=1)
-    for _ in range(4):
-        trainer.steps(pool_of(separable(40)), sampler, 17, never)
-    assert dealt == 4 * [6, 6, 5]  # the third quota begins another epoch after six samples
-
-
-def test_the_last_batch_is_cut_to_the_quota() -> None:
-    trainer, _ = trainer_of()
-    pool = pool_of(separable(40))
-    sampler = sampler_of(pool)
-    report = trainer.steps(pool, sampler, 19, never)
-    assert (report.samples, report.steps, sampler.trained_in_epoch) == (19, 3, 19)
-
-
 def test_training_stops_between_two_steps_when_told_and_goes_on_in_the_same_epoch() -> None:
     trainer, _ = trainer_of()
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
     answers = iter([False, False, True])
-    assert trainer.steps(pool, sampler, 40, lambda: next(answers)).steps == 2
-    assert trainer.steps(pool, sampler, 24, never).samples == 24
+    assert trainer.steps(pool, sampler, [8] * 5, lambda: next(answers)).steps == 2
+    assert train(trainer, pool, sampler, 24).samples == 24
     assert (sampler.epoch, sampler.trained_in_epoch) == (0, 40)
 
 
@@ -131,7 +107,7 @@ def test_training_stops_between_two_steps_when_told_and_goes_on_in_the_same_epoc
 def test_a_batch_of_one_sample_does_not_break_batch_normalisation(quota: int) -> None:
     trainer, _ = trainer_of()
     pool = pool_of(separable(40))
-    assert trainer.steps(pool, sampler_of(pool), quota, never).samples == quota
+    assert train(trainer, pool, sampler_of(pool), quota).samples == quota
     assert all(module.training for module in trainer.model.modules())
     assert trainer.counters() == (2 * (quota > 1),)
 
@@ -140,14 +116,14 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_a_clear_line() -> None
     trainer, _ = trainer_of(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e30))
     pool = pool_of(separable(40))
     with pytest.raises(TrainingDiverged, match="lower the learning rate"):
-        trainer.steps(pool, sampler_of(pool), 400, never)
+        train(trainer, pool, sampler_of(pool), 400)
 
 
 def test_the_delta_is_what_training_changed_and_leads_from_the_start_to_the_end() -> None:
     trainer, _ = trainer_of()
     start = replica.initial(trainer.model, 1, layout_of(trainer.model))
     pool = pool_of(separable(40))
-    trainer.steps(pool, sampler_of(pool), 16, never)
+    train(trainer, pool, sampler_of(pool), 16)
     delta = trainer.delta()
     assert torch.allclose(start.vector + delta, replica.from_model(trainer.model, start.layout)[0])
     assert (
@@ -162,7 +138,7 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
     trainer, _ = trainer_of()
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
-    trainer.steps(pool, sampler, 16, never)  # so that there is momentum to restore
+    train(trainer, pool, sampler, 16)  # so that there is momentum to restore
     start, inner, dealt = (
         replica.initial(trainer.model, 1, layout_of(trainer.model)),
         trainer.snapshot(),
@@ -171,7 +147,7 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
     trainer.load(start)
     deltas = []
     for _ in range(3):
-        trainer.steps(pool, sampler, 20, never)
+        train(trainer, pool, sampler, 20)
         deltas.append((trainer.delta(), trainer.counters()))
         trainer.load(start)
         trainer.restore(inner)
@@ -179,19 +155,10 @@ def test_a_round_that_is_redone_from_its_snapshots_gives_the_same_delta() -> Non
     assert all(torch.equal(delta, deltas[0][0]) and counters == deltas[0][1] for delta, counters in deltas)
 
 
-def test_a_manner_names_the_batch_and_steps_can_be_counted_instead_of_samples() -> None:
-    trainer, _ = trainer_of()
-    trainer.load(replica.initial(trainer.model, 1, layout_of(trainer.model)), StepConfig(batch_size=5))
-    pool = pool_of(separable(40))
-    assert trainer.steps(pool, sampler_of(pool), 19, never).steps == 4
-    report = trainer.steps(pool, sampler_of(pool), 40, never, steps_max=3)
-    assert (report.samples, report.steps) == (15, 3)
-
-
 def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_added() -> None:
     trainer, task = trainer_of(model=lambda: torch.nn.Linear(6, 3))
     start = replica.initial(trainer.model, 1, layout_of(trainer.model))
-    trainer.load(start, StepConfig(batch_size=8, proximal=0.5))
+    trainer.load(start, StepConfig(proximal=0.5))
     plain = task.model()
     replica.load(plain, start)
     optimizer = task.optimizer(plain.parameters())
@@ -203,7 +170,7 @@ def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_
         here = torch.nn.utils.parameters_to_vector(plain.parameters())
         (task.loss(plain(inputs), labels) + 0.5 / 2 * (here - start.vector).square().sum()).backward()
         optimizer.step()
-    trainer.steps(pool, sampler_of(pool), 24, never)
+    train(trainer, pool, sampler_of(pool), 24)
     torch.testing.assert_close(trainer.parameters(), replica.from_model(plain, start.layout)[0])
     assert not torch.equal(trainer.parameters(), start.vector)
 
@@ -212,11 +179,11 @@ def test_importance_sampling_trains_half_of_what_it_looks_at_and_leaves_the_stat
     trainer, _ = trainer_of()
     trainer.load(
         replica.initial(trainer.model, 1, layout_of(trainer.model)),
-        StepConfig(batch_size=8, chance=np.random.default_rng(0)),
+        StepConfig(chance=np.random.default_rng(0)),
     )
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
-    report = trainer.steps(pool, sampler, 20, never)
+    report = train(trainer, pool, sampler, 20, group=GROUP_BATCHES)
     assert (report.samples, report.steps, sampler.trained_in_epoch) == (20, 3, 40)
     assert trainer.counters() == (3,)
 
@@ -227,13 +194,13 @@ def test_class_weights_act_where_batches_are_drawn_by_importance() -> None:
     start = replica.initial(trainer.model, 1, layout_of(trainer.model))
     pool = pool_of(separable(128))
 
-    def after_a_step(step_config: StepConfig) -> torch.Tensor:
-        trainer.load(start, step_config)
-        trainer.steps(pool, sampler_of(pool), step_config.batch_size, never)
+    def after_a_step(batch_size: int, chance: np.random.Generator | None = None) -> torch.Tensor:
+        trainer.load(start, StepConfig(chance=chance))
+        trainer.steps(pool, sampler_of(pool), [batch_size], never)
         return trainer.delta()
 
-    drawn = [after_a_step(StepConfig(batch_size=64, chance=np.random.default_rng(seed))) for seed in range(100)]
-    expected = after_a_step(StepConfig(batch_size=128))
+    drawn = [after_a_step(64, np.random.default_rng(seed)) for seed in range(100)]
+    expected = after_a_step(128)
     assert float((torch.stack(drawn).mean(dim=0) - expected).norm() / expected.norm()) < 0.05
 
 
@@ -257,7 +224,7 @@ def test_two_devices_that_merge_every_round_learn_and_stay_identical() -> None:
         deltas, counters = [], []
         for device, trainer in trainers.items():
             trainer.load(states[device])
-            trainer.steps(pools[device], samplers[device], len(pools[device]), never)
+            train(trainer, pools[device], samplers[device], len(pools[device]))
             deltas.append(trainer.delta() * (len(pools[device]) / 90))
             counters.append(trainer.counters())
         apply = partial(

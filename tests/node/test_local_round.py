@@ -28,14 +28,15 @@ async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
         local=LocalTrainer(task, model, work.layout),
         state=replica.initial(model, 1, work.layout),
         offset=None,
-        step_config=StepConfig(batch_size=2),
+        step_config=StepConfig(),
         sampling=Sampling.UNIFORM,
         pool=pool,
         sampler=EpochSampler(len(pool), seed=0, generation=1),
         facts=work.facts,
         evaluation=empty(own.format),
         samples=6,
-        piece_samples=2,
+        batch_size=2,
+        piece_steps=1,
     )
     pieces: list[int] = []
 

@@ -44,7 +44,9 @@ class RoundInputs:
     """This device's share of the evaluation set; may be empty."""
     samples: int
     """Samples to be trained: the quota."""
-    piece_samples: int
+    batch_size: int
+    """Largest number of samples of one step."""
+    piece_steps: int
     gossip: Gossip | None = None
     """Exchanges with neighbours; with them a round is so many exchanges, whatever the quota."""
 
@@ -84,7 +86,7 @@ class LocalRound:
         try:
             await self._evaluate()
             if self.inputs.gossip is None:
-                await self._train(self.inputs.samples)
+                await self._train(self._batches(self.inputs.samples))
             else:
                 await self._train_and_mix(self.inputs.gossip)
         finally:
@@ -105,16 +107,20 @@ class LocalRound:
     async def _train_and_mix(self, gossip: Gossip) -> None:
         for exchange in range(gossip.mixing.exchanges):
             for _ in range(gossip.mixing.every_steps):
-                await self._train(self.inputs.step_config.batch_size, steps_max=1)
+                await self._train(self._batches(self.inputs.batch_size)[:1])
             if self._stopping:
                 return
             await gossip.mix(self.inputs.local, (self.number, exchange), lambda: self._stopping)
 
-    async def _train(self, samples: int, *, steps_max: int | None = None) -> None:
-        """Train so many samples, or steps, more; fewer if the round is stopped."""
-        inputs, trained, steps = self.inputs, 0, 0
-        while trained < samples and steps != steps_max and not self._stopping:
-            quota = min(inputs.piece_samples, samples - trained)
+    def _batches(self, samples: int) -> list[int]:
+        inputs = self.inputs
+        return inputs.sampler.batches(samples, inputs.batch_size, group=inputs.step_config.group)
+
+    async def _train(self, batches: list[int]) -> None:
+        """Make a step for each of these batches; fewer if the round is stopped."""
+        inputs, steps = self.inputs, 0
+        while steps < len(batches) and not self._stopping:
+            piece = batches[steps : steps + inputs.piece_steps]
             if not inputs.pool.ready:
                 self.arrived = anyio.Event()  # before the pool is looked at, so that no arrival is missed
                 inputs.pool.refresh()
@@ -122,12 +128,9 @@ class LocalRound:
                     await self.arrived.wait()
                     continue
             began = anyio.current_time()
-            work = partial(
-                inputs.local.steps, inputs.pool, inputs.sampler, quota, lambda: self._stopping, steps_max=steps_max
-            )
-            flops = training_flops(inputs.facts, quota, inputs.sampling)
+            work = partial(inputs.local.steps, inputs.pool, inputs.sampler, piece, lambda: self._stopping)
+            flops = training_flops(inputs.facts, sum(piece), inputs.sampling)
             report = await self.compute.run(work, flops=flops)
-            trained += report.samples
             steps += report.steps
             self.samples += report.samples
             self.loss_sum += report.loss_sum

@@ -122,14 +122,13 @@ class LocalSteps:
         if pool is None or sampler is None or not self._rounds.schedule.is_free or self._round is not None:
             return
         plan, facts, round_plan = active.plan, self._facts, self._rounds.round_plan
-        batch = part.batch_size or facts.batch_size
+        batch_size = part.batch_size or facts.batch_size
         piece_samples = self._learner.speed_kflops * PIECE_US // 1000 // facts.flops_per_sample
         inputs = RoundInputs(
             local=self._learner.local,
             state=state,
             offset=self._learner.residual if self._rounds.schedule.begins_apart else None,
             step_config=StepConfig(
-                batch_size=batch,
                 proximal=plan.proximal_ppm / PPM,
                 chance=self._chance if plan.sampling is Sampling.IMPORTANCE else None,
             ),
@@ -139,7 +138,8 @@ class LocalSteps:
             facts=facts,
             evaluation=self._due_evaluation(round_plan),
             samples=round_plan.quotas[part.device] if round_plan.trains else 0,
-            piece_samples=max(1, piece_samples // batch) * batch,
+            batch_size=batch_size,
+            piece_steps=max(1, piece_samples // batch_size),
             gossip=self._gossip if round_plan.trains else None,
         )
         self._round = LocalRound(inputs, self._outside.compute, number, self._timed)

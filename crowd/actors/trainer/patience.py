@@ -106,8 +106,9 @@ class Patience:
         return asked_us + (patience_us // 2 << exponent)
 
     def ask(self, number: int, index: int, now_us: int) -> bool:
-        """Note a question for slice `index` of the round in hand. `False`: enough were asked, its owner is silent."""
+        """Note a question for slice `index` of the round in hand; returns whether its owner, which has answered none,
+        is to be called silent. It is asked on: a question may have been lost."""
         self._asked_us[index] = now_us
         self._questions[index] += 1
         overdue = now_us - self._began_us[number] >= DEADLINES_MAX * self.patience_us(number)
-        return self._questions[index] <= 1 or not overdue
+        return self._questions[index] > 1 and overdue

@@ -230,9 +230,8 @@ class Rounds(Course):
         for index, span in self._parts.missing(self.in_hand):
             if self._patience.ask_due_us(self.in_hand, index) > now_us:
                 continue
+            effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
             if self._patience.ask(self.in_hand, index, now_us):
-                effects.append(AskForSlice(owner=span.owner, key=self._key(self.in_hand, index)))
-            else:
                 effects.append(ReportSilence(device=span.owner))
         return tuple(effects)
 
