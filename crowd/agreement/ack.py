@@ -1,5 +1,7 @@
 """What a device says of a plan to all others: `StateProgress` (how far its replica has come) and `Ack`."""
 
+from typing import Protocol
+
 import attrs
 
 from crowd.units import DeviceId, Life
@@ -31,3 +33,13 @@ class Ack:
     view_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
     plan_digest: bytes = attrs.field(repr=lambda digest: digest.hex()[:8])
     progress: StateProgress
+
+
+class UnderPlan(Protocol):
+    """What was said under a plan, by generation and digest."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def plan_digest(self) -> bytes: ...

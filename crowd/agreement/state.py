@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
-from crowd.agreement.ack import Ack, StateProgress
+from crowd.agreement.ack import Ack, StateProgress, UnderPlan
 from crowd.agreement.suspension import Stalls
 from crowd.agreement.view import View
 from crowd.planning.encoding_size import encoded_bytes
@@ -83,6 +83,10 @@ class Active:
     start: StateProgress
     holders: tuple[DeviceId, ...]
     """The devices that acknowledged with the state that is the start."""
+
+    def covers(self, told: UnderPlan) -> bool:
+        """Whether that was said under this plan, and in this generation."""
+        return (told.generation, told.plan_digest) == (self.generation, self.plan_digest)
 
 
 @attrs.frozen(kw_only=True)

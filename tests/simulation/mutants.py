@@ -45,7 +45,7 @@ def _in(owner: ModuleType | type, name: str, *changes: Change) -> Rewrite:
     return owner, name, changes
 
 
-_OF_ANOTHER_PLAN = "(key.generation, key.plan_digest) != (active.generation, active.plan_digest)"
+_OF_ANOTHER_PLAN = "not active.covers(key)"
 _NEVER_FROZEN = _in(Course, "freeze", delete("self._frozen = True"))
 _NEVER_AHEAD = _in(Course, "is_ahead", replace("generation > self._active.generation", "False"))
 _NOTHING_IS_OVER = _in(
@@ -192,7 +192,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
         _in(
             Course,
             "serves",
-            replace("(arrived.generation, arrived.plan_digest) == lineage", "True"),
+            replace("active is not None and active.covers(arrived)", "True"),
         ),
     ),
     "contributions to another plan are merged": (

@@ -96,8 +96,7 @@ class Course:
         """Whether `arrived` is the wanted state, or a later one of the plan that is active here: another plan's rounds,
         however many, belong to another lineage."""
         active, told = self._active, arrived.progress
-        lineage = None if active is None else (active.generation, active.plan_digest)
-        is_of_course = (arrived.generation, arrived.plan_digest) == lineage
+        is_of_course = active is not None and active.covers(arrived)
         return told == wanted or (is_of_course and told >= max(wanted, self.progress))
 
     def reset(self, state: Standing) -> None:
@@ -118,9 +117,7 @@ class Course:
         """The slice of that name, if it is one of the round in hand, or of one before it that may still be spoken
         of."""
         active, plan = self._active, self._round_plans.get(key.round)
-        if active is None or plan is None:
-            return None
-        if (key.generation, key.plan_digest) != (active.generation, active.plan_digest):
+        if active is None or plan is None or not active.covers(key):
             return None
         return plan.slices[key.index] if 0 <= key.index < len(plan.slices) else None
 

@@ -48,7 +48,7 @@ class Gossip:
     async def take(self, sender: DeviceId, header: Parameters, data: bytes) -> None:
         """A neighbour's parameters have come; those of anybody else, or for another exchange than this and the next,
         are ignored."""
-        if (header.generation, header.plan_digest) != (self._active.generation, self._active.plan_digest):
+        if not self._active.covers(header):
             return
         place = (header.round, header.exchange)
         if sender not in self._neighbours or not self._awaited <= place <= self._after(self._awaited):

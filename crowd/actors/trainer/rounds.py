@@ -155,7 +155,7 @@ class Rounds(Course):
     def evaluated(self, sender: DeviceId, header: Contribution, now_us: int) -> tuple[Effect, ...]:
         """Take the evaluation of a member that trains nothing."""
         active = self._active
-        if active is None or (header.key.generation, header.key.plan_digest) != (active.generation, active.plan_digest):
+        if active is None or not active.covers(header.key):
             return ()
         self._own.note(sender, header, self.in_hand)
         return self._ready(now_us)
@@ -195,7 +195,7 @@ class Rounds(Course):
     def merged(self, sender: DeviceId, header: MergedSlice, data: bytes, now_us: int) -> tuple[Effect, ...]:
         """Take a merged slice from its owner (this device included)."""
         key, active = header.key, self._active
-        if active is None or (key.generation, key.plan_digest) != (active.generation, active.plan_digest):
+        if active is None or not active.covers(key):
             return ()
         if key.round < self.in_hand or not self.schedule.follows:
             return ()

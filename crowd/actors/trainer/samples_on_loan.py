@@ -130,7 +130,7 @@ class SamplesOnLoan:
 
     async def lend(self, borrower: DeviceId, ask: AskSamples, active: Active | None) -> None:
         """Send the samples that the active plan lends to this borrower, and nothing else."""
-        if active is None or (ask.generation, ask.plan_digest) != (active.generation, active.plan_digest):
+        if active is None or not active.covers(ask):
             return
         me, store = self._outside.device, self._store
         if not is_named(active.plan, me, borrower, ask):
