@@ -122,6 +122,12 @@ class Compute(abc.ABC):
         return True
 
     @property
+    def is_virtual(self) -> bool:
+        """Whether work takes a time that is worked out from its `flops`, whatever it does. Nothing is done then only to
+        see how long it takes."""
+        return False
+
+    @property
     def torch_device(self) -> str:
         """Name of the torch device on which networks train, as `cpu` or `cuda`. Whatever devices have in common is on
         the CPU all the same. Not asked on the event loop, as it may load torch; raises `BadConfig` where it is not to

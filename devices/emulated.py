@@ -114,6 +114,10 @@ class VirtualCompute(Compute):
     def executes(self) -> bool:
         return self._maths
 
+    @property
+    def is_virtual(self) -> bool:
+        return True
+
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         if not flops:
             await self.handle(self._overhead_flops)

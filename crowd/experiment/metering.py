@@ -75,6 +75,10 @@ class MeteredCompute(Compute):
         return self._inner.executes
 
     @property
+    def is_virtual(self) -> bool:
+        return self._inner.is_virtual
+
+    @property
     def torch_device(self) -> str:
         return self._inner.torch_device
 

@@ -58,6 +58,6 @@ def _throw_away(task: Task, work: Work, compute: Compute) -> tuple[LocalTrainer,
     store = SampleStore(repeated(work.trial, count), device=DeviceId("measuring"), data_epoch=0)
     ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
     pool = TrainingPool(store, LentSamples(store), ranges, {})
-    placement = Placement(compute.torch_device)
-    local = LocalTrainer(task, made(task), work.layout, placement=placement, executes=compute.executes, measuring=True)
+    placement, executes = Placement(compute.torch_device), compute.executes and not compute.is_virtual
+    local = LocalTrainer(task, made(task), work.layout, placement=placement, executes=executes, measuring=True)
     return local, pool, EpochSampler(count, seed=0, generation=0)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from crowd.learning.speed_test import STEPS, WARM_UP_STEPS, measure_speed
 from crowd.learning.work import LocalTrainer, StepConfig, prepare
 from devices.emulated import VirtualCompute
 from devices.simulation.virtual_time import run_virtually
+from devices.torch_compute import TorchCompute
 from tests.learning.nets import CLASSES, FEATURES, A, layout_of, make_task, separable, train
 from tests.learning.test_work import pool_of
 
@@ -112,8 +114,11 @@ def test_augmentation_is_part_of_the_measured_speed() -> None:
     task = make_task(model=linear, augment=noise)
     work = prepare(task, device=A, data_epoch=0)
     before = len(noise.given)
-    run_virtually(measure_speed, task, work, VirtualCompute(1000))
-    assert len(noise.given) - before >= WARM_UP_STEPS + STEPS
+    anyio.run(measure_speed, task, work, TorchCompute())
+    measured = len(noise.given)
+    assert measured - before >= WARM_UP_STEPS + STEPS
+    assert run_virtually(measure_speed, task, work, VirtualCompute(1000)) == 1000
+    assert len(noise.given) == measured, "under virtual time nothing is done only to be timed"
 
 
 def test_devices_with_and_without_augmentation_do_not_train_together() -> None:
