@@ -1,11 +1,12 @@
 """The task's fingerprint: equal on two devices exactly if they can train together (docs/protocol.md#rules: fitness)."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from crowd.learning.description import described, network_description
+from crowd.learning.description import described, network_description, sketch
 from crowd.learning.layout import Layout
 from crowd.learning.samples import SampleFormat, SampleSet, as_bytes
 from crowd.learning.schedule import factor
@@ -19,11 +20,18 @@ _EPOCHS_COMPARED = 1000
 
 
 def fingerprint(
-    task: Task, model: torch.nn.Module, form: SampleFormat, evaluation: SampleSet | None, layout: Layout, loss: Any
+    task: Task,
+    model: torch.nn.Module,
+    form: SampleFormat,
+    evaluation: SampleSet | None,
+    layout: Layout,
+    constants: Mapping[str, torch.Tensor],
+    loss: Any,
 ) -> bytes:
     """Digests of what replicas must have in common, one for each of `FINGERPRINT_PARTS`, in that order.
 
-    The network counts as it is printed; its tensors by name, shape and dtype, and by which buffers training changes;
+    The network counts as it is printed, and by its `constants`, roughly; its tensors by name, shape and dtype, and by
+    which buffers training changes;
     the loss by `loss`, its description before anything was tried with it; the optimiser by class and settings; the
     common evaluation set by format and labels. Initial parameters, the bits of inputs and a device's own data do not
     count. Raises `BadConfig` if the network cannot be printed.
@@ -38,7 +46,7 @@ def fingerprint(
 
     parts: dict[str, Any] = {
         "name": task.name,
-        "network": network_description(model),
+        "network": [network_description(model), [[name, sketch(constants[name])] for name in sorted(constants)]],
         "state": sorted([name, list(tensor.shape), str(tensor.dtype), *role(name)] for name, tensor in state),
         "samples": form,
         "loss": loss,

@@ -202,7 +202,10 @@ def _expect_usable(samples: SampleSet, what: str) -> None:
         outside = (samples.labels < 0) | (samples.labels > LABEL_MAX)
         if bool(outside.any()):
             index = int(outside.nonzero()[0])
-            raise BadConfig(f"label of {what}[{index}] is {int(samples.labels[index])}; expected 0 to {LABEL_MAX}")
+            raise BadConfig(
+                f"label of {what}[{index}] is {int(samples.labels[index])}; expected 0 to {LABEL_MAX}: leave samples "
+                "without a class out"
+            )
     for kind, tensor in (("input", samples.inputs), ("label", samples.labels)):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)

@@ -2,7 +2,7 @@
 `made`, `try_out` and `check_new`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import torch
@@ -21,6 +21,10 @@ from crowd.metrics import NUMBERS_MAX, Accuracy, ignored_label
 from crowd.user_code import blamed_on, place_and_cause
 
 _FLOAT64 = "; networks are float32: convert the inputs, as by .float() or numpy's .astype('float32')"
+_NO_GRADIENT = (
+    "no parameter of the network gets a gradient from the loss: look for detach(), item() or no_grad() in forward and "
+    "in the loss"
+)
 _HOW_TO_IGNORE = "; if the loss ignores a label, it must say which: by its attribute ignore_index"
 
 
@@ -54,6 +58,9 @@ def made_optimizer(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         found = type(optimizer).__name__
         raise BadConfig(f"the task's optimizer() returned a {found}; expected a torch.optim.Optimizer")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise BadConfig("the task's optimizer() has none of the network's parameters: make it of those it is given")
     return optimizer
 
 
@@ -62,6 +69,8 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     and on a whole batch of `typical` samples, however many of them are here. Raises `BadConfig`, in one line, unless
     all fit together."""
     _check_tensors(model)
+    _check_loss(task.loss)
+    _check_batches(model, task.batch_size)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     kinds, parameters = _kinds(model), dict(model.named_parameters())
     optimizer = made_optimizer(task, model)
@@ -88,9 +97,13 @@ def try_out(task: Task, model: torch.nn.Module, sets: Mapping[str, SampleSet], t
     )
 
 
-def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozenset[str]) -> None:
-    """Raise `BadConfig` if two networks of a task, which training changes apart from one another, share what it
-    changes: their trainable parameters, and the buffers called `changed`."""
+def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozenset[str]) -> dict[str, Tensor]:
+    """The constants of two networks of a task, made with the same random numbers: the buffers that are not `changed` by
+    training, and tensors that are plain attributes, by name.
+
+    Raises `BadConfig` if they differ, or if the two networks, which training changes apart from one another, share what
+    it changes: their trainable parameters, and the buffers called `changed`.
+    """
 
     def places(model: torch.nn.Module) -> dict[int, str]:
         trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -101,6 +114,27 @@ def check_new(first: torch.nn.Module, second: torch.nn.Module, changed: frozense
     shared = [name for place, name in places(second).items() if place in earlier]
     if shared:
         raise BadConfig(f"the task's model() returned the same {shared[0]} twice: make a new network each time")
+    constants, others = _constants(first, changed), _constants(second, changed)
+    constants = {name: tensor for name, tensor in constants.items() if name in others}
+    for name, tensor in constants.items():
+        if tensor.shape != others[name].shape or not _is_same(tensor, others[name]):
+            raise BadConfig(
+                f"{name} of the network, which training leaves as it is, is another whenever the network is made, and "
+                "so would be on each device: draw it with torch's own random numbers, which are alike everywhere, or "
+                "read it from a file"
+            )
+    return constants
+
+
+def _constants(model: torch.nn.Module, changed: frozenset[str]) -> dict[str, Tensor]:
+    """By name; not what is worked out of parameters, as normalised weights are."""
+    attributes = (
+        (f"{name}.{attribute}".lstrip("."), value)
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, Tensor) and not value.requires_grad
+    )
+    return dict(attributes) | {name: buffer for name, buffer in model.named_buffers() if name not in changed}
 
 
 def rest_batch_norm(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -129,6 +163,13 @@ def _check_tensors(model: torch.nn.Module) -> None:
             raise BadConfig(f"{name} of the network is {tensor.dtype} on {tensor.device}; expected float32 on the CPU")
 
 
+def _check_batches(model: torch.nn.Module, batch_size: int) -> None:
+    """Raise `BadConfig` if no batch is large enough to be normalised."""
+    normalising = (name for name, module in model.named_modules() if isinstance(module, _BatchNorm))
+    if batch_size == 1 and (name := next(normalising, None)) is not None:
+        raise BadConfig(f"batch_size is 1, but layer {name} normalises over a batch: expected 2 or more")
+
+
 def _kinds(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     tensors = (*model.named_parameters(), *model.named_buffers())
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors}
@@ -153,6 +194,30 @@ def _check_kinds(
 
 def _is_same(before: Tensor, after: Tensor) -> bool:
     return bool(((before == after) | (before.isnan() & after.isnan())).all())
+
+
+# --- the loss ---------------------------------------------------------------------------------------------------------
+
+
+def _check_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Raise `BadConfig` if the loss has something to train, which no optimiser would get."""
+    if isinstance(loss, torch.nn.Module):
+        for name, parameter in loss.named_parameters():
+            if parameter.requires_grad:
+                raise BadConfig(
+                    f"{name} of the loss would be trained by nobody: make it a part of the network, or a constant by "
+                    "requires_grad_(False)"
+                )
+
+
+def _check_value(loss: object) -> None:
+    """Raise `BadConfig` unless this, of a batch, can be trained with."""
+    if not isinstance(loss, Tensor):
+        raise BadConfig(f"the loss is a {type(loss).__name__}; expected one number, as a tensor")
+    if loss.numel() != 1:
+        raise BadConfig(f"the loss is a tensor of shape {tuple(loss.shape)}; expected one number, as by .mean()")
+    if not loss.requires_grad:
+        raise BadConfig(_NO_GRADIENT)
 
 
 # --- forward and backward ---------------------------------------------------------------------------------------------
@@ -194,7 +259,10 @@ class _Passes:
         outputs = self.forward(inputs, what)
         try:
             loss = self.task.loss(outputs, labels)
+            _check_value(loss)
             loss.backward()
+        except BadConfig:
+            raise
         except Exception as error:  # as above, for the loss
             raise BadConfig(
                 f"the loss cannot take outputs of shape {tuple(outputs.shape)} and {what} labels of shape "
@@ -202,6 +270,8 @@ class _Passes:
             ) from error
         for module in resting:
             module.train()
+        if all(parameter.grad is None for parameter in self._model.parameters()):
+            raise BadConfig(_NO_GRADIENT)
         return loss.item()
 
     @torch.no_grad()

@@ -64,11 +64,13 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
     training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
     trial = own if len(own) else evaluation
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         model = made(task)
         # what is common to all devices shows the same on all of them
         shown = try_out(task, model, {"data": own, "evaluation": evaluation}, trial if common is None else common)
+        torch.manual_seed(0)
         new = made(task)
-        check_new(model, new, shown.changed)
+        constants = check_new(model, new, shown.changed)
     layout = Layout.of(model, shown.changed)
     return Work(
         store=SampleStore(training, device=device, data_epoch=data_epoch),
@@ -81,7 +83,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
             label_elements=own.format.label_elements,
         ),
         facts=TaskFacts(
-            fingerprint=fingerprint(task, new, own.format, common, layout, loss),
+            fingerprint=fingerprint(task, new, own.format, common, layout, constants, loss),
             state_elements=layout.elements,
             statistics=layout.pieces(0, layout.elements).statistics_elements,
             flops_per_sample=shown.flops_per_sample,

@@ -9,12 +9,14 @@
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 
 from brokers.simulated.network import LinkSpec, Network
 from crowd.config.node_file import NodeConfig
+from crowd.errors import BadConfig
 from crowd.node import Node, Probe, TaskFunction
 from crowd.planning.policy import Policy
 from crowd.ports import Broker, Compute, Device, Sensor, Signer, Store
@@ -87,7 +89,11 @@ class SimulatedDevice:
         try:
             with anyio.CancelScope() as self._scope:
                 self._node = self._make_node()
-                async with self._node as node:
+                async with AsyncExitStack() as stack:
+                    try:
+                        node = await stack.enter_async_context(self._node)
+                    except BadConfig as error:
+                        raise BadConfig(f"device {self.name!r}: {error}") from error
                     await (anyio.sleep_forever() if part is None else part(node))
         finally:
             PROCESS.reset(process)

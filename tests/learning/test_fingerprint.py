@@ -24,7 +24,7 @@ def of(evaluation: SampleSet | None = None, form: SampleSet | None = None, **cha
     task = make_task(**changes)
     model = task.model()
     form = form or separable(1)
-    return fingerprint(task, model, form.format, evaluation, layout_of(model), described(task.loss))
+    return fingerprint(task, model, form.format, evaluation, layout_of(model), {}, described(task.loss))
 
 
 def differing(first: dict[str, Any], second: dict[str, Any]) -> tuple[str, ...]:
@@ -293,7 +293,7 @@ def test_a_task_is_not_changed_by_taking_its_fingerprint() -> None:
     task = make_task()
     model = task.model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fingerprint(task, model, separable(1).format, None, layout_of(model), described(task.loss))
+    fingerprint(task, model, separable(1).format, None, layout_of(model), {}, described(task.loss))
     assert attrs.asdict(task, recurse=False).keys() == attrs.asdict(make_task(), recurse=False).keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -2,9 +2,10 @@
 
 import re
 import threading
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -244,6 +245,64 @@ def failing(*arguments: Any, **more: Any) -> Any:
 ONE_NETWORK = torch.nn.Linear(FEATURES, CLASSES)
 
 
+class Projected(torch.nn.Module):
+    """With random features that `generator` draws, else nobody knows who."""
+
+    R: torch.Tensor
+
+    def __init__(self, *, buffer: bool, generator: np.random.Generator | None = None) -> None:
+        super().__init__()
+        drawn = (generator or np.random.default_rng()).standard_normal((FEATURES, 4), dtype=np.float32)
+        if buffer:
+            self.register_buffer("R", torch.from_numpy(drawn))
+        else:
+            self.R = torch.from_numpy(drawn)
+        self.head = torch.nn.Linear(4, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.head(torch.relu(inputs @ self.R)))
+
+
+class Tempered(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs / self.temperature, labels)
+
+
+def unconnected(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.ones(1, requires_grad=True).sum()
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_constant_is_the_same_on_all_devices_or_they_do_not_train_together(buffer: bool) -> None:
+    def prepared(seed: int, scale: float = 1.0) -> bytes:
+        def model() -> torch.nn.Module:
+            network = Projected(buffer=buffer, generator=np.random.default_rng(seed))
+            network.R *= scale
+            return network
+
+        return prepare(make_task(model=model), device=A, data_epoch=0).facts.fingerprint
+
+    assert prepared(1) == prepared(1) == prepared(1, scale=1 + 1e-7), "processors differ in last bits"
+    assert prepared(1) != prepared(2)
+    assert prepared(1) != prepared(1, scale=2.0)
+
+
+def test_constants_that_torch_draws_are_alike_everywhere() -> None:
+    class Drawn(Projected):
+        def __init__(self) -> None:
+            super().__init__(buffer=True)
+            self.R = torch.randn(FEATURES, 4)
+
+    torch.manual_seed(1)
+    one = prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
+    torch.manual_seed(2)
+    assert one == prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -262,8 +321,18 @@ ONE_NETWORK = torch.nn.Linear(FEATURES, CLASSES)
         ({"model": None}, "model: expected a function that makes the network, .*found a NoneType"),
         ({"loss": failing}, r"loss cannot take outputs .*test_trial.py, line \d+: KeyError: 'weights'"),
         ({"loss": torch.nn.CrossEntropyLoss}, "loss: expected a function of outputs and labels"),
-        ({"loss": torch.nn.CrossEntropyLoss(reduction="none")}, "loss cannot take outputs .*scalar outputs"),
-        ({"loss": lambda outputs, labels: 1.0}, "loss cannot take outputs .*'float' object has no attribute"),
+        ({"loss": torch.nn.CrossEntropyLoss(reduction="none")}, r"the loss is a tensor of shape \(8,\); expected one"),
+        ({"loss": lambda outputs, labels: 1.0}, "the loss is a float; expected one number, as a tensor"),
+        ({"loss": lambda outputs, labels: outputs.sum().detach()}, "no parameter .* gets a gradient from the loss"),
+        ({"loss": unconnected}, "no parameter .* gets a gradient from the loss"),
+        ({"loss": Tempered()}, "temperature of the loss would be trained by nobody: make it a part of the network"),
+        ({"batch_size": 1}, "batch_size is 1, but layer 1 normalises over a batch: expected 2 or more"),
+        (
+            {"optimizer": lambda parameters: torch.optim.SGD(ONE_NETWORK.parameters())},
+            r"the task's optimizer\(\) has none of the network's parameters",
+        ),
+        ({"model": lambda: Projected(buffer=True)}, "R of the network, which training leaves .*, is another whenever"),
+        ({"model": lambda: Projected(buffer=False)}, "R of the network, which training leaves .*, is another whenever"),
         ({"optimizer": failing}, r"optimizer\(\) failed: .*test_trial.py, line \d+: KeyError: 'weights'"),
         ({"optimizer": lambda parameters: None}, r"optimizer\(\) returned a NoneType"),
         ({"optimizer": torch.optim.SGD(ONE_NETWORK.parameters())}, "optimizer: expected a function that makes"),
