@@ -2,10 +2,9 @@
 
 import re
 import threading
-from typing import Any, cast
+from typing import Any
 
 import anyio
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -245,24 +244,6 @@ def failing(*arguments: Any, **more: Any) -> Any:
 ONE_NETWORK = torch.nn.Linear(FEATURES, CLASSES)
 
 
-class Projected(torch.nn.Module):
-    """With random features that `generator` draws, else nobody knows who."""
-
-    R: torch.Tensor
-
-    def __init__(self, *, buffer: bool, generator: np.random.Generator | None = None) -> None:
-        super().__init__()
-        drawn = (generator or np.random.default_rng()).standard_normal((FEATURES, 4), dtype=np.float32)
-        if buffer:
-            self.register_buffer("R", torch.from_numpy(drawn))
-        else:
-            self.R = torch.from_numpy(drawn)
-        self.head = torch.nn.Linear(4, CLASSES)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, self.head(torch.relu(inputs @ self.R)))
-
-
 class Tempered(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -274,33 +255,6 @@ class Tempered(torch.nn.Module):
 
 def unconnected(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.ones(1, requires_grad=True).sum()
-
-
-@pytest.mark.parametrize("buffer", [True, False])
-def test_a_constant_is_the_same_on_all_devices_or_they_do_not_train_together(buffer: bool) -> None:
-    def prepared(seed: int, scale: float = 1.0) -> bytes:
-        def model() -> torch.nn.Module:
-            network = Projected(buffer=buffer, generator=np.random.default_rng(seed))
-            network.R *= scale
-            return network
-
-        return prepare(make_task(model=model), device=A, data_epoch=0).facts.fingerprint
-
-    assert prepared(1) == prepared(1) == prepared(1, scale=1 + 1e-7), "processors differ in last bits"
-    assert prepared(1) != prepared(2)
-    assert prepared(1) != prepared(1, scale=2.0)
-
-
-def test_constants_that_torch_draws_are_alike_everywhere() -> None:
-    class Drawn(Projected):
-        def __init__(self) -> None:
-            super().__init__(buffer=True)
-            self.R = torch.randn(FEATURES, 4)
-
-    torch.manual_seed(1)
-    one = prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
-    torch.manual_seed(2)
-    assert one == prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -331,8 +285,6 @@ def test_constants_that_torch_draws_are_alike_everywhere() -> None:
             {"optimizer": lambda parameters: torch.optim.SGD(ONE_NETWORK.parameters())},
             r"the task's optimizer\(\) has none of the network's parameters",
         ),
-        ({"model": lambda: Projected(buffer=True)}, "R of the network, which training leaves .*, is another whenever"),
-        ({"model": lambda: Projected(buffer=False)}, "R of the network, which training leaves .*, is another whenever"),
         ({"optimizer": failing}, r"optimizer\(\) failed: .*test_trial.py, line \d+: KeyError: 'weights'"),
         ({"optimizer": lambda parameters: None}, r"optimizer\(\) returned a NoneType"),
         ({"optimizer": torch.optim.SGD(ONE_NETWORK.parameters())}, "optimizer: expected a function that makes"),

@@ -14,7 +14,7 @@ KILLED_BY: Mapping[str, int] = {
     "of equal rounds the first heard of is the start": 0,
     "a generation starts at the least advanced round": 0,
     "a device comes back under its old life": 3,
-    "a receiver ignores small changes of a profile": 0,
+    "a receiver ignores small changes of a profile": 169,
     "nobody asks for the profiles that it lacks": 60,
     "a will is trusted": 0,
     "a cut-off device evicts the others": 9,
