@@ -195,18 +195,16 @@ def _attributes(module: torch.nn.Module) -> list[list[str]]:
 
 def _array(value: Any) -> list[Any]:
     """Shape, dtype and digest of a tensor or an array; numbers to so many bits."""
-    tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else torch.as_tensor(value)
-    described = [list(tensor.shape), str(tensor.dtype)]
+    tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    described, tensor = _form_and_numbers(tensor)
     if tensor.numel() > _ITEMS_MAX:
         return described
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
     if tensor.is_floating_point():
         fractions, exponents = np.frexp(tensor.double().numpy())
         numbers = np.ldexp(np.round(np.ldexp(fractions, _BITS)), exponents - _BITS) + 0.0  # there is one zero
     else:
         numbers = tensor.numpy()
-    return [*described, hashlib.blake2b(np.ascontiguousarray(numbers).data, digest_size=16).hexdigest()]
+    return [*described, _digest(numbers)]
 
 
 def sketch(tensor: torch.Tensor) -> list[Any]:
@@ -214,19 +212,25 @@ def sketch(tensor: torch.Tensor) -> list[Any]:
     its numbers are not finite, and of the others their norm and their sum with signs drawn for the shape, divided by
     the norm. A difference in last bits hardly ever shows, another draw nearly always does. Whole numbers count
     exactly."""
-    described = [list(tensor.shape), str(tensor.dtype)]
-    tensor = tensor.detach().cpu()
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+    described, tensor = _form_and_numbers(tensor)
     if not tensor.is_floating_point():
-        numbers = np.ascontiguousarray(tensor.numpy())
-        return [*described, hashlib.blake2b(numbers.data, digest_size=16).hexdigest()]
+        return [*described, _digest(tensor.numpy())]
     values = tensor.double().numpy().ravel()
     finite = np.where(np.isfinite(values), values, 0.0)
     signs = np.where(np.random.default_rng(len(values)).random(len(values)) < 0.5, -1.0, 1.0)
     norm = float(np.linalg.norm(finite))
     others = [int(np.isnan(values).sum()), int(np.isposinf(values).sum()), int(np.isneginf(values).sum())]
     return [*described, others, f"{norm:.3g}", f"{round(float(signs @ finite) / (norm or 1.0), 3) + 0.0:.3f}"]
+
+
+def _form_and_numbers(tensor: torch.Tensor) -> tuple[list[Any], torch.Tensor]:
+    """Shape and dtype, and the real numbers on the CPU."""
+    form, tensor = [list(tensor.shape), str(tensor.dtype)], tensor.detach().cpu()
+    return form, torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _digest(numbers: Any) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(numbers).data, digest_size=16).hexdigest()
 
 
 def _smooth(value: float) -> str:

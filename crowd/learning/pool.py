@@ -83,8 +83,8 @@ class EpochSampler:
             part = left if left <= samples + few else samples
             samples -= part
             left = left - part or count
-            for batches in range(ceil_div(part, batch_size), 0, -1):
-                sizes.append(ceil_div(part, batches))
+            for steps in range(ceil_div(part, batch_size), 0, -1):
+                sizes.append(ceil_div(part, steps))
                 part -= sizes[-1]
         return sizes
 

@@ -176,11 +176,7 @@ class LocalTrainer:
         self._anchor = self._placement.there(state.vector) if self._step_config.proximal else None
 
     def steps(
-        self,
-        pool: TrainingPool,
-        sampler: EpochSampler,
-        batches: Sequence[int],
-        stop: Callable[[], bool],
+        self, pool: TrainingPool, sampler: EpochSampler, batches: Sequence[int], stop: Callable[[], bool]
     ) -> StepReport:
         """Make a step for each of `batches`, the sizes of what `sampler` deals out of `pool`, which must be ready; or
         fewer if `stop()` says so between two steps.

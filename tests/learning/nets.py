@@ -43,9 +43,11 @@ def dataset(samples: SampleSet) -> TensorDataset:
     return TensorDataset(samples.inputs, samples.labels)
 
 
-def train(local: LocalTrainer, pool: TrainingPool, sampler: EpochSampler, samples: int, **batches: int) -> StepReport:
-    """Train about so many samples, in batches of 8."""
-    return local.steps(pool, sampler, sampler.batches(samples, **{"batch_size": 8} | batches), lambda: False)
+def train(
+    local: LocalTrainer, pool: TrainingPool, sampler: EpochSampler, samples: int, *, batch_size: int = 8, group: int = 1
+) -> StepReport:
+    """Train about so many samples."""
+    return local.steps(pool, sampler, sampler.batches(samples, batch_size, group=group), lambda: False)
 
 
 def make_task(**changes: Any) -> Task:
