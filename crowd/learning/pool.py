@@ -4,7 +4,8 @@ Rows are plain integers, so a batch costs one gather: rows `[0, own)` are the de
 it the borrowed ones, in the order in which the plan names them.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -14,6 +15,10 @@ from torch import Tensor
 from crowd.learning.samples import seeded
 from crowd.learning.shards import NOT_HERE, LentSamples, Ranges, Rows, SampleStore, Source
 from crowd.units import ceil_div
+
+GATHERED_BYTES = 2**18
+"""Largest size of the batches that are gathered at once: where steps are short, reading samples costs as much as a
+layer; where one batch is larger, it is read alone."""
 
 
 class TrainingPool:
@@ -42,11 +47,29 @@ class TrainingPool:
         self._absent = bool((self._index == NOT_HERE).any())
         self._samples = self._lent.samples
 
-    def batch(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The samples of `rows` (batch,) int64, which are here, as `(inputs, labels)`, in this order: (batch,
-        *input_shape) and (batch, *label_shape), their own memory."""
+    def deal(self, sampler: "EpochSampler", sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of these sizes that `sampler` deals out of the pool, which must be ready, as `(inputs, labels)`:
+        (batch, *input_shape) and (batch, *label_shape), to be written to at will. A batch counts as dealt when it is
+        asked for; one never spans two epochs, and has fewer samples where its epoch ends."""
+        at_once = GATHERED_BYTES // self._samples.format.sample_bytes
+        left = deque(sizes)
+        while left:
+            rows = sampler.ahead()
+            parts: list[int] = []
+            count = 0
+            while left and count < len(rows) and (not parts or count + left[0] <= at_once):
+                parts.append(min(left.popleft(), len(rows) - count))
+                count += parts[-1]
+            for size, inputs, labels in zip(parts, *self._gathered(rows[:count], parts), strict=True):
+                sampler.skip(size)
+                yield inputs, labels
+
+    def _gathered(self, rows: Rows, parts: list[int]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Inputs and labels of several batches. They share memory, and autograd knows each as a tensor of its own: one
+        that a network scales in place is no view."""
         picked = torch.from_numpy(self._index[rows])
-        return self._samples.inputs.index_select(0, picked), self._samples.labels.index_select(0, picked)
+        inputs, labels = self._samples.inputs.index_select(0, picked), self._samples.labels.index_select(0, picked)
+        return torch.unsafe_split_with_sizes(inputs, parts), torch.unsafe_split_with_sizes(labels, parts)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,13 +111,22 @@ class EpochSampler:
                 part -= sizes[-1]
         return sizes
 
+    def ahead(self) -> Rows:
+        """The rows of this epoch that have not been dealt out, in its order; all of the next epoch's, if it has
+        ended."""
+        if self._dealt == self._count:
+            self._begin(self.epoch + 1)
+        return self._order[self._dealt :]
+
+    def skip(self, rows: int) -> None:
+        """So many of the rows ahead count as dealt out."""
+        self._dealt += rows
+
     def take(self, size: int) -> Rows:
         """The next `size` rows of this epoch's order; fewer at its end: a batch never spans two epochs. The first call
         after the last row begins the next epoch."""
-        if self._dealt == self._count:
-            self._begin(self.epoch + 1)
-        taken = self._order[self._dealt : self._dealt + size]
-        self._dealt += len(taken)
+        taken = self.ahead()[:size]
+        self.skip(len(taken))
         return taken
 
     def generator(self) -> torch.Generator:

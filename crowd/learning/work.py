@@ -25,7 +25,7 @@ from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import SampleSet, holdout, materialise, seeded
 from crowd.learning.schedule import Rates
-from crowd.learning.shards import Rows, SampleStore
+from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
@@ -186,25 +186,33 @@ class LocalTrainer:
         samples = steps = 0
         loss_sum = 0.0
         group = self._step_config.group
+        sizes = [group * size for size in batches]
+        if not self.executes:
+            for size in sizes:
+                if stop():
+                    break
+                samples += ceil_div(len(sampler.take(size)), group)
+                steps += 1
+            return StepReport(samples=samples, steps=steps, loss_sum=0.0)
+        dealt = pool.deal(sampler, sizes)
         self.model.train()
-        for batch in batches:
-            if stop():
-                break
-            rows = sampler.take(group * batch)
-            size = ceil_div(len(rows), group)
-            value = self._step(size, pool, rows, sampler) if self.executes else 0.0
-            if not math.isfinite(value) and not self._measuring:
-                raise TrainingDiverged(
-                    f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
-                )
-            samples += size
-            steps += 1
-            loss_sum += value * size
+        with blamed_on("a training step failed"):
+            while not stop() and (batch := next(dealt, None)) is not None:
+                inputs, labels = batch
+                size = ceil_div(labels.shape[0], group)
+                value = self._step(size, inputs, labels, sampler)
+                if not math.isfinite(value) and not self._measuring:
+                    raise TrainingDiverged(
+                        f"the loss became {value} in step {steps + 1} of this round: lower the learning rate"
+                    )
+                samples += size
+                steps += 1
+                loss_sum += value * size
         return StepReport(samples=samples, steps=steps, loss_sum=loss_sum)
 
-    def _step(self, size: int, pool: TrainingPool, rows: Rows, sampler: EpochSampler) -> float:
-        """Make one optimiser step on `size` of the samples of these rows, dealt last; returns the batch's mean loss."""
-        inputs, labels = pool.batch(rows)
+    def _step(self, size: int, inputs: Tensor, labels: Tensor, sampler: EpochSampler) -> float:
+        """Make one optimiser step on `size` of these samples, which `sampler` dealt last; returns the batch's mean
+        loss."""
         if self._task.augment is not None:
             inputs, labels = augmented(self._task, inputs, labels, sampler.generator())
         known, chance = labels, self._step_config.chance
@@ -213,21 +221,20 @@ class LocalTrainer:
         if chance is not None:
             drawn, weights = self._draw(size, inputs, labels, shares(self._task.loss, known), chance)
             inputs, labels = inputs[drawn], labels[drawn]
-        resting = rest_batch_norm(self.model) if len(inputs) == 1 and self._normalises else []
+        resting = rest_batch_norm(self.model) if size == 1 and self._normalises else []
         self._optimizer.zero_grad()
-        with blamed_on("a training step failed"):
-            outputs = self.model(inputs)
-            if weights is None:
-                loss = self._task.loss(outputs, labels)
-            else:
-                loss = (weights * losses(self._task, outputs, labels)).mean()
-            loss.backward()
+        outputs = self.model(inputs)
+        if weights is None:
+            loss = self._task.loss(outputs, labels)
+        else:
+            loss = (weights * losses(self._task, outputs, labels)).mean()
+        loss.backward()
         if self._anchor is not None:
             self._pull_back(self._anchor, self._step_config.proximal)
         self._optimizer.step()
         for module in resting:
             module.train()
-        return self._placement.here(loss.detach()).item()
+        return self._placement.here(loss).item()
 
     @torch.no_grad()
     def _draw(

@@ -1,4 +1,6 @@
-import numpy as np
+import itertools
+from unittest import mock
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +84,22 @@ def test_what_is_left_of_an_epoch_or_of_a_round_joins_a_batch_or_is_left_out() -
     assert sampler.batches(0, 8) == sampler_of(0).batches(8, 8) == []
 
 
+@given(count=st.integers(1, 30), wanted=st.lists(sizes, max_size=12), asked=st.integers(0, 12), at_once=sizes)
+def test_a_batch_counts_as_dealt_when_it_is_asked_for_however_many_are_gathered(
+    count: int, wanted: list[int], asked: int, at_once: int
+) -> None:
+    store = store_of(numbered(*([0] * count)), A)
+    pool = TrainingPool(store, LentSamples(store), (span(0, 0, count),), {})
+    sampler, expected = sampler_of(count), sampler_of(count)
+    with mock.patch("crowd.learning.pool.GATHERED_BYTES", at_once * store.format.sample_bytes):
+        batches = list(itertools.islice(pool.deal(sampler, wanted), asked))
+    rows = store.rows((span(0, 0, count),))
+    for (inputs, labels), size in itertools.zip_longest(batches, wanted[:asked]):
+        assert torch.equal(inputs, store.samples.inputs[rows[expected.take(size)]])
+        assert len(inputs) == len(labels)
+    assert sampler.snapshot() == expected.snapshot()
+
+
 # --- own and borrowed samples -----------------------------------------------------------------------------------------
 
 
@@ -89,6 +107,12 @@ def pool_with_two_borrowed() -> tuple[LentSamples, TrainingPool]:
     store = store_of(numbered(0, 1, 1), A)
     lent = LentSamples(store)
     return lent, TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
+
+
+def inputs_of(pool: TrainingPool) -> torch.Tensor:
+    """Of an epoch in one batch."""
+    ((inputs, _),) = pool.deal(sampler_of(len(pool)), [len(pool)])
+    return inputs
 
 
 def test_a_pool_has_own_samples_first_and_is_ready_when_the_last_borrowed_one_has_come() -> None:
@@ -101,11 +125,12 @@ def test_a_pool_has_own_samples_first_and_is_ready_when_the_last_borrowed_one_ha
     assert not pool.ready  # until it is refreshed
     pool.refresh()
     assert pool.ready
-    inputs, labels = pool.batch(np.array([3, 2, 0]))
-    assert inputs[0].tolist() == LENDER.take((span(0, 4, 5),))[0][0].tolist()
-    assert inputs[1].tolist() == LENDER.take((span(0, 3, 4),))[0][0].tolist()
-    assert inputs[2].tolist() in ([1.0], [2.0])
-    assert labels.tolist() == [0, 0, 1]
+    rows = sampler_of(4).take(4)
+    ((inputs, labels),) = pool.deal(sampler_of(4), [4])
+    by_row = dict(zip(rows.tolist(), zip(inputs.tolist(), labels.tolist(), strict=True), strict=True))
+    assert by_row[2] == (LENDER.take((span(0, 3, 4),))[0][0].tolist(), 0)
+    assert by_row[3] == (LENDER.take((span(0, 4, 5),))[0][0].tolist(), 0)
+    assert sorted([by_row[0], by_row[1]]) == [([1.0], 1), ([2.0], 1)]
 
 
 def test_a_pool_of_nothing_is_never_ready() -> None:
@@ -117,9 +142,9 @@ def test_a_pool_stays_valid_while_samples_are_dropped_and_forgets_them_when_refr
     lent, pool = pool_with_two_borrowed()
     lent.add(header((span(0, 3, 5),)), LENDER.to_bytes((span(0, 3, 5),)))
     pool.refresh()
-    before = pool.batch(np.arange(4))[0].clone()
+    before = inputs_of(pool)
     lent.drop(FROM_B.device, FROM_B.life)
     lent.add(header((span(1, 0, 9),)), LENDER.to_bytes((span(1, 0, 9),)))
-    assert torch.equal(pool.batch(np.arange(4))[0], before)
+    assert torch.equal(inputs_of(pool), before)
     pool.refresh()
     assert not pool.ready

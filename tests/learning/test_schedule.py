@@ -47,8 +47,7 @@ def test_each_group_s_rate_is_multiplied_by_the_factor_of_the_epochs_so_far() ->
     sampler, pool = EpochSampler(40, seed=0, generation=1), pool_of(SAMPLES)
     for factor in (1.0, 0.5):
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = 0.1 * factor, 0.4 * factor
-        for _ in range(5):
-            inputs, labels = pool.batch(sampler.take(8))
+        for inputs, labels in pool.deal(sampler, 5 * [8]):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(plain(inputs), labels).backward()
             optimizer.step()

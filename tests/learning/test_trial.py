@@ -325,12 +325,26 @@ def test_a_data_set_that_raises_is_one_line_with_the_sample_the_cause_and_the_pl
     assert re.match(rf"{what}\[17\] of 50 cannot be read: .*test_trial.py, line \d+: {type(error).__name__}: ", said)
 
 
-def test_a_loss_that_fails_in_the_middle_of_the_training_is_one_line_with_its_place() -> None:
-    def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        assert len(labels) != 5, "five"
-        return torch.nn.functional.cross_entropy(outputs, labels)
+def fails_at_five(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    assert len(labels) != 5, "five"
+    return torch.nn.functional.cross_entropy(outputs, labels)
 
-    task = make_task(model=outputs(CLASSES), loss=loss)
+
+class FailsLater(torch.optim.SGD):
+    """At its second step."""
+
+    def step(self, closure: Any = None) -> Any:
+        assert not any("momentum_buffer" in state for state in self.state.values()), "five"
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"loss": fails_at_five}, {"optimizer": lambda parameters: FailsLater(parameters, lr=0.1, momentum=0.9)}],
+    ids=["loss", "optimizer"],
+)
+def test_what_fails_in_the_middle_of_the_training_is_one_line_with_its_place(changes: dict[str, Any]) -> None:
+    task = make_task(model=outputs(CLASSES), **changes)
     local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)
     pool = pool_of(separable(11))
     with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: five"):

@@ -53,19 +53,37 @@ def test_local_steps_are_those_of_a_plain_loop_over_the_same_batches() -> None:
     sampler = sampler_of(pool)
     losses = []
     plain.train()
-    for size in (7, 7, 6, 8):  # the third ends the epoch, the fourth the quota
-        inputs, labels = pool.batch(sampler.take(size))
+    for inputs, labels in pool.deal(sampler, (7, 7, 6, 8)):  # the third ends the epoch, the fourth the quota
         optimizer.zero_grad()
         loss = task.loss(plain(inputs), labels)
         loss.backward()
         optimizer.step()
-        losses.append(loss.item() * size)
+        losses.append(loss.item() * len(labels))
     report = train(trainer, pool, sampler_of(pool), 28)
     assert (report.samples, report.steps, report.loss_sum) == (28, 4, sum(losses))
     assert all(
         torch.equal(one, other)
         for one, other in zip(trainer.model.state_dict().values(), plain.state_dict().values(), strict=True)
     )
+
+
+def test_a_network_may_scale_its_batches_in_place_by_a_parameter() -> None:
+    class Scaled(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(6, 3)
+            self.scale = torch.nn.Parameter(torch.ones(6))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            inputs *= self.scale
+            return super().forward(inputs)
+
+    trainer, _ = trainer_of(Scaled)
+    samples = separable(20)
+    kept = samples.inputs.clone()
+    pool = pool_of(samples)
+    train(trainer, pool, sampler_of(pool), 20)
+    assert not torch.equal(trainer.model.state_dict()["scale"], torch.ones(6))
+    assert torch.equal(samples.inputs, kept)
 
 
 def test_without_maths_samples_are_dealt_out_as_ever_and_nothing_is_trained_or_evaluated() -> None:
@@ -164,8 +182,7 @@ def test_a_proximal_step_is_a_step_of_the_loss_with_the_distance_from_the_start_
     optimizer = task.optimizer(plain.parameters())
     pool = pool_of(separable(40))
     sampler = sampler_of(pool)
-    for _ in range(3):
-        inputs, labels = pool.batch(sampler.take(8))
+    for inputs, labels in pool.deal(sampler, 3 * [8]):
         optimizer.zero_grad()
         here = torch.nn.utils.parameters_to_vector(plain.parameters())
         (task.loss(plain(inputs), labels) + 0.5 / 2 * (here - start.vector).square().sum()).backward()

@@ -264,7 +264,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     # --- samples ------------------------------------------------------------------------------------------------------
     "lent samples are trained at home too": (_in(Plan, "ranges", delete("offsets[label] += count")),),
     "a sample is dealt out again in the same epoch": (
-        _in(EpochSampler, "take", replace("self._dealt += len(taken)", "self._dealt += max(1, len(taken) - 1)")),
+        _in(EpochSampler, "skip", replace("self._dealt += rows", "self._dealt += max(1, rows - 1)")),
     ),
 }
 
