@@ -5,9 +5,10 @@
 Tasks are `fashion`, `digits` and `watch`; without any, all of them. Of each three ratios of step rates, node to loop,
 1.0 being no cost, all medians with the interval that has the true one in 95 of 100 cases:
 
-* `steps`: the time in steps alone. After each piece of training that a node's processor is given, the loop makes as
-  many steps in the same thread; a piece is compared with the loop's before and after it, tens of milliseconds away, so
-  that other work on the machine burdens both.
+* `steps`: the time in steps alone. After each piece of training that a node's processor is given in a run, the loop
+  makes as many steps in the same thread; a piece is compared with the loop's before and after it, tens of milliseconds
+  away, so that other work on the machine burdens both. The few steps by which a node measures its speed beforehand, one
+  to four at a time with a network that is thrown away, are no part of the run.
 * `run` and `cpu`: all from the first plan to the last round, merging and digests included, in time and in processor
   time of the whole process. A node, alone, trains; before and after it the loop does as much, and evaluates as often.
 
@@ -150,10 +151,11 @@ class Loop:
 
 
 class Alternating(TorchCompute):
-    """Makes as many steps in a loop after each piece of training."""
+    """Makes as many steps in a loop after each piece of training, once the run `has_begun`."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
+        self.has_begun = False
         self._loop = loop
         self._pieces: list[tuple[float, float]] = []
         """Seconds for a sample, in the node and then in the loop."""
@@ -163,7 +165,7 @@ class Alternating(TorchCompute):
             began_s = time.perf_counter()
             result = work()
             node_s = time.perf_counter() - began_s
-            if isinstance(result, StepReport) and result.steps:
+            if self.has_begun and isinstance(result, StepReport) and result.steps:
                 loop_s = self._loop.steps(result.samples, result.steps)
                 self._pieces.append((node_s / result.samples, loop_s / result.samples))
             return result
@@ -193,6 +195,8 @@ async def in_node(task: crowd.Task, compute: Compute, signer: Signer) -> Run:
                         cpu_s = time.process_time() - cpu_began_s
                     elif not cpu_began_s and progress.plan is not None and progress.plan.has_work:
                         cpu_began_s = time.process_time()
+                        if isinstance(compute, Alternating):
+                            compute.has_begun = True
                         tasks.start_soon(measure_lag, lags_s)
                 tasks.cancel_scope.cancel()
             result = node.results[NAME]
