@@ -140,6 +140,8 @@ class Node:
 
     def _make_ready(self) -> "tuple[Task, Work, type[Trainer]]":
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
+        from crowd.actors.trainer.checkpoint import Owner
+        from crowd.actors.trainer.checkpoints import Checkpoints
         from crowd.actors.trainer.trainer import Trainer
         from crowd.trained import check_room
 
@@ -150,6 +152,14 @@ class Node:
         check_room(self._store, work.facts.state_elements)
         self._lives = Lives(self._store, self._chance)
         self._life = self._lives.begin()
+        self._checkpoints = Checkpoints(
+            store=self._store,
+            owner=Owner(cluster=self.config.cluster, fingerprint=work.facts.fingerprint),
+            layout=work.layout,
+            counters_count=work.counters,
+            every_us=int(self.config.checkpoint_s * SECOND_US),
+        )
+        self._checkpoints.read()
         return task, work, Trainer
 
     def _unmeasured_profile(self, work: "Work") -> Profile:
@@ -172,6 +182,7 @@ class Node:
                 device=self.name,
                 life=self._life,
                 lives=self._lives,
+                saved=lambda: self._checkpoints.saved,
                 policies=self._policies,
                 compute=compute,
                 trainer=supervisor.ref("trainer"),
@@ -193,7 +204,7 @@ class Node:
                 downlink_bytes_s=config.downlink_bytes_s,
                 probe=self._probe,
             )
-            return trainer(task=task, work=work, outside=outside, seed=config.seed)
+            return trainer(task=task, work=work, outside=outside, seed=config.seed, checkpoints=self._checkpoints)
 
         def make_data_mover() -> DataMover:
             # the first of the four to start, and all restart together: each time in a life of its own

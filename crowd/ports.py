@@ -142,6 +142,10 @@ class Compute(abc.ABC):
         Exceptions pass through. When cancelled it waits for `work` to return, so keep each piece short.
         """
 
+    async def run_aside(self, work: Callable[[], T]) -> T:
+        """The same for work that waits for a disk: one after the other, and holding up nothing else."""
+        return await self.run(work)
+
 
 @attrs.frozen(kw_only=True)
 class Readings:
@@ -178,6 +182,11 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def read(self, name: str) -> bytes | None:
         """The content of the file `name`, or `None` if there is none."""
+
+    @abc.abstractmethod
+    def move(self, name: str, new_name: str) -> None:
+        """Give the file `name`, which must be there, another name, in place of what has that. Raises `OSError` if that
+        cannot be done."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: `write_whole`."""
+"""Files that are replaced as a whole: `write_whole`, `move_whole`."""
 
 import os
 from pathlib import Path
@@ -21,6 +21,13 @@ def write_whole(path: Path, data: bytes, *, draft: Path) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def move_whole(path: Path, new_path: Path) -> None:
+    """Move a file within its folder, in place of what is there; it has moved for good once the call has returned.
+    Raises `OSError`."""
+    os.replace(path, new_path)
     _sync_folder(path.parent)
 
 

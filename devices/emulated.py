@@ -42,6 +42,7 @@ class EmulatedCompute(Compute):
         self._sleep = sleep
         self._processor = anyio.Lock()
         self._limiter = anyio.CapacityLimiter(2)
+        self._aside = anyio.CapacityLimiter(1)
         self._debt_s = 0.0
         """Emulated time not yet spent; negative: this machine has fallen behind."""
         self._warned_s = -math.inf
@@ -61,6 +62,9 @@ class EmulatedCompute(Compute):
                 self._debt_s -= self._clock() - started_s
                 self._warn_if_behind()
             return result
+
+    async def run_aside(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._aside)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # A limiter of its own: many emulated devices must not queue for one pool of threads.

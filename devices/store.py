@@ -8,9 +8,10 @@ from pathlib import Path
 
 from crowd.errors import BadConfig
 from crowd.ports import Store
-from crowd.whole_files import write_whole
+from crowd.whole_files import move_whole, write_whole
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_PLAIN = r"[a-z0-9][a-z0-9._-]{0,99}"
+_NAME = re.compile(f"({_PLAIN}/)?{_PLAIN}")
 
 
 class FileStore(Store):
@@ -18,7 +19,7 @@ class FileStore(Store):
 
     Only one store at a time writes to a directory; its threads may share it. A write survives a power cut once it has
     returned. A full or broken disk is an `OSError`; a name that is no plain file name of a-z, 0-9, dot, hyphen,
-    underscore a `ValueError`.
+    underscore, perhaps in one folder of such a name, a `ValueError`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -42,8 +43,10 @@ class FileStore(Store):
     def write(self, name: str, data: bytes) -> None:
         path = self._path(name)
         # No name starts with a dot, so this is nobody's; left behind by a crash, the next write replaces it.
-        draft = path.with_name(f".{name}.new")
+        draft = path.with_name(f".{path.name}.new")
         with self._lock:
+            if path.parent != self._directory:
+                path.parent.mkdir(exist_ok=True)
             write_whole(path, data, draft=draft)
 
     def read(self, name: str) -> bytes | None:
@@ -51,6 +54,10 @@ class FileStore(Store):
             return self._path(name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def move(self, name: str, new_name: str) -> None:
+        with self._lock:
+            move_whole(self._path(name), self._path(new_name))
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -72,3 +79,6 @@ class MemoryStore(Store):
 
     def read(self, name: str) -> bytes | None:
         return self._files.get(name)
+
+    def move(self, name: str, new_name: str) -> None:
+        self._files[new_name] = self._files.pop(name)

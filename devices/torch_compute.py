@@ -19,8 +19,8 @@ ACCELERATORS = ("cuda", "mps")
 
 class TorchCompute(Compute):
     """A compute that runs training (work with `flops`) one piece at a time in a worker thread, first come, first
-    served, and all other work likewise in a second one, so that a piece of training holds up no encoding; torch uses
-    its own threads within.
+    served, and all other work likewise in a second one, so that a piece of training holds up no encoding, and what
+    waits for a disk in a third; torch uses its own threads within.
 
     Args:
         kind: The kind of torch device on which networks train: `cpu`, `cuda`, `mps`, or `auto` for the first
@@ -31,6 +31,7 @@ class TorchCompute(Compute):
         self._kind = kind
         self._training = anyio.CapacityLimiter(1)
         self._other = anyio.CapacityLimiter(1)
+        self._aside = anyio.CapacityLimiter(1)
 
     @property
     def torch_device(self) -> str:
@@ -48,6 +49,9 @@ class TorchCompute(Compute):
 
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._training if flops else self._other)
+
+    async def run_aside(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._aside)
 
 
 def _accelerator() -> str | None:

@@ -97,3 +97,10 @@ class Probe:
     def state_replaced(self, state: "ReplicaState", residual: "torch.Tensor") -> None:
         """The state does not follow from the one before: a run begins, or another device's state was fetched.
         `residual` (elements,) is nothing but zeros."""
+
+    def saved(self, progress: StateProgress) -> None:
+        """A state that has come so far is in the device's store, beside the one that was saved before."""
+
+    def resumed(self, state: "ReplicaState", residual: "torch.Tensor") -> None:
+        """The run goes on from a state that a former life has saved, and so does this device with the `residual`
+        (elements,) that it had then."""

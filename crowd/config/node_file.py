@@ -39,8 +39,8 @@ class NodeConfig:
         ca_file: Certificates, in PEM, against which the broker's is checked; `None`: those of the system.
         key_file: File with this device's Ed25519 key, as `crowd keys new` makes it.
         members_file: File with the public keys of all members: TOML, `name = "public key"`.
-        state_dir: Directory for what must outlive the process: the trained network, as `model.safetensors`, and how
-            often the device has started, as `life`.
+        state_dir: Directory for what must outlive the process: the trained network, as `model.safetensors`, how often
+            the device has started, as `life`, and how far the run has come, in `checkpoint`.
         task: Name of a built-in task, or `module:function`.
         share: The part of this device's data that may leave it: raw samples, features, or nothing but deltas.
         policy: Entry-point name of the policy that plans, in the group `crowd.policies`. That of the device with the
@@ -55,6 +55,9 @@ class NodeConfig:
         cpu_share_max: Part of the processors that torch may use under `crowd node`, above 0 and at most 1.
         accelerator_share_max: Part of the accelerator's memory that torch may use under `crowd node`, above 0 and at
             most 1.
+        checkpoint_s: Seconds after which the last complete round is saved again, at least; what came later is trained
+            anew if the power fails on all devices. Where writing would take over a hundredth of the time, or write over
+            1 GB an hour, it is saved less often.
         uplink_mbps: Rate of the link to the broker, in Mbit/s, until it has been observed.
         downlink_mbps: Rate of the link from the broker, in Mbit/s, until it has been observed.
         data: This device's part of a built-in task's data set. `None`: the whole data set; a task of your own brings
@@ -84,6 +87,7 @@ class NodeConfig:
     device: str = attrs.field(default="cpu", validator=validators.not_empty)
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
     accelerator_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
+    checkpoint_s: float = attrs.field(default=60.0, validator=validators.positive)
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
 

@@ -54,6 +54,11 @@ class Feedback:
         self._residual = residual
         self._sent = {}
 
+    def resume(self, residual: torch.Tensor) -> None:
+        """Go on with a `residual` (elements,) float32 that was saved with the state from which this device goes on."""
+        self._residual = residual
+        self._sent = {}
+
     def abandon(self) -> None:
         """Forget what was sent in this round, as it will be redone."""
         self._sent = {}

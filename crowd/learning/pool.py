@@ -82,12 +82,12 @@ class SamplerSnapshot:
 
 class EpochSampler:
     """A dealer of the rows `[0, count)` of `device`: each once per epoch, in an order seeded by `(seed, generation,
-    epoch)`."""
+    round, epoch)`. `round` is that with which the generation begins: after a power cut generations are counted anew."""
 
-    def __init__(self, count: int, *, seed: int, generation: int, device: str = "") -> None:
+    def __init__(self, count: int, *, seed: int, generation: int, round: int = 0, device: str = "") -> None:
         self._count = count
         self._device = device
-        self._seeds = (seed, generation)
+        self._seeds = (seed, generation, round)
         self._begin(0)
 
     @property

@@ -45,6 +45,8 @@ class Work:
     trial: SampleSet
     """Samples to try the network on: this device's own, where it has any; they may be fewer than a batch."""
     layout: Layout
+    counters: int
+    """Integers that training changes in the network's buffers."""
     quality: Quality
     facts: TaskFacts
     """The facts about the task that planning needs."""
@@ -77,6 +79,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         evaluation=evaluation,
         trial=trial,
         layout=layout,
+        counters=sum(buffer.numel() for buffer in layout.counting_tensors(model)),
         quality=Quality(
             metric=task.metric.with_loss(task.loss),
             numbers=shown.metric_numbers,

@@ -49,7 +49,9 @@ def test_only_the_owner_may_read_a_stored_file(tmp_path: Path) -> None:
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../state", "a/b", ".hidden", "a\0b", "State", "a" * 101])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../state", "a/b/c", "a/", "/a", "a/../b", ".hidden", "a\0b", "State", "a" * 101]
+)
 def test_a_name_cannot_leave_the_directory(tmp_path: Path, name: str) -> None:
     store = FileStore(tmp_path)
     with pytest.raises(ValueError, match="name of a stored file"):

@@ -30,6 +30,8 @@ MESSAGE_BYTES_MAX = 300_000
 EXPECTED = frozenset(
     {
         "broker_lost",
+        "checkpoint_not_saved",
+        "checkpoint_not_used",
         "contribution_out_of_proportion",
         "device_evicted",
         "device_left_out",
@@ -37,6 +39,7 @@ EXPECTED = frozenset(
         "inbound_messages_dropped",
         "device_suspended",
         "exchange_held_up",
+        "life_not_saved",
         "messages_refused",
         "round_held_up",
         "trainer_absent",

@@ -1,6 +1,7 @@
 """A scenario as it takes its course: safety while things go wrong, then liveness on the healed network."""
 
 import asyncio
+import random
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -118,6 +119,8 @@ class Cluster:
         match fault.kind:
             case FaultKind.KILL | FaultKind.OLD_DISK | FaultKind.POWER_LOSS:
                 await self._restart(process, fault)
+            case FaultKind.BLACKOUT:
+                await self._black_out(process, fault)
             case FaultKind.BATTERY:
                 process.cut_off(will_after_s=WILL_AFTER_S)
             case FaultKind.FREEZE:
@@ -163,6 +166,21 @@ class Cluster:
             process.age_disk(self.processes[fault.device - 1])
         await anyio.sleep(fault.lasts_s)
         process.switch_on(self._tasks)
+
+    async def _black_out(self, damaged: Process, fault: Fault) -> None:
+        chance = random.Random(fault.factor)
+        if chance.random() < 0.5:
+            self.network.crash(down_s=fault.lasts_s)
+            self.injected["blackouts of the broker too"] += 1
+        off = [process for process in self.processes if process.is_wanted]
+        for process in off:
+            process.cut_off(will_after_s=WILL_AFTER_S)
+        if chance.random() < 0.5:
+            damaged.damage_disk()
+            self.injected["damaged checkpoints"] += 1
+        for process in chance.sample(off, len(off)):
+            await anyio.sleep(chance.choice((0.0, 0.1, fault.lasts_s)))
+            process.switch_on(self._tasks)
 
     async def _replay(self) -> None:
         """All that was recorded of processes that have ended, as fast as a link of 10 Mbit/s takes it."""

@@ -58,6 +58,9 @@ class Merging:
         """What the encodings of an owner's merged slice have not said yet."""
         self._followed: set[bytes] = set()
         self._ledgers: dict[DeviceId, Ledger] = {}
+        self._residuals: dict[tuple[DeviceId, bytes], Vector] = {}
+        """What each device had left in a state of that digest."""
+        self.resumed_runs = 0
 
     def life_began(self, device: DeviceId) -> None:
         """What the device had trained and not sent is gone with its former life."""
@@ -144,6 +147,7 @@ class Merging:
                 pieces = self._layout.pieces(span.start, span.stop)
                 taken.append((slice(span.start, span.stop), expand(sent.data, sent.encoding, pieces)))
         self._ledgers[device].completed(trained, taken, refused, residual)
+        self._residuals[device, after.digest] = residual
         self._check_state(device, active, before, after)
 
     def round_abandoned(self, device: DeviceId, residual: Vector) -> None:
@@ -154,6 +158,14 @@ class Merging:
 
     def state_replaced(self, device: DeviceId, residual: Vector) -> None:
         self._ledgers[device].state_replaced(residual)
+
+    def resumed(self, device: DeviceId, state: ReplicaState, residual: Vector) -> None:
+        """The device goes on with what a former life has saved."""
+        self.resumed_runs += 1
+        had = self._residuals.get((device, state.digest), np.zeros_like(residual))
+        if not np.array_equal(residual, had):
+            self._findings.add(f"{device} goes on from round {state.round} with a residual that it had not then")
+        self._ledgers[device].resumed(residual)
 
     def _check_state(self, device: DeviceId, active: Active, before: ReplicaState, after: ReplicaState) -> None:
         """Replicas are compared elsewhere, so each state is checked once."""
@@ -264,6 +276,10 @@ class Ledger:
         if residual.any() or not self._dropped:
             self._findings.add(f"{self._device} kept its residual, though its state was replaced by another device's")
         self._begin_anew()
+
+    def resumed(self, residual: Vector) -> None:
+        """This is left to send of a former life."""
+        self._made, self._merged = residual, np.zeros(())
 
     def _begin_anew(self) -> None:
         self._made = self._merged = np.zeros(())

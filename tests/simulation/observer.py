@@ -18,6 +18,7 @@ from crowd.units import Address, DeviceId, Life, device_id
 from tests.simulation.bounds import Bounds, Logs, Wire
 from tests.simulation.checks import Agreement, Departures, Envelopes, Findings, Lessons
 from tests.simulation.merging import Merging, Vector
+from tests.simulation.savings import Savings
 from tests.simulation.scenario import Scenario
 from tests.simulation.work import layout
 
@@ -30,6 +31,7 @@ class Observer:
         self.agreement = Agreement(self.findings)
         self.lessons = Lessons(self.findings, self.agreement)
         self.merging = Merging(self.findings, layout(scenario.normalises))
+        self.savings = Savings(self.findings)
         self.departures = Departures(self.findings)
         self.envelopes = Envelopes(self.findings)
         self.bounds = Bounds(self.findings, len(scenario.devices))
@@ -70,6 +72,7 @@ class Watch(Probe):
     def activated(self, active: Active) -> None:
         self._active = active
         self._observer.agreement.began(self._device, active)
+        self._observer.savings.began(self._device, active)
 
     def accepted(self, progress: StateProgress) -> None:
         assert self._active is not None
@@ -133,6 +136,12 @@ class Watch(Probe):
 
     def state_replaced(self, state: ReplicaState, residual: torch.Tensor) -> None:
         self._observer.merging.state_replaced(self._device, _exact(residual))
+
+    def saved(self, progress: StateProgress) -> None:
+        self._observer.savings.saved(self._device, progress)
+
+    def resumed(self, state: ReplicaState, residual: torch.Tensor) -> None:
+        self._observer.merging.resumed(self._device, state, _exact(residual))
 
 
 def _exact(tensor: torch.Tensor) -> Vector:

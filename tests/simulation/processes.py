@@ -9,6 +9,7 @@ import anyio
 
 from brokers.simulated.network import Network
 from crowd.actors.lives import LIFE_FILE
+from crowd.actors.trainer.checkpoints import FILES
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node
@@ -17,10 +18,10 @@ from crowd.units import device_id
 from devices.sensors import FixedSensor
 from devices.simulation.device import SimulatedDevice
 from devices.simulation.virtual_time import PROCESS, VirtualTimeLoop
-from devices.store import MemoryStore
 from tests.simulation import work
 from tests.simulation.observer import Observer, Watch
 from tests.simulation.scenario import DevicePart, Scenario
+from tests.support.disk import Disk
 from tests.support.hanging import HangingCompute
 
 CLUSTER = "home"
@@ -44,6 +45,7 @@ class Process:
         self._observer = observer
         self._network = network
         self._compute = HangingCompute(part.speed_kflops)
+        self._disk = Disk()
         self._device = SimulatedDevice(
             _config(part, scenario),
             task=self._make_task,
@@ -51,6 +53,7 @@ class Process:
             compute=self._compute,
             sensor=FixedSensor(memory_free_bytes=part.memory_bytes),
             signer=signer,
+            store=self._disk,
             chance=lambda life: random.Random(f"{scenario.seed}/{part.name}/{life}"),
             probe=self.watch,
         )
@@ -65,6 +68,11 @@ class Process:
     def running(self) -> bool:
         """Whether its node has started and not ended."""
         return self._node is not None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is switched on."""
+        return self._wanted
 
     @property
     def kept(self) -> Mapping[str, int]:
@@ -83,6 +91,7 @@ class Process:
         if self._wanted:
             self._wanted = False
             self._network.drop(self.name, will_after_s=will_after_s)
+            self._disk.has_power = False
             self.thaw()
             if self._scope is not None:
                 self._scope.cancel()
@@ -101,13 +110,19 @@ class Process:
         return self._device.lives
 
     def lose_disk(self) -> None:
-        self._device.store = MemoryStore()
+        self._disk = self._device.store = Disk()
+        self._observer.savings.lost(self.name)
+
+    def damage_disk(self) -> None:
+        """Let nobody read any more what was saved last of the run."""
+        if self._disk.damage(FILES):
+            self._observer.savings.damaged(self.name)
 
     def age_disk(self, other: "Process") -> None:
         """Put back what its disk held half its lives ago, or where that is nothing what the other's holds."""
         known = int(self._device.store.read(LIFE_FILE) or b"0")
         former = str(known // 2).encode() if known > 1 else other._device.store.read(LIFE_FILE) or b"0"
-        self._device.store.write(LIFE_FILE, former)
+        self._disk.put(LIFE_FILE, former)
 
     async def _live(self) -> None:
         if self._device.lives:
@@ -129,6 +144,7 @@ class Process:
             self._ended.set()
 
     async def _run_node(self) -> None:
+        self._disk.has_power = True
         self._observer.process_began(self.name)
         self._compute = self._device.compute = HangingCompute(self.part.speed_kflops)  # rested, and as fast as at first
         try:
@@ -185,6 +201,7 @@ def _config(part: DevicePart, scenario: Scenario) -> NodeConfig:
         share=part.share,
         policy=scenario.policy,
         members_min=scenario.members_min,
+        checkpoint_s=scenario.checkpoint_s,
         uplink_mbps=part.link.uplink_bytes_s / 125_000,
         downlink_mbps=part.link.downlink_bytes_s / 125_000,
     )

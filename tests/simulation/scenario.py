@@ -37,6 +37,8 @@ class FaultKind(enum.Enum):
     """The process dies, and starts again with what was on its disk some lives before, or with another device's."""
     REPLAY = "replay"
     """Somebody without a key says again what was said in former lives."""
+    BLACKOUT = "blackout"
+    """The power fails on all devices, and perhaps on the broker; they come back one after the other."""
     HANG = "hang"
     """No local step ends any more; all else that the device does goes on."""
 
@@ -48,7 +50,7 @@ class Fault:
     device: int
     lasts_s: float
     factor: float = 1.0
-    """Of the speed."""
+    """Of the speed; of a blackout, what its further course is drawn from."""
     fault_rates: FaultRates = attrs.field(factory=FaultRates)
     """Of the weather."""
 
@@ -83,6 +85,7 @@ class Scenario:
     """Out of reach; `None`: the best state is kept."""
     patience: int | None
     """Evaluations without an improvement; without a target only."""
+    checkpoint_s: float
     faults: tuple[Fault, ...]
     faults_until_s: float
 
@@ -124,11 +127,13 @@ BASELINES = (
 here does not hold for them."""
 KNOWN_SEEDS = 1000
 """Below, seeds are known to show something; there the policies and the kinds of faults are those with which they do."""
-DRAWN_KINDS = tuple(kind for kind in FaultKind if kind.name not in ("HANG", "OLD_DISK", "REPLAY"))
+DRAWN_KINDS = tuple(kind for kind in FaultKind if kind.name not in ("BLACKOUT", "HANG", "OLD_DISK", "REPLAY"))
 HANGS_EVERY = 4
 """Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
 REPLAYS_EVERY = 4
 """Of so many seeds one has a device with an old disk, and former lives that are replayed twice."""
+BLACKOUTS_EVERY = 3
+"""Of so many seeds one has a power cut on all devices, twice."""
 NO_TARGET_EVERY = 7
 """Of so many seeds one has a task without a target."""
 FAULTS_UNTIL_S = 45.0
@@ -148,6 +153,8 @@ def draw(seed: int) -> Scenario:
         faults.append(_hang(random.Random(f"hang {seed}"), count))
     if seed >= KNOWN_SEEDS and seed % REPLAYS_EVERY == 1:
         faults.extend(_replays(random.Random(f"replay {seed}"), count))
+    if seed >= KNOWN_SEEDS and seed % BLACKOUTS_EVERY == 0:
+        faults.extend(_blackouts(random.Random(f"blackout {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
     aimless = seed >= KNOWN_SEEDS and seed % NO_TARGET_EVERY == 1
@@ -164,6 +171,7 @@ def draw(seed: int) -> Scenario:
         epochs_max=chance.choice((3, 20, 10_000)),
         target=None if aimless else 1.0,
         patience=random.Random(f"patience {seed}").choice((None, 2, 10, 100)) if aimless else None,
+        checkpoint_s=random.Random(f"checkpoint {seed}").choice((0.3, 2.0, 5.0)) if seed >= KNOWN_SEEDS else 60.0,
         faults=tuple(faults),
         faults_until_s=longer * FAULTS_UNTIL_S,
     )
@@ -212,6 +220,21 @@ def _replays(chance: random.Random, count: int) -> tuple[Fault, ...]:
     return tuple(
         Fault(at_s=at_s, kind=kind, device=device, lasts_s=chance.choice((0.3, 1.0, 3.0)))
         for at_s, kind in zip(times, kinds, strict=True)
+    )
+
+
+def _blackouts(chance: random.Random, count: int) -> tuple[Fault, ...]:
+    """With a chance the broker fails too, and the last checkpoint of the device that is named is damaged."""
+    times = sorted(round(chance.uniform(5.0, FAULTS_UNTIL_S), 3) for _ in range(2))
+    return tuple(
+        Fault(
+            at_s=at_s,
+            kind=FaultKind.BLACKOUT,
+            device=chance.randrange(count),
+            lasts_s=chance.choice((0.3, 1.0, 3.0, 8.0)),
+            factor=chance.random(),
+        )
+        for at_s in times
     )
 
 

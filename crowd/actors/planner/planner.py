@@ -18,6 +18,7 @@ from crowd.actors.planner.results import Results
 from crowd.actors.planner.voice import Voice
 from crowd.actors.probe import Probe
 from crowd.agreement import events
+from crowd.agreement.ack import StateProgress
 from crowd.agreement.predicates import is_former_life
 from crowd.agreement.state import Active, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
@@ -49,6 +50,7 @@ class Planner(Actor[PlannerMessage]):
         device: DeviceId,
         life: Life,
         lives: Lives,
+        saved: Callable[[], StateProgress | None],
         policies: Mapping[str, Policy],
         compute: Compute,
         trainer: ActorRef[TrainerMessage],
@@ -59,6 +61,7 @@ class Planner(Actor[PlannerMessage]):
     ) -> None:
         self._me = device
         self._life = life
+        self._saved = saved
         self._compute = compute
         self._trainer = trainer
         self._data_mover = data_mover
@@ -135,9 +138,7 @@ class Planner(Actor[PlannerMessage]):
     async def _begin_if_settled(self) -> None:
         if self._state is not None or self._own is None or self._settled_us is None or reached_us() < self._settled_us:
             return
-        run = _run_here(self._early, self._me)
-        if run is None:
-            run = 1 + self._results.latest_run
+        run = self._first_run()
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
@@ -148,6 +149,13 @@ class Planner(Actor[PlannerMessage]):
         self._early = []
         for event in early:
             await self._step(event)
+
+    def _first_run(self) -> int:
+        """That of the devices that are here; else the one in which the power failed; else the next."""
+        here, saved = _run_here(self._early, self._me), self._saved() or StateProgress()
+        if here is not None and here >= saved.run:
+            return here
+        return max(1 + self._results.latest_run if here is None else 0, saved.run + saved.finished)
 
     async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from crowd.actors.trainer.checkpoint import Checkpoint, kept_inner
 from crowd.learning import replica
 from crowd.learning.fate import Fate
 from crowd.learning.feedback import Feedback
@@ -42,10 +43,10 @@ class Learner:
         self._feedback = Feedback(self._layout)
         self._take(self._task.model())
 
-    def begin_run(self, seed: int, run: int) -> ReplicaState:
-        """Train a new network from now on; returns the state that the run begins with."""
+    def begin_run(self, seed: int, run: int, saved: Checkpoint | None) -> ReplicaState:
+        """Train a new network from now on; returns the state that the run begins with, or goes on from."""
         model = starting_model(self._task, seed=seed, run=run)
-        state = replica.initial(model, run, self._layout)
+        state = replica.initial(model, run, self._layout) if saved is None else saved.state
         _ = state.digest  # computed here, away from the event loop
         self._take(model)
         return state
@@ -58,6 +59,16 @@ class Learner:
     def restore(self) -> None:
         """Go back to the optimiser of the last complete round."""
         self.local.restore(self._inner)
+
+    def checkpoint(self, state: ReplicaState) -> Checkpoint:
+        """What there is to go on with from `state`, which the last complete round led to."""
+        return Checkpoint(state=state, residual=self.residual, inner=kept_inner(self._inner["state"]))
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on with what is left of a former life's deltas, and with its optimiser."""
+        self._feedback.resume(saved.residual)
+        if saved.inner is not None:
+            self._inner |= {"state": saved.inner}
 
     def contribute(
         self, slices: Sequence[SliceOwner], encoding: Encoding, *, detached: bool

@@ -100,10 +100,10 @@ class LocalSteps:
 
     def assign(self, active: Active, pool: TrainingPool) -> None:
         """Take over this device's part of the plan, which trains `pool`, in a worker thread."""
-        plan, me = active.plan, self._outside.device
+        plan, me, generation, start = active.plan, self._outside.device, active.generation, active.start.round
         self._learner.restore()
-        self._sampler = EpochSampler(len(pool), seed=plan.seed, generation=active.generation, device=me)
-        self._chance = seeded("importance", plan.seed, active.generation, me)
+        self._sampler = EpochSampler(len(pool), seed=plan.seed, generation=generation, round=start, device=me)
+        self._chance = seeded("importance", plan.seed, generation, start, me)
         if plan.mixing is not None:
             outside = self._outside
             self._gossip = Gossip(me, plan.mixing, active, self._layout, outside.compute, outside.send)

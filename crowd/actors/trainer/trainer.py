@@ -15,6 +15,7 @@ from crowd.actors import inbox
 from crowd.actors.inbox import TrainerMessage
 from crowd.actors.trainer import beside
 from crowd.actors.trainer.backlog import EARLY_MAX, Backlog, place_of
+from crowd.actors.trainer.checkpoints import Checkpoints
 from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.training import Training
 from crowd.agreement import events
@@ -37,7 +38,7 @@ class Trainer(Actor[TrainerMessage]):
     3. `RoundAccepted` makes the proposed state the present one; `Freeze` ends all that.
     """
 
-    def __init__(self, *, task: Task, work: Work, outside: Outside, seed: int) -> None:
+    def __init__(self, *, task: Task, work: Work, outside: Outside, seed: int, checkpoints: Checkpoints) -> None:
         self._outside = outside
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
         self._backlog = Backlog()
@@ -46,6 +47,7 @@ class Trainer(Actor[TrainerMessage]):
             work=work,
             outside=outside,
             seed=seed,
+            checkpoints=checkpoints,
             beside=self._run_beside,
             listen_until=self._keep_until,
         )
@@ -53,6 +55,9 @@ class Trainer(Actor[TrainerMessage]):
 
     async def started(self) -> None:
         await self._training.start()
+
+    async def stopped(self) -> None:
+        await self._training.save_last()
 
     async def receive(self, message: TrainerMessage) -> None:
         await self._handle(message)
@@ -86,6 +91,7 @@ class Trainer(Actor[TrainerMessage]):
                 await training.tell_appraisal()
             case events.RoundAccepted(progress=progress):
                 await training.complete(progress)
+                self._save_if_due()
                 await self._hear_early()
             case inbox.ContributionEnded(key=key):
                 self._rounds.schedule.ended(key)
@@ -115,6 +121,7 @@ class Trainer(Actor[TrainerMessage]):
                     training.steps.samples_arrived()
             case messages.WholeState() as header:
                 await training.take_state(sender, header, data)
+                self._save_if_due()
                 await self._hear_early()
             case _:
                 assert_never(cargo)
@@ -156,6 +163,10 @@ class Trainer(Actor[TrainerMessage]):
         early, self._early = self._early, deque(maxlen=EARLY_MAX)
         for message in early:
             await self.receive(message)
+
+    def _save_if_due(self) -> None:
+        if self._training.checkpoint_is_due:
+            self.spawn(self._training.save)
 
     def _run_beside(self, job: beside.Job, message: TrainerMessage) -> None:
         self.spawn(job, partial(self.ref.tell_nowait, message))

@@ -10,6 +10,8 @@ import structlog
 from crowd.actors import inbox
 from crowd.actors.trainer.appraisal import Appraiser
 from crowd.actors.trainer.beside import Beside
+from crowd.actors.trainer.checkpoint import Checkpoint
+from crowd.actors.trainer.checkpoints import Checkpoints
 from crowd.actors.trainer.completion import Completion
 from crowd.actors.trainer.effects import (
     AskForSlice,
@@ -56,6 +58,7 @@ class Training:
         work: Work,
         outside: Outside,
         seed: int,
+        checkpoints: Checkpoints,
         beside: Beside,
         listen_until: Callable[[anyio.Event], Awaitable[None]],
     ) -> None:
@@ -64,6 +67,9 @@ class Training:
         self._work = work
         self._outside = outside
         self._seed = seed
+        self._checkpoints = checkpoints
+        self._resumed: Checkpoint | None = None
+        """What a former life has saved, until the first plan says whether the run goes on from there."""
         self.rounds = rounds = Rounds(outside.device, SliceMerge)
         self._report = Report(outside, has_target=task.target is not None)
         self._learner = Learner(task, work, outside.compute)
@@ -111,7 +117,10 @@ class Training:
         """Make the first state of the run."""
         await self._halt()
         await self._appraiser.stop()
-        state = await self._outside.compute.run(partial(self._learner.begin_run, self._seed, run))
+        saved = await self._outside.compute.run(self._checkpoints.take)
+        resumed = saved if saved is not None and saved.state.run == run else None
+        state = await self._outside.compute.run(partial(self._learner.begin_run, self._seed, run, resumed))
+        self._resumed = resumed
         await self.steps.drop_residual()
         self._report.begin_run()
         self.merging.begin_run()
@@ -119,7 +128,11 @@ class Training:
         self.states.begin_run(state)
         self._outside.probe.state_replaced(state, self._learner.residual)
         self.rounds.reset(state)
+        if resumed is not None:
+            log.info("run_resumed", run=run, round=state.round, digest=state.digest.hex()[:8])
         await self._outside.planner.tell(events.StateReached(progress=state.progress))
+        if state.finished:
+            await self._report.finish(state, None, self._learner.speed_kflops)
 
     async def begin_plan(self, active: Active, rtt_us: int) -> None:
         """Begin a generation, where messages take `rtt_us` to come back."""
@@ -132,6 +145,10 @@ class Training:
         self.steps.begin_plan()
         self.states.begin_plan(active)
         await self._outside.data_mover.tell(inbox.Forget(generation=active.generation))
+        if self._resumed is not None and self._resumed.state.progress == active.start:
+            self._learner.resume(self._resumed)
+            self._outside.probe.resumed(self._resumed.state, self._learner.residual)
+        self._resumed = None
         self._report.begin_plan(plan)
         self.samples.begin_plan()
         if plan.has_work and not active.start.finished:
@@ -220,6 +237,27 @@ class Training:
         await self.carry_out(self.rounds.accepted(state, now_us()))
         for device in self.rounds.schedule.waiting():
             await self.states.give(device, b"")
+
+    # --- what outlives the process ------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        return self.states.has_begun and self._checkpoints.is_due(self.states.present.progress)
+
+    async def save(self) -> None:
+        """Save the present state, and what this device needs beside it to go on from there."""
+        state = self.states.present
+        if await self._checkpoints.save(self._learner.checkpoint(state), self._outside.compute):
+            self._outside.probe.saved(state.progress)
+
+    async def save_last(self) -> None:
+        """The same at the end of this life, unless that state is saved."""
+        if (
+            self.states.has_begun
+            and self.states.present.round
+            and self.states.present.progress != self._checkpoints.saved
+        ):
+            await self.save()
 
     async def take_state(self, sender: DeviceId, header: WholeState, data: bytes) -> None:
         """Go on from the state that has come, if it was wanted."""

@@ -1,0 +1,112 @@
+"""A run whose devices lose their power goes on from the last checkpoint that any of them has."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from tests.node.cluster import Cluster, blobs, round_of
+from tests.support.disk import Disk
+from tests.support.virtual import virtual_time
+
+log = structlog.get_logger()
+
+NAMES = ("ada", "ben", "cy")
+
+
+def cluster_of(disks: Mapping[str, Disk], **task: Any) -> Cluster:
+    cluster = Cluster(*disks)
+    for name, disk in disks.items():
+        disk.has_power = True
+        cluster.add(
+            name, blobs(**{"target": 1.0, "epochs_max": 60} | task), store=disk, checkpoint_s=2, members_min=len(disks)
+        )
+    return cluster
+
+
+def power_fails(cluster: Cluster, disks: Mapping[str, Disk]) -> None:
+    log.info("power_fails")
+    for name, disk in disks.items():
+        disk.has_power = False
+        cluster.unplug(name)
+
+
+async def until(cluster: Cluster, disks: Mapping[str, Disk], number: int) -> None:
+    """Train until that round is complete on the first device; then the power fails on all."""
+
+    async def cut() -> None:
+        await round_of(next(iter(cluster.nodes.values())), number)
+        power_fails(cluster, disks)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut)
+        await cluster.train()
+
+
+def saved(logs: list[Any]) -> int:
+    """The last round that was saved before the power failed."""
+    events = [line["event"] for line in logs]
+    return max(
+        int(line["round"]) for line in logs[: events.index("power_fails")] if line["event"] == "checkpoint_saved"
+    )
+
+
+def resumed(logs: list[Any]) -> list[int]:
+    """The rounds from which devices have gone on."""
+    return [line["round"] for line in logs if line["event"] == "run_resumed"]
+
+
+@virtual_time
+async def test_after_a_power_cut_on_all_devices_the_run_goes_on_from_the_last_checkpoint() -> None:
+    disks = {name: Disk() for name in NAMES}
+    with capture_logs() as logs:
+        await until(cluster_of(disks), disks, 20)
+        again = cluster_of(disks)
+        await again.train()
+    assert max(resumed(logs)) == saved(logs) > 0
+    firsts = [line["start_round"] for line in logs if line["event"] == "plan_activated"]
+    assert firsts[-1] == saved(logs)
+    assert len(set(again.digests.values())) == 1
+    assert None not in again.digests.values()
+
+
+@virtual_time
+async def test_one_device_s_checkpoint_is_enough() -> None:
+    disks = {name: Disk() for name in NAMES}
+    with capture_logs() as logs:
+        await until(cluster_of(disks), disks, 20)
+        again = cluster_of({"ada": Disk(), "ben": disks["ben"], "cy": Disk()})
+        await again.train()
+    assert len(resumed(logs)) == 1
+    firsts = [line["start_round"] for line in logs if line["event"] == "plan_activated"]
+    assert firsts[-1] == resumed(logs)[0] > 0
+    assert len(set(again.digests.values())) == 1
+
+
+@virtual_time
+async def test_a_run_that_has_ended_is_followed_by_the_next_whatever_the_broker_has_kept() -> None:
+    disks = {name: Disk() for name in NAMES[:2]}
+    with capture_logs() as logs:
+        first, second = cluster_of(disks), cluster_of(disks)
+        await first.train()
+        await second.train()
+    assert resumed(logs) == []
+    assert [node.results[node.name].progress.run for node in second.nodes.values()] == [2, 2]
+
+
+@virtual_time
+@pytest.mark.parametrize("changes", [{"batch_size": 8}, {"epochs_max": 61}])
+async def test_a_checkpoint_of_another_task_is_named_and_kept_aside(changes: dict[str, Any]) -> None:
+    disks = {name: Disk() for name in NAMES[:2]}
+    with capture_logs() as logs:
+        await until(cluster_of(disks), disks, 20)
+        kept = disks["ada"].read("checkpoint/a")
+        await cluster_of(disks, **changes).train()
+    assert resumed(logs) == []
+    warnings = [line for line in logs if line["event"] == "checkpoint_not_used"]
+    assert {line["kept_as"] for line in warnings} == {"checkpoint/of-another-task"}
+    assert "another task" in warnings[0]["error"]
+    assert kept is not None
