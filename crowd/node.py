@@ -34,7 +34,7 @@ from crowd.progress import Progress
 from crowd.protocol.identity import read_signer
 from crowd.protocol.messages import ResultMessage
 from crowd.runtime import ChildSpec, Strategy, Supervisor
-from crowd.units import SECOND_US, DeviceId, device_id
+from crowd.units import DeviceId, Life, device_id
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,6 @@ class Node:
 
     def _make_ready(self) -> "tuple[Task, Work, type[Trainer]]":
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
-        from crowd.actors.trainer.checkpoint import Owner
         from crowd.actors.trainer.checkpoints import Checkpoints
         from crowd.actors.trainer.trainer import Trainer
         from crowd.trained import check_room
@@ -152,13 +151,7 @@ class Node:
         check_room(self._store, work.facts.state_elements)
         self._lives = Lives(self._store, self._chance)
         self._life = self._lives.begin()
-        self._checkpoints = Checkpoints(
-            store=self._store,
-            owner=Owner(cluster=self.config.cluster, fingerprint=work.facts.fingerprint),
-            layout=work.layout,
-            counters_count=work.counters,
-            every_us=int(self.config.checkpoint_s * SECOND_US),
-        )
+        self._checkpoints = Checkpoints.of(self.config, work, self._store)
         self._checkpoints.read()
         return task, work, Trainer
 
@@ -171,6 +164,11 @@ class Node:
             label_counts=work.store.label_counts,
             evaluation_samples=len(work.evaluation),
         )
+
+    def _info(self, life: Life) -> bytes:
+        """What people and tools that look at the broker may know of this device."""
+        info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": self.config.share.value}
+        return json.dumps(info).encode()
 
     def _make_supervisor(self, task: "Task", work: "Work", trainer: "type[Trainer]") -> Supervisor:
         config, compute = self.config, self._device.compute
@@ -210,7 +208,6 @@ class Node:
             # the first of the four to start, and all restart together: each time in a life of its own
             self._life = life = next(lives)
             self._probe.life_began(life)
-            info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": config.share.value}
             return DataMover(
                 device=self.name,
                 cluster=config.cluster,
@@ -222,7 +219,7 @@ class Node:
                 planner=supervisor.ref("planner"),
                 trainer=supervisor.ref("trainer"),
                 profiler=supervisor.ref("profiler"),
-                info=json.dumps(info).encode(),
+                info=self._info(life),
                 seed=int.from_bytes(life.boot[:4], "big"),
                 probe=self._probe,
             )
@@ -317,23 +314,8 @@ class Node:
                     self._over = anyio.Event()  # another run
                 self._plan = active.plan
                 self._tell(attrs.evolve(self._last, plan=self._plan))
-            case RoundDone(progress=progress, point=point, samples_trained=samples, generations=generations) as done:
-                self._tell(
-                    Progress(
-                        round=progress.round,
-                        value=point.value if point.evaluated else self._last.value,
-                        loss=point.loss,
-                        bytes_up=point.bytes_up,
-                        bytes_down=point.bytes_down,
-                        elapsed_s=point.elapsed_us / SECOND_US,
-                        plan=self._plan,
-                        finished=progress.finished,
-                        digest=progress.digest.hex(),
-                        samples_trained=samples,
-                        generations=generations,
-                        hardly_trained=done.hardly_trained,
-                    )
-                )
+            case RoundDone():
+                self._tell(news.after(self._last))
             case RunFinished(state=state):
                 assert self._prepared is not None
                 assert self._store is not None

@@ -331,18 +331,16 @@ def fails_at_five(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class FailsLater(torch.optim.SGD):
-    """At its second step."""
-
     def step(self, closure: Any = None) -> Any:
         assert not any("momentum_buffer" in state for state in self.state.values()), "five"
         return super().step(closure)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"loss": fails_at_five}, {"optimizer": lambda parameters: FailsLater(parameters, lr=0.1, momentum=0.9)}],
-    ids=["loss", "optimizer"],
-)
+def fails_later(parameters: Any) -> torch.optim.Optimizer:
+    return FailsLater(parameters, lr=0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize("changes", [{"loss": fails_at_five}, {"optimizer": fails_later}], ids=["loss", "optimizer"])
 def test_what_fails_in_the_middle_of_the_training_is_one_line_with_its_place(changes: dict[str, Any]) -> None:
     task = make_task(model=outputs(CLASSES), **changes)
     local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)

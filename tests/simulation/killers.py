@@ -36,6 +36,8 @@ KILLED_BY: Mapping[str, int] = {
     "an abandoned round leaves a trace": 83,
     "a new plan loses the residual": 0,
     "lent samples are trained at home too": 1,
+    "a device that comes back begins the run anew": 21000,
+    "the one before is written over": 21018,
     "a sample is dealt out again in the same epoch": 0,
     "merged slices of another generation are taken": 27,
     "an owner merges a slice anew when more has come": 24,

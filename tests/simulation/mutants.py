@@ -16,6 +16,7 @@ from types import ModuleType
 from crowd.actors.data_mover.shipments import Shipments
 from crowd.actors.lives import Lives
 from crowd.actors.planner.planner import Planner
+from crowd.actors.trainer.checkpoints import Checkpoints
 from crowd.actors.trainer.completion import Completion
 from crowd.actors.trainer.course import Course
 from crowd.actors.trainer.own_slices import OwnSlice
@@ -261,6 +262,11 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     ),
     "an abandoned round leaves a trace": (_in(Feedback, "abandon", delete("self._sent = {}")),),
     "a new plan loses the residual": (_in(Feedback, "abandon", replace("self._sent = {}", "self.drop()")),),
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+    "a device that comes back begins the run anew": (
+        _in(Training, "begin_run", replace("saved.state.run == run", "saved.state.run < run")),
+    ),
+    "the one before is written over": (_in(Checkpoints, "_write", delete("self._next = 1 - self._next")),),
     # --- samples ------------------------------------------------------------------------------------------------------
     "lent samples are trained at home too": (_in(Plan, "ranges", delete("offsets[label] += count")),),
     "a sample is dealt out again in the same epoch": (

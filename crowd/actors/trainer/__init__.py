@@ -18,6 +18,8 @@ Layout:
     merging.py          the round being merged: an owner's side
     published_slice.py  one slice of an owner: merged, encoded, and what that lost
     completion.py       the end of a round: the state that it leads to
+    checkpoints.py      the checkpoints in the device's store, and when the next is due
+    checkpoint.py       one of them, as a file
     fates.py            what became of a device's contributions; pure
     rounds.py           the round being merged: when an owner merges, when a round can be completed; pure
     schedules/          how local steps and rounds go together, one for each manner of training; pure

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Self
 
 import attrs
 import structlog
 
 from crowd.actors.trainer.checkpoint import Checkpoint, Damaged, OfAnother, Owner, from_bytes, to_bytes
 from crowd.agreement.ack import StateProgress
+from crowd.config.node_file import NodeConfig
 from crowd.learning.layout import Layout
+from crowd.learning.work import Work
 from crowd.ports import Compute, Store
 from crowd.runtime.clock import now_us
 from crowd.units import SECOND_US
@@ -41,6 +44,17 @@ class Checkpoints:
     """Index of the file that is written next."""
     _due_us: int | None = None
     _has_warned: bool = False
+
+    @classmethod
+    def of(cls, config: NodeConfig, work: Work, store: Store) -> Self:
+        """Those of the device with this configuration and work. Nothing is read yet."""
+        return cls(
+            store=store,
+            owner=Owner(cluster=config.cluster, fingerprint=work.facts.fingerprint),
+            layout=work.layout,
+            counters_count=work.counters,
+            every_us=int(config.checkpoint_s * SECOND_US),
+        )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
