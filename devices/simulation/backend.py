@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import anyio
+import attrs
 import torch
 
 from brokers.simulated.network import LinkSpec, Network
@@ -29,7 +30,7 @@ from devices.cluster.cluster_run import ClusterDevice, ClusterRun, make_task, no
 from devices.cluster.device_metrics import DeviceRecorder, speed_kflops
 from devices.emulated import VirtualCompute
 from devices.sensors import FixedSensor
-from devices.simulation.device import SimulatedDevice
+from devices.simulation.device import LIMIT_S, SimulatedDevice
 from devices.simulation.virtual_time import run_virtually
 
 STANDSTILL_HOURS = 6.0
@@ -113,7 +114,8 @@ class _RunDevice(ClusterDevice):
         self.goal = RunGoal.of(self._task)
         self._run = run
         self._kind = kind = experiment.kinds[self.name]
-        self._config = node_config(experiment, index, broker="memory://simulation")
+        # saved at the end alone: all disks are in this machine's memory
+        self._config = attrs.evolve(node_config(experiment, index, broker="memory://simulation"), checkpoint_s=LIMIT_S)
         self._processor = VirtualCompute(
             kind.speed_kflops,
             overhead_flops=_flops(OVERHEAD_S, experiment),

@@ -70,6 +70,8 @@ def test_state_residual_and_inner_optimiser_come_back_as_they_were(make: Any) ->
     written = checkpoint(optimizer=optimizer)
     found = read(to_bytes(written, OWNER))
     assert found.state.digest == written.state.digest
+    assert found.residual is not None
+    assert written.residual is not None
     assert torch.equal(found.residual, written.residual)
     again = make(model.parameters())
     again.load_state_dict(again.state_dict() | {"state": found.inner})
@@ -82,7 +84,33 @@ def test_state_residual_and_inner_optimiser_come_back_as_they_were(make: Any) ->
             assert torch.equal(value, there) if isinstance(value, torch.Tensor) else value == there, name
 
 
-@pytest.mark.parametrize("state", [{0: {"history": [torch.zeros(3)]}}, {"all": {"step": 1}}, {0: 5}])
+def test_parameters_may_share_a_tensor_of_the_optimiser_s() -> None:
+    shared = torch.arange(3.0)
+    inner = kept_inner({0: {"mean": shared, "flat": shared.view(1, 3)}, 1: {"mean": shared.flip(0), "count": 2**40}})
+    assert inner is not None
+    found = read(to_bytes(attrs.evolve(checkpoint(), inner=inner), OWNER)).inner
+    assert found is not None
+    assert torch.equal(found[0]["flat"], shared.view(1, 3))
+    assert torch.equal(found[1]["mean"], shared.flip(0))
+    assert found[1]["count"] == 2**40
+
+
+def test_the_end_of_a_run_is_the_state_alone() -> None:
+    written = Checkpoint(state=checkpoint().state, residual=None, inner=None)
+    found = read(to_bytes(written, OWNER))
+    assert (found.state.digest, found.residual, found.inner) == (written.state.digest, None, None)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {0: {"history": [torch.zeros(3)]}},
+        {0: {"mean": torch.eye(3).to_sparse()}},
+        {0: {"mean": torch.zeros(3, dtype=torch.complex64)}},
+        {"all": {"step": 1}},
+        {0: 5},
+    ],
+)
 def test_an_optimiser_whose_state_is_made_of_other_things_begins_anew(state: dict[Any, Any]) -> None:
     assert kept_inner(state) is None
     assert read(to_bytes(attrs.evolve(checkpoint(), inner=kept_inner(state)), OWNER)).inner is None

@@ -110,3 +110,29 @@ async def test_a_checkpoint_of_another_task_is_named_and_kept_aside(changes: dic
     assert {line["kept_as"] for line in warnings} == {"checkpoint/of-another-task"}
     assert "another task" in warnings[0]["error"]
     assert kept is not None
+
+
+@virtual_time
+async def test_a_device_that_comes_back_to_those_that_have_finished_ends_with_their_model_at_once() -> None:
+    disks = {name: Disk() for name in NAMES[:2]}
+    cluster = cluster_of(disks, epochs_max=4)
+    over = anyio.Event()
+
+    async def stay() -> None:
+        async with cluster.nodes["ben"] as ben:
+            await ben.wait()
+            await over.wait()
+
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stay)
+            await cluster.train("ada")
+            first = cluster.nodes["ada"].digest
+            again = cluster.add("ada", blobs(target=1.0, epochs_max=4), store=disks["ada"], checkpoint_s=2)
+            await cluster.train("ada")
+            over.set()
+    assert again.digest == first is not None
+    assert again.trained.is_saved
+    assert not [line for line in logs if line["event"] == "state_fetched" and line["round"]], "it has it on its disk"
+    rounds = [line["round"] for line in logs if line["event"] == "round_complete"]
+    assert rounds.count(max(rounds)) == 2, "nothing is trained again"

@@ -30,6 +30,13 @@ MAGIC = b"crowd checkpoint"
 VERSION = 1
 _LENGTH_BYTES = 4
 _RESIDUAL = "residual"
+_DTYPES = frozenset(
+    {
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
+    }
+)
+"""Of an optimiser's tensors that can be kept."""
 _converter = strict_converter({})
 
 
@@ -62,8 +69,8 @@ class Checkpoint:
     """What one device has to go on with. Immutable: it shares its tensors with the trainer."""
 
     state: ReplicaState
-    residual: Tensor = attrs.field(repr=False)
-    """What is left of earlier deltas, (elements,) float32."""
+    residual: Tensor | None = attrs.field(repr=False)
+    """What is left of earlier deltas, (elements,) float32; `None`: nothing."""
     inner: Mapping[int, Mapping[str, Any]] | None = attrs.field(repr=False)
     """The inner optimiser's state, by parameter and name: tensors, numbers and `None`; `None` if it is made of anything
     else, and begins anew."""
@@ -80,17 +87,23 @@ def kept_inner(optimizer_state: Mapping[Any, Any]) -> Mapping[int, Mapping[str, 
 
 
 def _is_kept(value: Any) -> bool:
-    return value is None or isinstance(value, Tensor) or type(value) in (bool, int, float)
+    if isinstance(value, Tensor):
+        return value.layout is torch.strided and value.dtype in _DTYPES
+    return value is None or type(value) in (bool, int, float)
 
 
 def to_bytes(checkpoint: Checkpoint, owner: Owner) -> bytes:
     """The file, to be written for this owner."""
     state = state_file.to_bytes(checkpoint.state)
-    own = {_RESIDUAL: checkpoint.residual}
+    own = {} if checkpoint.residual is None else {_RESIDUAL: checkpoint.residual}
+    known: set[int] = set()
     for parameter, values in (checkpoint.inner or {}).items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                own[f"tensor/{parameter}/{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                tensor = value.detach().cpu().contiguous()
+                place = tensor.untyped_storage().data_ptr()  # safetensors takes no two tensors that share memory
+                own[f"tensor/{parameter}/{name}"] = tensor.clone() if place in known else tensor
+                known.add(place)
             else:
                 kind = type(value).__name__
                 number = torch.tensor(0 if value is None else value, dtype=_NUMBERS[kind][0])
@@ -126,8 +139,8 @@ def from_bytes(data: bytes, owner: Owner, layout: Layout, counters_count: int) -
         state_end = header_end + header.state_bytes
         state = state_file.from_bytes(bytes(body[header_end:state_end]), layout, counters_count)
         own = safetensors.torch.load(bytes(body[state_end:]))
-        residual = own.pop(_RESIDUAL)
-        if residual.shape != state.vector.shape or residual.dtype != torch.float32:
+        residual = own.pop(_RESIDUAL, None)
+        if residual is not None and (residual.shape, residual.dtype) != (state.vector.shape, torch.float32):
             raise Damaged(f"its residual has the shape {tuple(residual.shape)}, not {tuple(state.vector.shape)}")
         inner = None if own.pop("anew", None) is not None else _inner(own)
     except OfAnother:

@@ -62,11 +62,14 @@ class Learner:
 
     def checkpoint(self, state: ReplicaState) -> Checkpoint:
         """What there is to go on with from `state`, which the last complete round led to."""
+        if state.finished:
+            return Checkpoint(state=state, residual=None, inner=None)
         return Checkpoint(state=state, residual=self.residual, inner=kept_inner(self._inner["state"]))
 
     def resume(self, saved: Checkpoint) -> None:
         """Go on with what is left of a former life's deltas, and with its optimiser."""
-        self._feedback.resume(saved.residual)
+        if saved.residual is not None:
+            self._feedback.resume(saved.residual)
         if saved.inner is not None:
             self._inner |= {"state": saved.inner}
 
