@@ -21,7 +21,7 @@ from crowd.actors.trainer.checkpoint import (
     kept_inner,
     to_bytes,
 )
-from crowd.actors.trainer.checkpoints import ASIDE_DAMAGED, ASIDE_OTHER, BYTES_AN_HOUR_MAX, FILES, Checkpoints
+from crowd.actors.trainer.checkpoints import ASIDE, BYTES_AN_HOUR_MAX, FILES, Checkpoints
 from crowd.learning import replica
 from crowd.ports import Store
 from devices.emulated import VirtualCompute
@@ -173,9 +173,9 @@ async def test_the_one_before_is_kept_and_used_where_the_last_is_damaged(tmp_pat
     assert taken is not None
     assert taken.state.round == 2
     said = [(line["event"], line["file"], line["kept_as"]) for line in logs]
-    assert said == [("checkpoint_not_used", FILES[0], ASIDE_DAMAGED)]
+    assert said == [("checkpoint_not_used", FILES[0], FILES[0] + ASIDE)]
     assert store.read(FILES[0]) is None
-    assert store.read(ASIDE_DAMAGED) is not None
+    assert store.read(FILES[0] + ASIDE) is not None
     await found.save(checkpoint(4), compute)
     assert store.read(FILES[0]) is not None, "the one that can be read is left alone"
     again = checkpoints(store).take()
@@ -191,7 +191,7 @@ async def test_another_task_s_is_kept_aside() -> None:
     other = checkpoints(store, Owner(cluster="home", fingerprint=b"other"))
     assert other.take() is None
     assert other.saved is None
-    assert store.read(ASIDE_OTHER) == data
+    assert store.read(FILES[0] + ASIDE) == data
 
 
 @virtual_time

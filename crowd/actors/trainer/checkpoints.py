@@ -18,7 +18,8 @@ from crowd.units import SECOND_US
 
 FILES = ("checkpoint/a", "checkpoint/b")
 """Written to in turn, so that there is always the one before."""
-ASIDE_OTHER, ASIDE_DAMAGED = "checkpoint/of-another-task", "checkpoint/damaged"
+ASIDE = ".aside"
+"""Appended to the name of one that cannot be used."""
 BYTES_AN_HOUR_MAX = 1_000_000_000
 """SD cards wear out."""
 TIME_SHARE_MAX = 0.01
@@ -81,17 +82,16 @@ class Checkpoints:
                     yield index, from_bytes(data, self.owner, self.layout, self.counters_count)
             except OSError as error:
                 log.warning("checkpoint_not_read", file=name, error=str(error))
-            except OfAnother as error:
-                self._keep_aside(name, ASIDE_OTHER, str(error))
-            except Damaged as error:
-                self._keep_aside(name, ASIDE_DAMAGED, str(error))
+            except (Damaged, OfAnother) as error:
+                self._keep_aside(name, str(error))
 
-    def _keep_aside(self, name: str, aside: str, why: str) -> None:
+    def _keep_aside(self, name: str, why: str) -> None:
+        kept_as = name + ASIDE
         try:
-            self.store.move(name, aside)
-            log.warning("checkpoint_not_used", file=name, error=why, kept_as=aside)
+            self.store.move(name, kept_as)
         except OSError as error:
-            log.warning("checkpoint_not_used", file=name, error=why, kept_as=f"nothing: {error}")
+            kept_as = f"nothing, as it cannot be moved: {error}"
+        log.warning("checkpoint_not_used", file=name, error=why, kept_as=kept_as)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
