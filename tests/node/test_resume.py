@@ -6,9 +6,12 @@ from typing import Any
 import anyio
 import pytest
 import structlog
+import torch
 from structlog.testing import capture_logs
 
+from crowd.actors.probe import Probe
 from crowd.actors.trainer.checkpoints import ASIDE, FILES
+from crowd.learning.replica import ReplicaState
 from tests.node.cluster import Cluster, blobs, round_of
 from tests.support.disk import Disk
 from tests.support.virtual import virtual_time
@@ -18,13 +21,24 @@ log = structlog.get_logger()
 NAMES = ("ada", "ben", "cy")
 
 
-def cluster_of(disks: Mapping[str, Disk], **task: Any) -> Cluster:
+class Told(Probe):
+    """Remembers from which round the device has gone on, with what was left of its deltas."""
+
+    def __init__(self) -> None:
+        self.resumed_at: list[int] = []
+
+    def resumed(self, state: ReplicaState, residual: torch.Tensor) -> None:
+        assert residual.any()
+        self.resumed_at.append(state.round)
+
+
+def cluster_of(disks: Mapping[str, Disk], probes: Mapping[str, Probe] | None = None, **task: Any) -> Cluster:
     cluster = Cluster(*disks)
     for name, disk in disks.items():
         disk.has_power = True
-        cluster.add(
-            name, blobs(**{"target": 1.0, "epochs_max": 60} | task), store=disk, checkpoint_s=2, members_min=len(disks)
-        )
+        own = blobs(**{"target": 1.0, "epochs_max": 60} | task)
+        probe = (probes or {}).get(name)
+        cluster.add(name, own, store=disk, probe=probe, checkpoint_s=2, members_min=len(disks))
     return cluster
 
 
@@ -65,9 +79,11 @@ async def test_after_a_power_cut_on_all_devices_the_run_goes_on_from_the_last_ch
     disks = {name: Disk() for name in NAMES}
     with capture_logs() as logs:
         await until(cluster_of(disks), disks, 20)
-        again = cluster_of(disks)
+        again = cluster_of(disks, probes := {name: Told() for name in disks})
         await again.train()
-    assert max(resumed(logs)) == saved(logs) > 0
+    assert max(resumed(logs)) == saved(logs) > min(resumed(logs)) > 0
+    told = [probe.resumed_at for probe in probes.values()]
+    assert sorted(told) == sorted([saved(logs)] if at == saved(logs) else [] for at in resumed(logs)), "the rest is old"
     firsts = [line["start_round"] for line in logs if line["event"] == "plan_activated"]
     assert firsts[-1] == saved(logs)
     assert len(set(again.digests.values())) == 1

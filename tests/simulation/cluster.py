@@ -120,7 +120,7 @@ class Cluster:
             case FaultKind.KILL | FaultKind.OLD_DISK | FaultKind.POWER_LOSS:
                 await self._restart(process, fault)
             case FaultKind.BLACKOUT:
-                await self._black_out(process, fault)
+                await self._black_out(fault)
             case FaultKind.BATTERY:
                 process.cut_off(will_after_s=WILL_AFTER_S)
             case FaultKind.FREEZE:
@@ -167,7 +167,7 @@ class Cluster:
         await anyio.sleep(fault.lasts_s)
         process.switch_on(self._tasks)
 
-    async def _black_out(self, damaged: Process, fault: Fault) -> None:
+    async def _black_out(self, fault: Fault) -> None:
         chance = random.Random(fault.factor)
         if chance.random() < 0.5:
             self.network.crash(down_s=fault.lasts_s)
@@ -175,9 +175,9 @@ class Cluster:
         off = [process for process in self.processes if process.is_wanted]
         for process in off:
             process.cut_off(will_after_s=WILL_AFTER_S)
-        if chance.random() < 0.5:
-            damaged.damage_disk()
-            self.injected["damaged checkpoints"] += 1
+            if chance.random() < 0.4:
+                process.damage_disk()
+                self.injected["damaged checkpoints"] += 1
         for process in chance.sample(off, len(off)):
             await anyio.sleep(chance.choice((0.0, 0.1, fault.lasts_s)))
             process.switch_on(self._tasks)

@@ -60,7 +60,6 @@ class Merging:
         self._ledgers: dict[DeviceId, Ledger] = {}
         self._residuals: dict[tuple[DeviceId, bytes], Vector] = {}
         """What each device had left in a state of that digest."""
-        self.resumed_runs = 0
 
     def life_began(self, device: DeviceId) -> None:
         """What the device had trained and not sent is gone with its former life."""
@@ -161,8 +160,9 @@ class Merging:
 
     def resumed(self, device: DeviceId, state: ReplicaState, residual: Vector) -> None:
         """The device goes on with what a former life has saved."""
-        self.resumed_runs += 1
-        had = self._residuals.get((device, state.digest), np.zeros_like(residual))
+        had = self._residuals.get((device, state.digest))
+        if had is None or state.finished:
+            had = np.zeros_like(residual)
         if not np.array_equal(residual, had):
             self._findings.add(f"{device} goes on from round {state.round} with a residual that it had not then")
         self._ledgers[device].resumed(residual)

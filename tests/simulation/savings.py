@@ -7,12 +7,13 @@ from tests.simulation.checks import Findings
 
 
 class Savings:
-    """A plan never begins before what one of its members has saved."""
+    """A plan never begins before what one of its members has saved of earlier ones."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._saved: dict[DeviceId, list[StateProgress]] = {}
         """The last two of each device, if they can be read."""
+        self._begun: set[tuple[int, bytes]] = set()
 
     def saved(self, device: DeviceId, progress: StateProgress) -> None:
         self._saved[device] = [*self._saved.get(device, [])[-1:], progress]
@@ -26,7 +27,11 @@ class Savings:
         self._saved[device] = self._saved.get(device, [])[:-1]
 
     def began(self, device: DeviceId, active: Active) -> None:
-        """The device begins this plan."""
+        """The device begins this plan; others may have completed rounds of it."""
+        plan = (active.generation, active.plan_digest)
+        if plan in self._begun:
+            return
+        self._begun.add(plan)
         for member in active.plan.members:
             for progress in self._saved.get(member.device, []):
                 if progress > active.start:

@@ -133,7 +133,7 @@ HANGS_EVERY = 4
 REPLAYS_EVERY = 4
 """Of so many seeds one has a device with an old disk, and former lives that are replayed twice."""
 BLACKOUTS_EVERY = 3
-"""Of so many seeds one has a power cut on all devices, twice."""
+"""Of so many seeds one has a power cut on all devices, twice, and checkpoints that are seconds apart."""
 NO_TARGET_EVERY = 7
 """Of so many seeds one has a task without a target."""
 FAULTS_UNTIL_S = 45.0
@@ -153,7 +153,8 @@ def draw(seed: int) -> Scenario:
         faults.append(_hang(random.Random(f"hang {seed}"), count))
     if seed >= KNOWN_SEEDS and seed % REPLAYS_EVERY == 1:
         faults.extend(_replays(random.Random(f"replay {seed}"), count))
-    if seed >= KNOWN_SEEDS and seed % BLACKOUTS_EVERY == 0:
+    lasting = seed >= KNOWN_SEEDS and seed % BLACKOUTS_EVERY == 1
+    if lasting:
         faults.extend(_blackouts(random.Random(f"blackout {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
@@ -171,7 +172,7 @@ def draw(seed: int) -> Scenario:
         epochs_max=chance.choice((3, 20, 10_000)),
         target=None if aimless else 1.0,
         patience=random.Random(f"patience {seed}").choice((None, 2, 10, 100)) if aimless else None,
-        checkpoint_s=random.Random(f"checkpoint {seed}").choice((0.3, 2.0, 5.0)) if seed >= KNOWN_SEEDS else 60.0,
+        checkpoint_s=random.Random(f"checkpoint {seed}").choice((0.3, 2.0, 5.0)) if lasting else 60.0,
         faults=tuple(faults),
         faults_until_s=longer * FAULTS_UNTIL_S,
     )
@@ -224,7 +225,7 @@ def _replays(chance: random.Random, count: int) -> tuple[Fault, ...]:
 
 
 def _blackouts(chance: random.Random, count: int) -> tuple[Fault, ...]:
-    """With a chance the broker fails too, and the last checkpoint of the device that is named is damaged."""
+    """With a chance the broker fails too, and each device's last checkpoint is damaged."""
     times = sorted(round(chance.uniform(5.0, FAULTS_UNTIL_S), 3) for _ in range(2))
     return tuple(
         Fault(
