@@ -106,6 +106,21 @@ def test_so_does_the_last_round_before_another_state_is_taken() -> None:
     assert case.failed() == []
 
 
+def test_two_parts_of_a_cluster_may_train_rounds_of_the_same_numbers_under_plans_of_their_own() -> None:
+    case = Case()
+    case.ran[1].lines.insert(-1, line(20, "info", "round_complete", "digest=ab77 loss=2.3 round=3"))
+    case.ran[1].lines.insert(-1, line(21, "info", "round_complete", "digest=ab78 loss=2.3 round=4"))
+    apart = [
+        line(14, "info", "plan_activated", "generation=2 members=['attic'] plan=77aa start_round=2 why='alone'"),
+        line(15, "info", "round_complete", "digest=ff66 loss=2.3 round=3"),
+        line(16, "info", "round_complete", "digest=ff67 loss=2.3 round=4"),
+    ]
+    case.ran[0].lines[-1:-1] = apart[1:]
+    assert case.failed() == ["4 rounds with one digest each; several digests in the rounds 3, 4"]
+    case.ran[0].lines[-3:-3] = apart[:1]
+    assert case.failed() == []
+
+
 def test_memory_that_grows_by_more_than_a_tenth_is_a_fault() -> None:
     case = Case()
     case.ran[3] = ran_of("porch", log_of("porch"), grown=41)

@@ -100,20 +100,27 @@ def of_target(logs: Logs) -> Finding:
 
 
 def of_rounds(logs: Logs) -> Finding:
-    """A round that a device completed last before it was killed, or before it took another's state, may have been
-    completed by nobody else: it counts only if it was."""
-    digests: dict[int, set[str]] = defaultdict(set)
+    """Under one plan. Two parts of a cluster that do not hear each other may both train the rounds of a number; then
+    they go on from one of the two. A round that a device completed last before it was killed, or before it took
+    another's state, may have been completed by nobody else: it counts only if it was."""
+    digests: dict[tuple[str, int], set[str]] = defaultdict(set)
     for ran, log in logs:
-        steps = [said for said in log if said.event in ("round_complete", "state_fetched")]
-        after: list[Said | None] = [*steps[1:], None]
-        for said, then in zip(steps, after, strict=True):
+        plan, steps = "", []
+        for said in log:
+            if said.event == "plan_activated":
+                plan = f"{said.figure('generation')} {said.figure('plan')}"
+            elif said.event in ("round_complete", "state_fetched"):
+                steps.append((plan, said))
+        after: list[Said | None] = [*(said for _, said in steps[1:]), None]
+        for (under, said), then in zip(steps, after, strict=True):
             is_last = ran.is_killed if then is None else then.event == "state_fetched"
             if said.event == "round_complete" and not is_last:
-                digests[int(said.figure("round"))].add(said.figure("digest"))
-    forked = sorted(number for number, known in digests.items() if len(known) > 1)
+                digests[under, int(said.figure("round"))].add(said.figure("digest"))
+    forked = sorted({number for (_, number), known in digests.items() if len(known) > 1})
     return Finding(
         holds=bool(digests) and not forked,
-        text=f"{len(digests):,} rounds with one digest each" + _but(forked, "several digests in the rounds"),
+        text=f"{len({number for _, number in digests}):,} rounds with one digest each"
+        + _but(forked, "several digests in the rounds"),
     )
 
 
