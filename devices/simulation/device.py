@@ -168,6 +168,7 @@ class SimulatedCluster:
                     tasks.start_soon(self.devices[name].live, Node.wait, name=name)
 
     def fail(self, name: str) -> None:
-        """The device is gone without a word; what is left of it is its will."""
+        """The device is gone without a word; what is left of it is its will, and what is in its store. As its actors
+        end they save how far the run has come, which a power cut would not let them do."""
         self.network.drop(device_id(name))
         self.devices[name].switch_off()

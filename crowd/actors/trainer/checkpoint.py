@@ -41,7 +41,7 @@ _converter = strict_converter({})
 
 
 class Damaged(ValueError):
-    """A file is no whole checkpoint, or is one of another version of the format."""
+    """A file is no whole checkpoint, or one of another version of the format."""
 
 
 class OfAnother(ValueError):
