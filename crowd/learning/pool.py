@@ -7,7 +7,6 @@ it the borrowed ones, in the order in which the plan names them.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,14 +71,6 @@ class TrainingPool:
         return torch.unsafe_split_with_sizes(inputs, parts), torch.unsafe_split_with_sizes(labels, parts)
 
 
-@attrs.frozen(kw_only=True)
-class SamplerSnapshot:
-    """The position of an `EpochSampler`: the epoch, and how many rows of it had been dealt out."""
-
-    epoch: int
-    dealt: int
-
-
 class EpochSampler:
     """A dealer of the rows `[0, count)` of `device`: each once per epoch, in an order seeded by `(seed, generation,
     round, epoch)`. `round` is that with which the generation begins: after a power cut generations are counted anew."""
@@ -134,15 +125,6 @@ class EpochSampler:
         who deals them again gets the same."""
         seed = seeded("step", self._device, *self._seeds, self.epoch, self._dealt).integers(1 << 63)
         return torch.Generator().manual_seed(int(seed))
-
-    def snapshot(self) -> SamplerSnapshot:
-        return SamplerSnapshot(epoch=self.epoch, dealt=self._dealt)
-
-    def restore(self, snapshot: SamplerSnapshot) -> None:
-        """Return to `snapshot`, which a sampler of the same seeds made, and deal again exactly what was dealt after
-        it."""
-        self._begin(snapshot.epoch)
-        self._dealt = snapshot.dealt
 
     def _begin(self, epoch: int) -> None:
         self.epoch = epoch

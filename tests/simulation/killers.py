@@ -46,6 +46,7 @@ KILLED_BY: Mapping[str, int] = {
 FAULTS: Mapping[str, tuple[int, ...]] = {
     "a contribution that comes twice is merged twice": (0, 2, 3, 4, 5, 6, 7),
     "who falls far behind waits for ever": (1,),
+    "who asks for a slice that nobody keeps is told to wait": (0, 1, 2),
 }
 """Those of the seed's faults that it takes, where all of them together take another course, or longer."""
 
@@ -59,6 +60,6 @@ VARIANTS: Mapping[str, int] = {
 def killer(mutant: str) -> Scenario:
     """The scenario that is known to show it."""
     scenario = draw(KILLED_BY[mutant])
-    if mutant in VARIANTS:
-        return scenario.varied(VARIANTS[mutant])
-    return scenario.only(FAULTS[mutant]) if mutant in FAULTS else scenario
+    if mutant in FAULTS:
+        scenario = scenario.only(FAULTS[mutant])
+    return scenario.varied(VARIANTS[mutant]) if mutant in VARIANTS else scenario
