@@ -6,6 +6,7 @@ raised is a `CrowdError`. Each name comes when it is asked for, so that `import 
 
 Layout:
     node.py          one device: its four actors under a supervisor, to be embedded in an application
+    crew.py          the four actors of a node under one supervisor
     progress.py      what a node tells of its run
     ports.py         what an adapter must promise: broker, signer, compute, sensor, store
     metrics.py       how good a state of the network is, in one number
@@ -18,7 +19,9 @@ Layout:
     strict.py        from plain values to attrs values, with nothing converted
     user_code.py     what a user's own code raises, in one line
     whole_files.py   files that are replaced as a whole
-    trained.py       the network that a run has trained, in memory and in the store
+    trained.py       the network that a run has trained or is training, in memory and in the store
+    run_list.py      the runs that a device has taken part in, one card to a line
+    model_card.py    what is known of a trained network, as JSON beside it
     run_record.py    what happened in a run, as JSON
     config/          what people write: node.toml and cluster files
     runtime/         actors in general

@@ -36,6 +36,10 @@ class MalformedMessage(Rejected):
     """Bytes from outside that are no valid message."""
 
 
+class RunRefused(Rejected):
+    """The next run cannot begin now."""
+
+
 class InfeasiblePlan(Rejected):
     """A plan that breaks a device's rules or loses samples."""
 

@@ -1,53 +1,43 @@
 """One device: the four actors under one supervisor, to be embedded in any asyncio application."""
 
-import itertools
-import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
 
-import anyio
 import attrs
 import structlog
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 import crowd
 from crowd import plugins
-from crowd.actors.data_mover.data_mover import DataMover
+from crowd.actors import inbox
 from crowd.actors.lives import Lives
 from crowd.actors.planner import observations as planning
-from crowd.actors.planner.observations import DeviceLeftOut, PlanActivated, ResultKnown, RunOver
-from crowd.actors.planner.planner import Planner
+from crowd.actors.planner.observations import DeviceLeftOut, PlanActivated, ResultKnown, RunBegun, RunOver
 from crowd.actors.probe import Probe as Probe
-from crowd.actors.profiler import Profiler, unmeasured_profile
 from crowd.actors.trainer import observations
-from crowd.actors.trainer.observations import RoundDone, RunFinished
-from crowd.actors.trainer.outside import Outside
+from crowd.actors.trainer.observations import RoundDone, RunFinished, StateHeld
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
+from crowd.crew import Crew, Parts
+from crowd.errors import RunRefused
 from crowd.planning.plan import Plan
 from crowd.planning.policy import Policy
-from crowd.planning.profile import Profile
 from crowd.ports import Broker, Device, Signer, Store, Traffic
-from crowd.progress import Progress
+from crowd.progress import News, Progress
 from crowd.protocol.identity import read_signer
 from crowd.protocol.messages import ResultMessage
-from crowd.runtime import ChildSpec, Strategy, Supervisor
-from crowd.units import DeviceId, Life, device_id
+from crowd.units import DeviceId, device_id
 
 if TYPE_CHECKING:
     import torch
 
-    from crowd.actors.trainer.trainer import Trainer
     from crowd.learning.task import Task
     from crowd.learning.work import Work
-    from crowd.trained import TrainedModel
+    from crowd.trained import Models, TrainedModel
 
-MAILBOX_SIZE = 1024
-RESTARTS_MAX = 5
-RESTART_WINDOW_S = 60.0
-PROGRESS_BUFFER = 256
 
 TaskFunction: TypeAlias = Callable[[str], "Task"]
 
@@ -59,7 +49,8 @@ class Node:
 
     1. Entering reads the data, checks it against the network, starts the actors; raises `BadConfig`, `BrokerRefused`.
     2. `progress()` tells of every round; `wait()` returns when the run is over on every living member.
-    3. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
+    3. `train()` begins the next run, on all devices; else this one idles and keeps the model for who lacks it.
+    4. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
     """
 
     def __init__(
@@ -67,6 +58,7 @@ class Node:
         config: NodeConfig,
         *,
         task: TaskFunction | None = None,
+        start: Path | None = None,
         device: Device | None = None,
         broker: Broker | None = None,
         signer: Signer | None = None,
@@ -76,12 +68,14 @@ class Node:
         chance: random.Random | None = None,
         probe: Probe | None = None,
     ) -> None:
-        """Make a node, not yet started. `task` makes the `Task` from the device's name; `policies`, by name, join
-        the installed ones; `chance` draws all that is random; `probe` is told what happens. Without them, as for the
-        rest, `config` and what is installed decide. Raises `BadConfig`."""
+        """Make a node, not yet started. `task` makes the `Task` from the device's name; `start` is a safetensors file
+        with parameters of the network with which the first run begins, where there is no model yet; `policies`, by
+        name, join the installed ones; `chance` draws all that is random; `probe` is told what happens. Without them, as
+        for the rest, `config` and what is installed decide. Raises `BadConfig`."""
         self.config = config
         self.name: DeviceId = device_id(config.name)
         self._make_task = task
+        self._start = start
         self._device = device or plugins.devices.load(config.device)()
         self._broker = broker or plugins.broker_from_url(
             config.broker,
@@ -104,28 +98,24 @@ class Node:
         self.results: dict[DeviceId, ResultMessage] = {}
         """Results of the run, by device, as far as they are known here."""
         self._prepared: tuple[Task, Work] | None = None
-        self._trained: TrainedModel | None = None
+        self._models: Models | None = None
         self._plan: Plan | None = None
-        self._last = Progress(round=0, value=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=None)
-        self._listeners: dict[MemoryObjectSendStream[Progress], MemoryObjectReceiveStream[Progress]] = {}
-        self._over = anyio.Event()
+        self._news = News()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        task, work, trainer = await self._device.compute.run(self._make_ready)
-        self._supervisor = self._make_supervisor(task, work, trainer)
-        await self._supervisor.__aenter__()
+        self._crew = Crew(await self._device.compute.run(self._make_ready))
+        await self._crew.supervisor.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            return await self._supervisor.__aexit__(kind, error, traceback)
+            return await self._crew.supervisor.__aexit__(kind, error, traceback)
         finally:
-            for listener in list(self._listeners):
-                listener.close()
+            self._news.close()
 
     def prepare(self) -> "tuple[Task, Work]":
         """Make the task, read its data, and check them against the network. Entering does so, in a worker thread, where
@@ -135,117 +125,54 @@ class Node:
         own, config = self._make_task, self.config
         task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
         free_bytes = self._device.sensor.read().memory_free_bytes
-        self._prepared = task, prepare(task, device=self.name, data_epoch=0, memory_bytes=free_bytes)
+        self._prepared = task, prepare(task, memory_bytes=free_bytes)
         return self._prepared
 
-    def _make_ready(self) -> "tuple[Task, Work, type[Trainer]]":
+    def _make_ready(self) -> Parts:
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
         from crowd.actors.trainer.checkpoints import Checkpoints
         from crowd.actors.trainer.trainer import Trainer
-        from crowd.trained import check_room
+        from crowd.learning.trial import made
+        from crowd.learning.warm_start import read_warm_start
+        from crowd.trained import Models, check_room
 
         _ = self._device.compute.torch_device  # says whether it is there
         task, work = self._prepared or self.prepare()
         if self._store is None:
             self._store = plugins.stores.load("file")(self.config.state_dir)
         check_room(self._store, work.facts.state_elements)
-        self._lives = Lives(self._store, self._chance)
-        self._life = self._lives.begin()
-        self._checkpoints = Checkpoints.of(self.config, work, self._store)
-        self._checkpoints.read()
-        return task, work, Trainer
-
-    def _unmeasured_profile(self, work: "Work") -> Profile:
-        return unmeasured_profile(
+        named = task.name if self._make_task else self.config.task
+        self._models = Models(
             self.config,
-            work.facts,
-            life=self._life,
-            policy_version=self._policies[self.config.policy].version,
-            label_counts=work.store.label_counts,
-            evaluation_samples=len(work.evaluation),
+            task,
+            self._store,
+            task_name=named,
+            crowd_version=crowd.__version__,
+            local_time=self._device.sensor.local_time,
         )
-
-    def _info(self, life: Life) -> bytes:
-        """What people and tools that look at the broker may know of this device."""
-        info = {"version": crowd.__version__, "incarnation": life.incarnation, "share": self.config.share.value}
-        return json.dumps(info).encode()
-
-    def _make_supervisor(self, task: "Task", work: "Work", trainer: "type[Trainer]") -> Supervisor:
-        config, compute = self.config, self._device.compute
-        facts = work.facts
-        lives = itertools.chain((self._life,), iter(self._lives.begin, None))
-
-        def make_planner() -> Planner:
-            return Planner(
-                device=self.name,
-                life=self._life,
-                lives=self._lives,
-                saved=lambda: self._checkpoints.saved,
-                policies=self._policies,
-                compute=compute,
-                trainer=supervisor.ref("trainer"),
-                data_mover=supervisor.ref("data mover"),
-                observe=self._observe,
-                timing=self._timing,
-                probe=self._probe,
-            )
-
-        def make_trainer() -> "Trainer":
-            outside = Outside(
-                device=self.name,
-                compute=compute,
-                planner=supervisor.ref("planner"),
-                data_mover=supervisor.ref("data mover"),
-                profiler=supervisor.ref("profiler"),
-                observe=self._observe,
-                traffic=lambda: self.traffic,
-                downlink_bytes_s=config.downlink_bytes_s,
-                probe=self._probe,
-            )
-            return trainer(task=task, work=work, outside=outside, seed=config.seed, checkpoints=self._checkpoints)
-
-        def make_data_mover() -> DataMover:
-            # the first of the four to start, and all restart together: each time in a life of its own
-            self._life = life = next(lives)
-            self._probe.life_began(life)
-            return DataMover(
-                device=self.name,
-                cluster=config.cluster,
-                broker=self._broker,
-                signer=self._signer,
-                life=life,
-                share=config.share,
-                size_bytes_max=max(1 << 20, 16 * facts.state_elements),
-                planner=supervisor.ref("planner"),
-                trainer=supervisor.ref("trainer"),
-                profiler=supervisor.ref("profiler"),
-                info=self._info(life),
-                seed=int.from_bytes(life.boot[:4], "big"),
-                probe=self._probe,
-            )
-
-        def make_profiler() -> Profiler:
-            return Profiler(
-                profile=self._unmeasured_profile(work),
-                sensor=self._device.sensor,
-                planner=supervisor.ref("planner"),
-                trainer=supervisor.ref("trainer"),
-            )
-
-        # stopped in reverse order: the data mover says goodbye last
-        supervisor = Supervisor(
-            [
-                ChildSpec(name="data mover", factory=make_data_mover, mailbox_size=MAILBOX_SIZE),
-                ChildSpec(name="planner", factory=make_planner, mailbox_size=MAILBOX_SIZE),
-                ChildSpec(name="trainer", factory=make_trainer, mailbox_size=MAILBOX_SIZE),
-                ChildSpec(name="profiler", factory=make_profiler, mailbox_size=MAILBOX_SIZE),
-            ],
-            strategy=Strategy.ONE_FOR_ALL,
-            restarts_max=RESTARTS_MAX,
-            window_s=RESTART_WINDOW_S,
-            seed=self._chance.getrandbits(32),
+        lives = Lives(self._store, self._chance)
+        checkpoints = Checkpoints.of(self.config, work, self._store)
+        checkpoints.read()
+        return Parts(
+            version=crowd.__version__,
+            config=self.config,
+            device=self._device,
+            broker=self._broker,
+            signer=self._signer,
+            policies=self._policies,
+            timing=self._timing,
+            chance=self._chance,
+            probe=self._probe,
+            observe=self._observe,
+            trainer=Trainer,
+            task=task,
+            work=work,
+            supplied=None if self._start is None else read_warm_start(self._start, made(task)),
+            checkpoints=checkpoints,
+            lives=lives,
+            life=lives.begin(),
+            last_card=self._models.last_card,
         )
-        return supervisor
 
     # --- what its owner sees ------------------------------------------------------------------------------------------
 
@@ -257,7 +184,7 @@ class Node:
     @property
     def kept(self) -> Mapping[str, int]:
         """While it runs: how many it keeps of what grows by what comes to it, by a name for each."""
-        return self._supervisor.kept()
+        return self._crew.supervisor.kept()
 
     @property
     def plan(self) -> Plan | None:
@@ -266,77 +193,81 @@ class Node:
 
     @property
     def digest(self) -> str | None:
-        """Digest of the final state, in hexadecimal; `None` before the run is finished here."""
-        return None if self._trained is None else self._trained.digest
+        """Digest of the final state of the last run that has ended here, in hexadecimal; `None` before the first."""
+        return None if self._models is None or self._models.final is None else self._models.final.digest
 
     @property
     def model(self) -> "torch.nn.Module":
-        """The trained network, in evaluation mode, the same on every device; `RuntimeError` before the run's end."""
+        """The network that is `trained`, in evaluation mode, the caller's own; `RuntimeError` like there."""
         return self.trained.module()
 
     @property
     def trained(self) -> "TrainedModel":
-        """The trained network with the means to save it, which is done once at the run's end; `RuntimeError` before."""
-        if self._trained is None:
-            raise RuntimeError("the run is not finished: await node.wait(), or the end of node.progress(), first")
-        return self._trained
+        """What the last run that has ended here ended in, the same on every device; before the first end `latest`,
+        which `is_final` tells. `RuntimeError` before the first complete round."""
+        return (self._models and self._models.final) or self.latest
+
+    @property
+    def latest(self) -> "TrainedModel":
+        """What the last complete round has led to, also while a later run goes on; `RuntimeError` before the first."""
+        if self._models is None or (latest := self._models.latest) is None:
+            raise RuntimeError("no round is complete yet: await the first of node.progress() that has one")
+        return latest
+
+    @property
+    def run(self) -> int:
+        """Number of the run that is on, or of the last one; 0 before the first."""
+        return self._news.run
 
     async def wait(self) -> None:
         """Wait until every living member has published the result of the run."""
-        await self._over.wait()
+        await self._news.wait_over()
+
+    async def begun(self) -> int:
+        """Wait until a run is on, if none is; returns its number."""
+        return await self._news.wait_begun()
+
+    async def train(self, *, fresh: bool = False, follows: int | None = None) -> int:
+        """Begin the next run, on all devices, when the last one is over; returns its number.
+
+        It goes on from the present model, which its own replaces only if it is as good on the same evaluation data;
+        `fresh`: from a network that is drawn anew. `follows` is the run that it is to follow: if a later one has begun,
+        whoever asked for that, this returns its number and begins none. Raises `RunRefused` while a run is on."""
+        asked = await self._crew.ask_for_run(inbox.BeginNextRun(follows=follows, fresh=fresh))
+        if asked.run is None:
+            raise RunRefused(f"no run begins: {asked.why}")
+        return asked.run
 
     async def progress(self) -> AsyncGenerator[Progress, None]:
         """Yield a `Progress` for every round from now on, and for every new plan; end when `wait` would return. A
         listener that is slower than the rounds misses some, never the last."""
-        send: MemoryObjectSendStream[Progress]
-        receive: MemoryObjectReceiveStream[Progress]
-        send, receive = anyio.create_memory_object_stream(PROGRESS_BUFFER)
-        if self._over.is_set():
-            send.close()
-        else:
-            self._listeners[send] = receive
-        try:
-            async with receive:
-                async for news in receive:
-                    yield news
-        finally:
-            self._listeners.pop(send, None)
-            send.close()
+        async with aclosing(self._news.listen()) as news:
+            async for progress in news:
+                yield progress
 
     # --- what the actors report ---------------------------------------------------------------------------------------
 
     def _observe(self, news: planning.Observation | observations.Observation) -> None:
+        models = self._models
+        assert models is not None, "made before the actors are"
         match news:
+            case RunBegun(run=run):
+                self._news.begin(run)
             case DeviceLeftOut(plan=plan):
-                self._tell(attrs.evolve(self._last, plan=plan))
+                self._news.tell(attrs.evolve(self._news.last, plan=plan))
             case PlanActivated(active=active):
-                if self._over.is_set() and not active.start.finished:
-                    self._over = anyio.Event()  # another run
                 self._plan = active.plan
-                self._tell(attrs.evolve(self._last, plan=self._plan))
+                models.begin_plan(active)
+                self._news.tell(attrs.evolve(self._news.last, plan=self._plan))
             case RoundDone():
-                self._tell(news.after(self._last))
-            case RunFinished(state=state):
-                assert self._prepared is not None
-                assert self._store is not None
-                from crowd.trained import TrainedModel
-
-                self._trained = TrainedModel(state, self._prepared[0].model, self._store)
-                self._trained.save_or_warn()
+                self._news.tell(news.after(self._news.last))
+            case StateHeld(state=state):
+                models.hold(state)
+            case RunFinished(state=state, result=result):
+                models.finish(state, result, self.results.values())
             case ResultKnown(device=device, result=result):
                 self.results[device] = result
             case RunOver():
-                self._over.set()
-                for listener in list(self._listeners):
-                    listener.close()
+                self._news.end()
             case _:
                 assert_never(news)
-
-    def _tell(self, news: Progress) -> None:
-        self._last = news
-        for listener, other_end in self._listeners.items():
-            try:
-                listener.send_nowait(news)
-            except anyio.WouldBlock:
-                other_end.receive_nowait()  # a slow listener misses the oldest
-                listener.send_nowait(news)

@@ -4,6 +4,7 @@
 import abc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import TypeVar
 
 import attrs
@@ -164,6 +165,10 @@ class Sensor(abc.ABC):
     def read(self) -> Readings:
         """The present readings. Called on the event loop, so it must return at once."""
         ...
+
+    def local_time(self) -> datetime:
+        """The time of day where the device is, with its offset from UTC."""
+        return datetime.now().astimezone()
 
 
 class Store(abc.ABC):

@@ -1,10 +1,15 @@
-"""What a node tells of its run: `Progress`."""
+"""What a node tells of its runs: `Progress`, and `News`, by which it reaches those who listen."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
+import anyio
 import attrs
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from crowd.planning.plan import Plan
+
+BUFFERED = 256
+"""Reports that wait for a listener."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,3 +46,74 @@ class Progress:
     samples_trained: int = 0
     generations: int = 0
     hardly_trained: Mapping[str, tuple[int, str]] | None = None
+
+
+class News:
+    """Whether a run is on, and how it goes."""
+
+    def __init__(self) -> None:
+        self.run = 0
+        """The run that is on, or the last one that was; 0 before the first."""
+        self.last = _nothing(None)
+        self._listeners: dict[MemoryObjectSendStream[Progress], MemoryObjectReceiveStream[Progress]] = {}
+        self._begun = anyio.Event()
+        self._over = anyio.Event()
+
+    def begin(self, run: int) -> None:
+        """That run begins."""
+        self.run = run
+        self.last = _nothing(self.last.plan)
+        self._begun.set()
+        if self._over.is_set():
+            self._over = anyio.Event()
+
+    def tell(self, progress: Progress) -> None:
+        self.last = progress
+        for listener, other_end in self._listeners.items():
+            try:
+                listener.send_nowait(progress)
+            except anyio.WouldBlock:
+                other_end.receive_nowait()  # a slow listener misses the oldest
+                listener.send_nowait(progress)
+
+    def end(self) -> None:
+        """The run is over."""
+        self._over.set()
+        self._begun = anyio.Event()
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more will be told of this run."""
+        for listener in list(self._listeners):
+            listener.close()
+
+    async def wait_begun(self) -> int:
+        """Wait until a run is on; returns its number."""
+        await self._begun.wait()
+        return self.run
+
+    async def wait_over(self) -> None:
+        """Wait until no run is on any more."""
+        await self._over.wait()
+
+    async def listen(self) -> AsyncGenerator[Progress, None]:
+        """All that is told from now on until the run is over; the latest, where the listener is slow."""
+        send: MemoryObjectSendStream[Progress]
+        receive: MemoryObjectReceiveStream[Progress]
+        send, receive = anyio.create_memory_object_stream(BUFFERED)
+        if self._over.is_set():
+            send.close()
+        else:
+            self._listeners[send] = receive
+        try:
+            async with receive:
+                async for news in receive:
+                    yield news
+        finally:
+            self._listeners.pop(send, None)
+            send.close()
+
+
+def _nothing(plan: Plan | None) -> Progress:
+    """The report of a run in which nothing has been done, while this plan is in force."""
+    return Progress(round=0, value=None, bytes_up=0, bytes_down=0, elapsed_s=0.0, plan=plan)

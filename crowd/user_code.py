@@ -21,9 +21,11 @@ def blamed_on(what: str) -> Iterator[None]:
         raise BadConfig(f"{what}: {place_and_cause(error)}") from error
 
 
-def place_and_cause(error: Exception) -> str:
-    """The line of the user's own files at which `error` arose, and what it was, in one line."""
-    what = " ".join(traceback.format_exception_only(error)[-1].split())
+def place_and_cause(error: Exception, *, briefly: bool = False) -> str:
+    """The line of the user's own files at which `error` arose, and what it was, in one line; `briefly`, only the first
+    line of that."""
+    said = traceback.format_exception_only(error)[-1]
+    what = " ".join((said.strip().splitlines()[0] if briefly else said).split())
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{error.filename}, line {error.lineno}: {what}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

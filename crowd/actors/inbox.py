@@ -64,9 +64,28 @@ class OwnResult:
     result: ResultMessage
 
 
+@attrs.frozen(kw_only=True)
+class RunAsked:
+    """The number of the run that a request has begun, or had been begun before, or why there is none."""
+
+    run: int | None
+    why: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class BeginNextRun(Ask[RunAsked]):
+    """Begin the run after the one that is over, on all devices. Void where a later one has begun."""
+
+    follows: int | None = None
+    """The run that it is to follow; `None`: whichever is over."""
+    fresh: bool = False
+    """Whether it begins with a network that is drawn anew; else with the present model."""
+
+
 PlannerMessage: TypeAlias = (
     AgreementMessage
     | OwnResult
+    | BeginNextRun
     | events.Connected
     | events.Disconnected
     | events.OwnProfile
@@ -95,9 +114,11 @@ class MeasureSpeed(Ask[int]):
 
 @attrs.frozen(kw_only=True)
 class BeginRun:
-    """Start the run from a fresh state."""
+    """Make the state with which the run begins here, or from which it goes on."""
 
     run: int
+    fresh: bool = False
+    """Whether somebody asked for a network that is drawn anew."""
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +126,8 @@ class Activated:
     active: Active
     rtt_us: int
     """Round-trip time of this device's last heartbeat."""
+    memory_bytes: int
+    """This device's memory budget."""
 
 
 @attrs.frozen(kw_only=True)

@@ -16,6 +16,8 @@ class StateProgress:
     """Samples merged so far, over all devices."""
     round: int = 0
     """The last complete round."""
+    base: int = 0
+    """From what the run began: see `ReplicaState.base`. Of starts of one run the greatest is taken."""
     digest: bytes = attrs.field(default=b"", repr=lambda digest: digest.hex()[:8])
     """Digest of the replicated state after `round`."""
     finished: bool = False

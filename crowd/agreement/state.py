@@ -241,9 +241,11 @@ class State:
 
     @property
     def running(self) -> bool:
-        """Whether a plan with work is active and the run has not ended."""
-        active = self.acks.active
-        return active is not None and active.plan.has_work and not self.own.progress.finished
+        """Whether a plan with work is active and its run has not ended."""
+        active, progress = self.acks.active, self.own.progress
+        return (
+            active is not None and active.plan.has_work and active.start.run == progress.run and not progress.finished
+        )
 
     @property
     def frozen(self) -> bool:

@@ -4,6 +4,9 @@ Layout:
     main.py         subcommands and exit codes
     node.py         `crowd node`
     keys.py         `crowd keys`
+    train.py        `crowd train`
+    runs.py         `crowd runs`
+    asked.py        how `crowd train` reaches the node that runs
     export.py       `crowd export`
     plan.py         `crowd plan`
     sim.py          `crowd sim`

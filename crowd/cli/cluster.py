@@ -39,7 +39,7 @@ def make_profiles(
         name = device_id(device.name)
         kind, made = kinds[name], plugins.make_task(task, name, part_of(cluster, index, task))
         try:
-            work = prepare(made, device=name, data_epoch=0, memory_bytes=kind.memory_bytes)
+            work = prepare(made, memory_bytes=kind.memory_bytes)
         except BadConfig as error:
             raise BadConfig(f"device {name!r}: {error}") from error
         profiles.append(

@@ -18,12 +18,14 @@ from crowd.errors import BAD_INPUT, DONE, INTERNAL_ERROR, INTERRUPTED, NOBODY_RE
 _COMMANDS = {
     "demo": ("crowd.cli.demo.command:demo", "Train on emulated unequal devices and compare with other ways to do it."),
     "node": ("crowd.cli.node:node", "Run this device."),
+    "train": ("crowd.cli.train:train", "Begin the next run of a cluster that has ended one."),
+    "runs": ("crowd.cli.runs:runs", "List the runs that a device has ended."),
     "keys": ("crowd.cli.keys:app", "Make and show device keys."),
     "plan": ("crowd.cli.plan:plan", "Print what a cluster would do and why, and train nothing."),
     "sim": ("crowd.cli.sim:sim", "Simulate one training of a cluster."),
     "bench": ("crowd.cli.bench.command:bench", "Compare policies on many clusters, in simulation."),
     "lab": ("crowd.cli.lab:lab", "Train as a cluster of real processes, and compare with the simulation."),
-    "export": ("crowd.cli.export:export", "Copy the trained model out of a device's state directory."),
+    "export": ("crowd.cli.export:export", "Write a device's trained model to a file, for use elsewhere."),
 }
 
 

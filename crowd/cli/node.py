@@ -10,6 +10,7 @@ import structlog
 from rich.console import Console
 
 from crowd import plugins
+from crowd.cli.asked import answer
 from crowd.cli.files import check_writable, write_runs
 from crowd.cli.preflight import check_broker, check_without_torch
 from crowd.cli.saving import keep_trying
@@ -33,7 +34,11 @@ log = structlog.get_logger()
 
 
 def node(
-    *, config: Path, once: Annotated[bool, cyclopts.Parameter(negative="")] = False, json: Path | None = None
+    *,
+    config: Path,
+    once: Annotated[bool, cyclopts.Parameter(negative="")] = False,
+    json: Path | None = None,
+    start: Annotated[Path | None, cyclopts.Parameter(name="--from")] = None,
 ) -> int:
     """Run this device until it is stopped.
 
@@ -45,6 +50,9 @@ def node(
         End when every living device has finished the run.
     json
         Write the figures of the run to this file.
+    start
+        A safetensors file with parameters of the network, all or some, with which the first run begins where no device
+        has a model yet. One device needs it.
     """
     settings = read_node_config(config)
     if json is not None:
@@ -56,7 +64,7 @@ def node(
         device = plugins.devices.load(settings.device)()
         _ = device.compute.torch_device  # says whether it is there, and loads torch only where that is the question
         anyio.run(check_broker, broker)
-        session = _Session(settings, device, console, once, json)
+        session = _Session(settings, device, console, once=once, json=json, start=start)
     return anyio.run(unless_stopped, session.run)
 
 
@@ -74,7 +82,16 @@ def limit_torch(device: Device, config: NodeConfig) -> None:
 
 
 class _Session:
-    def __init__(self, config: NodeConfig, device: Device, console: Console, once: bool, json: Path | None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        device: Device,
+        console: Console,
+        *,
+        once: bool,
+        json: Path | None,
+        start: Path | None,
+    ) -> None:
         self._config = config
         self._console = console
         self._once = once
@@ -92,23 +109,35 @@ class _Session:
         assert config.members_file is not None, "check_without_torch wants it"
         self._members = frozenset(read_members(config.members_file))
         self._known = Acquaintances(device_id(config.name), self._members)
-        self._node = Node(config, device=device, probe=self._known)
+        self._node = Node(config, device=device, probe=self._known, start=start)
         self._say(f"reading the data of task {config.task!r}")
         self._task, _ = self._node.prepare()
 
     async def run(self) -> int:
         config = self._config
         self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
-        async with self._node as node:
-            await self._follow(node)
-            try:
-                reached = self._report(node)
-            finally:  # whatever becomes of the report, the model is what counts
-                await keep_trying(node.trained, config.state_dir, once=self._once)
-            if not self._once:
-                self._say(f"{config.name} stays and keeps the model; a new run begins when all are stopped and started")
-                await anyio.sleep_forever()
+        async with self._node as node, anyio.create_task_group() as tasks:
+            tasks.start_soon(answer, node, config.state_dir)
+            while True:
+                await self._follow(node)
+                try:
+                    reached = self._report(node)
+                finally:  # whatever becomes of the report, the model is what counts
+                    await keep_trying(node.trained, config.state_dir, once=self._once)
+                if self._once:
+                    break
+                self._say(f"{config.name} keeps the model; the next run begins with crowd train{self._by_clock}")
+                self._say(f"run {await node.begun()} begins")
+                self._shown, self._idle = 0, {}
+            tasks.cancel_scope.cancel()
         return DONE if reached else NOT_REACHED
+
+    @property
+    def _by_clock(self) -> str:
+        """When the next run begins by itself, for a sentence."""
+        every = None if self._config.every is None else f"every {self._config.every}"
+        words = " ".join(filter(None, (every, self._config.at and f"at {self._config.at}")))
+        return f", and {words} by itself" if words else ""
 
     async def _follow(self, node: "Node") -> None:
         """Show what happens until the run is over, and why nothing does."""
@@ -175,7 +204,7 @@ def record_of(
     """The record of the run that has just ended on `node`, with the metrics of every device that ended with it, and the
     samples that nobody trained, or hardly."""
     own = node.results[node.name]
-    results = {name: result for name, result in node.results.items() if result.progress.run == own.progress.run}
+    results = {name: result for name, result in node.results.items() if result.progress == own.progress}
     return run_record(
         {name: metrics_of(result) for name, result in results.items()},
         policy=config.policy,

@@ -3,6 +3,8 @@
 `NodeConfig` raises `BadConfig` for what is out of range, the reader for all else that a file can get wrong.
 """
 
+import datetime
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,22 @@ MODEL_FILE = "model.safetensors"
 """The trained network's file in the `state_dir`, once a run has ended."""
 
 
+_PERIODS = {
+    "m": datetime.timedelta(minutes=1),
+    "h": datetime.timedelta(hours=1),
+    "d": datetime.timedelta(days=1),
+}
+"""By the letter at the end of a time between runs."""
+
+
+def _is_time(text: str) -> bool:
+    return re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text) is not None
+
+
+def _is_period(text: str) -> bool:
+    return re.fullmatch(rf"[1-9]\d{{0,5}}[{''.join(_PERIODS)}]", text) is not None
+
+
 @attrs.frozen(kw_only=True)
 class NodeConfig:
     """The configuration of one device. Raises `BadConfig` for a value that is out of range.
@@ -39,8 +57,8 @@ class NodeConfig:
         ca_file: Certificates, in PEM, against which the broker's is checked; `None`: those of the system.
         key_file: File with this device's Ed25519 key, as `crowd keys new` makes it.
         members_file: File with the public keys of all members: TOML, `name = "public key"`.
-        state_dir: Directory for what must outlive the process: the trained network, as `model.safetensors`, how often
-            the device has started, as `life`, and how far the run has come, in `checkpoint`.
+        state_dir: Directory for what must outlive the process: the trained network, as `model.safetensors`, its card,
+            as `model.json`, how often the device has started, as `life`, and how far the run has come, in `checkpoint`.
         task: Name of a built-in task, or `module:function`.
         share: The part of this device's data that may leave it: raw samples, features, or nothing but deltas.
         policy: Entry-point name of the policy that plans, in the group `crowd.policies`. That of the device with the
@@ -58,6 +76,12 @@ class NodeConfig:
         checkpoint_s: Seconds after which the last complete round is saved again, at least; what came later is trained
             anew if the power fails on all devices. Where writing would take over a hundredth of the time, or write over
             1 GB an hour, it is saved less often.
+        at: Local time of day at which the next run begins, as `"02:00"`, or up to five minutes later, on all devices at
+            once; with `every` on the day on which it is due by that. The device that is first begins it for all.
+        every: Time from the end of a run to the next, as `"7d"`, `"12h"` or `"90m"`, and up to a twentieth of it more;
+            with `at` whole days.
+        when_new: Part by which the samples of the devices that are there must have grown since the last run, as `0.1`
+            for a tenth more, for the next to begin. Without any of the three a run begins when somebody asks for it.
         uplink_mbps: Rate of the link to the broker, in Mbit/s, until it has been observed.
         downlink_mbps: Rate of the link from the broker, in Mbit/s, until it has been observed.
         data: This device's part of a built-in task's data set. `None`: the whole data set; a task of your own brings
@@ -88,10 +112,29 @@ class NodeConfig:
     cpu_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
     accelerator_share_max: float = attrs.field(default=0.8, validator=validators.some_or_all)
     checkpoint_s: float = attrs.field(default=60.0, validator=validators.positive)
+    at: str | None = attrs.field(default=None, validator=validators.must('a time as "02:00"', _is_time))
+    every: str | None = attrs.field(
+        default=None, validator=validators.must('a time as "7d", "12h" or "90m"', _is_period)
+    )
+    when_new: float | None = attrs.field(default=None, validator=validators.positive)
     uplink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
     downlink_mbps: float = attrs.field(default=LINK_MBPS_ASSUMED, validator=validators.positive)
 
     data: DataConfig | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.at is not None and self.every is not None and not self.every.endswith("d"):
+            raise BadConfig(f"every: expected whole days, as 'at' is given too, found {self.every!r}")
+
+    @property
+    def at_time(self) -> datetime.time | None:
+        """Local time of day at which the next run begins."""
+        return None if self.at is None else datetime.time.fromisoformat(self.at)
+
+    @property
+    def period(self) -> datetime.timedelta | None:
+        """Time from the end of a run to the next."""
+        return None if self.every is None else int(self.every[:-1]) * _PERIODS[self.every[-1]]
 
     def read_password(self) -> str | None:
         """The content of `password_file`, without a byte order mark and the newline at its end; `None` without a file.

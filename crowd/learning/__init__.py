@@ -2,6 +2,7 @@
 
 Layout:
     task.py          the work, as its user describes it
+    warm_start.py    parameters, trained elsewhere, that a run begins with
     work.py          a task made ready on this device; local steps
     trial.py         whether network, loss, optimiser and data fit together
     flops.py         how much arithmetic it is to train a network
@@ -10,7 +11,10 @@ Layout:
     fingerprint.py   whether two devices can train together
     speed_test.py    how fast this device trains the very task
     samples.py       a data set in memory
-    shards.py        samples by name: own and borrowed
+    keys.py          what a sample is known by
+    holdout.py       what is kept from training, to evaluate states on it
+    shards.py        samples by name: what is assigned to a trainer, and its own
+    lent_samples.py  the samples that it has borrowed
     placement.py     where a network trains, and what crosses to it and back
     pool.py          what one generation trains, and in which order
     augment.py       a batch as it is trained
@@ -18,6 +22,7 @@ Layout:
     importance.py    samples drawn by their loss
     layout.py        where the tensors are in the state vector, and what they are
     replica.py       the replicated state, and how a merged delta changes it
+    program.py       a trained network as a program that runs without the code that defines it
     state_file.py    a whole state as a file, as it travels
     encoding.py      how a delta is written on the wire
     fate.py          what an owner did with a contribution

@@ -1,5 +1,6 @@
 """The end of a run: what becomes of it after a round. The state that is kept has been evaluated, and by that evaluation
-the run has reached its target, if it has one; without a target it is the best that was evaluated."""
+the run has reached its target, if it has one; without a target it is the best that was evaluated. Where a run goes on
+with a model, that is kept if it is better."""
 
 from collections.abc import Collection
 
@@ -10,7 +11,16 @@ from crowd.learning import replica
 from crowd.learning.replica import Best, ReplicaState
 from crowd.learning.task import Task
 from crowd.metric_facts import HIGHER
-from crowd.planning.phase import decides, held_out, is_evaluated, is_last, is_over, is_reached
+from crowd.planning.phase import (
+    BILLION,
+    REACHED_STREAK,
+    decides,
+    held_out,
+    is_evaluated,
+    is_last,
+    is_over,
+    is_reached,
+)
 from crowd.planning.plan import Consistency, Plan
 from crowd.planning.round_report import RoundReport
 from crowd.units import DeviceId
@@ -39,6 +49,10 @@ class Goal:
         """Whether this value is better than the best so far."""
         return value is not None and (best is None or self._is_better(value, best.value))
 
+    def is_as_good(self, value: float | None, best: Best) -> bool:
+        """Whether this value is not worse than that of `best`."""
+        return value is not None and not self._is_better(best.value, value)
+
     def _is_better(self, value: float, other: float) -> bool:
         return value > other if self.better == HIGHER else value < other
 
@@ -56,7 +70,7 @@ class Outcome:
     finished: bool = False
     """Whether the run is over."""
     best: Best | None = None
-    """The best state that was evaluated, where there is no target."""
+    """The best state that was evaluated, or that with which a run with a target began."""
     waited: int = 0
     """Evaluations since the best one."""
     returns: bool = False
@@ -86,14 +100,49 @@ def after_round(
     A state that meets the target for the second time in a row is kept, and what was trained meanwhile is not merged
     into it. Where epochs are spent, several trainers bring together what is theirs, or evaluations lag behind the
     state, the next state is `closing`: one more round evaluates it, and trains nothing. A run whose state does not meet
-    the target then goes on, if it has epochs left. Without a target see `_without_target`.
+    the target then goes on, if it has epochs left. Without a target see `_without_target`. A run that goes on with a
+    model evaluates that first, trains an epoch at least, and keeps that model if its own is not as good.
     """
     if not decides(plan, evaluated):
         value, evaluated = None, 0
+    if state.closing and not state.round:
+        return _opened(state, value)
     if goal.target is None and plan.consistency is Consistency.EVERY_ROUND:
         exact = state.closing or _is_present(plan, senders, evaluated)
         return _without_target(plan, state, value, evaluated, epochs_ppb, goal, exact=exact)
-    streak = next_streak(state.streak, value, evaluated, goal)
+    outcome = _with_target(plan, state, senders, value, evaluated, epochs_ppb, goal)
+    if plan.consistency is Consistency.NONE:
+        return outcome  # each device has a model of its own
+    if outcome.finished and state.best is not None and not goal.is_as_good(value, state.best):
+        streak = REACHED_STREAK if goal.met(state.best.value) else 0
+        return attrs.evolve(outcome, streak=streak, stays=True, best=state.best, returns=True)
+    return outcome if outcome.finished else attrs.evolve(outcome, best=state.best)
+
+
+def _opened(state: ReplicaState, value: float | None) -> Outcome:
+    """The outcome of the first round of a run that goes on with a model: it has only evaluated that."""
+    if value is None:
+        return Outcome(stays=True)
+    return Outcome(stays=True, best=Best(value=value, exact=True, vector=state.vector, counters=state.counters))
+
+
+def _has_seen_all(state: ReplicaState) -> bool:
+    """Whether a run has come so far that anything but its epochs may end it: one that goes on with a model trains an
+    epoch over what is new first."""
+    return not state.continues or state.epochs_ppb >= BILLION
+
+
+def _with_target(
+    plan: Plan,
+    state: ReplicaState,
+    senders: Collection[DeviceId],
+    value: float | None,
+    evaluated: int,
+    epochs_ppb: int,
+    goal: Goal,
+) -> Outcome:
+    """The outcome of a round where there is a target, but for the model with which the run began."""
+    streak = next_streak(state.streak, value, evaluated, goal) if _has_seen_all(state) else 0
     if is_evaluated(plan, state):
         met = streak > state.streak
         spent = is_over(plan, 0, state.epochs_ppb)
@@ -122,7 +171,7 @@ def _without_target(
         best, waited = Best(value=value, exact=exact, vector=state.vector, counters=state.counters), 0
     elif evaluated:
         waited += 1
-    impatient = goal.patience is not None and waited >= goal.patience
+    impatient = goal.patience is not None and waited >= goal.patience and _has_seen_all(state)
     if state.closing or impatient:
         over = best is None or best.exact or again
         return Outcome(best=best, waited=waited, stays=True, returns=best is not None, closing=not over, finished=over)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crowd.learning.lent_samples import NOT_HERE, LentSamples
 from crowd.learning.samples import seeded
-from crowd.learning.shards import NOT_HERE, LentSamples, Ranges, Rows, SampleStore, Source
+from crowd.learning.shards import Ranges, Rows, SampleStore, Source
 from crowd.units import ceil_div
 
 GATHERED_BYTES = 2**18

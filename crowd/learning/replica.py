@@ -60,6 +60,10 @@ class ReplicaState:
     """Momentum of the outer optimiser: (elements,) float32; `None` until it has one."""
     run: int = 0
     """Number of the training run of the cluster."""
+    base: int = 0
+    """From what the run began, by which its starts compare: 0, a network that was drawn for want of another; `n`, the
+    model of run `n`; `run`, a network that was drawn anew because somebody asked for that; `run + 1`, a model that was
+    supplied."""
     round: int = 0
     """Number of the last complete round."""
     samples: int = 0
@@ -71,7 +75,8 @@ class ReplicaState:
     report: RoundReport = attrs.field(factory=RoundReport)
     """What the rounds so far have shown."""
     best: Best | None = None
-    """The best state so far, where the task has no target; `None` until there is one."""
+    """The best state so far, where the task has no target; where it has one, that with which a run began that goes on
+    with a model; `None` until there is one."""
     waited: int = 0
     """Evaluations since the best one, where the task has no target."""
     closing: bool = False
@@ -84,13 +89,13 @@ class ReplicaState:
         """BLAKE2b digest (16 bytes) of the whole state: of its figures, of `module_digests` and of the best state."""
         hasher = hashlib.blake2b(digest_size=DIGEST_BYTES)
         counts = (len(self.counters), self.vector.numel(), self.momentum is not None, self.finished + 2 * self.closing)
-        metrics = (self.run, self.round, self.samples, self.epochs_ppb, self.streak)
-        hasher.update(struct.pack(f"<9q{len(self.counters)}q", *counts, *metrics, *self.counters))
+        metrics = (self.run, self.base, self.round, self.samples, self.epochs_ppb, self.streak)
+        hasher.update(struct.pack(f"<10q{len(self.counters)}q", *counts, *metrics, *self.counters))
         for module in self.module_digests:
             hasher.update(module)
         for device, rate in sorted(self.report.rates.items()):
             hasher.update(struct.pack("<q", rate) + device.encode() + b"\0")
-        if self.best is not None or self.waited:  # only without a target
+        if self.best is not None or self.waited:
             hasher.update(struct.pack("<q", self.waited) + (b"" if self.best is None else self.best.digest))
         return hasher.digest()
 
@@ -115,8 +120,18 @@ class ReplicaState:
     def progress(self) -> StateProgress:
         """The position of this state in the run, as devices tell each other."""
         return StateProgress(
-            run=self.run, samples=self.samples, round=self.round, digest=self.digest, finished=self.finished
+            run=self.run,
+            samples=self.samples,
+            round=self.round,
+            base=self.base,
+            digest=self.digest,
+            finished=self.finished,
         )
+
+    @property
+    def continues(self) -> bool:
+        """Whether the run goes on with a model that was trained before it."""
+        return self.base not in (0, self.run)
 
 
 # --- between a model and its state ------------------------------------------------------------------------------------
@@ -130,10 +145,19 @@ def from_model(model: torch.nn.Module, layout: Layout, placement: Placement = CP
     return vector, tuple(int(value) for values in counting for value in values)
 
 
-def initial(model: torch.nn.Module, run: int, layout: Layout) -> ReplicaState:
-    """Round 0 of `run`, with the model as it is."""
+def initial(model: torch.nn.Module, run: int, layout: Layout, *, base: int = 0) -> ReplicaState:
+    """Round 0 of `run`, with the model as it is; for `base` see `ReplicaState`."""
     vector, counters = from_model(model, layout)
-    return ReplicaState(layout=layout, vector=vector, counters=counters, run=run)
+    state = ReplicaState(layout=layout, vector=vector, counters=counters, run=run, base=base)
+    return attrs.evolve(state, closing=state.continues)
+
+
+def following(final: ReplicaState, run: int) -> ReplicaState:
+    """Round 0 of `run`, which goes on with the `final` state of an earlier one: that is evaluated first, as its model
+    is kept if none as good is found."""
+    return ReplicaState(
+        layout=final.layout, vector=final.vector, counters=final.counters, run=run, base=final.run, closing=True
+    )
 
 
 def moved(state: ReplicaState, offset: Tensor | None) -> ReplicaState:
@@ -212,6 +236,7 @@ def apply(
         counters=tuple(map(max, state.counters, counters)),
         momentum=momentum,
         run=state.run,
+        base=state.base,
         round=state.round + 1,
         samples=state.samples + samples,
         epochs_ppb=state.epochs_ppb + epochs_ppb,

@@ -18,8 +18,6 @@ from crowd.user_code import place_and_cause
 
 LABEL_MAX = 9999
 """Largest label; labels are counted one by one in every profile, so their number is limited."""
-HELD_OUT_PARTS = 10
-"""Part of a device's samples, one in so many, that is held out where a task has no evaluation set."""
 
 DTYPES = {
     name: getattr(torch, name)
@@ -116,9 +114,16 @@ def repeated(samples: SampleSet, count: int) -> SampleSet:
 
 
 def materialise(
-    dataset: Any, what: str, like: SampleFormat | None = None, *, memory_bytes: int | None = None, copies: int = 1
+    dataset: Any,
+    what: str,
+    like: SampleFormat | None = None,
+    *,
+    count_max: int | None = None,
+    memory_bytes: int | None = None,
+    copies: int = 1,
 ) -> SampleSet:
-    """Read a map-style dataset of `(input, label)` into memory. Labels that are single integers become int64.
+    """Read a map-style dataset of `(input, label)` into memory, or the first `count_max` samples of it (`None`: all).
+    Labels that are single integers become int64.
 
     `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. `memory_bytes`
     must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
@@ -127,7 +132,7 @@ def materialise(
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise BadConfig(f"{what} is a DataLoader: give its dataset (loader.dataset), and its batch size as batch_size")
     try:
-        count = len(dataset)
+        count = len(dataset) if count_max is None else min(len(dataset), count_max)
     except Exception as error:  # whatever a user's dataset raises, here and below
         raise BadConfig(f"{what} must be a map-style dataset with a length: {place_and_cause(error)}") from error
     if count == 0:
@@ -214,11 +219,3 @@ def _expect_usable(samples: SampleSet, what: str) -> None:
 
 def _dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def holdout(samples: SampleSet, *, device: str, data_epoch: int) -> tuple[SampleSet, SampleSet]:
-    """Split off a seeded tenth of the samples (of two or more at least one). Returns `(training, held out)`."""
-    count = 0 if len(samples) < 2 else max(1, len(samples) // HELD_OUT_PARTS)
-    order = torch.from_numpy(seeded("holdout", device, data_epoch).permutation(len(samples)))
-    held, kept = order[:count].sort().values, order[count:].sort().values
-    return SampleSet(samples.inputs[kept], samples.labels[kept]), SampleSet(samples.inputs[held], samples.labels[held])

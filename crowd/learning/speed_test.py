@@ -6,16 +6,16 @@ from functools import partial
 
 import anyio
 
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.placement import Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import repeated
-from crowd.learning.shards import LentSamples, SampleStore
+from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import made
 from crowd.learning.work import LocalTrainer, Work
 from crowd.planning.plan import Range
 from crowd.ports import Compute
-from crowd.units import DeviceId
 
 WARM_UP_STEPS = 2
 """Steps before the first timed piece."""
@@ -55,7 +55,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
 
 def _throw_away(task: Task, work: Work, compute: Compute) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
     count = work.facts.batch_size * STEPS
-    store = SampleStore(repeated(work.trial, count), device=DeviceId("measuring"), data_epoch=0)
+    store = SampleStore(repeated(work.trial, count))
     ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
     pool = TrainingPool(store, LentSamples(store), ranges, {})
     placement, executes = Placement(compute.torch_device), compute.executes and not compute.is_virtual

@@ -17,7 +17,7 @@ from crowd.learning.replica import Best, ReplicaState, is_finite
 from crowd.planning.round_report import RATE_MAX, RoundReport
 from crowd.units import device_id
 
-_COUNTS = ("run", "round", "samples", "epochs_ppb", "streak", "waited")
+_COUNTS = ("run", "base", "round", "samples", "epochs_ppb", "streak", "waited")
 _FLAGS = ("closing", "finished")
 _HEADER_BYTES_MAX = 65_536
 

@@ -41,7 +41,7 @@ def _is_target(task: "Task", field: "attrs.Attribute[Any]", value: Any) -> None:
         )(task, field, value)
 
 
-def _is_patience(value: Any) -> bool:
+def _is_count_or_none(value: Any) -> bool:
     return value is None or _is_count(value)
 
 
@@ -88,8 +88,13 @@ class Task:
             samples; quantities are floating-point numbers. Each sample is read once, before the training: what a
             dataset draws at random is drawn once for all epochs (see `augment`).
         evaluation: The common evaluation set, map-style and in the format of `data`, the same on every device.
-            The devices divide its evaluation among them. `None`: each device holds out a tenth of its own data, and
-            evaluates states on it, even if it only lends.
+            The devices divide its evaluation among them. `None`: each device holds out about a tenth of its own data,
+            the same samples after a restart and as data grow, and evaluates states on it, even if it only lends.
+        series_gap: Says that `data` are a series, in order of time, and how many samples must lie between what is
+            trained and what is held out, as `gap` of scikit-learn's `TimeSeriesSplit`: windows of 24 values from which
+            the next 6 are told, one window for each step, have values in common up to the 29th neighbour, so 29. Whole
+            stretches of the series are held out then, and what lies between is left out. `None`: any sample may be
+            held out. Without effect where there is an evaluation set.
         optimizer: Makes the optimiser of a device's local steps from the network's parameters, as `lambda parameters:
             torch.optim.SGD(parameters, lr=0.05)`. Its `step` must work without a closure.
         loss: Makes a scalar from `(outputs, labels)`: the network's outputs (batch, …) and the labels
@@ -123,6 +128,9 @@ class Task:
     )
     data: "torch.utils.data.Dataset[Any]"
     evaluation: "torch.utils.data.Dataset[Any] | None" = None
+    series_gap: int | None = attrs.field(
+        default=None, converter=whole, validator=_must("a whole number above 0, or None", _is_count_or_none)
+    )
     optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] = attrs.field(
         validator=_must("a function that makes the optimiser, as `lambda parameters: SGD(parameters)`", _is_function)
     )
@@ -144,7 +152,7 @@ class Task:
     )
     target: float | None = attrs.field(default=None, converter=_real, validator=_is_target)
     patience: int | None = attrs.field(
-        default=None, converter=whole, validator=_must("a whole number above 0, or None", _is_patience)
+        default=None, converter=whole, validator=_must("a whole number above 0, or None", _is_count_or_none)
     )
     epochs_max: int = attrs.field(default=60, converter=whole, validator=_must("a whole number above 0", _is_count))
     name: str = attrs.field(default="task", validator=_must("some text", lambda value: isinstance(value, str)))

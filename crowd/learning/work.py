@@ -17,20 +17,21 @@ from crowd.learning.augment import augmented
 from crowd.learning.description import described
 from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.fingerprint import fingerprint
+from crowd.learning.holdout import holdout
 from crowd.learning.importance import draw, losses, shares
 from crowd.learning.layout import Layout, Role
 from crowd.learning.module_facts import module_facts
 from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import Quality, evaluate
-from crowd.learning.samples import SampleSet, holdout, materialise, seeded
+from crowd.learning.samples import SampleSet, materialise, seeded
 from crowd.learning.schedule import Rates
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
-from crowd.units import DeviceId, ceil_div
+from crowd.units import ceil_div
 from crowd.user_code import blamed_on
 
 
@@ -52,9 +53,10 @@ class Work:
     """The facts about the task that planning needs."""
 
 
-def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int | None = None) -> Work:
-    """Read the task's data, hold out a tenth where it has no evaluation set, and check that everything fits together,
-    the data into `memory_bytes` (`None`: whatever there is). Raises `BadConfig`, in one line, if something does not."""
+def prepare(task: Task, *, memory_bytes: int | None = None) -> Work:
+    """Read the task's data, hold out about a tenth where it has no evaluation set, and check that everything fits
+    together, the data into `memory_bytes` (`None`: whatever there is). Raises `BadConfig`, in one line, if something
+    does not."""
     loss = described(task.loss)  # before anything is tried with it
     common = None
     if task.evaluation is not None:
@@ -63,7 +65,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
     like = None if common is None else common.format
     # what is held out is copied, and so is the rest
     own = materialise(task.data, "data", like=like, memory_bytes=memory_bytes, copies=2 if common is None else 1)
-    training, evaluation = (own, common) if common is not None else holdout(own, device=device, data_epoch=data_epoch)
+    training, evaluation = (own, common) if common is not None else holdout(own, series_gap=task.series_gap)
     trial = own if len(own) else evaluation
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -75,7 +77,7 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
         constants = check_new(model, new, shown.changed)
     layout = Layout.of(model, shown.changed)
     return Work(
-        store=SampleStore(training, device=device, data_epoch=data_epoch),
+        store=SampleStore(training),
         evaluation=evaluation,
         trial=trial,
         layout=layout,
@@ -94,18 +96,28 @@ def prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int 
             batch_size=task.batch_size,
             evaluation_samples=0 if common is None else len(common),
             epochs_max=task.epochs_max,
-            keeps_best=task.target is None,
             modules=module_facts(layout, shown.module_work, shown.flops_per_sample),
         ),
     )
 
 
-def starting_model(task: Task, *, seed: int, run: int) -> torch.nn.Module:
+def network_of(task: Task) -> torch.nn.Module:
+    """The task's network with the constants that all devices have in common, whatever their seeds: the fingerprint
+    tells of these. The process's own random numbers go on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return made(task)
+
+
+def starting_model(task: Task, layout: Layout, *, seed: int, run: int) -> torch.nn.Module:
     """The task's network as `run` begins with it: where `seed` and the processors are alike, the same on every device,
-    so that none has to send it. The process's own random numbers go on as if nothing had been drawn."""
+    so that none has to send it. Its constants are those of `network_of`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seeded("model", seed, run).integers(1 << 63)))
-        return made(task)
+        drawn = made(task)
+    model = network_of(task)
+    replica.load(model, replica.initial(drawn, run, layout))
+    return model
 
 
 # --- local steps ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from crowd.errors import BadConfig
 from crowd.planning.canonical import field_names
-from crowd.planning.estimate import memory_needed_bytes
+from crowd.planning.estimate import memory_planned_bytes
 from crowd.planning.plan import PPM, SUSPENDED, Consistency, Plan
 from crowd.planning.profile import Profile, Share, TaskFacts
 from crowd.units import DeviceId
@@ -144,21 +144,7 @@ def _sharing(plan: Plan, members: Mapping[DeviceId, Profile]) -> Iterator[str]:
 
 def _memory(plan: Plan, members: Mapping[DeviceId, Profile], task: TaskFacts) -> Iterator[str]:
     """Violations of S4: every device can hold what its part needs."""
-    trainers = {trainer.device for trainer in plan.trainers}
-    borrowed: dict[DeviceId, int] = {}
-    for assignment in plan.assignments:
-        if assignment.lender != assignment.trainer:
-            borrowed[assignment.trainer] = borrowed.get(assignment.trainer, 0) + assignment.samples
-    owned: dict[DeviceId, int] = {}
-    for part in plan.slices:
-        owned[part.owner] = owned.get(part.owner, 0) + part.stop - part.start
-    for device in sorted(trainers | owned.keys()):
-        needed = memory_needed_bytes(
-            task,
-            trains=device in trainers,
-            samples_borrowed=borrowed.get(device, 0),
-            owned_elements=owned.get(device, 0),
-        )
+    for device, needed in memory_planned_bytes(plan, task).items():
         if needed > members[device].memory_bytes:
             yield f"{device} needs {needed} bytes of memory, but has {members[device].memory_bytes}"
 

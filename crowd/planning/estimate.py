@@ -21,9 +21,9 @@ from crowd.units import SECOND_US, DeviceId, ceil_div
 # --- memory: copies of float32 elements -------------------------------------------------------------------------------
 
 ELEMENT_BYTES = 4
-REPLICA_COPIES = 4
+REPLICA_COPIES = 5
 """Copies of the state that every member holds: live state, snapshot of the last round, outer optimiser, a state being
-fetched or served."""
+fetched or served, and the best one or that with which the run began."""
 TRAINING_COPIES = 4
 """Further copies of the state on a trainer: gradient, delta, residual, inner optimiser."""
 OWNING_COPIES = 4
@@ -46,11 +46,38 @@ MESSAGE_BYTES = 512
 def memory_needed_bytes(task: TaskFacts, *, trains: bool, samples_borrowed: int = 0, owned_elements: int = 0) -> int:
     """Bytes of every copy of the state that a member holds in its role, and of the samples lent to it. A device's own
     samples and the activations of one batch are in the reserve that its memory budget leaves."""
-    copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0) + task.keeps_best
+    copies = REPLICA_COPIES + (TRAINING_COPIES if trains else 0)
     return (
         ELEMENT_BYTES * (copies * task.state_elements + OWNING_COPIES * owned_elements)
         + samples_borrowed * task.sample_bytes
     )
+
+
+def memory_planned_bytes(plan: Plan, task: TaskFacts) -> dict[DeviceId, int]:
+    """Bytes by `memory_needed_bytes` of every member that trains or owns a slice."""
+    trainers = {trainer.device for trainer in plan.trainers}
+    borrowed: dict[DeviceId, int] = {}
+    for assignment in plan.assignments:
+        if assignment.lender != assignment.trainer:
+            borrowed[assignment.trainer] = borrowed.get(assignment.trainer, 0) + assignment.samples
+    owned: dict[DeviceId, int] = {}
+    for part in plan.slices:
+        owned[part.owner] = owned.get(part.owner, 0) + part.stop - part.start
+    return {
+        device: memory_needed_bytes(
+            task,
+            trains=device in trainers,
+            samples_borrowed=borrowed.get(device, 0),
+            owned_elements=owned.get(device, 0),
+        )
+        for device in sorted(trainers | owned.keys())
+    }
+
+
+def samples_spare(plan: Plan, task: TaskFacts, device: DeviceId, memory_bytes: int) -> int:
+    """How many samples more than the plan lends it the device has the memory for."""
+    needed = memory_planned_bytes(plan, task).get(device, memory_needed_bytes(task, trains=False))
+    return max(0, memory_bytes - needed) // task.sample_bytes
 
 
 def training_flops(task: TaskFacts, samples: int, sampling: Sampling) -> int:

@@ -166,7 +166,7 @@ class SliceOwner:
 
 @attrs.frozen(kw_only=True)
 class Range:
-    """Positions `[start, stop)` in a lender's seeded order of its samples of one label."""
+    """Positions `[start, stop)` in a lender's order of its samples of one label."""
 
     label: int
     start: int
@@ -250,8 +250,8 @@ class Plan:
     def ranges(self) -> Iterator[tuple[Assignment, tuple[Range, ...]]]:
         """The positions that each assignment names.
 
-        A lender keeps the head of its seeded order per label and lends consecutive ranges behind it, borrowers in order
-        of their IDs; the rest is idle. Every device computes the same ranges from the plan alone.
+        A lender keeps the head of its order per label and lends consecutive ranges behind it, borrowers in order of
+        their IDs; the rest is idle. Every device computes the same ranges from the plan alone.
         """
         taken: dict[DeviceId, list[int]] = {}
         for own_first in (True, False):

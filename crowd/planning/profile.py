@@ -104,8 +104,6 @@ class TaskFacts:
     """Size of the common evaluation set; 0 if each device holds out a part of its own."""
     epochs_max: int
     """Epochs after which the run ends, at its target or not."""
-    keeps_best: bool
-    """Whether every member holds the best state that was evaluated too, as there is no target."""
     modules: tuple[Module, ...] = attrs.field(repr=lambda modules: str(len(modules)))
     """All of the network, in the order of the state vector."""
 

@@ -14,7 +14,7 @@ from crowd.planning.profile import Profile
 from crowd.protocol.tagged import Tagged, ToDataMover, ToPlanner, ToTrainer
 from crowd.units import DeviceId, Life
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Version of the wire protocol; devices of different versions do not train together."""
 
 
@@ -237,6 +237,16 @@ class Samples(Tagged, tag="samples"):
 
 
 @attrs.frozen(kw_only=True)
+class SampleNames(Tagged, tag="names"):
+    """The keys of some of a lender's samples, by which a borrower finds those it has from earlier."""
+
+    lender: DeviceId
+    life: Life
+    data_epoch: int
+    ranges: tuple[Range, ...]
+
+
+@attrs.frozen(kw_only=True)
 class WholeState(Tagged, tag="state"):
     """A whole replicated state, as a safetensors file."""
 
@@ -247,7 +257,7 @@ class WholeState(Tagged, tag="state"):
     that is not known."""
 
 
-Cargo = Contribution | MergedSlice | Parameters | Samples | WholeState
+Cargo = Contribution | MergedSlice | Parameters | Samples | SampleNames | WholeState
 
 
 @attrs.frozen(kw_only=True)
@@ -282,12 +292,13 @@ class Done(ToDataMover, tag="done"):
 
 @attrs.frozen(kw_only=True)
 class AskSamples(ToTrainer, tag="samples?"):
-    """A borrower's request for samples, under the plan that names them."""
+    """A borrower's request for samples, or for their `names` alone, under the plan that assigns them."""
 
     generation: int
     plan_digest: bytes
     data_epoch: int
     ranges: tuple[Range, ...]
+    names: bool
 
 
 @attrs.frozen(kw_only=True)

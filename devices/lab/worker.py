@@ -145,7 +145,7 @@ class _Worker:
         self._slower = backend.slower
         task = plugins.make_task(config.task, config.name, config.data)
         self._task: Task = task if target is None else attrs.evolve(task, target=target)
-        self._work: Work = prepare(self._task, device=device_id(config.name), data_epoch=0)
+        self._work: Work = prepare(self._task)
         self._device = Device(compute=TorchCompute(), sensor=FixedSensor(memory_free_bytes=backend.memory_bytes))
         self._compute = MeteredCompute(self._device.compute)
         self._planned: PlanSummary | None = None

@@ -112,7 +112,6 @@ def _profile(index: int) -> Profile:
             batch_size=32,
             evaluation_samples=3000,
             epochs_max=60,
-            keeps_best=False,
             modules=MODULES,
         ),
         speed_kflops=200_000 * (1 + drawn[0] % 30),

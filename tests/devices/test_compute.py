@@ -16,7 +16,7 @@ from crowd.learning.work import Work, prepare
 from crowd.ports import Compute
 from devices.emulated import EmulatedCompute, VirtualCompute, emulated
 from devices.torch_compute import TorchCompute, cpu
-from tests.learning.nets import A, make_task
+from tests.learning.nets import make_task
 from tests.support.virtual import run_virtually, virtual_time
 
 pytestmark = pytest.mark.alone
@@ -324,7 +324,7 @@ def test_only_a_virtual_device_can_do_without_maths() -> None:
 
 @pytest.fixture(scope="module")
 def work() -> Work:
-    return prepare(make_task(), device=A, data_epoch=0)
+    return prepare(make_task())
 
 
 @pytest.mark.parametrize("begins_s", [0.0, 0.1, 1234.567])

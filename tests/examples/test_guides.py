@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from crowd import plugins
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.shards import LentSamples
 from crowd.learning.work import LocalTrainer, prepare
+from crowd.model_card import ModelCard
 from crowd.planning.plan import Range
-from crowd.units import device_id
 from tests.examples.test_examples import free_port
 from tests.learning.nets import train
 
@@ -80,20 +80,25 @@ def test_the_guide_leads_from_nothing_to_a_model_on_three_devices(tmp_path: Path
     assert len({end.split(", model ")[1] for end in ends}) == 1
 
     using = GUIDE.read_text("utf-8").partition("\n## Using the model\n")[2]
-    export, program = INDENTED.search(using), PROGRAM.search(using)
-    assert export is not None
-    assert program is not None
-    subprocess.run(["sh", "-ec", export[0]], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
-    done = subprocess.run(
-        [sys.executable, "-c", program[1]],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=True,
-    )
-    assert re.fullmatch(r"tensor\(\[[0-6]\]\)\n", done.stdout)
+    exports, programs = [block[0] for block in INDENTED.finditer(using)], PROGRAM.findall(using)
+    said = []
+    for export, program in zip(exports, programs, strict=True):
+        subprocess.run(["sh", "-ec", export], cwd=tmp_path, env=environment, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        said.append(done.stdout)
+    assert said[0] == said[1], "parameters and program are of one model"
+    assert re.fullmatch(r"tensor\(\[[0-6]\]\)\n", said[0])
+    card = ModelCard.from_bytes((tmp_path / "model.json").read_bytes(), tmp_path / "model.json")
+    assert (card.task, card.run, card.reached) == ("watch", 1, True)
+    assert f"model {card.digest}" in ends[0]
 
 
 def test_the_guide_s_access_list_is_that_of_the_example() -> None:
@@ -104,18 +109,21 @@ def test_the_guide_s_access_list_is_that_of_the_example() -> None:
     ]
 
 
+INPUTS = np.arange(80, dtype=np.float32).reshape(20, 4)
+
+
 def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = next(block for block in PROGRAM.findall(README.read_text("utf-8")) if "# mytask.py" in block)
     (tmp_path / "mytask.py").write_text(program)
     (tmp_path / "kitchen").mkdir()
-    np.savez(tmp_path / "kitchen" / "samples.npz", inputs=np.zeros((20, 4), np.float32), labels=np.arange(20) % 3)
+    np.savez(tmp_path / "kitchen" / "samples.npz", inputs=INPUTS, labels=np.arange(20) % 3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "mytask", raising=False)
-    work = prepare(plugins.make_task("mytask:task", "kitchen"), device=device_id("kitchen"), data_epoch=0)
-    assert sum(work.store.label_counts) == 18
-    assert len(work.evaluation) == 2
-    assert torch.equal(work.evaluation.inputs, torch.zeros(2, 4))
+    work = prepare(plugins.make_task("mytask:task", "kitchen"))
+    kept = work.store.samples.inputs, work.evaluation.inputs
+    assert all(len(inputs) for inputs in kept)
+    assert sorted(torch.cat(kept).tolist()) == INPUTS.tolist()
 
 
 def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +137,11 @@ def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytes
     torch.save(network.state_dict(), "start.pt")
     for name in ("fine_tuned", "clipped", "weighted", "augmented"):
         task = plugins.make_task(f"recipes:{name}", "kitchen")
-        work = prepare(task, device=device_id("kitchen"), data_epoch=0)
+        work = prepare(task)
         local = LocalTrainer(task, task.model(), work.layout)
         ranges = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(work.store.label_counts))
         pool = TrainingPool(work.store, LentSamples(work.store), ranges, {})
-        assert train(local, pool, EpochSampler(len(pool), seed=0, generation=1), 54).samples == 54
+        assert train(local, pool, EpochSampler(len(pool), seed=0, generation=1), len(pool)).samples == len(pool)
         assert local.delta().any()
 
 

@@ -16,7 +16,7 @@ from crowd.learning.work import LocalTrainer, StepConfig, prepare
 from devices.emulated import VirtualCompute
 from devices.simulation.virtual_time import run_virtually
 from devices.torch_compute import TorchCompute
-from tests.learning.nets import CLASSES, FEATURES, A, layout_of, make_task, separable, train
+from tests.learning.nets import CLASSES, FEATURES, layout_of, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -112,7 +112,7 @@ def test_evaluation_is_of_the_samples_as_they_are() -> None:
 def test_augmentation_is_part_of_the_measured_speed() -> None:
     noise = Noise()
     task = make_task(model=linear, augment=noise)
-    work = prepare(task, device=A, data_epoch=0)
+    work = prepare(task)
     before = len(noise.given)
     anyio.run(measure_speed, task, work, TorchCompute())
     measured = len(noise.given)
@@ -122,9 +122,7 @@ def test_augmentation_is_part_of_the_measured_speed() -> None:
 
 
 def test_devices_with_and_without_augmentation_do_not_train_together() -> None:
-    plain, noisy = (
-        prepare(make_task(augment=augment), device=A, data_epoch=0).facts.fingerprint for augment in (None, Noise())
-    )
+    plain, noisy = (prepare(make_task(augment=augment)).facts.fingerprint for augment in (None, Noise()))
     assert plain != noisy
 
 
@@ -145,5 +143,5 @@ def test_devices_with_and_without_augmentation_do_not_train_together() -> None:
 )
 def test_an_augmentation_that_keeps_no_shapes_is_refused_at_the_start(augment: Any, complaint: str) -> None:
     with pytest.raises(BadConfig, match=complaint) as refused:
-        prepare(make_task(augment=augment), device=A, data_epoch=0)
+        prepare(make_task(augment=augment))
     assert "\n" not in str(refused.value)

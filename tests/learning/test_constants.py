@@ -8,7 +8,7 @@ import torch
 
 from crowd.errors import BadConfig
 from crowd.learning.work import prepare
-from tests.learning.nets import CLASSES, FEATURES, A, make_task
+from tests.learning.nets import CLASSES, FEATURES, make_task
 
 
 class Projected(torch.nn.Module):
@@ -33,7 +33,7 @@ class Projected(torch.nn.Module):
 def test_a_constant_that_is_another_whenever_it_is_made_is_refused(buffer: bool) -> None:
     complaint = "R of the network, which training leaves as it is, is another whenever the network is made"
     with pytest.raises(BadConfig, match=complaint):
-        prepare(make_task(model=lambda: Projected(buffer=buffer)), device=A, data_epoch=0)
+        prepare(make_task(model=lambda: Projected(buffer=buffer)))
 
 
 @pytest.mark.parametrize("buffer", [True, False])
@@ -44,7 +44,7 @@ def test_a_constant_is_the_same_on_all_devices_or_they_do_not_train_together(buf
             network.R *= scale
             return network
 
-        return prepare(make_task(model=model), device=A, data_epoch=0).facts.fingerprint
+        return prepare(make_task(model=model)).facts.fingerprint
 
     assert prepared(1) == prepared(1) == prepared(1, scale=1 + 1e-7), "processors differ in last bits"
     assert prepared(1) != prepared(2)
@@ -58,6 +58,6 @@ def test_constants_that_torch_draws_are_alike_everywhere() -> None:
             self.R = torch.randn(FEATURES, 4)
 
     torch.manual_seed(1)
-    one = prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
+    one = prepare(make_task(model=Drawn)).facts.fingerprint
     torch.manual_seed(2)
-    assert one == prepare(make_task(model=Drawn), device=A, data_epoch=0).facts.fingerprint
+    assert one == prepare(make_task(model=Drawn)).facts.fingerprint

@@ -263,7 +263,7 @@ weights = 1 / inputs[labels == 1].abs().mean(0)[:3]
 data = torch.utils.data.TensorDataset(inputs, labels)
 task = Task(model=lambda: torch.nn.Linear(8, 3), data=data, evaluation=data, optimizer=torch.optim.SGD,
             loss=torch.nn.CrossEntropyLoss(weight=weights))
-work = prepare(task, device=DeviceId("a"), data_epoch=0)
+work = prepare(task)
 print(work.facts.fingerprint.hex(), hashlib.sha256(inputs.numpy()).hexdigest())
 """
 

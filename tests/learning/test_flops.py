@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from crowd.learning.flops import FlopCounter
 from crowd.learning.work import prepare
-from tests.learning.nets import FEATURES, A, make_task
+from tests.learning.nets import FEATURES, make_task
 
 BATCH, STEPS, INPUTS, HIDDEN = 4, 7, 3, 5
 
@@ -74,7 +74,7 @@ class Table(torch.nn.Module):
 def test_work_that_cannot_be_counted_is_estimated_and_said() -> None:
     data = TensorDataset(torch.randint(0, 9, (20, FEATURES)), torch.arange(20) % 3)
     with capture_logs() as logs:
-        work = prepare(make_task(model=Table, data=data, evaluation=data), device=A, data_epoch=0)
+        work = prepare(make_task(model=Table, data=data, evaluation=data))
     assert work.facts.flops_per_sample == 6 * 9 * 3
     (said,) = logs
     assert (said["event"], said["log_level"], said["network"]) == ("work_cannot_be_counted", "warning", "Table")
@@ -102,6 +102,6 @@ def test_the_count_is_by_the_common_samples_so_that_all_devices_have_the_same() 
 
     def flops(own: int, common: int) -> int:
         task = make_task(model=Packed, data=samples(own), evaluation=samples(common))
-        return prepare(task, device=A, data_epoch=0).facts.flops_per_sample
+        return prepare(task).facts.flops_per_sample
 
     assert flops(2, 5) == flops(9, 5) < flops(2, 6)

@@ -9,14 +9,14 @@ from torch.utils.data import TensorDataset
 
 from crowd.learning.work import prepare
 from crowd.planning.profile import Module, TaskFacts
-from tests.learning.nets import A, make_task
+from tests.learning.nets import make_task
 
 LABELS = torch.arange(20) % 3
 
 
 def facts(network: Any, inputs: Tensor) -> TaskFacts:
     data = TensorDataset(inputs, LABELS)
-    return prepare(make_task(model=network, data=data, evaluation=data), device=A, data_epoch=0).facts
+    return prepare(make_task(model=network, data=data, evaluation=data)).facts
 
 
 def test_of_a_convolutional_network_each_layer_is_counted() -> None:

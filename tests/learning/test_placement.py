@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from crowd.learning import replica
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.placement import Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.replica import ReplicaState
-from crowd.learning.shards import LentSamples, SampleStore
+from crowd.learning.shards import SampleStore
 from crowd.learning.work import LocalTrainer, StepConfig, StepReport
 from crowd.planning.plan import Range
-from tests.learning.nets import A, layout_of, make_task, normalised, separable, train
+from tests.learning.nets import layout_of, make_task, normalised, separable, train
 
 SAMPLES = 40
 BATCH = 8
@@ -43,7 +44,7 @@ def start() -> ReplicaState:
 
 
 def pool() -> TrainingPool:
-    store = SampleStore(separable(SAMPLES), device=A, data_epoch=0)
+    store = SampleStore(separable(SAMPLES))
     own = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(store.label_counts))
     return TrainingPool(store, LentSamples(store), own, {})
 

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.pool import EpochSampler, TrainingPool
-from crowd.learning.shards import LentSamples
+from crowd.learning.shards import SampleStore
 from crowd.units import ceil_div
-from tests.learning.nets import A
-from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span, store_of
+from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span
 
 sizes = st.integers(1, 9)
 
@@ -76,7 +76,7 @@ def test_what_is_left_of_an_epoch_or_of_a_round_joins_a_batch_or_is_left_out() -
 def test_a_batch_counts_as_dealt_when_it_is_asked_for_however_many_are_gathered(
     count: int, wanted: list[int], asked: int, at_once: int
 ) -> None:
-    store = store_of(numbered(*([0] * count)), A)
+    store = SampleStore(numbered(*([0] * count)))
     pool = TrainingPool(store, LentSamples(store), (span(0, 0, count),), {})
     sampler, expected = sampler_of(count), sampler_of(count)
     with mock.patch("crowd.learning.pool.GATHERED_BYTES", at_once * store.format.sample_bytes):
@@ -92,7 +92,7 @@ def test_a_batch_counts_as_dealt_when_it_is_asked_for_however_many_are_gathered(
 
 
 def pool_with_two_borrowed() -> tuple[LentSamples, TrainingPool]:
-    store = store_of(numbered(0, 1, 1), A)
+    store = SampleStore(numbered(0, 1, 1))
     lent = LentSamples(store)
     return lent, TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
 
@@ -122,7 +122,7 @@ def test_a_pool_has_own_samples_first_and_is_ready_when_the_last_borrowed_one_ha
 
 
 def test_a_pool_of_nothing_is_never_ready() -> None:
-    store = store_of(numbered(0, 1), A)
+    store = SampleStore(numbered(0, 1))
     assert not TrainingPool(store, LentSamples(store), (), {}).ready
 
 

@@ -7,13 +7,14 @@ import torch
 
 from crowd.errors import BadConfig
 from crowd.learning import replica
+from crowd.learning.holdout import holdout
 from crowd.learning.samples import SampleSet
 from crowd.learning.work import Work, prepare, starting_model
-from tests.learning.nets import A, dataset, layout_of, linear, make_task, normalised, separable
+from tests.learning.nets import dataset, layout_of, linear, make_task, normalised, separable
 
 
 def prepared(**changes: Any) -> Work:
-    return prepare(make_task(**changes), device=A, data_epoch=0)
+    return prepare(make_task(**changes))
 
 
 def test_a_prepared_task_has_its_data_and_facts() -> None:
@@ -26,11 +27,21 @@ def test_a_prepared_task_has_its_data_and_facts() -> None:
     assert (work.facts.batch_size, work.facts.evaluation_samples, work.facts.epochs_max) == (8, 20, 60)
 
 
-def test_without_an_evaluation_set_a_tenth_is_held_out() -> None:
-    work = prepared(evaluation=None)
-    assert sum(work.store.label_counts) == 36
-    assert len(work.evaluation) == 4
+@pytest.mark.parametrize("series_gap", [None, 2])
+def test_without_an_evaluation_set_a_part_is_held_out(series_gap: int | None) -> None:
+    work = prepared(evaluation=None, series_gap=series_gap)
+    trained, held_out = holdout(separable(40), series_gap=series_gap)
+    assert torch.equal(work.store.samples.inputs, trained.inputs)
+    assert torch.equal(work.evaluation.inputs, held_out.inputs)
+    assert len(held_out) >= 4
     assert work.facts.evaluation_samples == 0
+    assert len(trained) + len(held_out) <= 40
+
+
+@pytest.mark.parametrize("series_gap", [0, -1, 1.5, "day"])
+def test_a_gap_that_is_none_is_refused(series_gap: Any) -> None:
+    with pytest.raises(BadConfig, match="the task's series_gap: expected a whole number above 0, or None"):
+        make_task(series_gap=series_gap)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 40])
@@ -127,11 +138,11 @@ def test_a_run_begins_with_the_same_network_wherever_the_seed_is_the_same() -> N
     torch.manual_seed(1)
     layout = layout_of(task.model())
     before = torch.random.get_rng_state()
-    one = starting_model(task, seed=7, run=2)
+    one = starting_model(task, layout, seed=7, run=2)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(99)
     vectors = {
-        (seed, run): replica.initial(starting_model(task, seed=seed, run=run), run, layout).vector
+        (seed, run): replica.initial(starting_model(task, layout, seed=seed, run=run), run, layout).vector
         for seed, run in ((7, 2), (8, 2), (7, 3))
     }
     assert torch.equal(replica.initial(one, 2, layout).vector, vectors[7, 2])
@@ -143,9 +154,31 @@ def test_data_and_evaluation_set_must_fit_into_memory_together() -> None:
     sample_bytes = 6 * 4 + 8
     task = make_task()
     with pytest.raises(BadConfig, match="evaluation does not fit into memory: its 20 samples need 640 B"):
-        prepare(task, device=A, data_epoch=0, memory_bytes=19 * sample_bytes)
+        prepare(task, memory_bytes=19 * sample_bytes)
     with pytest.raises(BadConfig, match=r"data does not fit into memory: its 40 samples need 1.3 kB, and 1.2 kB are"):
-        prepare(task, device=A, data_epoch=0, memory_bytes=59 * sample_bytes)
-    prepare(task, device=A, data_epoch=0, memory_bytes=60 * sample_bytes)
+        prepare(task, memory_bytes=59 * sample_bytes)
+    prepare(task, memory_bytes=60 * sample_bytes)
     with pytest.raises(BadConfig, match=r"its 40 samples need 2.6 kB"):  # a tenth is held out by copying
-        prepare(make_task(evaluation=None), device=A, data_epoch=0, memory_bytes=60 * sample_bytes)
+        prepare(make_task(evaluation=None), memory_bytes=60 * sample_bytes)
+
+
+def test_what_a_network_draws_and_never_trains_is_the_same_whatever_the_seed_and_the_run() -> None:
+    class Projected(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("drawn", torch.randn(6, 6))
+            self.scale = torch.rand(6)
+            self.head = torch.nn.Linear(6, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.head(inputs @ self.get_buffer("drawn") * self.scale)
+            return output
+
+    task = make_task(model=Projected)
+    layout = prepared(model=Projected).layout
+    one, other = (starting_model(task, layout, seed=seed, run=run) for seed, run in ((7, 2), (8, 3)))
+    assert torch.equal(one.get_buffer("drawn"), other.get_buffer("drawn"))
+    assert isinstance(one, Projected)
+    assert isinstance(other, Projected)
+    assert torch.equal(one.scale, other.scale)
+    assert not torch.equal(one.head.weight, other.head.weight)

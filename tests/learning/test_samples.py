@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from crowd.errors import BadConfig
-from crowd.learning.samples import SampleFormat, SampleSet, empty, holdout, materialise
-from tests.learning.nets import A, B, dataset, separable
+from crowd.learning.samples import SampleFormat, empty, materialise
+from tests.learning.nets import dataset, separable
 
 IMAGE = SampleFormat(input_dtype="uint8", input_shape=(2, 3), label_dtype="int64", label_shape=())
 
@@ -95,21 +95,6 @@ def test_a_device_without_samples_takes_their_format_from_the_evaluation_set() -
 def test_data_and_evaluation_set_must_have_one_format() -> None:
     with pytest.raises(BadConfig, match="but the evaluation set has uint8"):
         materialise(dataset(separable(3)), "data", like=IMAGE)
-
-
-@pytest.mark.parametrize(("count", "held"), [(0, 0), (1, 0), (2, 1), (19, 1), (20, 2), (200, 20)])
-def test_a_tenth_is_held_out_and_nothing_is_lost(count: int, held: int) -> None:
-    samples = SampleSet(torch.arange(count).float().view(-1, 1), torch.zeros(count, dtype=torch.int64))
-    training, evaluation = holdout(samples, device=A, data_epoch=0)
-    assert len(evaluation) == held
-    assert sorted([*training.inputs.view(-1).tolist(), *evaluation.inputs.view(-1).tolist()]) == list(range(count))
-
-
-def test_what_is_held_out_is_the_same_after_a_restart_and_another_on_another_device() -> None:
-    samples = separable(200)
-    once, again, elsewhere = (holdout(samples, device=device, data_epoch=0)[1].inputs for device in (A, A, B))
-    assert torch.equal(once, again)
-    assert not torch.equal(once, elsewhere)
 
 
 class Large:

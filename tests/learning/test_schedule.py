@@ -10,7 +10,7 @@ from crowd.errors import BadConfig
 from crowd.learning import replica
 from crowd.learning.pool import EpochSampler
 from crowd.learning.work import LocalTrainer, prepare
-from tests.learning.nets import A, layout_of, linear, make_task, separable, train
+from tests.learning.nets import layout_of, linear, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -76,7 +76,7 @@ def test_an_optimiser_that_goes_back_to_a_snapshot_keeps_to_the_schedule() -> No
 
 def test_devices_with_different_schedules_do_not_train_together() -> None:
     def fingerprint(schedule: Any) -> bytes:
-        return prepare(make_task(schedule=schedule), device=A, data_epoch=0).facts.fingerprint
+        return prepare(make_task(schedule=schedule)).facts.fingerprint
 
     assert fingerprint(halved) == fingerprint(lambda epochs: 1.0 if epochs < 2 else 0.5)
     assert len({fingerprint(schedule) for schedule in (None, halved, lambda epochs: 0.9**epochs)}) == 3
@@ -103,5 +103,5 @@ class Rateless(torch.optim.Optimizer):
 )
 def test_a_schedule_that_is_none_is_refused_at_the_start(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(BadConfig, match=complaint) as refused:
-        prepare(make_task(**changes), device=A, data_epoch=0)
+        prepare(make_task(**changes))
     assert "\n" not in str(refused.value)

@@ -13,7 +13,7 @@ from crowd.learning.layout import Layout, Pieces, Role, Slot
 from crowd.learning.replica import ReplicaState
 from crowd.learning.work import prepare
 from crowd.planning.plan import Encoding, Outer, OuterKind
-from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, normalised, separable
+from tests.learning.nets import CLASSES, FEATURES, dataset, make_task, normalised, separable
 
 NESTEROV = Outer(kind=OuterKind.NESTEROV, rate_ppm=700_000, momentum_ppm=900_000)
 
@@ -42,7 +42,7 @@ def next_state(state: ReplicaState, delta: torch.Tensor, outer: Outer) -> Replic
 
 
 def test_only_what_training_changes_is_part_of_the_state() -> None:
-    layout = prepare(make_task(model=Masked), device=A, data_epoch=0).layout
+    layout = prepare(make_task(model=Masked)).layout
     assert [(slot.name, slot.role.value) for slot in layout.slots] == [
         ("mean", "statistic"),
         ("inner.weight", "parameter"),
@@ -67,7 +67,7 @@ def test_the_statistics_of_batch_normalisation_are_known_whether_or_not_a_batch_
     assert layout.statistics == ((start + 16, start + 32),)
     assert layout.variances == ((start + 24, start + 32),)
     assert layout.modules == ((0, start), (start, start + 32), (start + 32, layout.elements))
-    assert prepare(make_task(), device=A, data_epoch=0).layout == layout
+    assert prepare(make_task()).layout == layout
 
 
 def test_what_two_modules_share_has_one_place() -> None:
@@ -98,7 +98,7 @@ def test_a_module_s_digest_changes_with_what_is_in_it_alone() -> None:
 
 def test_a_constant_stays_as_the_network_has_it_through_states_and_files() -> None:
     task = make_task(model=Masked)
-    layout = prepare(task, device=A, data_epoch=0).layout
+    layout = prepare(task).layout
     model = Masked()
     state = replica.initial(model, 1, layout)
     other = Masked()
@@ -157,8 +157,8 @@ class Normalising(torch.nn.Module):
 
 
 def test_a_network_is_tried_on_the_device_s_own_samples_else_on_plausible_ones() -> None:
-    own = prepare(make_task(model=Normalising), device=A, data_epoch=0)
+    own = prepare(make_task(model=Normalising))
     assert torch.equal(own.trial.inputs, separable(40).inputs)
-    none = prepare(make_task(model=Normalising, data=dataset(separable(0))), device=A, data_epoch=0)
+    none = prepare(make_task(model=Normalising, data=dataset(separable(0))))
     assert torch.equal(none.trial.inputs, separable(20, seed=1).inputs)
     assert own.facts == none.facts

@@ -11,7 +11,7 @@ import torch
 import crowd
 from crowd.errors import BadConfig
 from crowd.learning.work import prepare
-from tests.learning.nets import A, make_task
+from tests.learning.nets import make_task
 
 
 @pytest.mark.parametrize("field", ["batch_size", "epochs_max"])
@@ -20,7 +20,7 @@ def test_whole_numbers_of_any_type_are_integers(field: str, value: Any) -> None:
     task = make_task(**{field: value})
     assert type(getattr(task, field)) is int
     assert getattr(task, field) == 5
-    as_given, as_int = (prepare(make_task(**{field: count}), device=A, data_epoch=0).facts for count in (value, 5))
+    as_given, as_int = (prepare(make_task(**{field: count})).facts for count in (value, 5))
     assert as_given == as_int
 
 

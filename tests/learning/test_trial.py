@@ -14,7 +14,7 @@ from crowd.learning.pool import EpochSampler
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.work import LocalTrainer, Work, prepare
 from devices.torch_compute import TorchCompute
-from tests.learning.nets import CLASSES, FEATURES, A, dataset, make_task, separable, train
+from tests.learning.nets import CLASSES, FEATURES, dataset, make_task, separable, train
 from tests.learning.test_work import pool_of
 
 SAMPLES = separable(40)
@@ -22,7 +22,7 @@ TWO_CLASSES = (SAMPLES.labels > 0).long()
 
 
 def prepared(**changes: Any) -> Work:
-    return prepare(make_task(**changes), device=A, data_epoch=0)
+    return prepare(make_task(**changes))
 
 
 def refusal(**changes: Any) -> str:
@@ -139,7 +139,7 @@ class MaskedMean(Own):
 
 def measured(**changes: Any) -> int:
     task = make_task(**changes)
-    work = prepare(task, device=A, data_epoch=0)
+    work = prepare(task)
     return anyio.run(measure_speed, task, work, TorchCompute())
 
 
@@ -343,7 +343,7 @@ def fails_later(parameters: Any) -> torch.optim.Optimizer:
 @pytest.mark.parametrize("changes", [{"loss": fails_at_five}, {"optimizer": fails_later}], ids=["loss", "optimizer"])
 def test_what_fails_in_the_middle_of_the_training_is_one_line_with_its_place(changes: dict[str, Any]) -> None:
     task = make_task(model=outputs(CLASSES), **changes)
-    local = LocalTrainer(task, task.model(), prepare(task, device=A, data_epoch=0).layout)
+    local = LocalTrainer(task, task.model(), prepare(task).layout)
     pool = pool_of(separable(11))
     with pytest.raises(BadConfig, match=r"a training step failed: .*test_trial.py, line \d+: AssertionError: five"):
         train(local, pool, EpochSampler(11, seed=0, generation=1), 11)

@@ -10,10 +10,11 @@ import torch
 from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.evaluation import NOTHING, Evaluation
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import evaluate
 from crowd.learning.samples import SampleSet
-from crowd.learning.shards import LentSamples, SampleStore
+from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.work import LocalTrainer, StepConfig
 from crowd.planning.plan import GROUP_BATCHES, Outer, Range
@@ -22,7 +23,7 @@ from tests.learning.nets import A, B, layout_of, linear, make_task, normalised, 
 
 def pool_of(samples: SampleSet) -> TrainingPool:
     """All of these samples, as a device's own."""
-    store = SampleStore(samples, device=A, data_epoch=0)
+    store = SampleStore(samples)
     own = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(store.label_counts) if count)
     return TrainingPool(store, LentSamples(store), own, {})
 

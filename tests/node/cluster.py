@@ -4,6 +4,7 @@ work that they do (`blobs`), and what crosses the broker (`WatchedHub`, `read`).
 import random
 import zlib
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from crowd.actors.probe import Probe
 from crowd.config.node_file import NodeConfig
 from crowd.learning.task import Task
 from crowd.node import Node, TaskFunction
-from crowd.ports import Compute, Delivery, Device, Store
+from crowd.ports import Compute, Delivery, Device, Sensor, Store
 from crowd.progress import Progress
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
@@ -147,16 +148,19 @@ class Cluster:
         probe: Probe | None = None,
         store: Store | None = None,
         compute: Compute | None = None,
+        sensor: Sensor | None = None,
+        start: Path | None = None,
         **train: Any,
     ) -> Node:
         """A device that is switched off; `train` are keys of its `node.toml`. It has that `compute`, or else one of
-        that speed."""
+        that speed, and that `sensor`."""
         config = NodeConfig(name=name, cluster=CLUSTER, broker="memory://test", members_min=members_min, **train)
         device = emulated(speed_kflops, executes=executes)
         self.nodes[name] = Node(
             config,
             task=task,
-            device=device if compute is None else attrs.evolve(device, compute=compute),
+            start=start,
+            device=attrs.evolve(device, compute=compute or device.compute, sensor=sensor or device.sensor),
             broker=MemoryBroker(self.hub, device_id(name), cluster=CLUSTER),
             signer=self.signers[device_id(name)],
             store=store or MemoryStore(),

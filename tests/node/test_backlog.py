@@ -37,7 +37,9 @@ ASK_STATE: TrainerMessage = inbox.Heard(sender=ADA, life=LIFE, message=AskState(
         ),
         (
             inbox.Heard(
-                sender=ADA, life=LIFE, message=AskSamples(generation=5, plan_digest=b"plan", data_epoch=0, ranges=())
+                sender=ADA,
+                life=LIFE,
+                message=AskSamples(generation=5, plan_digest=b"plan", data_epoch=0, ranges=(), names=False),
             ),
             (5, 0),
         ),

@@ -133,7 +133,7 @@ def test_a_part_of_a_checkpoint_is_none(part: float) -> None:
 
 def test_a_later_version_and_another_owner_are_told_as_such() -> None:
     data = to_bytes(checkpoint(), OWNER)
-    with pytest.raises(Damaged, match="version 9 of the format, and this program knows version 1"):
+    with pytest.raises(Damaged, match="version 9 of the format, and this program knows version 2"):
         read(MAGIC + b"\x09" + data[len(MAGIC) + 1 :])
     with pytest.raises(OfAnother, match="the cluster 'home'"):
         read(data, Owner(cluster="garage", fingerprint=b"fingerprint"))

@@ -124,16 +124,22 @@ async def test_a_slow_listener_holds_nothing_up_and_learns_of_the_end() -> None:
 
 
 @virtual_time
-async def test_the_model_is_there_at_the_end_and_not_before() -> None:
+async def test_the_model_is_there_from_the_first_round_on_and_says_whether_it_is_the_one_that_stays() -> None:
     cluster = two()
     ada = cluster.nodes["ada"]
-    with pytest.raises(RuntimeError, match="not finished"):
+    with pytest.raises(RuntimeError, match="no round is complete yet"):
         _ = ada.model
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cluster.train)
-        await round_of(ada, 2)
-        with pytest.raises(RuntimeError, match="not finished"):
+        await when(ada, lambda news: news.plan is not None)
+        with pytest.raises(RuntimeError, match="no round is complete yet"):
             _ = ada.model
+        news = await round_of(ada, 2)
+        early, before = ada.model, ada.trained
+        assert (before.is_final, before.round, before.digest) == (False, 2, news.digest)
+    assert not early.training
+    assert (ada.trained.is_final, ada.trained.digest) == (True, ada.digest)
+    assert not torch.equal(early[0].weight, ada.model[0].weight)  # type: ignore[index]  # a sequence of layers
     assert not ada.model.training
     assert ada.model is not ada.model  # the caller's own, to do with as he likes
 

@@ -5,25 +5,26 @@ import torch
 
 from crowd.actors.trainer.local_round import LocalRound, RoundInputs
 from crowd.learning import replica
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import empty
-from crowd.learning.shards import LentSamples
+from crowd.learning.shards import SampleStore
 from crowd.learning.work import LocalTrainer, StepConfig, prepare
 from crowd.planning.plan import Sampling
 from devices.emulated import VirtualCompute
-from tests.learning.nets import A, dataset, make_task
-from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span, store_of
+from tests.learning.nets import dataset, make_task
+from tests.learning.test_shards import FROM_B, LENDER, header, numbered, span
 from tests.support.virtual import virtual_time
 
 
 @virtual_time
 async def test_no_sample_is_trained_before_the_last_one_has_come() -> None:
     own = numbered(0, 1, 1)
-    store = store_of(own, A)
+    store = SampleStore(own)
     lent = LentSamples(store)
     pool = TrainingPool(store, lent, (span(1, 0, 2),), {FROM_B: (span(0, 3, 5),)})
     task = make_task(model=lambda: torch.nn.Linear(1, 2), data=dataset(own), evaluation=None)
-    model, work = task.model(), prepare(task, device=A, data_epoch=0)
+    model, work = task.model(), prepare(task)
     inputs = RoundInputs(
         local=LocalTrainer(task, model, work.layout),
         state=replica.initial(model, 1, work.layout),

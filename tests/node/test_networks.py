@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from crowd.config.node_file import MODEL_FILE
 from crowd.learning.task import Task
-from crowd.learning.work import starting_model
+from crowd.learning.work import prepare, starting_model
 from tests.node.cluster import Cluster
 from tests.support.virtual import virtual_time
 
@@ -225,9 +225,13 @@ def _task(task: Task, device: str) -> Task:
     return task
 
 
+def first_network(task: Task) -> nn.Module:
+    return starting_model(task, prepare(task).layout, seed=0, run=1)
+
+
 def centrally(task: Task, data: Samples) -> nn.Module:
     """The network after as many epochs of all the data on one machine."""
-    model = starting_model(task, seed=0, run=1).train()
+    model = first_network(task).train()
     optimizer = task.optimizer(model.parameters())
     rates = [group["lr"] for group in optimizer.param_groups]
     order = torch.Generator().manual_seed(0)
@@ -269,7 +273,7 @@ async def test_two_devices_learn_what_one_machine_with_all_the_data_does(name: s
     expected = recall(centrally(task, together), unseen)
     assert expected > 0.8, "too hard to tell anything by it"
     assert recall(node.model, unseen) > expected - POINTS_APART
-    start = starting_model(task, seed=0, run=1)
+    start = first_network(task)
     trained = dict(node.model.named_parameters())
     for parameter_name, parameter in start.named_parameters():
         assert torch.equal(parameter, trained[parameter_name]) is not parameter.requires_grad

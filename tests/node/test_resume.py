@@ -104,14 +104,14 @@ async def test_one_device_s_checkpoint_is_enough() -> None:
 
 
 @virtual_time
-async def test_a_run_that_has_ended_is_followed_by_the_next_whatever_the_broker_has_kept() -> None:
+async def test_a_run_that_has_ended_is_not_trained_again_whatever_the_broker_has_kept() -> None:
     disks = {name: Disk() for name in NAMES[:2]}
+    await (first := cluster_of(disks)).train()
     with capture_logs() as logs:
-        first, second = cluster_of(disks), cluster_of(disks)
-        await first.train()
-        await second.train()
-    assert resumed(logs) == []
-    assert [node.results[node.name].progress.run for node in second.nodes.values()] == [2, 2]
+        await (second := cluster_of(disks)).train()
+    assert second.digests == first.digests
+    assert [node.results[node.name].progress.run for node in second.nodes.values()] == [1, 1]
+    assert not [line for line in logs if line["event"] == "round_complete"]
 
 
 @virtual_time

@@ -74,7 +74,7 @@ def test_batch_normalisation_survives_the_outer_optimiser_and_columns_of_any_sca
     policy: str, outer: OuterKind
 ) -> None:
     states = States()
-    cluster = SimulatedCluster(dict.fromkeys(DEVICES, 2_000), task, policy=policy, probes={"ada": states})
+    cluster = SimulatedCluster(dict.fromkeys(DEVICES, 2_000), task, policy=policy, seed=2, probes={"ada": states})
     run_virtually(cluster.train)
     plans = [active.plan for active in states.actives]
     assert {plan.outer.kind for plan in plans} == {outer}

@@ -12,6 +12,8 @@ from crowd.planning.estimate import (
     estimate,
     evaluation_us,
     memory_needed_bytes,
+    memory_planned_bytes,
+    samples_spare,
     sync_cost,
     train_us,
 )
@@ -57,10 +59,23 @@ def test_training_takes_work_divided_by_speed_and_evaluation_a_third_of_it() -> 
 
 
 def test_memory_counts_every_copy() -> None:
-    assert memory_needed_bytes(TASK, trains=True) == 8 * 4 * 25_600
-    assert memory_needed_bytes(TASK, trains=False, owned_elements=100) == 4 * 4 * 25_600 + 4 * 4 * 100
-    assert memory_needed_bytes(attrs.evolve(TASK, keeps_best=True), trains=True) == 9 * 4 * 25_600
-    assert memory_needed_bytes(TASK, trains=True, samples_borrowed=7) == 8 * 4 * 25_600 + 7_000
+    assert memory_needed_bytes(TASK, trains=True) == 9 * 4 * 25_600
+    assert memory_needed_bytes(TASK, trains=False, owned_elements=100) == 5 * 4 * 25_600 + 4 * 4 * 100
+    assert memory_needed_bytes(TASK, trains=True, samples_borrowed=7) == 9 * 4 * 25_600 + 7_000
+
+
+def test_what_a_plan_leaves_of_the_memory_is_room_for_samples() -> None:
+    plan = Plan(
+        members=(),
+        trainers=(TrainerRole(device=A, round_samples=1),),
+        assignments=(Assignment(lender=B, trainer=A, counts=(3, 4)), Assignment(lender=A, trainer=A, counts=(50,))),
+        slices=(SliceOwner(owner=C, start=0, stop=100),),
+    )
+    trains, owns = 9 * 4 * 25_600 + 7_000, 5 * 4 * 25_600 + 4 * 4 * 100
+    assert memory_planned_bytes(plan, TASK) == {A: trains, C: owns}
+    assert samples_spare(plan, TASK, A, trains + 5_999) == 5
+    assert samples_spare(plan, TASK, A, trains - 1) == 0
+    assert samples_spare(plan, TASK, B, 5 * 4 * 25_600 + 2_000) == 2
 
 
 def test_the_owner_s_downlink_carries_every_other_trainer_s_contribution() -> None:

@@ -16,7 +16,7 @@ from crowd.planning.profile import Share
 from crowd.ports import Delivery
 from crowd.protocol import strict
 from crowd.protocol.codec import decode
-from crowd.protocol.messages import AckMessage, Message, Offer, Samples
+from crowd.protocol.messages import AckMessage, Message, Offer, SampleNames, Samples
 from crowd.units import Channel, DeviceId
 from devices.simulation.virtual_time import PROCESS
 from tests.simulation.checks import Findings
@@ -70,8 +70,10 @@ class Wire:
         if self._shares[device] is Share.RAW or address.channel not in (Channel.TO, Channel.ALL):
             return
         match _message_in(delivery):
-            case Offer(cargo=Samples()):
-                self._findings.add(f"S4: {device} sent raw samples to {address.destination}, but does not share them")
+            case Offer(cargo=Samples() | SampleNames()):
+                self._findings.add(
+                    f"S4: {device} sent raw samples, or their names, to {address.destination}, but does not share them"
+                )
             case _:
                 pass
 

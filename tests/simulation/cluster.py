@@ -121,6 +121,8 @@ class Cluster:
                 await self._restart(process, fault)
             case FaultKind.BLACKOUT:
                 await self._black_out(fault)
+            case FaultKind.REQUEST:
+                await self._ask_for_run(fault)
             case FaultKind.BATTERY:
                 process.cut_off(will_after_s=WILL_AFTER_S)
             case FaultKind.FREEZE:
@@ -181,6 +183,18 @@ class Cluster:
         for process in chance.sample(off, len(off)):
             await anyio.sleep(chance.choice((0.0, 0.1, fault.lasts_s)))
             process.switch_on(self._tasks)
+
+    async def _ask_for_run(self, fault: Fault) -> None:
+        chance = random.Random(fault.factor)
+        fresh, both = chance.random() < 0.3, chance.random() < 0.3
+        async with anyio.create_task_group() as asking:
+            for process in {self.processes[fault.device], self.processes[fault.device - both]}:
+                asking.start_soon(self._ask_one, process, fresh)
+
+    async def _ask_one(self, process: Process, fresh: bool) -> None:
+        if await process.ask_for_run(fresh=fresh):
+            self.injected["runs that were begun by request"] += 1
+            self.injected["fresh ones of them"] += fresh
 
     async def _replay(self) -> None:
         """All that was recorded of processes that have ended, as fast as a link of 10 Mbit/s takes it."""

@@ -16,9 +16,11 @@ from types import ModuleType
 from crowd.actors.data_mover.shipments import Shipments
 from crowd.actors.lives import Lives
 from crowd.actors.planner.planner import Planner
+from crowd.actors.planner.runs import Runs
 from crowd.actors.trainer.checkpoints import Checkpoints
 from crowd.actors.trainer.completion import Completion
 from crowd.actors.trainer.course import Course
+from crowd.actors.trainer.learner import Learner
 from crowd.actors.trainer.own_slices import OwnSlice
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.training import Training
@@ -26,6 +28,7 @@ from crowd.agreement import acks, failure_detector, step
 from crowd.agreement.state import State
 from crowd.agreement.turn import Turn
 from crowd.agreement.view import View
+from crowd.learning import replica
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
 from crowd.learning.pool import EpochSampler
@@ -264,9 +267,13 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     "a new plan loses the residual": (_in(Feedback, "abandon", replace("self._sent = {}", "self.drop()")),),
     # --- checkpoints --------------------------------------------------------------------------------------------------
     "a device that comes back begins the run anew": (
-        _in(Training, "begin_run", replace("saved.state.run == run", "saved.state.run < run")),
+        _in(Learner, "_first_state", replace("present.run == run", "False")),
     ),
     "the one before is written over": (_in(Checkpoints, "_write", delete("self._next = 1 - self._next")),),
+    # --- runs ---------------------------------------------------------------------------------------------------------
+    "a run begins while another is on": (_in(Runs, "answer", replace("self._results.is_over(run)", "True")),),
+    "a run begins with whichever model is there": (_in(replica, "following", replace("final.run", "0")),),
+    "whoever starts begins the next run": (_in(Runs, "first", replace("saved.run", "saved.run + saved.finished")),),
     # --- samples ------------------------------------------------------------------------------------------------------
     "lent samples are trained at home too": (_in(Plan, "ranges", delete("offsets[label] += count")),),
     "a sample is dealt out again in the same epoch": (

@@ -68,6 +68,7 @@ class Watch(Probe):
     def promised(self, ack: Ack) -> None:
         assert self.state is not None
         self._observer.agreement.promised(self._device, ack, self.state.view, anyio.current_time())
+        self._observer.savings.promised(self._device, ack)
 
     def activated(self, active: Active) -> None:
         self._active = active
@@ -127,6 +128,8 @@ class Watch(Probe):
         made = None if trained is None else _exact(trained)
         self._observer.merging.completed(self._device, active, before, after, made, _exact(residual))
         self._observer.agreement.completed(self._device, after.progress)
+        if after.finished:
+            self._observer.savings.ended(after.run)
 
     def round_abandoned(self, residual: torch.Tensor) -> None:
         self._observer.merging.round_abandoned(self._device, _exact(residual))

@@ -109,12 +109,11 @@ def _cut_into(chunk_bytes: int | None) -> Iterator[None]:
 _works: dict[tuple[object, ...], Work] = {}
 
 
-def _prepare(task: Task, *, device: DeviceId, data_epoch: int, memory_bytes: int) -> Work:
-    """As production does, but only once for equal data: most of a short simulation would be spent on it."""
-    samples = len(task.data)  # type: ignore[arg-type]  # these data sets have a length
-    key = (task.name, device, samples, task.epochs_max, task.target, task.patience)
+def _prepare(task: Task, *, memory_bytes: int) -> Work:
+    """As production does, but only once for the same data set: most of a short simulation would be spent on it."""
+    key = (task.data, task.name, task.epochs_max, task.target, task.patience)
     if key not in _works:
-        _works[key] = prepare(task, device=device, data_epoch=data_epoch, memory_bytes=memory_bytes)
+        _works[key] = prepare(task, memory_bytes=memory_bytes)
     return _works[key]
 
 

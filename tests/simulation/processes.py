@@ -11,6 +11,7 @@ from brokers.simulated.network import Network
 from crowd.actors.lives import LIFE_FILE
 from crowd.actors.trainer.checkpoints import FILES
 from crowd.config.node_file import NodeConfig
+from crowd.errors import Retryable, RunRefused
 from crowd.learning.task import Task
 from crowd.node import Node
 from crowd.ports import Signer
@@ -168,6 +169,18 @@ class Process:
             patience=self._scenario.patience,
             listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
         )
+
+    async def ask_for_run(self, *, fresh: bool) -> bool:
+        """Ask for the next run here; whether it begins."""
+        node = self._node
+        if node is None or self._frozen:
+            return False
+        self._observer.savings.asked(node.run + 1)
+        try:
+            await node.train(fresh=fresh)
+        except (RunRefused, Retryable):  # one is on, or the process has ended meanwhile
+            return False
+        return True
 
     # --- slower than it should be -------------------------------------------------------------------------------------
 

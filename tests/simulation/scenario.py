@@ -39,6 +39,8 @@ class FaultKind(enum.Enum):
     """Somebody without a key says again what was said in former lives."""
     BLACKOUT = "blackout"
     """The power fails on all devices, and perhaps on the broker; they come back one after the other."""
+    REQUEST = "request"
+    """Somebody asks for the next run, on a device and perhaps on the one before it at the same moment."""
     HANG = "hang"
     """No local step ends any more; all else that the device does goes on."""
 
@@ -50,7 +52,7 @@ class Fault:
     device: int
     lasts_s: float
     factor: float = 1.0
-    """Of the speed; of a blackout, what its further course is drawn from."""
+    """Of the speed; of a blackout and of a request, what its further course is drawn from."""
     fault_rates: FaultRates = attrs.field(factory=FaultRates)
     """Of the weather."""
 
@@ -127,13 +129,17 @@ BASELINES = (
 here does not hold for them."""
 KNOWN_SEEDS = 1000
 """Below, seeds are known to show something; there the policies and the kinds of faults are those with which they do."""
-DRAWN_KINDS = tuple(kind for kind in FaultKind if kind.name not in ("BLACKOUT", "HANG", "OLD_DISK", "REPLAY"))
+DRAWN_KINDS = tuple(
+    kind for kind in FaultKind if kind.name not in ("BLACKOUT", "HANG", "OLD_DISK", "REPLAY", "REQUEST")
+)
 HANGS_EVERY = 4
 """Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
 REPLAYS_EVERY = 4
 """Of so many seeds one has a device with an old disk, and former lives that are replayed twice."""
 BLACKOUTS_EVERY = 3
 """Of so many seeds one has a power cut on all devices, twice, and checkpoints that are seconds apart."""
+REQUESTS_EVERY = 3
+"""Of so many seeds one has runs that follow each other, as somebody asks for them, and checkpoints as above."""
 NO_TARGET_EVERY = 7
 """Of so many seeds one has a task without a target."""
 FAULTS_UNTIL_S = 45.0
@@ -156,6 +162,9 @@ def draw(seed: int) -> Scenario:
     lasting = seed >= KNOWN_SEEDS and seed % BLACKOUTS_EVERY == 1
     if lasting:
         faults.extend(_blackouts(random.Random(f"blackout {seed}"), count))
+    following = seed >= KNOWN_SEEDS and seed % REQUESTS_EVERY == 2
+    if following:
+        faults.extend(_requests(random.Random(f"request {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
     aimless = seed >= KNOWN_SEEDS and seed % NO_TARGET_EVERY == 1
@@ -169,10 +178,10 @@ def draw(seed: int) -> Scenario:
         chunk_bytes=chance.choice((None, None, None, 256)),
         samples=longer * chance.choice((6, 12, 24)),
         normalises=seed % 2 == 0,
-        epochs_max=chance.choice((3, 20, 10_000)),
+        epochs_max=min(chance.choice((3, 20, 10_000)), 3 if following else 10_000),
         target=None if aimless else 1.0,
         patience=random.Random(f"patience {seed}").choice((None, 2, 10, 100)) if aimless else None,
-        checkpoint_s=random.Random(f"checkpoint {seed}").choice((0.3, 2.0, 5.0)) if lasting else 60.0,
+        checkpoint_s=random.Random(f"checkpoint {seed}").choice((0.3, 2.0, 5.0)) if lasting or following else 60.0,
         faults=tuple(faults),
         faults_until_s=longer * FAULTS_UNTIL_S,
     )
@@ -236,6 +245,19 @@ def _blackouts(chance: random.Random, count: int) -> tuple[Fault, ...]:
             factor=chance.random(),
         )
         for at_s in times
+    )
+
+
+def _requests(chance: random.Random, count: int) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(
+            at_s=round(chance.uniform(8.0, FAULTS_UNTIL_S), 3),
+            kind=FaultKind.REQUEST,
+            device=chance.randrange(count),
+            lasts_s=0.0,
+            factor=chance.random(),
+        )
+        for _ in range(6)
     )
 
 

@@ -9,7 +9,13 @@ from tests.simulation.play import play
 from tests.simulation.scenario import KNOWN_SEEDS, FaultKind, draw
 
 SEEDS = range(KNOWN_SEEDS - 100, KNOWN_SEEDS + 100)
-BESIDE = {"replayed messages", "damaged checkpoints", "blackouts of the broker too"}
+BESIDE = {
+    "replayed messages",
+    "damaged checkpoints",
+    "blackouts of the broker too",
+    "runs that were begun by request",
+    "fresh ones of them",
+}
 """What comes with faults of other kinds."""
 
 

@@ -27,6 +27,8 @@ class NodeProcess:
         self.name = name
         self.result = directory / f"{name}.json"
         self.lines: list[str] = []
+        self.heard_s: list[float] = []
+        """When each of them came, by `time.monotonic`."""
         self._unread: queue.Queue[str | None] = queue.Queue()
         command = [CROWD, "node", "--config", str(directory / f"{name}.toml"), "--json", str(self.result)]
         self.process = subprocess.Popen(
@@ -42,6 +44,7 @@ class NodeProcess:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.heard_s.append(time.monotonic())
             self.lines.append(line)
             self._unread.put(line)
         self._unread.put(None)

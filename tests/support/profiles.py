@@ -18,7 +18,6 @@ def task_facts(**changes: Any) -> TaskFacts:
         "batch_size": 32,
         "evaluation_samples": 360,
         "epochs_max": 60,
-        "keeps_best": False,
     } | changes
     whole = Module("", values["state_elements"], values["flops_per_sample"], activation_bytes=40)
     return TaskFacts(**({"modules": (whole,)} | values))

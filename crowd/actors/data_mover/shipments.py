@@ -14,6 +14,7 @@ from crowd.protocol.messages import (
     Contribution,
     MergedSlice,
     Parameters,
+    SampleNames,
     Samples,
     SliceKey,
     WholeState,
@@ -28,7 +29,7 @@ GIVE_UP_US = 60 * SECOND_US
 ROUNDS_OF_USE = 3
 """Rounds for which bytes that were sent may still be awaited."""
 LOANS_AT_ONCE = 2
-"""Transfers of samples under way; the next begins when one has arrived, so that a slow link is not flooded."""
+"""Transfers of samples or names under way; the next begins when one has arrived, so that a slow link is not flooded."""
 
 log = structlog.get_logger()
 
@@ -58,7 +59,7 @@ class Shipments:
     def send(self, message: inbox.SendCargo) -> Sequence[Effect]:
         """Begin to send it, unless it has to wait or may not leave this device."""
         match message.cargo:
-            case Samples():
+            case Samples() | SampleNames():
                 return self._lend(message)
             case MergedSlice(key=key):
                 self._published[key], effects = self._begin(message)

@@ -26,6 +26,13 @@ class ResultKnown:
 
 
 @attrs.frozen(kw_only=True)
+class RunBegun:
+    """The node's observers are told that this device takes part in this run from now on."""
+
+    run: int
+
+
+@attrs.frozen(kw_only=True)
 class RunOver:
     """The node's observers are told that every living member has published the result of this run."""
 
@@ -39,4 +46,4 @@ class DeviceLeftOut:
     plan: Plan
 
 
-Observation: TypeAlias = DeviceLeftOut | PlanActivated | ResultKnown | RunOver
+Observation: TypeAlias = DeviceLeftOut | PlanActivated | ResultKnown | RunBegun | RunOver

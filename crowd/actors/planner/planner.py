@@ -1,7 +1,8 @@
 """The planner: feeds the pure agreement with events, and carries out its effects."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import assert_never
 
 import attrs
@@ -13,8 +14,10 @@ from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.actors.lives import Lives
 from crowd.actors.planner.decisions import Decisions, Undecided
 from crowd.actors.planner.notices import Notices
-from crowd.actors.planner.observations import DeviceLeftOut, Observation, PlanActivated
+from crowd.actors.planner.observations import DeviceLeftOut, Observation, PlanActivated, RunBegun
 from crowd.actors.planner.results import Results
+from crowd.actors.planner.runs import Runs
+from crowd.actors.planner.timetable import Timetable
 from crowd.actors.planner.voice import Voice
 from crowd.actors.probe import Probe
 from crowd.agreement import events
@@ -22,6 +25,7 @@ from crowd.agreement.ack import StateProgress
 from crowd.agreement.predicates import is_former_life
 from crowd.agreement.state import Active, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
+from crowd.model_card import ModelCard
 from crowd.planning.plan import SUSPENDED
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
@@ -51,6 +55,10 @@ class Planner(Actor[PlannerMessage]):
         life: Life,
         lives: Lives,
         saved: Callable[[], StateProgress | None],
+        timetable: Timetable,
+        when_new: float | None,
+        last_card: Callable[[], ModelCard | None],
+        local_time: Callable[[], datetime],
         policies: Mapping[str, Policy],
         compute: Compute,
         trainer: ActorRef[TrainerMessage],
@@ -61,7 +69,6 @@ class Planner(Actor[PlannerMessage]):
     ) -> None:
         self._me = device
         self._life = life
-        self._saved = saved
         self._compute = compute
         self._trainer = trainer
         self._data_mover = data_mover
@@ -79,6 +86,9 @@ class Planner(Actor[PlannerMessage]):
         self._decisions = Decisions(policies)
         self._voice = Voice(device=device, lives=lives, compute=compute, data_mover=data_mover, probe=probe)
         self._results = Results(device, trainer, observe)
+        self._runs = Runs(
+            device, self._results, timetable, when_new=when_new, saved=saved, last_card=last_card, local_time=local_time
+        )
         self._notices = Notices()
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -95,6 +105,8 @@ class Planner(Actor[PlannerMessage]):
                 self._own = profile if self._own is None else attrs.evolve(profile, run=self._own.run)
                 if self._state is not None:
                     await self._step(events.OwnProfile(profile=self._own))
+            case inbox.BeginNextRun():
+                message.reply(await self._begin_next_run(message))
             case inbox.OwnResult(result=result):
                 await self._voice.publish_result(result)
                 self._results.note_own(result)
@@ -121,7 +133,8 @@ class Planner(Actor[PlannerMessage]):
             return None if self._own is None else self._settled_us
         if self._state is not self._due_state:
             self._due_state, self._due_us = self._state, next_deadline_us(self._state)
-        return self._due_us
+        look_us = self._runs.look_us(self._state)
+        return look_us if self._due_us is None or (look_us is not None and look_us < self._due_us) else self._due_us
 
     def kept(self) -> Mapping[str, int]:
         state = self._state
@@ -134,28 +147,40 @@ class Planner(Actor[PlannerMessage]):
         unfinished = self._results.unfinished(self._state)
         if unfinished is not None:
             await self._step(unfinished)
+        if self._runs.is_due(self._state, reached_us()):
+            await self._begin_next_run(inbox.BeginNextRun())
 
     async def _begin_if_settled(self) -> None:
         if self._state is not None or self._own is None or self._settled_us is None or reached_us() < self._settled_us:
             return
-        run = self._first_run()
+        run = self._runs.first(self._early)
         # the mailbox may hold a profile of a former life of these actors
         self._own = attrs.evolve(self._own, run=run, life=self._life)
         self._state = State(own=Own(profile=self._own), timing=self._timing, now_us=now_us())
         self._probe.agreement_moved(self._state)
         await self._trainer.tell(inbox.BeginRun(run=run))
+        self._observe(RunBegun(run=run))
         # messages of the others come first: this device may have to introduce itself in another life
         early = sorted(self._early, key=lambda event: isinstance(event, events.Connected | events.Disconnected))
         self._early = []
         for event in early:
             await self._step(event)
 
-    def _first_run(self) -> int:
-        """That of the devices that are here; else the one in which the power failed; else the next."""
-        here, saved = _run_here(self._early, self._me), self._saved() or StateProgress()
-        if here is not None and here >= saved.run:
-            return here
-        return max(1 + self._results.latest_run if here is None else 0, saved.run + saved.finished)
+    async def _begin_next_run(self, asked: inbox.BeginNextRun) -> inbox.RunAsked:
+        answer = self._runs.answer(asked, self._state)
+        if answer.run is not None and self._own is not None and answer.run > self._own.run:
+            await self._begin_run(answer.run, fresh=asked.fresh)
+        return answer
+
+    async def _begin_run(self, run: int, *, fresh: bool = False) -> None:
+        """Take part in this run: whoever sees that from this device's profile does the same."""
+        assert self._own is not None
+        self._own = attrs.evolve(self._own, run=run)
+        self._results.begin_run()
+        log.info("run_begins", run=run)
+        await self._trainer.tell(inbox.BeginRun(run=run, fresh=fresh))
+        self._observe(RunBegun(run=run))
+        await self._step(events.OwnProfile(profile=self._own))
 
     async def _hear(self, heard: inbox.AgreementMessage) -> None:
         sender = heard.sender
@@ -238,10 +263,7 @@ class Planner(Actor[PlannerMessage]):
             self._watched = state.watched
             await self._data_mover.tell(inbox.WatchBeats(devices=self._watched))
         if self._own is not None and state.view.run > state.own.profile.run:
-            self._own = attrs.evolve(self._own, run=state.view.run)
-            self._results.begin_run()
-            await self._trainer.tell(inbox.BeginRun(run=state.view.run))
-            await self._step(events.OwnProfile(profile=self._own))
+            await self._begin_run(state.view.run)
         await self._results.follow(self._state)
 
     async def _carry_out(self, effect: events.Effect) -> None:
@@ -289,22 +311,10 @@ class Planner(Actor[PlannerMessage]):
             round_us=plan.round_us,
         )
         await self._data_mover.tell(begun)
-        self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=self._state.detector.rtt_us))
+        rtt_us, memory_bytes = self._state.detector.rtt_us, profiles[self._me].memory_bytes
+        self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=rtt_us, memory_bytes=memory_bytes))
         self._probe.activated(active)
         self._observe(PlanActivated(active=active))
-
-
-def _run_here(early: Sequence[events.Event], me: DeviceId) -> int | None:
-    """The run of the devices that are here, by what came `early`; `None` without any."""
-    offline = {event.device for event in early if isinstance(event, events.StatusHeard) and not event.online}
-    runs = [
-        profile.run
-        for event in early
-        if isinstance(event, events.Learned)
-        for profile in event.profiles
-        if profile.device not in offline and profile.device != me
-    ]
-    return max(runs, default=None)
 
 
 def _view_requested(sender: DeviceId, request: messages.ViewRequest) -> events.ViewRequested:

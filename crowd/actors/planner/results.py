@@ -41,6 +41,10 @@ class Results:
         """The last run that is known to have ended; 0 without any."""
         return max((result.progress.run for result in self._results.values()), default=0)
 
+    def is_over(self, run: int) -> bool:
+        """Whether all living devices with this task have ended that run."""
+        return self._over_run >= run
+
     def begin_run(self) -> None:
         self._followed = None
 
@@ -70,9 +74,8 @@ class Results:
             return  # a former life's, and its state has gone with it
         if state is None or state.own.progress.finished or device not in _peers(state):
             return
-        told_in = self._told_in.get(device)
-        if told_in is None or state.view.profiles[device].life.boot != told_in.boot:
-            return  # its process has ended since, and the state with it
+        if not self._is_of_its_life(device, state):
+            return
         if self._followed is not None and self._followed in _peers(state):
             return
         if result.progress.run == state.own.profile.run and result.progress > state.own.progress:
@@ -81,7 +84,7 @@ class Results:
 
     def check_over(self, state: State | None) -> None:
         """Tell it, once, when all have published what this device has reached."""
-        if not self._has_ended or state is None or not state.own.progress.finished:
+        if not self._has_ended or state is None or not _has_finished_here(state):
             return  # what the broker has kept of this device is a former life's, and its model has gone with that
         if state.own.profile.run <= self._over_run:
             return
@@ -93,8 +96,9 @@ class Results:
 
     def unfinished(self, state: State | None) -> events.HeldUp | None:
         """For whose results the end of the run waits; `None`: for nobody's."""
-        if state is None or state.own.finished_us is None or self._over_run >= state.own.profile.run:
+        if state is None or not _has_finished_here(state) or self._over_run >= state.own.profile.run:
             return None
+        assert state.own.finished_us is not None
         without = frozenset(
             device for device in _peers(state) if device != self._me and not self._has_finished(device, state)
         )
@@ -106,7 +110,21 @@ class Results:
     def _has_finished(self, device: DeviceId, state: State) -> bool:
         """Whether the device has published the result that this one has reached."""
         result = self._results.get(device)
-        return result is not None and result.progress == state.own.progress
+        if result is None or result.progress != state.own.progress:
+            return False
+        return device == self._me or self._is_of_its_life(device, state)
+
+    def _is_of_its_life(self, device: DeviceId, state: State) -> bool:
+        """Whether another living device has told its result since its process began: else the state has gone with the
+        one that did."""
+        told_in = self._told_in.get(device)
+        return told_in is not None and state.view.profiles[device].life.boot == told_in.boot
+
+
+def _has_finished_here(state: State) -> bool:
+    """Whether this device has the final state of its run: that of the run before is none while the next one begins."""
+    own = state.own
+    return own.progress.finished and own.progress.run == own.profile.run
 
 
 def _peers(state: State) -> frozenset[DeviceId]:

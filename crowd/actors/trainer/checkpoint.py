@@ -27,7 +27,7 @@ from crowd.protocol.strict import load_plain, strict_converter
 from crowd.units import DIGEST_BYTES
 
 MAGIC = b"crowd checkpoint"
-VERSION = 1
+VERSION = 2
 _LENGTH_BYTES = 4
 _RESIDUAL = "residual"
 _DTYPES = frozenset(

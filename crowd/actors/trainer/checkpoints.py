@@ -96,10 +96,12 @@ class Checkpoints:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def is_due(self, progress: StateProgress) -> bool:
-        """Whether a state that has come so far is to be saved now: after a while, and at the end of a run."""
+        """Whether a state that has come so far is to be saved now: after a while, at the end of a run, and when the
+        next one has begun, so that a power cut does not lose that somebody wanted it."""
         if self._due_us is None:
             self._due_us = now_us() + self.every_us
-        return progress.finished or now_us() >= self._due_us
+        follows = self.saved is not None and self.saved.run < progress.run
+        return progress.finished or follows or now_us() >= self._due_us
 
     async def save(self, checkpoint: Checkpoint, compute: Compute) -> bool:
         """Write it, and say whether that worked; what fails is warned of once, until it works again."""

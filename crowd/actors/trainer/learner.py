@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
+import structlog
 import torch
 
 from crowd.actors.trainer.checkpoint import Checkpoint, kept_inner
@@ -12,9 +14,24 @@ from crowd.learning.feedback import Feedback
 from crowd.learning.placement import Placement
 from crowd.learning.replica import ReplicaState
 from crowd.learning.task import Task
+from crowd.learning.warm_start import WarmStart
 from crowd.learning.work import LocalTrainer, Work, starting_model
 from crowd.planning.plan import Encoding, SliceOwner
 from crowd.ports import Compute
+
+log = structlog.get_logger()
+
+
+@attrs.frozen(kw_only=True)
+class Beginning:
+    """How a run begins on a device."""
+
+    run: int
+    fresh: bool = False
+    """Whether somebody asked for a network that is drawn anew."""
+    present: ReplicaState | None = None
+    """The state that the device has: of this run, which then goes on; or of an earlier one, whose final model is the
+    start of this one."""
 
 
 class Learner:
@@ -24,8 +41,10 @@ class Learner:
     """The network and its optimiser; made by `make`, and anew for every run."""
     _feedback: Feedback
 
-    def __init__(self, task: Task, work: Work, compute: Compute) -> None:
+    def __init__(self, task: Task, work: Work, compute: Compute, supplied: WarmStart | None) -> None:
+        """`supplied`: parameters with which the first run begins, unless this device has a state already."""
         self._task = task
+        self._supplied = supplied
         self._layout = work.layout
         self._compute = compute
         self._inner: dict[str, Any] = {}
@@ -43,13 +62,32 @@ class Learner:
         self._feedback = Feedback(self._layout)
         self._take(self._task.model())
 
-    def begin_run(self, seed: int, run: int, saved: Checkpoint | None) -> ReplicaState:
+    def begin_run(self, seed: int, beginning: Beginning) -> ReplicaState:
         """Train a new network from now on; returns the state that the run begins with, or goes on from."""
-        model = starting_model(self._task, seed=seed, run=run)
-        state = replica.initial(model, run, self._layout) if saved is None else saved.state
+        model = starting_model(self._task, self._layout, seed=seed, run=beginning.run)
+        state = self._first_state(model, seed, beginning)
         _ = state.digest  # computed here, away from the event loop
         self._take(model)
         return state
+
+    def _first_state(self, model: torch.nn.Module, seed: int, beginning: Beginning) -> ReplicaState:
+        run, present = beginning.run, beginning.present
+        supplied, self._supplied = self._supplied, None
+        if supplied is not None and present is not None:
+            log.warning("start_not_used", file=str(supplied.path), why=f"run {present.run} has a state here")
+        if present is not None and present.run == run:
+            return present
+        if beginning.fresh:
+            return replica.initial(model, run, self._layout, base=run)
+        if present is not None and present.finished:
+            return replica.following(present, run)
+        if supplied is not None:
+            trained = starting_model(
+                self._task, self._layout, seed=seed, run=run
+            )  # its own: constants are those of the task
+            supplied.load_into(trained)
+            return replica.initial(trained, run, self._layout, base=run + 1)
+        return replica.initial(model, run, self._layout)
 
     def _take(self, model: torch.nn.Module) -> None:
         placement, executes = Placement(self._compute.torch_device), self._compute.executes

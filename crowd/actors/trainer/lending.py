@@ -1,15 +1,16 @@
-"""The samples that a lender may send to a borrower, and the pieces in which it does."""
+"""The samples that a lender may send to a borrower, or their names, and the pieces in which it does."""
 
 from collections.abc import Iterator
 
+from crowd.learning.keys import KEY_BYTES
 from crowd.learning.samples import SampleFormat
 from crowd.learning.shards import Ranges
 from crowd.planning.plan import Plan, Range
-from crowd.protocol.messages import AskSamples, Samples
+from crowd.protocol.messages import AskSamples, SampleNames, Samples
 from crowd.units import DeviceId
 
 LEND_BYTES = 256 * 1024
-"""Bytes of a piece of lent samples, so that no message is large and others have their turn."""
+"""Bytes of a piece of lent samples or names, so that no message is large and others have their turn."""
 
 
 def is_named(plan: Plan, lender: DeviceId, borrower: DeviceId, ask: AskSamples) -> bool:
@@ -23,10 +24,14 @@ def is_named(plan: Plan, lender: DeviceId, borrower: DeviceId, ask: AskSamples) 
     return all(any(_contains(span, asked) for span in named) for asked in ask.ranges)
 
 
-def loans(plan: Plan, lender: DeviceId, ask: AskSamples, form: SampleFormat) -> Iterator[Samples]:
-    """The headers of the samples to be sent, piece by piece; none if the lender is no member."""
+def loans(plan: Plan, lender: DeviceId, ask: AskSamples, form: SampleFormat) -> Iterator[Samples | SampleNames]:
+    """The headers of the samples, or names, to be sent, piece by piece; none if the lender is no member."""
     life = plan.life_of(lender)
     if life is None:
+        return
+    if ask.names:
+        for piece in pieces(ask.ranges, LEND_BYTES // KEY_BYTES):
+            yield SampleNames(lender=lender, life=life, data_epoch=ask.data_epoch, ranges=piece)
         return
     for piece in pieces(ask.ranges, max(1, LEND_BYTES // form.sample_bytes)):
         yield Samples(

@@ -47,6 +47,14 @@ class RoundDone:
 
 
 @attrs.frozen(kw_only=True)
+class StateHeld:
+    """The node's observers are told that this is the device's state now: a round has led to it, or it was fetched, or
+    a run begins with it. The trainer's own, not a copy."""
+
+    state: "ReplicaState"
+
+
+@attrs.frozen(kw_only=True)
 class RunFinished:
     """The node's observers are told that this device holds the final state of the run."""
 
@@ -54,4 +62,4 @@ class RunFinished:
     result: ResultMessage
 
 
-Observation: TypeAlias = RoundDone | RunFinished
+Observation: TypeAlias = RoundDone | StateHeld | RunFinished

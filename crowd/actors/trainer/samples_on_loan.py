@@ -9,10 +9,11 @@ from crowd.actors.trainer.outside import Outside
 from crowd.agreement import events
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
+from crowd.learning.lent_samples import LentSamples
 from crowd.learning.pool import TrainingPool
-from crowd.learning.shards import LentSamples, Ranges, SampleStore, Source, share_of
+from crowd.learning.shards import Ranges, SampleStore, Source, share_of, without
 from crowd.planning.plan import Plan
-from crowd.protocol.messages import AskSamples, Samples
+from crowd.protocol.messages import AskSamples, SampleNames, Samples
 from crowd.runtime.clock import now_us
 from crowd.units import SECOND_US, DeviceId, Life
 
@@ -22,13 +23,19 @@ log = structlog.get_logger()
 
 
 class SamplesOnLoan:
-    """Asks lenders for what the active plan assigns to this device until all has come, and answers its borrowers."""
+    """Asks lenders for what the active plan assigns to this device until all has come, and answers its borrowers.
+
+    Where a lender comes back in another life, or with other data, it is first asked for the names of what it lends:
+    what is the same as what it lent before does not come again.
+    """
 
     def __init__(self, store: SampleStore, outside: Outside) -> None:
         self._store = store
         self._outside = outside
         self._lent = LentSamples(store)
         self._borrowed: dict[Source, Ranges] = {}
+        self._unnamed: dict[Source, Ranges] = {}
+        """Of lenders of which other data are here: what has not come and whose names have not come."""
         self._pool: TrainingPool | None = None
         self._again_us: int | None = None
         self._came_us = 0
@@ -46,19 +53,25 @@ class SamplesOnLoan:
 
     def begin_plan(self) -> None:
         """Nothing is assigned yet."""
-        self._borrowed, self._again_us, self._pool = {}, None, None
+        self._borrowed, self._unnamed, self._again_us, self._pool = {}, {}, None, None
 
-    def assign(self, plan: Plan) -> TrainingPool:
-        """Take over the samples that the plan names for this device, in a worker thread."""
+    def assign(self, plan: Plan, spare: int) -> TrainingPool:
+        """Take over the samples that the plan names for this device, in a worker thread. So many more there is room
+        for."""
         epochs = {member.device: member.data_epoch for member in plan.members}
         own, self._borrowed = share_of(plan, self._outside.device, epochs)
-        self._lent.keep_only(self._borrowed)
+        self._lent.keep_only(self._borrowed, spare=spare)
+        self._unnamed = {
+            source: missing
+            for source, ranges in self._borrowed.items()
+            if self._lent.has_others(source) and (missing := self._lent.missing(source, ranges))
+        }
         self._pool = TrainingPool(self._store, self._lent, own, self._borrowed)
         return self._pool
 
-    def drop_all(self) -> None:
-        """Delete all borrowed samples, as the plan assigns none, in a worker thread."""
-        self._lent.keep_only({})
+    def assign_none(self, spare: int) -> None:
+        """Keep no more of the borrowed samples than there is room for, as the plan assigns none, in a worker thread."""
+        self._lent.keep_only({}, spare=spare)
 
     # --- borrowing ----------------------------------------------------------------------------------------------------
 
@@ -68,7 +81,7 @@ class SamplesOnLoan:
         await self._ask(active)
 
     async def _ask(self, active: Active | None) -> None:
-        """Ask every lender for the samples that have not come yet."""
+        """Ask every lender for the samples that have not come yet, or first for their names."""
         self._again_us = None
         for source, ranges in self._borrowed.items():
             missing = self._lent.missing(source, ranges)
@@ -80,7 +93,8 @@ class SamplesOnLoan:
                     generation=active.generation,
                     plan_digest=active.plan_digest,
                     data_epoch=source.data_epoch,
-                    ranges=missing,
+                    ranges=self._unnamed.get(source, missing),
+                    names=source in self._unnamed,
                 )
                 await self._outside.say(source.device, ask)
 
@@ -106,24 +120,50 @@ class SamplesOnLoan:
         except MalformedMessage as error:
             log.warning("samples_refused", lender=lender, error=str(error))
             return False
+        self._note_arrival()
+        return True
+
+    async def take_names(self, lender: DeviceId, header: SampleNames, data: bytes, active: Active | None) -> bool:
+        """Find what is here already by the names that have come, and ask for the rest when all have. `False`: they are
+        not wanted, or refused."""
+        source = Source(device=header.lender, life=header.life, data_epoch=header.data_epoch)
+        if header.lender != lender or source not in self._unnamed:
+            return False
+        try:
+            await self._outside.compute.run(partial(self._lent.recognise, header, data))
+        except MalformedMessage as error:
+            log.warning("samples_refused", lender=lender, error=str(error))
+            return False
+        self._note_arrival()
+        self._unnamed[source] = without(self._unnamed[source], header.ranges)
+        if not self._unnamed[source]:
+            del self._unnamed[source]
+            await self._outside.compute.run(partial(self._lent.forget_others, source))
+            await self._ask(active)
+        return True
+
+    def _note_arrival(self) -> None:
         self._came_us = now_us()
         if self._again_us is not None:
             missing = any(self._lent.missing(source, ranges) for source, ranges in self._borrowed.items())
             self._again_us = now_us() + BORROW_AGAIN_US if missing else None
-        return True
 
     def has_borrowed(self, lender: DeviceId, life: Life) -> bool:
         """Whether the plan assigns samples that the lender has lent in that life or before."""
         return any(_is_of(source, lender, life) for source in self._borrowed)
 
     async def give_back(self, lender: DeviceId, life: Life) -> None:
-        """Delete what a lender has lent in that life or before, as it asks. Nothing may be trained meanwhile, nor is
-        before the next plan."""
-        self._borrowed = {
-            source: ranges for source, ranges in self._borrowed.items() if not _is_of(source, lender, life)
-        }
+        """Delete what a lender has lent in that life or before, as it asks, even if it is only kept for a later plan.
+        If the plan assigns it, nothing may be trained meanwhile, nor is before the next plan."""
+        if self.has_borrowed(lender, life):
+            self._borrowed, self._unnamed = (
+                {source: ranges for source, ranges in each.items() if not _is_of(source, lender, life)}
+                for each in (self._borrowed, self._unnamed)
+            )
+            self._pool = None
+        elif not self._lent.holds(lender, life):
+            return
         await self._outside.compute.run(partial(self._lent.drop, lender, life))
-        self._pool = None
         log.info("samples_given_back", lender=lender)
 
     # --- lending ------------------------------------------------------------------------------------------------------
@@ -137,7 +177,8 @@ class SamplesOnLoan:
             log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
             return
         for header in loans(active.plan, me, ask, store.format):
-            data = await self._outside.compute.run(partial(store.to_bytes, header.ranges))
+            read = store.names if ask.names else store.to_bytes
+            data = await self._outside.compute.run(partial(read, header.ranges))
             await self._outside.send(borrower, header, data)
 
 

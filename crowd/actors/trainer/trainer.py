@@ -20,6 +20,7 @@ from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.training import Training
 from crowd.agreement import events
 from crowd.learning.task import Task
+from crowd.learning.warm_start import WarmStart
 from crowd.learning.work import Work
 from crowd.protocol import messages
 from crowd.runtime import Actor
@@ -38,7 +39,17 @@ class Trainer(Actor[TrainerMessage]):
     3. `RoundAccepted` makes the proposed state the present one; `Freeze` ends all that.
     """
 
-    def __init__(self, *, task: Task, work: Work, outside: Outside, seed: int, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        *,
+        task: Task,
+        work: Work,
+        outside: Outside,
+        seed: int,
+        checkpoints: Checkpoints,
+        supplied: WarmStart | None,
+    ) -> None:
+        """`supplied`: parameters with which the first run begins, unless this device has a state already."""
         self._outside = outside
         self._early: deque[TrainerMessage] = deque(maxlen=EARLY_MAX)
         self._backlog = Backlog()
@@ -48,6 +59,7 @@ class Trainer(Actor[TrainerMessage]):
             outside=outside,
             seed=seed,
             checkpoints=checkpoints,
+            supplied=supplied,
             beside=self._run_beside,
             listen_until=self._keep_until,
         )
@@ -69,8 +81,8 @@ class Trainer(Actor[TrainerMessage]):
         match message:
             case inbox.MeasureSpeed():
                 message.reply(await training.measure_speed())
-            case inbox.BeginRun(run=run):
-                await training.begin_run(run)
+            case inbox.BeginRun(run=run, fresh=fresh):
+                await training.begin_run(run, fresh=fresh)
             case _ if not training.states.has_begun:
                 log.debug("message_before_run", kind=type(message).__name__)  # of a former life of these actors
             case inbox.MeasureUnused():
@@ -82,8 +94,8 @@ class Trainer(Actor[TrainerMessage]):
             case events.ShowProgress():
                 await training.steps.stop()
                 await self._outside.planner.tell(events.Progressed())
-            case inbox.Activated(active=active, rtt_us=rtt_us):
-                await training.begin_plan(active, rtt_us)
+            case inbox.Activated():
+                await training.begin_plan(message)
                 await self._hear_early()
             case inbox.Trained(generation=generation, round=number):
                 await training.contribute(generation, number)
@@ -119,6 +131,9 @@ class Trainer(Actor[TrainerMessage]):
             case messages.Samples() as header:
                 if await training.samples.take(sender, header, data):
                     training.steps.samples_arrived()
+            case messages.SampleNames() as header:
+                if await training.samples.take_names(sender, header, data, self._rounds.active):
+                    training.steps.samples_arrived()
             case messages.WholeState() as header:
                 await training.take_state(sender, header, data)
                 self._save_if_due()
@@ -140,7 +155,7 @@ class Trainer(Actor[TrainerMessage]):
             case messages.Revoke():
                 if training.samples.has_borrowed(sender, life):
                     await training.steps.stop()  # not one step more with them
-                    await training.samples.give_back(sender, life)
+                await training.samples.give_back(sender, life)
             case _:
                 assert_never(message)
 

@@ -23,7 +23,7 @@ from crowd.actors.trainer.effects import (
     ReportHeldUp,
     ReportSilence,
 )
-from crowd.actors.trainer.learner import Learner
+from crowd.actors.trainer.learner import Beginning, Learner
 from crowd.actors.trainer.local_steps import LocalSteps
 from crowd.actors.trainer.merging import Merging
 from crowd.actors.trainer.outside import Outside
@@ -34,12 +34,13 @@ from crowd.actors.trainer.unused_speed import UnusedSpeed
 from crowd.actors.trainer.whole_states import WholeStates
 from crowd.agreement import events
 from crowd.agreement.ack import StateProgress
-from crowd.agreement.state import Active
 from crowd.learning.ending import Goal
 from crowd.learning.merge import SliceMerge
 from crowd.learning.speed_test import measure_speed
 from crowd.learning.task import Task
+from crowd.learning.warm_start import WarmStart
 from crowd.learning.work import Work
+from crowd.planning.estimate import samples_spare
 from crowd.protocol.messages import AskSlice, WholeState
 from crowd.runtime.clock import now_us
 from crowd.units import DeviceId
@@ -59,6 +60,7 @@ class Training:
         outside: Outside,
         seed: int,
         checkpoints: Checkpoints,
+        supplied: WarmStart | None,
         beside: Beside,
         listen_until: Callable[[anyio.Event], Awaitable[None]],
     ) -> None:
@@ -72,7 +74,7 @@ class Training:
         """What a former life has saved, until the first plan says whether the run goes on from there."""
         self.rounds = rounds = Rounds(outside.device, SliceMerge)
         self._report = Report(outside, has_target=task.target is not None)
-        self._learner = Learner(task, work, outside.compute)
+        self._learner = Learner(task, work, outside.compute, supplied)
         self.samples = SamplesOnLoan(work.store, outside)
         self.states = WholeStates(work.layout, outside, rounds)
         self.steps = LocalSteps(
@@ -113,13 +115,16 @@ class Training:
 
     # --- a run and its plans ------------------------------------------------------------------------------------------
 
-    async def begin_run(self, run: int) -> None:
-        """Make the first state of the run."""
+    async def begin_run(self, run: int, *, fresh: bool) -> None:
+        """Make the first state of the run: `fresh`, or from the model of the run before, if this device has one."""
         await self._halt()
         await self._appraiser.stop()
-        saved = await self._outside.compute.run(self._checkpoints.take)
+        has_begun, compute = self.states.has_begun, self._outside.compute
+        saved = None if has_begun else await compute.run(self._checkpoints.take)
         resumed = saved if saved is not None and saved.state.run == run else None
-        state = await self._outside.compute.run(partial(self._learner.begin_run, self._seed, run, resumed))
+        present = self.states.present if has_begun else None if saved is None else saved.state
+        beginning = Beginning(run=run, fresh=fresh, present=present)
+        state = await compute.run(partial(self._learner.begin_run, self._seed, beginning))
         self._resumed = resumed
         await self.steps.drop_residual()
         self._report.begin_run()
@@ -134,9 +139,10 @@ class Training:
         if state.finished:
             await self._report.finish(state, None, self._learner.speed_kflops)
 
-    async def begin_plan(self, active: Active, rtt_us: int) -> None:
-        """Begin a generation, where messages take `rtt_us` to come back."""
-        plan = active.plan
+    async def begin_plan(self, activated: inbox.Activated) -> None:
+        """Begin a generation."""
+        active, plan = activated.active, activated.active.plan
+        spare = samples_spare(plan, self._work.facts, self._outside.device, activated.memory_bytes)
         await self._halt()
         await self._appraiser.stop()
         self._learner.abandon()
@@ -152,12 +158,12 @@ class Training:
         self._report.begin_plan(plan)
         self.samples.begin_plan()
         if plan.has_work and not active.start.finished:
-            await self._outside.compute.run(lambda: self.steps.assign(active, self.samples.assign(plan)))
+            await self._outside.compute.run(lambda: self.steps.assign(active, self.samples.assign(plan, spare)))
             self._outside.probe.order_drawn(active.generation)
             await self.samples.borrow(active)
         else:
-            await self._outside.compute.run(self.samples.drop_all)
-        await self.carry_out(self.rounds.activate(active, now_us(), rtt_us=rtt_us))
+            await self._outside.compute.run(partial(self.samples.assign_none, spare))
+        await self.carry_out(self.rounds.activate(active, now_us(), rtt_us=activated.rtt_us))
 
     def freeze(self) -> None:
         """Complete no more rounds, as a later plan is promised."""

@@ -5,6 +5,7 @@ from functools import partial
 import attrs
 import structlog
 
+from crowd.actors.trainer.observations import StateHeld
 from crowd.actors.trainer.outside import Outside
 from crowd.actors.trainer.rounds import Rounds
 from crowd.actors.trainer.wanted import Wanted
@@ -56,7 +57,7 @@ class WholeStates:
 
     def begin_run(self, first: ReplicaState) -> None:
         self._wanted = self._start = None
-        self._present = first
+        self._hold(first)
 
     def begin_plan(self, active: Active) -> None:
         self._wanted = None
@@ -65,12 +66,17 @@ class WholeStates:
     def complete(self, after: ReplicaState) -> None:
         """A round has led to `after`."""
         self._wanted = None
-        self._present = after
+        self._hold(after)
 
     def replace(self, fetched: ReplicaState) -> None:
         """Go on from a state that has come from another device."""
         self._wanted = None
-        self._present = self._start = fetched
+        self._start = fetched
+        self._hold(fetched)
+
+    def _hold(self, state: ReplicaState) -> None:
+        self._present = state
+        self._outside.observe(StateHeld(state=state))
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 

@@ -260,7 +260,7 @@ def test_at_the_end_a_model_on_its_way_counts_and_is_not_asked_for_again() -> No
     narrow = {
         name: {"train_gflops": speed, "uplink_mbps": 1.0, "downlink_mbps": 1.0} for name, speed in speeds_gflops.items()
     }
-    outcome = run(*devices(**narrow), policy="ship_once", rounds_max=None, seed=2)  # meets the target twice in a row
+    outcome = run(*devices(**narrow), policy="ship_once", rounds_max=None, seed=1)  # meets the target twice in a row
     trainer, others = outcome.devices["fast"], (outcome.devices["middle"], outcome.devices["slow"])
     assert all(trainer.elapsed_s < other.elapsed_s for other in others)
     assert all(other.bytes_down > STATE_BYTES for other in others)

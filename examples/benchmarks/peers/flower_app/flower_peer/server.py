@@ -16,7 +16,6 @@ from crowd.learning.samples import materialise
 from crowd.learning.task import Task
 from crowd.learning.work import prepare
 from crowd.planning.phase import is_reached
-from crowd.units import device_id
 from devices.lab.messages import Advanced, Working
 from flower_peer.part import FLOPS, METRICS, SAMPLES, read_config, say, task_of
 
@@ -37,7 +36,7 @@ def main(grid: Grid, context: Context) -> None:
     torch.manual_seed(int(str(config["seed"])))
     task = task_of(read_config(config))
     judge = _Judge(task, config)
-    flops = prepare(task, device=device_id("server"), data_epoch=0).facts.flops_per_sample
+    flops = prepare(task).facts.flops_per_sample
     devices = int(str(config["devices"]))
     while len(list(grid.get_node_ids())) < devices:
         time.sleep(JOIN_POLL_S)
