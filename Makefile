@@ -6,6 +6,7 @@
 #   make soak            simulated clusters with faults, SEEDS=N of them
 #   make mutants         look for the seed that shows each hole in the protocol
 #   make marathon        a quarter of an hour of four real devices over a broker, to which much is done; MINUTES= of it
+#   make cuts            twenty power cuts on three real devices over a broker, and what each has cost
 #   make bench           all policies on many clusters and tasks, in simulation: hours, and it goes on where it was stopped
 #   make bench-quick     one cluster for each kind of bottleneck and one task: minutes
 #   make bench-overhead  what the engine itself costs
@@ -27,7 +28,7 @@ TESTS ?= tests
 QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH VENV
 
-.PHONY: demo test check cover soak mutants marathon bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
+.PHONY: demo test check cover soak mutants marathon cuts bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
 .NOTPARALLEL:
 
 demo: $(VENV)/ready
@@ -60,6 +61,10 @@ mutants: $(VENV)/ready
 marathon: $(VENV)/ready
 	@./setup.sh packages
 	$(VENV)/bin/python -m tests.marathon --minutes $(MINUTES)
+
+cuts: $(VENV)/ready
+	@./setup.sh packages
+	$(VENV)/bin/python -m tests.marathon.cuts
 
 bench: $(VENV)/ready
 	@./setup.sh packages
