@@ -8,7 +8,7 @@ from unittest import mock
 import anyio
 import attrs
 
-import crowd.node
+import crowd.crew
 from brokers.simulated.network import LinkSpec, Network
 from crowd.actors.inbox import PlannerMessage, ProfilerMessage
 from crowd.agreement import events
@@ -54,7 +54,7 @@ class _Replay:
         """Kept from life to life, as the real devices' state directories are."""
 
     async def run(self) -> Recording:
-        with mock.patch.object(crowd.node, "Profiler", self._make_profiler):
+        with mock.patch.object(crowd.crew, "Profiler", self._make_profiler):
             async with anyio.create_task_group() as tasks:
                 for lifetime in self._recorded.lifetimes.values():
                     tasks.start_soon(self._live, lifetime, name=lifetime.device)
