@@ -57,8 +57,8 @@ def said(processes: Sequence[NodeProcess], event: str) -> list[Said]:
 
 
 def latest(lines: Sequence[Said]) -> Said:
-    """The first one that names the greatest round."""
-    return min(lines, key=lambda line: (-line.round, line.at_s))
+    """The first one that names the greatest round; round 0 where there is none yet."""
+    return min(lines, key=lambda line: (-line.round, line.at_s), default=Said("nobody", 0.0, 0))
 
 
 def interval_s(saved: Sequence[Said]) -> float:
