@@ -7,6 +7,7 @@ def test_the_most_advanced_checkpoint_is_that_of_the_greatest_round_that_was_the
     assert latest([]).round == 0
 
 
-def test_the_interval_is_the_longest_of_any_device() -> None:
-    assert interval_s([Said("ada", 1.0, 1), Said("ben", 2.0, 3), Said("ada", 4.5, 5), Said("ben", 4.0, 5)]) == 3.5
-    assert interval_s([Said("ada", 1.0, 1), Said("ben", 2.0, 3)]) == INTERVAL_S
+def test_the_interval_is_the_longest_that_the_log_names() -> None:
+    lines = [f"checkpoint_saved again_s={again_s} digest=ab round=3 run=1" for again_s in (2.0, 4.6, 3.1)]
+    assert interval_s([*lines, "round_complete again_s=9.0"]) == 4.6
+    assert interval_s(["round_complete round=1"]) == INTERVAL_S

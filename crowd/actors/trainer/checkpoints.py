@@ -119,7 +119,13 @@ class Checkpoints:
         took_us = now_us() - began_us
         pause_us = max(self.every_us, int(took_us / TIME_SHARE_MAX), size_bytes * 3600 * SECOND_US // BYTES_AN_HOUR_MAX)
         self._due_us = began_us + pause_us
-        log.info("checkpoint_saved", run=progress.run, round=progress.round, digest=progress.digest.hex()[:8])
+        log.info(
+            "checkpoint_saved",
+            run=progress.run,
+            round=progress.round,
+            digest=progress.digest.hex()[:8],
+            again_s=round(pause_us / SECOND_US, 1),
+        )
         return True
 
     def _write(self, checkpoint: Checkpoint) -> int:
