@@ -132,8 +132,8 @@ class Node:
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
         from crowd.actors.trainer.checkpoints import Checkpoints
         from crowd.actors.trainer.trainer import Trainer
-        from crowd.learning.trial import made
         from crowd.learning.warm_start import read_warm_start
+        from crowd.learning.work import network_of
         from crowd.trained import Models, check_room
 
         _ = self._device.compute.torch_device  # says whether it is there
@@ -167,7 +167,7 @@ class Node:
             trainer=Trainer,
             task=task,
             work=work,
-            supplied=None if self._start is None else read_warm_start(self._start, made(task)),
+            supplied=None if self._start is None else read_warm_start(self._start, network_of(task)),
             checkpoints=checkpoints,
             lives=lives,
             life=lives.begin(),

@@ -131,13 +131,13 @@ class Models:
         crowd_version: str,
         local_time: Callable[[], datetime.datetime],
     ) -> None:
-        """`task_name` is what cards call the task."""
-        self._local_time = local_time
+        """`task_name` is what cards call the task, and `local_time` says when a run has ended."""
         self._config = config
         self._task = task
         self._store = store
         self._task_name = task_name
         self._crowd_version = crowd_version
+        self._local_time = local_time
         self._held: ReplicaState | None = None
         """What the last complete round has led to."""
         self._active: Active | None = None

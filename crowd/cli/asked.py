@@ -4,6 +4,7 @@ answer."""
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,10 +88,10 @@ async def answer(node: "Node", state_dir: Path) -> None:
     """Do what is asked for in this directory, as long as this runs. What was asked before it began is void: nobody
     waits for it any more."""
     path = state_dir / QUESTION_FILE
-    await anyio.to_thread.run_sync(_take, path)
+    await anyio.to_thread.run_sync(_taken, path)
     while True:
         await anyio.sleep(LOOK_S)
-        question = await anyio.to_thread.run_sync(_take, path)
+        question = await anyio.to_thread.run_sync(_taken, path)
         if question is not None:
             reply = await _done(node, question)
             log.info("train_asked", run=reply.run, why=reply.why or None)
@@ -108,15 +109,17 @@ async def _done(node: "Node", question: Question) -> Reply:
     return Reply(number=question.number, run=run, why="")
 
 
-def _take(path: Path) -> Question | None:
+def _taken(path: Path) -> Question | None:
     """What is asked for, once."""
+    if not os.path.exists(path):  # or it cannot be told: a disk that fails ends no node
+        return None
     try:
         question = _read(path, Question)
-        if question is not None:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     except (BadConfig, OSError) as error:
         log.warning("question_not_read", error=str(error))
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # then it is complained of again
+            path.unlink(missing_ok=True)
         return None
     return question
 

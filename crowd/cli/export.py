@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from crowd import plugins
-from crowd.cli.files import check_writable
+from crowd.cli.files import check_writable, state_store
 from crowd.config.node_file import MODEL_FILE, NodeConfig, read_node_config
 from crowd.errors import BadConfig
 from crowd.formatting import quality
@@ -79,9 +79,7 @@ class _Stored:
 
 
 def _stored(folder: Path) -> _Stored:
-    if not folder.is_dir():
-        raise BadConfig(f"{folder}: no such directory; give the state_dir of a device's node.toml")
-    store = plugins.stores.load("file")(folder)
+    store = state_store(folder)
     try:
         model, card = store.read(MODEL_FILE), store.read(CARD_FILE)
         if model is None:

@@ -1,11 +1,21 @@
-"""The files that commands write for programs: `check_writable` (before the work) and `write_runs` (after it)."""
+"""The files that commands read and write: `state_store` (what a device keeps), `check_writable` (before the work) and
+`write_runs` (after it)."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crowd import plugins
 from crowd.errors import BadConfig
+from crowd.ports import Store
+
+
+def state_store(state_dir: Path) -> Store:
+    """The files in a device's `state_dir`. Raises `BadConfig` if there is no such directory."""
+    if not state_dir.is_dir():
+        raise BadConfig(f"{state_dir}: no such directory; give the state_dir of a device's node.toml")
+    return plugins.stores.load("file")(state_dir)
 
 
 def check_writable(path: Path) -> None:

@@ -4,8 +4,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from crowd import plugins
-from crowd.errors import BadConfig
+from crowd.cli.files import state_store
 from crowd.formatting import quality
 from crowd.model_card import ModelCard
 from crowd.run_list import RUNS_FILE, read_runs
@@ -21,9 +20,7 @@ def runs(*, state_dir: Path) -> None:
     state_dir
         The state_dir of the device's node.toml.
     """
-    if not state_dir.is_dir():
-        raise BadConfig(f"{state_dir}: no such directory; give the state_dir of a device's node.toml")
-    data = plugins.stores.load("file")(state_dir).read(RUNS_FILE)
+    data = state_store(state_dir).read(RUNS_FILE)
     if data is None:
         print("no run has ended here yet")
         return

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import cyclopts
 
-from crowd import plugins
 from crowd.cli.asked import ask
+from crowd.cli.files import state_store
 from crowd.config.node_file import read_node_config
 from crowd.errors import BadConfig
 from crowd.model_card import CARD_FILE, ModelCard
@@ -25,7 +25,7 @@ def train(*, config: Path, fresh: Annotated[bool, cyclopts.Parameter(negative=""
     state_dir = read_node_config(config).state_dir
     if not state_dir.is_dir():
         raise BadConfig(f"{state_dir}: no such directory: no node with {config} has run on this machine")
-    card = plugins.stores.load("file")(state_dir).read(CARD_FILE)
+    card = state_store(state_dir).read(CARD_FILE)
     last = None if card is None else ModelCard.from_bytes(card, state_dir / CARD_FILE).run
     reply = ask(state_dir, follows=last, fresh=fresh)
     if reply is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.learning.replica import named_tensors
 from crowd.learning.samples import materialise
 from crowd.learning.task import Task
 from crowd.user_code import blamed_on, place_and_cause
@@ -51,7 +52,7 @@ def few_inputs(task: Task) -> Tensor:
 def load_trained(model: torch.nn.Module, trained: Mapping[str, Tensor]) -> None:
     """Copy the tensors of a trained network's file into `model`. Raises `BadConfig` unless these are the names and
     shapes of its `state_dict`."""
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    own = named_tensors(model)
     for name in sorted(own.keys() | trained.keys()):
         if name not in trained:
             raise BadConfig(f"the model has no {name}, which the network has")

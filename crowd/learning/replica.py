@@ -185,15 +185,16 @@ def load_vector(model: torch.nn.Module, vector: Tensor, layout: Layout, placemen
         tensor.copy_(vector[slot.start : slot.stop].view(tensor.shape))
 
 
+def named_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of the model's own `state_dict`, by their names; not copied."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
 def trained_model_bytes(model: torch.nn.Module, state: ReplicaState) -> bytes:
     """The state as a safetensors file with the names of the model's own `state_dict`; `model` then holds the state."""
     load(model, state)
     # The file format knows neither tied parameters, which share memory, nor another order than the plain one in it.
-    tensors = {
-        name: value.clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in named_tensors(model).items()}
     return safetensors.torch.save(tensors, metadata={"format": "pt"})
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from crowd.errors import BadConfig
+from crowd.learning.replica import named_tensors
 
 NAMED_MAX = 5
 """Tensors that are named of those that do not fit."""
@@ -28,7 +29,7 @@ class WarmStart:
     @torch.no_grad()
     def load_into(self, model: torch.nn.Module) -> None:
         """Copy them into `model`; what it has beside them stays as it is."""
-        own = model.state_dict()
+        own = named_tensors(model)
         for name, tensor in self.tensors.items():
             own[name].copy_(tensor)
 
@@ -41,7 +42,7 @@ def read_warm_start(path: Path, model: torch.nn.Module) -> WarmStart:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise BadConfig(f"{path}: no safetensors file that can be read: {error}") from error
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    own = named_tensors(model)
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
     if not fitting:
         raise BadConfig(

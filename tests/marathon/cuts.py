@@ -3,7 +3,7 @@
 Three devices train over a broker, saving every two seconds. At random moments all of them are killed and started again,
 in random order, until the run is twenty checkpoints long; then its target is in reach. By the logs: where the run goes
 on is the most advanced state that any device had saved, and what had been trained since is at most what comes in one
-interval, one write and one round. `--without` deletes what was saved before each start: then this must fail.
+interval, one write and a round at each end. `--without` deletes what was saved before each start: then this must fail.
 """
 
 import argparse

@@ -134,7 +134,9 @@ class Planner(Actor[PlannerMessage]):
         if self._state is not self._due_state:
             self._due_state, self._due_us = self._state, next_deadline_us(self._state)
         look_us = self._runs.look_us(self._state)
-        return look_us if self._due_us is None or (look_us is not None and look_us < self._due_us) else self._due_us
+        if look_us is None or self._due_us is None:
+            return self._due_us if look_us is None else look_us
+        return min(look_us, self._due_us)
 
     def kept(self) -> Mapping[str, int]:
         state = self._state

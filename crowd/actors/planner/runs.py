@@ -77,6 +77,8 @@ class Runs:
 
     def look_us(self, state: State | None) -> int | None:
         """When to look again whether the next run is due; `None`: it never is by itself."""
+        if self._timetable.is_empty and self._when_new is None:
+            return None  # asked again and again, after every message
         if state is None or not self._results.is_over(state.own.profile.run):
             self._look_us = None
             return None

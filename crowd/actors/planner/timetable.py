@@ -22,6 +22,11 @@ class Timetable:
     """Local time of day."""
     every: timedelta | None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run is ever due by the clock."""
+        return self.at is None and self.every is None
+
     def due(self, run: int, ended: datetime) -> datetime | None:
         """When the run after `run`, which ended then, is due; `None`: never by the clock. Both are local times that
         know their offset from UTC."""
