@@ -103,8 +103,7 @@ class Run:
 
     def _start(self) -> None:
         if self._lives and not self._keeps:
-            for name in NAMES:
-                shutil.rmtree(self._home.directory / f"state-{name}" / "checkpoint", ignore_errors=True)
+            self._home.forget_checkpoints()
         life = []
         for name in self._chance.sample(NAMES, len(NAMES)):
             life.append(self._home.start(name))

@@ -99,6 +99,7 @@ def _former_run(home: Home, lasts_s: float) -> list[Recorded]:
             process.kill()
         time.sleep(WILLS_S)
     finish.unlink()
+    home.forget_checkpoints()  # or they would rest, as that run is over
     return record
 
 

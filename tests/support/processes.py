@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,11 @@ class Home:
         process = NodeProcess(name, self.directory, once=once)
         self.started.append(process)
         return process
+
+    def forget_checkpoints(self) -> None:
+        """Of devices that are off: the next one that is started has none to go on from."""
+        for directory in self.directory.glob("state-*/checkpoint"):
+            shutil.rmtree(directory)
 
     def close(self) -> None:
         for process in self.started:
