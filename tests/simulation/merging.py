@@ -204,8 +204,14 @@ class Merging:
 
 
 def _stays(plan: Plan, before: ReplicaState, after: ReplicaState) -> bool:
-    """Whether a round only evaluates the state before it, or drops what was trained in it as that state is kept."""
-    return before.closing or (after.finished and plan.consistency is not Consistency.AT_END)
+    """Whether a round only evaluates the state before it, or drops what was trained in it, as that state is kept or the
+    model with which the run began."""
+    drops = plan.consistency is not Consistency.AT_END or (before.continues and _is_best(after))
+    return before.closing or (after.finished and drops)
+
+
+def _is_best(state: ReplicaState) -> bool:
+    return state.best is not None and state.vector is state.best.vector
 
 
 def step(outer: Outer, before: ReplicaState, merged: Vector) -> tuple[Vector, Vector | None]:
