@@ -27,8 +27,8 @@ REMEMBERED_MAX = 512
 """Decoded envelopes, and as many payloads, that are kept in memory."""
 REMEMBERED_BYTES_MAX = 4096
 """Bytes of the longest envelope or payload that is kept in memory, so 4 MiB at most for all."""
-BOOTS_MAX = 4
-"""Lives of one sender that an `Opener` remembers."""
+BOOTS_MAX = 16
+"""Lives of one sender that an `Opener` remembers, a kilobyte at most for each."""
 
 
 class Reason(enum.Enum):

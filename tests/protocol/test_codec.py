@@ -13,7 +13,7 @@ from crowd.errors import MalformedMessage
 from crowd.planning.plan import Encoding
 from crowd.planning.profile import Prefer, Profile, Share, TaskFacts
 from crowd.ports import MESSAGE_BYTES_MAX, Signer
-from crowd.protocol.codec import Opener, Reason, Refused, Sealer, decode, encode
+from crowd.protocol.codec import BOOTS_MAX, Opener, Reason, Refused, Sealer, decode, encode
 from crowd.protocol.identity import ephemeral_signers
 from crowd.protocol.messages import (
     PROTOCOL_VERSION,
@@ -495,9 +495,9 @@ def test_a_leap_of_the_number_costs_no_memory() -> None:
     assert pair.refuses(BEAT_ADDRESS, far) is Reason.DUPLICATE
 
 
-def test_the_last_four_lives_of_a_sender_are_remembered(pair: Pair) -> None:
+def test_the_last_lives_of_a_sender_are_remembered(pair: Pair) -> None:
     sealed = []
-    for boot in range(5):
+    for boot in range(BOOTS_MAX + 1):
         pair.sealer.life = Life(incarnation=boot, boot=bytes([boot]))
         sealed.append(pair.sealer.seal(BEAT_ADDRESS, _BEAT))
         pair.opener.open(BEAT_ADDRESS, sealed[-1])
