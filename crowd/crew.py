@@ -4,12 +4,22 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from crowd.actors.data_mover.data_mover import DataMover
-from crowd.actors.inbox import BeginNextRun, DataMoverMessage, PlannerMessage, ProfilerMessage, RunAsked, TrainerMessage
+from crowd.actors.inbox import (
+    BeginNextRun,
+    DataMoverMessage,
+    DataRead,
+    HeldData,
+    PlannerMessage,
+    ProfilerMessage,
+    RunAsked,
+    TrainerMessage,
+)
 from crowd.actors.lives import Lives
 from crowd.actors.planner import observations as planning
 from crowd.actors.planner.planner import Planner
@@ -20,6 +30,7 @@ from crowd.actors.trainer import observations as training
 from crowd.actors.trainer.outside import Outside
 from crowd.agreement.state import Timing
 from crowd.config.node_file import NodeConfig
+from crowd.errors import Retryable
 from crowd.model_card import ModelCard
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
@@ -30,6 +41,7 @@ from crowd.units import Life, device_id
 if TYPE_CHECKING:
     from crowd.actors.trainer.checkpoints import Checkpoints
     from crowd.actors.trainer.trainer import Trainer
+    from crowd.learning.own_data import DataSet
     from crowd.learning.task import Task
     from crowd.learning.warm_start import WarmStart
     from crowd.learning.work import Work
@@ -99,6 +111,12 @@ class Crew:
         """Ask the planner to begin the next run."""
         return await self._planner.ask(asked, timeout_s=ASK_TIMEOUT_S)
 
+    async def put_data(self, data: "DataSet") -> None:
+        """Have the device go by other data of its own, from the next plan on that means these."""
+        self._parts.work.own.put(data)
+        with suppress(Retryable):  # actors that start again begin with these data, and a late one hears of them
+            await self._profiler.ask(DataRead(data=_data(self._parts.work)), timeout_s=ASK_TIMEOUT_S)
+
     def _make_planner(self) -> Planner:
         parts, config = self._parts, self._parts.config
         return Planner(
@@ -145,6 +163,7 @@ class Crew:
         parts, config = self._parts, self._parts.config
         # the first of the four to start, and all restart together: each time in a life of its own
         self._life = life = next(self._lives)
+        parts.work.own.begin_life()
         parts.probe.life_began(life)
         return DataMover(
             device=self._name,
@@ -179,8 +198,16 @@ def _unmeasured(parts: Parts, life: Life) -> Profile:
         work.facts,
         life=life,
         policy_version=parts.policies[parts.config.policy].version,
-        label_counts=work.store.label_counts,
-        evaluation_samples=len(work.evaluation),
+        data=_data(work),
+    )
+
+
+def _data(work: "Work") -> HeldData:
+    data = work.own.latest
+    return HeldData(
+        data_epoch=data.number,
+        label_counts=data.store.label_counts,
+        held_out=0 if work.facts.evaluation_samples else len(data.evaluation),
     )
 
 

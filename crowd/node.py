@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
 
+import anyio
 import attrs
 import structlog
 
@@ -34,6 +35,7 @@ from crowd.units import DeviceId, device_id
 if TYPE_CHECKING:
     import torch
 
+    from crowd.learning.own_data import DataSet
     from crowd.learning.task import Task
     from crowd.learning.work import Work
     from crowd.trained import Models, TrainedModel
@@ -101,6 +103,7 @@ class Node:
         self._models: Models | None = None
         self._plan: Plan | None = None
         self._news = News()
+        self._reading = anyio.Lock()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -122,11 +125,23 @@ class Node:
         it cannot be cancelled, unless it is done before. Raises `BadConfig`."""
         from crowd.learning.work import prepare
 
-        own, config = self._make_task, self.config
-        task = plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
-        free_bytes = self._device.sensor.read().memory_free_bytes
-        self._prepared = task, prepare(task, memory_bytes=free_bytes)
+        task = self._new_task()
+        self._prepared = task, prepare(task, memory_bytes=self._free_bytes)
         return self._prepared
+
+    def _read_again(self) -> "DataSet | None":
+        from crowd.learning.work import read_again
+
+        assert self._prepared is not None, "made ready before the actors start"
+        return read_again(self._new_task(), self._prepared[1], memory_bytes=self._free_bytes)
+
+    def _new_task(self) -> "Task":
+        own, config = self._make_task, self.config
+        return plugins.task_of(own, config.name) if own else plugins.make_task(config.task, config.name, config.data)
+
+    @property
+    def _free_bytes(self) -> int:
+        return self._device.sensor.read().memory_free_bytes
 
     def _make_ready(self) -> Parts:
         """Load torch and the trainer, and read the data: all that is too slow for the event loop."""
@@ -219,6 +234,11 @@ class Node:
         """Number of the run that is on, or of the last one; 0 before the first."""
         return self._news.run
 
+    @property
+    def is_over(self) -> bool:
+        """Whether every living member has published the result of the run."""
+        return self._news.is_over
+
     async def wait(self) -> None:
         """Wait until every living member has published the result of the run."""
         await self._news.wait_over()
@@ -237,6 +257,20 @@ class Node:
         if asked.run is None:
             raise RunRefused(f"no run begins: {asked.why}")
         return asked.run
+
+    async def data_changed(self) -> bool:
+        """Read the task's data anew, as they may be others now, as soon as no run is on: the task function is called
+        again. The next run trains them, and is evaluated on what is held out of them; the task's evaluation set stays.
+        Returns whether they were others. Raises `BadConfig`, in one line, if they cannot be trained: the former ones
+        stay."""
+        async with self._reading:
+            await self.wait()
+            found = await self._device.compute.run_aside(self._read_again)
+            await self.wait()
+            if found is not None:
+                log.info("data_changed", samples=len(found.store.samples))
+                await self._crew.put_data(found)
+            return found is not None
 
     async def progress(self) -> AsyncGenerator[Progress, None]:
         """Yield a `Progress` for every round from now on, and for every new plan; end when `wait` would return. A

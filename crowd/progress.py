@@ -59,6 +59,11 @@ class News:
         self._begun = anyio.Event()
         self._over = anyio.Event()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no run is on any more."""
+        return self._over.is_set()
+
     def begin(self, run: int) -> None:
         """That run begins."""
         self.run = run

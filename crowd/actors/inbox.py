@@ -288,4 +288,20 @@ class SpeedMeasured:
     speed_kflops: int
 
 
-ProfilerMessage: TypeAlias = StepsTimed | LinkTimed | SpeedMeasured
+@attrs.frozen(kw_only=True)
+class HeldData:
+    """What a profile says of the device's data; see there."""
+
+    data_epoch: int
+    label_counts: tuple[int, ...]
+    held_out: int
+
+
+@attrs.frozen(kw_only=True)
+class DataRead(Ask[None]):
+    """The device has other data from now on. Answered when the planner has been told."""
+
+    data: HeldData
+
+
+ProfilerMessage: TypeAlias = StepsTimed | LinkTimed | SpeedMeasured | DataRead

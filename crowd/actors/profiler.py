@@ -100,6 +100,9 @@ class Profiler(Actor[ProfilerMessage]):
                 self._measure_at_us = now_us() + (0 if self._changed_before else MEASURE_AGAIN_US)
             case inbox.LinkTimed(up=up, size_bytes=size_bytes, elapsed_us=elapsed_us):
                 await self._note_link(up, size_bytes, elapsed_us)
+            case inbox.DataRead(data=data):
+                await self._note_data(data)
+                message.reply(None)
             case _:
                 assert_never(message)
 
@@ -146,6 +149,13 @@ class Profiler(Actor[ProfilerMessage]):
         elif not up and differs(rate_bytes_s, before.downlink_bytes_s):
             await self._publish(attrs.evolve(before, link_assumed=False, downlink_bytes_s=rate_bytes_s))
 
+    async def _note_data(self, data: inbox.HeldData) -> None:
+        profile = attrs.evolve(self._published, **attrs.asdict(data))
+        if self._ready:
+            await self._publish(profile)
+        else:
+            self._published = profile
+
     @property
     def _may_publish(self) -> bool:
         return self._ready and anyio.current_time() >= self._published_at_s + PUBLISH_AGAIN_S
@@ -172,8 +182,7 @@ def unmeasured_profile(
     *,
     life: Life,
     policy_version: int,
-    label_counts: tuple[int, ...],
-    evaluation_samples: int,
+    data: inbox.HeldData,
 ) -> Profile:
     """The profile by the configuration and the data of a device; the profiler measures the rest."""
     return Profile(
@@ -195,7 +204,7 @@ def unmeasured_profile(
         downlink_bytes_s=config.downlink_bytes_s,
         link_assumed=True,
         share=config.share,
-        data_epoch=0,
-        label_counts=label_counts,
-        held_out=0 if facts.evaluation_samples else evaluation_samples,
+        data_epoch=data.data_epoch,
+        label_counts=data.label_counts,
+        held_out=data.held_out,
     )

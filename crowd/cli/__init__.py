@@ -7,6 +7,7 @@ Layout:
     train.py        `crowd train`
     runs.py         `crowd runs`
     asked.py        how `crowd train` reaches the node that runs
+    new_data.py     whether the device's data have changed, looked at between runs
     export.py       `crowd export`
     plan.py         `crowd plan`
     sim.py          `crowd sim`

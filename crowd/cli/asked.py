@@ -4,6 +4,8 @@ answer."""
 import json
 import os
 import secrets
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,14 +20,19 @@ from crowd.errors import BadConfig, Retryable, RunRefused
 from crowd.whole_files import write_whole
 
 if TYPE_CHECKING:
+    from crowd.cli.new_data import NewData
     from crowd.node import Node
 
 QUESTION_FILE = "train.asked"
 ANSWER_FILE = "train.answer"
 LOOK_S = 0.5
 """How often each side looks for the other's file."""
-ANSWER_S = 20.0
-"""How long a node may take to answer."""
+TAKE_S = 20.0
+"""How long a node may take to see a question."""
+SOON_S = 5.0
+"""How long it may then take to answer before somebody wonders."""
+ANSWER_S = 600.0
+"""How long it may take to read its data anew."""
 
 log = structlog.get_logger()
 
@@ -63,7 +70,7 @@ def ask(state_dir: Path, *, follows: int | None, fresh: bool) -> Reply | None:
     question = Question(number=secrets.token_hex(8), follows=follows, fresh=fresh)
     try:
         _write(state_dir / QUESTION_FILE, question)
-        return anyio.run(_answered, state_dir / ANSWER_FILE, question.number)
+        return anyio.run(_answered, state_dir, question.number)
     except OSError as error:
         raise BadConfig(f"{state_dir}: cannot be written to: {error.strerror}; are you the node's user?") from error
     finally:
@@ -71,12 +78,29 @@ def ask(state_dir: Path, *, follows: int | None, fresh: bool) -> Reply | None:
             (state_dir / name).unlink(missing_ok=True)
 
 
-async def _answered(path: Path, number: str) -> Reply | None:
-    with anyio.move_on_after(ANSWER_S):
+async def _answered(state_dir: Path, number: str) -> Reply | None:
+    def taken() -> bool:
+        return not (state_dir / QUESTION_FILE).exists()
+
+    def reply() -> Reply | None:
+        found = _read(state_dir / ANSWER_FILE, Reply)
+        return found if found is not None and found.number == number else None
+
+    if not await _awaited(taken, TAKE_S):
+        return None
+    answer = await _awaited(reply, SOON_S)
+    if answer is None:
+        print("the node reads its data anew", file=sys.stderr)
+        answer = await _awaited(reply, ANSWER_S)
+    return answer
+
+
+async def _awaited(look: Callable[[], T], limit_s: float) -> T | None:
+    """What `look` has found; `None` if it finds nothing in all that time."""
+    with anyio.move_on_after(limit_s):
         while True:
-            reply = await anyio.to_thread.run_sync(_read, path, Reply)
-            if isinstance(reply, Reply) and reply.number == number:
-                return reply
+            if found := await anyio.to_thread.run_sync(look):
+                return found
             await anyio.sleep(LOOK_S)
     return None
 
@@ -84,15 +108,18 @@ async def _answered(path: Path, number: str) -> Reply | None:
 # --- who is asked -----------------------------------------------------------------------------------------------------
 
 
-async def answer(node: "Node", state_dir: Path) -> None:
+async def answer(node: "Node", state_dir: Path, new_data: "NewData") -> None:
     """Do what is asked for in this directory, as long as this runs. What was asked before it began is void: nobody
-    waits for it any more."""
+    waits for it any more. Before a run begins it is looked for new data, so that it trains what is there when
+    somebody asks for it."""
     path = state_dir / QUESTION_FILE
     await anyio.to_thread.run_sync(_taken, path)
     while True:
         await anyio.sleep(LOOK_S)
         question = await anyio.to_thread.run_sync(_taken, path)
         if question is not None:
+            if node.is_over:
+                await new_data.look()
             reply = await _done(node, question)
             log.info("train_asked", run=reply.run, why=reply.why or None)
             try:

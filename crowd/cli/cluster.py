@@ -63,7 +63,7 @@ def make_profiles(
                 link_assumed=False,
                 share=device.share,
                 data_epoch=0,
-                label_counts=work.store.label_counts,
+                label_counts=work.own.latest.store.label_counts,
             )
         )
     return tuple(profiles)

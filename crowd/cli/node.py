@@ -12,6 +12,7 @@ from rich.console import Console
 from crowd import plugins
 from crowd.cli.asked import answer
 from crowd.cli.files import check_writable, write_runs
+from crowd.cli.new_data import NewData
 from crowd.cli.preflight import check_broker, check_without_torch
 from crowd.cli.saving import keep_trying
 from crowd.cli.signals import ended_at_once, unless_stopped
@@ -117,7 +118,9 @@ class _Session:
         config = self._config
         self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
         async with self._node as node, anyio.create_task_group() as tasks:
-            tasks.start_soon(answer, node, config.state_dir)
+            new_data = NewData(node)
+            tasks.start_soon(new_data.watch)
+            tasks.start_soon(answer, node, config.state_dir, new_data)
             while True:
                 await self._follow(node)
                 try:

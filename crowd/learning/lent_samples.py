@@ -68,6 +68,15 @@ class LentSamples:
         self.samples = store.samples
         """All rows: the device's own, the borrowed ones, and those that are reserved."""
 
+    def replace_own(self, store: SampleStore) -> None:
+        """The device has the samples of `store`, of the same format, in the place of its own. What is borrowed
+        stays."""
+        borrowed, moved = np.arange(self._own, self._used), len(store.samples) - self._own
+        self._store = store
+        self._allocate(borrowed, len(self.samples) - self._own)
+        self._held = {key: (positions, rows + moved) for key, (positions, rows) in self._held.items()}
+        self._free = self._free + moved
+
     @property
     def size_bytes(self) -> int:
         """Bytes of the borrowed samples, without what is reserved for those to come."""
@@ -248,16 +257,17 @@ class LentSamples:
 
     def _allocate(self, kept: Rows, capacity: int) -> None:
         """Make new tensors with the own samples, then these borrowed rows, then room up to `capacity` borrowed ones."""
-        old, start, stop = self.samples, self._own, self._own + len(kept)
+        own, old = self._store.samples, self.samples
+        start, stop = len(own), len(own) + len(kept)
         grown = []
-        for tensor in (old.inputs, old.labels):
-            larger = tensor.new_empty((self._own + capacity, *tensor.shape[1:]))
-            larger[:start] = tensor[:start]
+        for first, tensor in ((own.inputs, old.inputs), (own.labels, old.labels)):
+            larger = tensor.new_empty((start + capacity, *tensor.shape[1:]))
+            larger[:start] = first
             larger[start:stop] = tensor[torch.from_numpy(kept)]
             grown.append(larger)
         self.samples = SampleSet(grown[0], grown[1])
         self._store.samples = SampleSet(grown[0][:start], grown[1][:start])
-        self._used = stop
+        self._own, self._used = start, stop
 
     def _check_values(self, inputs: Any, labels: Any, ranges: Ranges) -> None:
         for block, name in ((inputs, self.format.input_dtype), (labels, self.format.label_dtype)):

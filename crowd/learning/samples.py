@@ -118,6 +118,7 @@ def materialise(
     what: str,
     like: SampleFormat | None = None,
     *,
+    other: str = "the evaluation set",
     count_max: int | None = None,
     memory_bytes: int | None = None,
     copies: int = 1,
@@ -125,7 +126,8 @@ def materialise(
     """Read a map-style dataset of `(input, label)` into memory, or the first `count_max` samples of it (`None`: all).
     Labels that are single integers become int64.
 
-    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty. `memory_bytes`
+    `what` names the data set in errors; `like` is the format that it must have, and has if it is empty: that of
+    `other` samples. `memory_bytes`
     must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
     sample at fault and what was expected.
     """
@@ -143,12 +145,7 @@ def materialise(
             )
         return empty(like)
     first_input, first_label = _pair(dataset, 0, what)
-    needed_bytes = copies * count * (first_input.nbytes + first_label.nbytes)
-    if memory_bytes is not None and needed_bytes > memory_bytes:
-        raise BadConfig(
-            f"{what} does not fit into memory: its {count:,} samples need {size(needed_bytes)}, and "
-            f"{size(max(0, memory_bytes))} are free; give this device fewer or smaller samples"
-        )
+    _expect_room(what, count, copies * count * (first_input.nbytes + first_label.nbytes), memory_bytes)
     inputs = torch.empty((count, *first_input.shape), dtype=first_input.dtype)
     labels = torch.empty((count, *first_label.shape), dtype=first_label.dtype)
     for index in range(count):
@@ -160,7 +157,7 @@ def materialise(
     samples = SampleSet(inputs, labels)
     _expect_usable(samples, what)
     if like is not None and samples.format != like:
-        raise BadConfig(f"{what} has inputs {samples.format}, but the evaluation set has {like}")
+        raise BadConfig(f"{what} has inputs {samples.format}, but {other} has {like}")
     return samples
 
 
@@ -192,6 +189,14 @@ def _tensor(value: Any, what: str) -> Tensor:
         return torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadConfig(f"the {what} is a {type(value).__name__}; expected a tensor, an array or a number") from error
+
+
+def _expect_room(what: str, count: int, needed_bytes: int, memory_bytes: int | None) -> None:
+    if memory_bytes is not None and needed_bytes > memory_bytes:
+        raise BadConfig(
+            f"{what} does not fit into memory: its {count:,} samples need {size(needed_bytes)}, and "
+            f"{size(max(0, memory_bytes))} are free; give this device fewer or smaller samples"
+        )
 
 
 def _expect_alike(kind: str, tensor: Tensor, stacked: Tensor, index: int, what: str) -> None:

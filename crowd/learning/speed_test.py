@@ -13,13 +13,13 @@ from crowd.learning.samples import repeated
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import made
-from crowd.learning.work import LocalTrainer, Work
+from crowd.learning.work import TRIAL_BATCHES, LocalTrainer, Work
 from crowd.planning.plan import Range
 from crowd.ports import Compute
 
 WARM_UP_STEPS = 2
 """Steps before the first timed piece."""
-STEPS = 4
+STEPS = TRIAL_BATCHES
 """Steps of one timed piece."""
 PIECES = 9
 """Largest number of timed pieces."""
@@ -55,7 +55,7 @@ async def measure_speed(task: Task, work: Work, compute: Compute) -> int:
 
 def _throw_away(task: Task, work: Work, compute: Compute) -> tuple[LocalTrainer, TrainingPool, EpochSampler]:
     count = work.facts.batch_size * STEPS
-    store = SampleStore(repeated(work.trial, count))
+    store = SampleStore(repeated(work.own.present.trial, count))
     ranges = tuple(Range(label=label, start=0, stop=stop) for label, stop in enumerate(store.label_counts) if stop)
     pool = TrainingPool(store, LentSamples(store), ranges, {})
     placement, executes = Placement(compute.torch_device), compute.executes and not compute.is_virtual

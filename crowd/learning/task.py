@@ -82,7 +82,8 @@ class Task:
             (batch, …), as loss and metric take it. All its tensors exist from the start: lazy layers have been run
             once. Buffers that a training step changes (running statistics, counters) are part of the shared state; the
             others (masks, position tables) are constants, and must be the same wherever the network is made.
-        data: This device's own samples: a map-style dataset of `(input, label)`; may be empty.
+        data: This device's own samples: a map-style dataset of `(input, label)`; may be empty, and others whenever the
+            task is made anew (`Node.data_changed`).
             All inputs have one shape and dtype, all labels too; both are converted by `torch.as_tensor`, and labels
             that are single integers become int64. These, from 0 to 9999, are classes, by which plans spread the
             samples; quantities are floating-point numbers. Each sample is read once, before the training: what a

@@ -231,9 +231,14 @@ class Plan:
         """Whether trainers do not wait for rounds."""
         return self.staleness_max > 0
 
+    def member(self, device: DeviceId) -> Member | None:
+        """`device` as a member, or `None`."""
+        return next((member for member in self.members if member.device == device), None)
+
     def life_of(self, device: DeviceId) -> Life | None:
         """The life in which `device` is a member, or `None`."""
-        return next((member.life for member in self.members if member.device == device), None)
+        member = self.member(device)
+        return None if member is None else member.life
 
     def trainer(self, device: DeviceId) -> TrainerRole | None:
         """The part of `device` as a trainer, or `None`."""

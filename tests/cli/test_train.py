@@ -20,11 +20,13 @@ pytestmark = pytest.mark.alone
 
 
 @contextmanager
-def living(here: Path, broker: Mosquitto, *arguments: str) -> Iterator[dict[str, "subprocess.Popen[str]"]]:
+def living(
+    here: Path, broker: Mosquitto, *arguments: str, task: str = "easy"
+) -> Iterator[dict[str, "subprocess.Popen[str]"]]:
     """Nodes that stay when a run is over; each has ended its first."""
     processes = {}
     for name in NAMES:
-        config = write_config(here, name, broker.url, task="mytask:easy", members_min=2)
+        config = write_config(here, name, broker.url, task=f"mytask:{task}", members_min=2)
         processes[name] = start(here, config, *(arguments if name == "anna" else ()))
     try:
         for process in processes.values():
@@ -69,6 +71,16 @@ def test_runs_follow_each_other_and_are_listed(here: Path, broker: Mosquitto) ->
     assert max(map(len, shown.stdout.splitlines())) <= 100
 
 
+def test_a_run_trains_what_is_there_when_it_is_asked_for(here: Path, broker: Mosquitto) -> None:
+    with living(here, broker, task="growing") as processes:
+        (here / "more").write_text("44")
+        assert crowd(here, "train", "--config", "ben.toml").returncode == 0
+        for process in processes.values():
+            ended(process)
+    cards = read_runs((here / "state-ben" / RUNS_FILE).read_bytes(), Path(RUNS_FILE))
+    assert [card.held for card in cards] == [256 + 256, 256 + 300]
+
+
 def test_a_network_that_was_trained_elsewhere_is_the_start(here: Path, broker: Mosquitto) -> None:
     right = {"weight": torch.tensor([[-9.0, 0, 0, 0], [9.0, 0, 0, 0]]), "bias": torch.zeros(2)}
     safetensors.torch.save_file(right, here / "elsewhere.safetensors")
@@ -83,7 +95,7 @@ def test_who_asks_where_nobody_is_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(asked, "ANSWER_S", 0.2)
+    monkeypatch.setattr(asked, "TAKE_S", 0.2)
     config = write_config(here, "anna", "mqtt://127.0.0.1:1", task="mytask:easy")
     assert main(["train", "--config", str(config)]) == 2
     assert "no such directory: no node" in capsys.readouterr().err

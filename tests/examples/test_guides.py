@@ -121,7 +121,7 @@ def test_the_readme_s_task_of_one_s_own_can_be_trained(tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "mytask", raising=False)
     work = prepare(plugins.make_task("mytask:task", "kitchen"))
-    kept = work.store.samples.inputs, work.evaluation.inputs
+    kept = work.own.latest.store.samples.inputs, work.own.latest.evaluation.inputs
     assert all(len(inputs) for inputs in kept)
     assert sorted(torch.cat(kept).tolist()) == INPUTS.tolist()
 
@@ -139,8 +139,10 @@ def test_the_recipes_for_tasks_can_be_trained(tmp_path: Path, monkeypatch: pytes
         task = plugins.make_task(f"recipes:{name}", "kitchen")
         work = prepare(task)
         local = LocalTrainer(task, task.model(), work.layout)
-        ranges = tuple(Range(label=label, start=0, stop=count) for label, count in enumerate(work.store.label_counts))
-        pool = TrainingPool(work.store, LentSamples(work.store), ranges, {})
+        ranges = tuple(
+            Range(label=label, start=0, stop=count) for label, count in enumerate(work.own.latest.store.label_counts)
+        )
+        pool = TrainingPool(work.own.latest.store, LentSamples(work.own.latest.store), ranges, {})
         assert train(local, pool, EpochSampler(len(pool), seed=0, generation=1), len(pool)).samples == len(pool)
         assert local.delta().any()
 

@@ -175,3 +175,31 @@ def test_a_revoked_life_takes_with_it_what_was_found_again_in_a_later_one() -> N
     lent.drop(B, BACK.life)
     assert lent.missing(BACK, all_of_it) == all_of_it
     assert lent.size_bytes == 0
+
+
+@given(
+    own=st.lists(st.integers(100, 110), max_size=8),
+    dropped=st.booleans(),
+    spare=st.integers(0, 20),
+)
+def test_other_samples_of_its_own_leave_a_device_what_it_has_borrowed(
+    own: list[int], dropped: bool, spare: int
+) -> None:
+    lent, ranges = borrower(), (span(0, 2, 5), span(1, 0, 4))
+    lent.keep_only({FROM_B: ranges}, spare=spare)
+    lend(lent, LENDER, ranges, FROM_B)
+    wanted = {} if dropped else {FROM_B: ranges}
+    lent.keep_only(wanted, spare=spare)
+    if dropped:
+        lent.drop(B, FROM_B.life)  # wiped rows move as the others do
+    store = store_of(own)
+    lent.replace_own(store)
+    assert lent.samples.inputs[: len(own)].view(-1).tolist() == own
+    assert store.samples.inputs.view(-1).tolist() == own
+    assert lent.samples.inputs.data_ptr() == store.samples.inputs.data_ptr() or not own, "nothing is held twice"
+    if not dropped:
+        assert held(lent, FROM_B, ranges) == LENDER.take(ranges)[0].view(-1).tolist()
+        assert lent.size_bytes == SAMPLE_BYTES * 7
+    lend(lent, LENDER, everything(LENDER), BACK)
+    assert held(lent, BACK, everything(LENDER)) == LENDER.take(everything(LENDER))[0].view(-1).tolist()
+    assert lent.samples.inputs[: len(own)].view(-1).tolist() == own

@@ -19,8 +19,8 @@ def prepared(**changes: Any) -> Work:
 
 def test_a_prepared_task_has_its_data_and_facts() -> None:
     work = prepared(model=linear)
-    assert sum(work.store.label_counts) == 40
-    assert len(work.evaluation) == 20
+    assert sum(work.own.latest.store.label_counts) == 40
+    assert len(work.own.latest.evaluation) == 20
     assert work.facts.state_elements == 6 * 3 + 3
     assert work.facts.flops_per_sample == 2 * (2 * 6 * 3)  # forward, and the gradient of the weights
     assert work.facts.sample_bytes == 6 * 4 + 8
@@ -31,8 +31,8 @@ def test_a_prepared_task_has_its_data_and_facts() -> None:
 def test_without_an_evaluation_set_a_part_is_held_out(series_gap: int | None) -> None:
     work = prepared(evaluation=None, series_gap=series_gap)
     trained, held_out = holdout(separable(40), series_gap=series_gap)
-    assert torch.equal(work.store.samples.inputs, trained.inputs)
-    assert torch.equal(work.evaluation.inputs, held_out.inputs)
+    assert torch.equal(work.own.latest.store.samples.inputs, trained.inputs)
+    assert torch.equal(work.own.latest.evaluation.inputs, held_out.inputs)
     assert len(held_out) >= 4
     assert work.facts.evaluation_samples == 0
     assert len(trained) + len(held_out) <= 40
@@ -54,7 +54,7 @@ def test_a_device_without_samples_needs_an_evaluation_set() -> None:
         prepared(data=[], evaluation=None)
     with pytest.raises(BadConfig, match="evaluation is empty"):
         prepared(evaluation=[])
-    assert prepared(data=[]).store.format == separable(1).format
+    assert prepared(data=[]).own.present.store.format == separable(1).format
 
 
 @pytest.mark.parametrize("what", ["data", "evaluation"])

@@ -38,8 +38,8 @@ def test_whatever_loss_and_metric_can_take_is_trained(
 ) -> None:
     data = TensorDataset(SAMPLES.inputs, labels)
     work = prepared(data=data, evaluation=data if common else None, **{"loss": torch.nn.MSELoss()} | changes)
-    assert sum(work.store.label_counts) + (0 if common else len(work.evaluation)) == 40
-    assert len(work.store.label_counts) == (2 if labels is TWO_CLASSES else 1), "quantities are of one kind"
+    assert sum(work.own.latest.store.label_counts) + (0 if common else len(work.own.latest.evaluation)) == 40
+    assert len(work.own.latest.store.label_counts) == (2 if labels is TWO_CLASSES else 1), "quantities are of one kind"
 
 
 def test_outputs_that_a_metric_would_have_to_stretch_are_refused() -> None:

@@ -11,7 +11,7 @@ from crowd.learning.fate import Fate
 from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces, Role, Slot
 from crowd.learning.replica import ReplicaState
-from crowd.learning.work import prepare
+from crowd.learning.work import TRIAL_BATCHES, prepare
 from crowd.planning.plan import Encoding, Outer, OuterKind
 from tests.learning.nets import CLASSES, FEATURES, dataset, make_task, normalised, separable
 
@@ -158,7 +158,8 @@ class Normalising(torch.nn.Module):
 
 def test_a_network_is_tried_on_the_device_s_own_samples_else_on_plausible_ones() -> None:
     own = prepare(make_task(model=Normalising))
-    assert torch.equal(own.trial.inputs, separable(40).inputs)
+    few = TRIAL_BATCHES * own.facts.batch_size
+    assert torch.equal(own.own.present.trial.inputs, separable(40).inputs[:few])
     none = prepare(make_task(model=Normalising, data=dataset(separable(0))))
-    assert torch.equal(none.trial.inputs, separable(20, seed=1).inputs)
+    assert torch.equal(none.own.present.trial.inputs, separable(20, seed=1).inputs[:few])
     assert own.facts == none.facts

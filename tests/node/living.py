@@ -11,7 +11,8 @@ import torch
 
 from crowd.actors.probe import Probe
 from crowd.agreement.state import Active
-from crowd.node import Node
+from crowd.errors import BrokerLost
+from crowd.node import Node, TaskFunction
 from devices.sensors import FixedSensor
 from devices.store import MemoryStore
 from tests.node.cluster import LIMIT_S, Cluster, blobs
@@ -36,8 +37,13 @@ class Starts(Probe):
 
     def __init__(self) -> None:
         self.bases: list[tuple[int, int]] = []
+        self.failures = 0
+        """How often yet an actor fails when a plan begins."""
 
     def activated(self, active: Active) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise BrokerLost("as if it were")
         if not active.start.finished and (active.start.run, active.start.base) not in self.bases:
             self.bases.append((active.start.run, active.start.base))
 
@@ -46,13 +52,18 @@ class Living:
     """Devices that stay when a run is over."""
 
     def __init__(
-        self, *names: str, policy: str = "crowd_learning", train: Mapping[str, Any] | None = None, **task: Any
+        self,
+        *names: str,
+        policy: str = "crowd_learning",
+        train: Mapping[str, Any] | None = None,
+        tasks: Mapping[str, TaskFunction] | None = None,
+        **task: Any,
     ) -> None:
-        """`train` are keys of each `node.toml`."""
+        """`train` are keys of each `node.toml`; `tasks` of some devices take the place of `blobs(**task)`."""
         self.cluster = Cluster(*NAMES)
         self.starts = Starts()
         self.disks = {name: MemoryStore() for name in NAMES}
-        self._names, self._task = names or NAMES, dict(task or FEW)
+        self._names, self._task, self._tasks_of = names or NAMES, dict(task or FEW), dict(tasks or {})
         self._train: dict[str, Any] = {"members_min": 2, "policy": policy} | dict(train or {})
         self._leave = anyio.Event()
 
@@ -72,7 +83,7 @@ class Living:
     def switch_on(self, name: str, *, start: Path | None = None) -> Node:
         node = self.cluster.add(
             name,
-            blobs(**self._task),
+            self._tasks_of.get(name) or blobs(**self._task),
             store=self.disks[name],
             probe=self.starts,
             start=start,

@@ -90,7 +90,7 @@ async def test_where_members_hold_out_samples_the_best_state_is_evaluated_once_m
     node: Node = cluster.nodes["ada"]
     assert node.plan is not None
     assert [trainer.device for trainer in node.plan.trainers] == ["ada"]
-    parts = [prepare(task(name)).evaluation for name, task in tasks.items()]
+    parts = [prepare(task(name)).own.present.evaluation for name, task in tasks.items()]
     held_out = [TensorDataset(part.inputs, part.labels) for part in parts if len(part)]
     assert node.digest == cluster.nodes["ben"].digest
     assert node.results[node.name].value == right(node.model, *held_out)

@@ -27,7 +27,7 @@ def held_out_right(tasks: dict[str, TaskFunction], model: torch.nn.Module) -> tu
     """`(correct, evaluated)` of a model on what all devices hold out."""
     right = count = 0
     for name, task in tasks.items():
-        part = prepare(task(name)).evaluation
+        part = prepare(task(name)).own.present.evaluation
         right += int((model(part.inputs).argmax(1) == part.labels).sum()) if len(part) else 0
         count += len(part)
     return right, count

@@ -79,7 +79,6 @@ class Appraiser:
         self._rounds = rounds
         self._learner = learner
         self._beside = beside
-        self._held_out = 0 if work.facts.evaluation_samples else len(work.evaluation)
         self._appraisal: Appraisal | None = None
         self._begun: int | None = None
         """The last round for which an evaluation was begun under the present plan."""
@@ -104,7 +103,7 @@ class Appraiser:
             local=self._learner.local,
             compute=self._compute,
             state=state,
-            samples=self._work.evaluation,
+            samples=self._work.own.present.evaluation,
             piece_samples=max(1, self._learner.speed_kflops * PIECE_US // 1000 // sample_flops),
             sample_flops=sample_flops,
             key=SliceKey(generation=active.generation, plan_digest=active.plan_digest, round=number, index=0),
@@ -113,7 +112,8 @@ class Appraiser:
 
     def _is_due(self, active: Active, state: ReplicaState, number: int) -> bool:
         plan = active.plan
-        if not self._held_out or not plan.has_work or number == self._begun:
+        has_own = not self._work.facts.evaluation_samples and len(self._work.own.present.evaluation)
+        if not has_own or not plan.has_work or number == self._begun:
             return False
         if state.closing:
             return True

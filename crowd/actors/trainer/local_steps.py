@@ -62,8 +62,8 @@ class LocalSteps:
         """`listen_until` keeps the trainer's mailbox from filling until the event is set."""
         self._facts = work.facts
         self._layout = work.layout
-        self._evaluation_all = work.evaluation
-        self._evaluation = work.evaluation
+        self._own = work.own
+        self._evaluation = work.own.present.evaluation
         """This device's share of the evaluation set."""
         self._outside = outside
         self._rounds = rounds
@@ -98,16 +98,17 @@ class LocalSteps:
         """Nothing is to be trained yet."""
         self._gossip = None
 
-    def assign(self, active: Active, pool: TrainingPool) -> None:
-        """Take over this device's part of the plan, which trains `pool`, in a worker thread."""
+    def assign(self, active: Active, pool: TrainingPool | None) -> None:
+        """Take over this device's part of the plan, which trains `pool`, in a worker thread; `None`: nothing."""
         plan, me, generation, start = active.plan, self._outside.device, active.generation, active.start.round
         self._learner.restore()
-        self._sampler = EpochSampler(len(pool), seed=plan.seed, generation=generation, round=start, device=me)
+        count = 0 if pool is None else len(pool)
+        self._sampler = EpochSampler(count, seed=plan.seed, generation=generation, round=start, device=me)
         self._chance = seeded("importance", plan.seed, generation, start, me)
         if plan.mixing is not None:
             outside = self._outside
             self._gossip = Gossip(me, plan.mixing, active, self._layout, outside.compute, outside.send)
-        part, share = plan.trainer(me), self._evaluation_all
+        part, share = plan.trainer(me), self._own.present.evaluation
         if part is not None and self._facts.evaluation_samples:
             start, stop = part.evaluation
             share = SampleSet(share.inputs[start:stop], share.labels[start:stop])

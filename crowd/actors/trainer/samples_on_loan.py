@@ -10,8 +10,9 @@ from crowd.agreement import events
 from crowd.agreement.state import Active
 from crowd.errors import MalformedMessage
 from crowd.learning.lent_samples import LentSamples
+from crowd.learning.own_data import OwnData
 from crowd.learning.pool import TrainingPool
-from crowd.learning.shards import Ranges, SampleStore, Source, share_of, without
+from crowd.learning.shards import Ranges, Source, share_of, without
 from crowd.planning.plan import Plan
 from crowd.protocol.messages import AskSamples, SampleNames, Samples
 from crowd.runtime.clock import now_us
@@ -29,10 +30,10 @@ class SamplesOnLoan:
     what is the same as what it lent before does not come again.
     """
 
-    def __init__(self, store: SampleStore, outside: Outside) -> None:
-        self._store = store
+    def __init__(self, own: OwnData, outside: Outside) -> None:
+        self._own = own
         self._outside = outside
-        self._lent = LentSamples(store)
+        self._lent = LentSamples(own.present.store)
         self._borrowed: dict[Source, Ranges] = {}
         self._unnamed: dict[Source, Ranges] = {}
         """Of lenders of which other data are here: what has not come and whose names have not come."""
@@ -55,9 +56,11 @@ class SamplesOnLoan:
         """Nothing is assigned yet."""
         self._borrowed, self._unnamed, self._again_us, self._pool = {}, {}, None, None
 
-    def assign(self, plan: Plan, spare: int) -> TrainingPool:
+    def assign(self, plan: Plan, spare: int) -> TrainingPool | None:
         """Take over the samples that the plan names for this device, in a worker thread. So many more there is room
-        for."""
+        for. `None`: it means data that are no longer here, and another plan will follow."""
+        if not self._follow(plan):
+            return None
         epochs = {member.device: member.data_epoch for member in plan.members}
         own, self._borrowed = share_of(plan, self._outside.device, epochs)
         self._lent.keep_only(self._borrowed, spare=spare)
@@ -66,12 +69,21 @@ class SamplesOnLoan:
             for source, ranges in self._borrowed.items()
             if self._lent.has_others(source) and (missing := self._lent.missing(source, ranges))
         }
-        self._pool = TrainingPool(self._store, self._lent, own, self._borrowed)
+        self._pool = TrainingPool(self._own.present.store, self._lent, own, self._borrowed)
         return self._pool
 
-    def assign_none(self, spare: int) -> None:
+    def assign_none(self, plan: Plan, spare: int) -> None:
         """Keep no more of the borrowed samples than there is room for, as the plan assigns none, in a worker thread."""
+        self._follow(plan)
         self._lent.keep_only({}, spare=spare)
+
+    def _follow(self, plan: Plan) -> bool:
+        """Have those of the device's own data that the plan means; returns whether they are here."""
+        before, meant = self._own.present, plan.member(self._outside.device)
+        is_here = meant is None or self._own.go_by(meant.data_epoch)
+        if self._own.present is not before:
+            self._lent.replace_own(self._own.present.store)
+        return is_here
 
     # --- borrowing ----------------------------------------------------------------------------------------------------
 
@@ -172,7 +184,10 @@ class SamplesOnLoan:
         """Send the samples that the active plan lends to this borrower, and nothing else."""
         if active is None or not active.covers(ask):
             return
-        me, store = self._outside.device, self._store
+        me, store = self._outside.device, self._own.present.store
+        if ask.data_epoch != self._own.present.number:
+            log.warning("lending_refused", borrower=borrower, reason="this device has other data now")
+            return
         if not is_named(active.plan, me, borrower, ask):
             log.warning("lending_refused", borrower=borrower, reason="the plan does not name these samples")
             return

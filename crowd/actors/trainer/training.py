@@ -75,7 +75,7 @@ class Training:
         self.rounds = rounds = Rounds(outside.device, SliceMerge)
         self._report = Report(outside, has_target=task.target is not None)
         self._learner = Learner(task, work, outside.compute, supplied)
-        self.samples = SamplesOnLoan(work.store, outside)
+        self.samples = SamplesOnLoan(work.own, outside)
         self.states = WholeStates(work.layout, outside, rounds)
         self.steps = LocalSteps(
             work=work,
@@ -140,8 +140,11 @@ class Training:
             await self._report.finish(state, None, self._learner.speed_kflops)
 
     async def begin_plan(self, activated: inbox.Activated) -> None:
-        """Begin a generation."""
+        """Begin a generation; not if it is of an earlier run than the present one, which had not begun here when the
+        plan was promised: another plan follows."""
         active, plan = activated.active, activated.active.plan
+        if active.start.run < self.states.present.run:
+            return
         spare = samples_spare(plan, self._work.facts, self._outside.device, activated.memory_bytes)
         await self._halt()
         await self._appraiser.stop()
@@ -162,7 +165,7 @@ class Training:
             self._outside.probe.order_drawn(active.generation)
             await self.samples.borrow(active)
         else:
-            await self._outside.compute.run(partial(self.samples.assign_none, spare))
+            await self._outside.compute.run(partial(self.samples.assign_none, plan, spare))
         await self.carry_out(self.rounds.activate(active, now_us(), rtt_us=activated.rtt_us))
 
     def freeze(self) -> None:
