@@ -18,7 +18,7 @@ from crowd.planning.plan import Plan
 from crowd.planning.profile import Profile, Share
 from crowd.protocol.codec import Opened
 from crowd.units import SECOND_US, Address, Channel, DeviceId, Life
-from tests.simulation.work import owner_of
+from tests.simulation.work import index_of, owner_of
 
 FREEZING_S_MAX = 0.3
 """What a trainer has in hand when its planner promises, it ends first."""
@@ -227,18 +227,38 @@ class _Register:
 
 
 class Lessons:
-    """One trainer per sample in a generation, and each assigned sample exactly once in an epoch."""
+    """One trainer per sample in a generation, each assigned sample exactly once in an epoch, and none that its owner
+    did not have in the data that the plan means."""
 
     def __init__(self, findings: Findings, agreement: Agreement) -> None:
         self._findings = findings
         self._agreement = agreement
         self._generation: dict[DeviceId, int] = {}
         self._registers: dict[tuple[DeviceId, Life, int], _Register] = {}
+        self._held: dict[tuple[DeviceId, bytes, int], range] = {}
+        """The samples of each data set, by its number in a life."""
+        self._latest: dict[DeviceId, tuple[int, range]] = {}
+        self._lives: dict[DeviceId, Life] = {}
         self._teacher: dict[tuple[int, bytes], dict[int, DeviceId]] = defaultdict(dict)
         self.shown = 0
 
     def process_began(self, device: DeviceId) -> None:
         self._generation.pop(device, None)
+        self._latest.pop(device, None)
+        self._lives.pop(device, None)
+
+    def life_began(self, device: DeviceId, life: Life) -> None:
+        self._lives[device] = life
+        number, held = self._latest[device]
+        self._held[device, life.boot, number] = held
+
+    def read(self, device: DeviceId, held: range) -> None:
+        """The device's process has read its data, and these are its samples."""
+        number, before = self._latest.get(device, (-1, range(0)))
+        if held != before:
+            self._latest[device] = (number + 1, held)
+        if device in self._lives:
+            self.life_began(device, self._lives[device])
 
     def order_drawn(self, device: DeviceId, generation: int) -> None:
         """From now on the device trains for this generation."""
@@ -282,6 +302,9 @@ class Lessons:
         owner = DeviceId(f"d{owner_of(number)}")
         if register.owners[owner_of(number)] > register.assigned.get(owner, 0):
             self._findings.add(f"{device} trained more of {owner}'s samples than generation {generation} gives it")
+        member = active.plan.member(owner)
+        if member is None or index_of(number) not in self._held[owner, member.life.boot, member.data_epoch]:
+            self._findings.add(f"{device} trained sample {number}, which is not of the data of generation {generation}")
         teacher = self._teacher[generation, active.plan_digest].setdefault(number, device)
         if teacher != device:
             self._findings.add(f"{teacher} and {device} both trained sample {number} in generation {generation}")

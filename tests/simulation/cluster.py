@@ -123,6 +123,8 @@ class Cluster:
                 await self._black_out(fault)
             case FaultKind.REQUEST:
                 await self._ask_for_run(fault)
+            case FaultKind.GROW:
+                await self._grow(fault)
             case FaultKind.BATTERY:
                 process.cut_off(will_after_s=WILL_AFTER_S)
             case FaultKind.FREEZE:
@@ -195,6 +197,23 @@ class Cluster:
         if await process.ask_for_run(fresh=fresh):
             self.injected["runs that were begun by request"] += 1
             self.injected["fresh ones of them"] += fresh
+
+    async def _grow(self, fault: Fault) -> None:
+        """The data of a device and perhaps of the one before it change, and then somebody asks for a run."""
+        chance = random.Random(fault.factor)
+        growing = [self.processes[fault.device]]
+        if chance.random() < 0.3:
+            growing.append(self.processes[fault.device - 1])
+        async with anyio.create_task_group() as reading:
+            for process in growing:
+                process.grow(chance)
+                reading.start_soon(self._read_again, process)
+            await anyio.sleep(fault.lasts_s)
+            await self._ask_one(chance.choice(self.processes), chance.random() < 0.2)
+
+    async def _read_again(self, process: Process) -> None:
+        if await process.read_again():
+            self.injected["data that have changed"] += 1
 
     async def _replay(self) -> None:
         """All that was recorded of processes that have ended, as fast as a link of 10 Mbit/s takes it."""

@@ -59,6 +59,7 @@ class Watch(Probe):
     def life_began(self, life: Life) -> None:
         self._active = self.state = None
         self._observer.merging.life_began(self._device)
+        self._observer.lessons.life_began(self._device, life)
 
     # --- the agreement ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 
 import crowd.actors.planner.decisions
 import crowd.learning.work
+from crowd.learning.own_data import OwnData
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
@@ -114,7 +115,8 @@ def _prepare(task: Task, *, memory_bytes: int) -> Work:
     key = (task.data, task.name, task.epochs_max, task.target, task.patience)
     if key not in _works:
         _works[key] = prepare(task, memory_bytes=memory_bytes)
-    return _works[key]
+    work = _works[key]
+    return attrs.evolve(work, own=OwnData(work.own.present))  # the data may become others, here alone
 
 
 class _Decisions:

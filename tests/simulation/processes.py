@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 
 import anyio
+import torch
 
 from brokers.simulated.network import Network
 from crowd.actors.lives import LIFE_FILE
@@ -64,6 +65,8 @@ class Process:
         self._scope: anyio.CancelScope | None = None
         self._ended = anyio.Event()
         self._frozen = False
+        self._data = range(scenario.samples)
+        """Those of its samples that it has."""
 
     @property
     def running(self) -> bool:
@@ -160,14 +163,19 @@ class Process:
         await anyio.sleep_forever()
 
     def _make_task(self, name: str) -> Task:
+        def listen(numbers: torch.Tensor) -> None:
+            self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n])
+
+        self._observer.lessons.read(self.name, self._data)
         return work.make_task(
             self.index,
             samples=self._scenario.samples,
+            data=self._data,
             normalises=self._scenario.normalises,
             epochs_max=self._scenario.epochs_max,
             target=self._scenario.target,
             patience=self._scenario.patience,
-            listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
+            listen=listen if self._node is None else lambda _: None,  # new data are only tried
         )
 
     async def ask_for_run(self, *, fresh: bool) -> bool:
@@ -181,6 +189,22 @@ class Process:
         except (RunRefused, Retryable):  # one is on, or the process has ended meanwhile
             return False
         return True
+
+    def grow(self, chance: random.Random) -> None:
+        """Its data change; nobody has told the node yet."""
+        gone = chance.randint(0, 4) if chance.random() < 0.4 else 0
+        start = min(self._data.start + gone, self._data.stop - 1)
+        self._data = range(start, min(self._data.stop + chance.randint(0, 8), work.SAMPLES_MAX))
+
+    async def read_again(self) -> bool:
+        """Tell the node that its data may have changed; whether it has others now."""
+        node = self._node
+        if node is None:
+            return False
+        try:
+            return await node.data_changed()
+        except Retryable:  # the process has ended meanwhile
+            return False
 
     # --- slower than it should be -------------------------------------------------------------------------------------
 

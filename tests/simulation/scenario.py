@@ -41,6 +41,8 @@ class FaultKind(enum.Enum):
     """The power fails on all devices, and perhaps on the broker; they come back one after the other."""
     REQUEST = "request"
     """Somebody asks for the next run, on a device and perhaps on the one before it at the same moment."""
+    GROW = "grow"
+    """A device's data change: some come, and perhaps the first ones are gone; and somebody asks for the next run."""
     HANG = "hang"
     """No local step ends any more; all else that the device does goes on."""
 
@@ -52,7 +54,7 @@ class Fault:
     device: int
     lasts_s: float
     factor: float = 1.0
-    """Of the speed; of a blackout and of a request, what its further course is drawn from."""
+    """Of the speed; of a blackout, a request and data that change, what its further course is drawn from."""
     fault_rates: FaultRates = attrs.field(factory=FaultRates)
     """Of the weather."""
 
@@ -130,7 +132,7 @@ here does not hold for them."""
 KNOWN_SEEDS = 1000
 """Below, seeds are known to show something; there the policies and the kinds of faults are those with which they do."""
 DRAWN_KINDS = tuple(
-    kind for kind in FaultKind if kind.name not in ("BLACKOUT", "HANG", "OLD_DISK", "REPLAY", "REQUEST")
+    kind for kind in FaultKind if kind.name not in ("BLACKOUT", "GROW", "HANG", "OLD_DISK", "REPLAY", "REQUEST")
 )
 HANGS_EVERY = 4
 """Of so many seeds one has a device that hangs, beside what else goes wrong with it."""
@@ -140,6 +142,8 @@ BLACKOUTS_EVERY = 3
 """Of so many seeds one has a power cut on all devices, twice, and checkpoints that are seconds apart."""
 REQUESTS_EVERY = 3
 """Of so many seeds one has runs that follow each other, as somebody asks for them, and checkpoints as above."""
+GROWTHS_EVERY = 6
+"""Of so many seeds one has such runs over data that change."""
 NO_TARGET_EVERY = 7
 """Of so many seeds one has a task without a target."""
 FAULTS_UNTIL_S = 45.0
@@ -162,9 +166,11 @@ def draw(seed: int) -> Scenario:
     lasting = seed >= KNOWN_SEEDS and seed % BLACKOUTS_EVERY == 1
     if lasting:
         faults.extend(_blackouts(random.Random(f"blackout {seed}"), count))
-    following = seed >= KNOWN_SEEDS and seed % REQUESTS_EVERY == 2
-    if following:
+    following = seed >= KNOWN_SEEDS and (seed % REQUESTS_EVERY == 2 or seed % GROWTHS_EVERY == 0)
+    if following and seed % REQUESTS_EVERY == 2:
         faults.extend(_requests(random.Random(f"request {seed}"), count))
+    elif following:
+        faults.extend(_growths(random.Random(f"grow {seed}"), count))
     longer = LONG_ROUNDS if seed >= KNOWN_SEEDS and seed % 32 == 3 else 1
     faults = [attrs.evolve(fault, at_s=longer * fault.at_s, lasts_s=longer * fault.lasts_s) for fault in faults]
     aimless = seed >= KNOWN_SEEDS and seed % NO_TARGET_EVERY == 1
@@ -258,6 +264,13 @@ def _requests(chance: random.Random, count: int) -> tuple[Fault, ...]:
             factor=chance.random(),
         )
         for _ in range(6)
+    )
+
+
+def _growths(chance: random.Random, count: int) -> tuple[Fault, ...]:
+    return tuple(
+        attrs.evolve(request, kind=FaultKind.GROW, lasts_s=chance.choice((0.0, 0.0, 0.5, 5.0)))
+        for request in _requests(chance, count)
     )
 
 

@@ -15,6 +15,7 @@ BESIDE = {
     "blackouts of the broker too",
     "runs that were begun by request",
     "fresh ones of them",
+    "data that have changed",
 }
 """What comes with faults of other kinds."""
 

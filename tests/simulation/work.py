@@ -6,6 +6,7 @@ check sees which samples are trained without asking the code that hands them out
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,11 @@ def owner_of(number: int) -> int:
     return (number - 1) // SAMPLES_MAX
 
 
+def index_of(number: int) -> int:
+    """Which of its owner's it is."""
+    return (number - 1) % SAMPLES_MAX
+
+
 class Told(torch.nn.Module):
     """`network` on all features but the first, which goes to `listen` in training."""
 
@@ -54,18 +60,20 @@ def make_task(
     device: int,
     *,
     samples: int,
+    data: range,
     normalises: bool,
     epochs_max: int,
     target: float | None,
     patience: int | None,
     listen: Listener,
 ) -> Task:
-    """The task of the device of that number: to tell two overlapping blobs apart."""
+    """The task of the device of that number: to tell two overlapping blobs apart. Of its samples, of which there are
+    `samples` at first, it has those in `data`."""
     return Task(
         name="normalised" if normalises else "plain",
         model=lambda: Told(_network(normalises, seed=device), listen),
-        data=_data(device, samples),
-        evaluation=_data(-1, EVALUATED),
+        data=_data(device, samples, data),
+        evaluation=_data(-1, EVALUATED, range(EVALUATED)),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         batch_size=4,
         target=target,
@@ -75,13 +83,19 @@ def make_task(
 
 
 @functools.cache
-def _data(device: int, samples: int) -> TensorDataset:
-    random = np.random.default_rng(device + 1)
-    labels = random.permutation(np.arange(samples) % 2)
-    inputs = random.standard_normal((samples, FEATURES)) + (labels[:, None] - 0.5)
-    numbers = [[0.0 if device < 0 else float(number_of(device, index))] for index in range(samples)]
+def _data(device: int, samples: int, data: range) -> TensorDataset:
+    first, later = np.random.default_rng(device + 1), np.random.default_rng((device + 1, 1))
+    drawn = [_draw(random, count) for random, count in ((first, samples), (later, SAMPLES_MAX - samples))]
+    inputs, labels = (np.concatenate(both) for both in zip(*drawn, strict=True))
+    numbers = [[0.0 if device < 0 else float(number_of(device, index))] for index in range(SAMPLES_MAX)]
     features = np.hstack([np.array(numbers), inputs]).astype(np.float32)
-    return TensorDataset(torch.from_numpy(features), torch.from_numpy(labels))
+    held = slice(data.start, data.stop)
+    return TensorDataset(torch.from_numpy(features[held]), torch.from_numpy(labels[held]))
+
+
+def _draw(random: np.random.Generator, samples: int) -> tuple[Any, Any]:
+    labels = random.permutation(np.arange(samples) % 2)
+    return random.standard_normal((samples, FEATURES)) + (labels[:, None] - 0.5), labels
 
 
 def _network(normalises: bool, seed: int) -> torch.nn.Module:
