@@ -7,6 +7,7 @@
 #   make mutants         look for the seed that shows each hole in the protocol
 #   make marathon        a quarter of an hour of four real devices over a broker, to which much is done; MINUTES= of it
 #   make cuts            twenty power cuts on three real devices over a broker, and what each has cost
+#   make runs            fifty runs that follow each other on four real devices, one of them away each time; data grow
 #   make bench           all policies on many clusters and tasks, in simulation: hours, and it goes on where it was stopped
 #   make bench-quick     one cluster for each kind of bottleneck and one task: minutes
 #   make bench-overhead  what the engine itself costs
@@ -14,6 +15,7 @@
 #   make bench-ddp       the same work with PyTorch's DistributedDataParallel
 #   make bench-agreement how fast, and with how many messages, devices agree on a plan
 #   make bench-scale     what many devices cost
+#   make bench-checkpoints  what saving costs, in time and in what is written
 #   make picture         draw docs/demo.svg anew from a demonstration; needs the machine for itself
 #   make peers           Flower in an environment of its own, for examples/benchmarks/peers
 # PYTHON= names another interpreter (3.11 or later), with an environment of its own beside .venv: .venv-python3.13;
@@ -28,7 +30,7 @@ TESTS ?= tests
 QUICK = smart-home slow-radio flaky-garage all-pis
 export PYTHON TORCH VENV
 
-.PHONY: demo test check cover soak mutants marathon cuts bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale picture peers
+.PHONY: demo test check cover soak mutants marathon cuts runs bench bench-quick bench-overhead bench-eight bench-ddp bench-agreement bench-scale bench-checkpoints picture peers
 .NOTPARALLEL:
 
 demo: $(VENV)/ready
@@ -66,6 +68,10 @@ cuts: $(VENV)/ready
 	@./setup.sh packages
 	$(VENV)/bin/python -m tests.marathon.cuts
 
+runs: $(VENV)/ready
+	@./setup.sh packages
+	$(VENV)/bin/python -m tests.marathon.runs
+
 bench: $(VENV)/ready
 	@./setup.sh packages
 	@mkdir -p build
@@ -97,6 +103,10 @@ bench-agreement: $(VENV)/ready
 
 bench-scale: $(VENV)/ready
 	$(VENV)/bin/python examples/benchmarks/bench_scale.py
+
+bench-checkpoints: $(VENV)/ready
+	@./setup.sh packages
+	$(VENV)/bin/python examples/benchmarks/bench_checkpoints.py
 
 picture: $(VENV)/ready
 	$(VENV)/bin/python examples/maintenance/make_demo_picture.py docs/demo.svg

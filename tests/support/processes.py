@@ -93,10 +93,17 @@ class NodeProcess:
 class Home:
     """Devices with keys, and a broker; each has its part of a built-in task, another one brings its own data. Whom the
     broker has among its users logs in as such. `train` are further lines of every `node.toml`, for its section of that
-    name."""
+    name; without `members_min` a run begins when all are there."""
 
     def __init__(
-        self, directory: Path, broker: Mosquitto, task: str, *, names: Sequence[str] = NAMES, train: str = ""
+        self,
+        directory: Path,
+        broker: Mosquitto,
+        task: str,
+        *,
+        names: Sequence[str] = NAMES,
+        train: str = "",
+        members_min: int | None = None,
     ) -> None:
         self.directory = directory
         self.broker = broker
@@ -114,7 +121,8 @@ class Home:
             (directory / f"{name}.toml").write_text(
                 f'[node]\nname = "{name}"\ncluster = "home"\nbroker = "{broker.url}"\nkey_file = "{name}.key"\n'
                 f'members_file = "members.toml"\nstate_dir = "state-{name}"\n{self._user(name)}'
-                f'[train]\ntask = "{task}"\nmembers_min = {len(names)}\n{train}' + ("" if ":" in task else data)
+                f'[train]\ntask = "{task}"\nmembers_min = {members_min or len(names)}\n{train}'
+                + ("" if ":" in task else data)
             )
 
     def _user(self, name: str) -> str:
