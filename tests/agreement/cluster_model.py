@@ -460,7 +460,10 @@ class Device:
         self.wanted, again = wanted, wanted.once_more
         holder = self.model.named(wanted.holder)
         self.model.send_bulk(self, holder, partial(holder.give_state, self, wanted.progress.digest), once=True)
-        self.later(2 * SECOND_US, lambda: self.fetch(again(self.rounds.ahead)) if self.wanted is wanted else None)
+        self.later(
+            2 * SECOND_US,
+            lambda: self.fetch(again(self.rounds.beyond(wanted.progress.round))) if self.wanted is wanted else None,
+        )
 
     def give_state(self, asker: "Device", digest: bytes) -> None:
         progress, vector = self.snapshots.get(digest, (self.rounds.progress, self.vector))

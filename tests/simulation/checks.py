@@ -50,8 +50,8 @@ class Agreement:
         """The plan that each device last began."""
         self.rounds: Counter[DeviceId] = Counter()
         """Completed, by device."""
-        self._latest_round: dict[DeviceId, tuple[int, int]] = {}
-        """Generation of the plan that each device began last, and the last round that it has of it."""
+        self._latest_round: dict[DeviceId, tuple[bytes, int]] = {}
+        """Digest of the plan that each device began last, and the last round that it has of it."""
         self.generations: set[int] = set()
 
     def promised(self, device: DeviceId, ack: Ack, view: View, now_s: float) -> None:
@@ -84,7 +84,7 @@ class Agreement:
                 self._compare(device, active, other, theirs)
         self._begun[active.generation][device, life] = active
         self.active[device] = active
-        self._latest_round[device] = (active.generation, active.start.round)
+        self._latest_round[device] = (active.plan_digest, active.start.round)
         self.generations.add(active.generation)
         self._check_plan(active)
 
@@ -147,12 +147,12 @@ class Agreement:
             self._findings.add(f"{device} has another state than its peers after round {progress.round}")
         self.rounds[device] += 1
         if active is self.active[device]:
-            self._latest_round[device] = (active.generation, progress.round)
+            self._latest_round[device] = (active.plan_digest, progress.round)
 
     def suspended(self, device: DeviceId, other: DeviceId) -> None:
         """The device declares that the other one stands still."""
-        (generation, number), (theirs, further) = (self._latest_round.get(one, (0, 0)) for one in (device, other))
-        if generation == theirs and further > number + 1:
+        (plan, number), (theirs, further) = (self._latest_round.get(one, (b"", 0)) for one in (device, other))
+        if plan == theirs and further > number + 1:
             self._findings.add(f"{device} says that {other} stands still, which is {further - number} rounds ahead")
 
 

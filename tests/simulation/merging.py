@@ -58,12 +58,16 @@ class Merging:
         """What the encodings of an owner's merged slice have not said yet."""
         self._followed: set[bytes] = set()
         self._ledgers: dict[DeviceId, Ledger] = {}
-        self._residuals: dict[tuple[DeviceId, bytes], Vector] = {}
-        """What each device had left in a state of that digest."""
+        self._residuals: dict[tuple[DeviceId, bytes], list[Vector]] = defaultdict(list)
+        """What each device had left in a state of that digest: when it completed the round, and nothing where it fetched
+        the state."""
+        self._begins: set[DeviceId] = set()
+        """Devices that have made no state in their present lives yet."""
 
     def life_began(self, device: DeviceId) -> None:
         """What the device had trained and not sent is gone with its former life."""
         self._ledgers[device] = Ledger(self._findings, device, self._layout)
+        self._begins.add(device)
 
     def contributed(self, device: DeviceId, header: Contribution, data: bytes) -> None:
         """The device encoded this for a slice of a round."""
@@ -146,7 +150,7 @@ class Merging:
                 pieces = self._layout.pieces(span.start, span.stop)
                 taken.append((slice(span.start, span.stop), expand(sent.data, sent.encoding, pieces)))
         self._ledgers[device].completed(trained, taken, refused, residual)
-        self._residuals[device, after.digest] = residual
+        self._residuals[device, after.digest].append(residual)
         self._check_state(device, active, before, after)
 
     def round_abandoned(self, device: DeviceId, residual: Vector) -> None:
@@ -155,15 +159,16 @@ class Merging:
     def residual_dropped(self, device: DeviceId) -> None:
         self._ledgers[device].dropped()
 
-    def state_replaced(self, device: DeviceId, residual: Vector) -> None:
+    def state_replaced(self, device: DeviceId, state: ReplicaState, residual: Vector) -> None:
         self._ledgers[device].state_replaced(residual)
+        if device not in self._begins:
+            self._residuals[device, state.digest].append(residual)
+        self._begins.discard(device)
 
     def resumed(self, device: DeviceId, state: ReplicaState, residual: Vector) -> None:
         """The device goes on with what a former life has saved."""
-        had = self._residuals.get((device, state.digest))
-        if had is None or state.finished:
-            had = np.zeros_like(residual)
-        if not np.array_equal(residual, had):
+        had = [] if state.finished else self._residuals[device, state.digest]
+        if not any(np.array_equal(residual, each) for each in had or [np.zeros_like(residual)]):
             self._findings.add(f"{device} goes on from round {state.round} with a residual that it had not then")
         self._ledgers[device].resumed(residual)
 

@@ -139,7 +139,7 @@ class Watch(Probe):
         self._observer.merging.residual_dropped(self._device)
 
     def state_replaced(self, state: ReplicaState, residual: torch.Tensor) -> None:
-        self._observer.merging.state_replaced(self._device, _exact(residual))
+        self._observer.merging.state_replaced(self._device, state, _exact(residual))
 
     def saved(self, progress: StateProgress) -> None:
         self._observer.savings.saved(self._device, progress)

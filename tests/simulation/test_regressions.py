@@ -21,6 +21,10 @@ MENDED = {
     "who cannot hear the one holder of its start says that this one stands still": (284, (3, 4, 5, 7, 8, 10)),
     "what is trained in the round that goes back to the best state counts as merged": (1016, ()),
     "a plan that was promised in the last run begins in the next one": (40061, (0, 9)),
+    "who lacks its start, and hears what its one holder has merged, says that this one stands still": (
+        41143,
+        (0, 3, 4, 5, 7, 8, 9),
+    ),
     "what a device said four lives ago is let in again": (30321, (4, 6, 8, 9, 11)),
     "answers to who asks again and again hold up what was asked for": (7894, ()),
 }

@@ -264,15 +264,14 @@ class Rounds(Course):
         assert self._active is not None
         links = int(self.in_hand == self._active.start.round + 1) + self.schedule.exchanges
         trainers = self._own.awaited(self.in_hand)
-        owners = {span.owner for _, span in self._parts.missing(self.in_hand)} - self.ahead
+        owners = {span.owner for _, span in self._parts.missing(self.in_hand)} - self.beyond(self.in_hand)
         for devices, among in ((trainers - {self._me}, links), (owners - trainers, links + 1)):
             if devices:
                 yield ReportHeldUp(devices=frozenset(devices), since_us=self._patience.since_us, links=among)
 
-    @property
-    def ahead(self) -> frozenset[DeviceId]:
-        """Owners that do not stand still, whatever is missing of them: they have merged a later round."""
-        return self._parts.ahead(self.in_hand)
+    def beyond(self, number: int) -> frozenset[DeviceId]:
+        """Owners that do not stand still, whatever is missing of them: they have merged a later round than `number`."""
+        return self._parts.ahead(number)
 
     @property
     def _has_trained(self) -> bool:

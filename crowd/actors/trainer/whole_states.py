@@ -119,7 +119,7 @@ class WholeStates:
         await self._fetch_final(now)
         if self._wanted is None or now < self._wanted.again_us:
             return
-        ahead = self._rounds.ahead
+        ahead = self._rounds.beyond(self._wanted.progress.round)
         wanted = self._wanted.once_more(ahead - {self._outside.device})
         await self._ask(wanted)
         if len(wanted.holders) == 1 and not ahead:  # of several one would have answered: it is the own link
