@@ -163,7 +163,7 @@ class Crew:
         parts, config = self._parts, self._parts.config
         # the first of the four to start, and all restart together: each time in a life of its own
         self._life = life = next(self._lives)
-        parts.work.own.begin_life()
+        parts.work.own.begin_anew()
         parts.probe.life_began(life)
         return DataMover(
             device=self._name,

@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias, assert_never
@@ -54,6 +55,9 @@ class Node:
     3. `train()` begins the next run, on all devices; else this one idles and keeps the model for who lacks it.
     4. Leaving says goodbye to the others and stops everything. What fails meanwhile leaves the `async with` block.
     """
+
+    reading_s = 0.0
+    """Seconds that it took to read the data anew, the last time."""
 
     def __init__(
         self,
@@ -130,10 +134,16 @@ class Node:
         return self._prepared
 
     def _read_again(self) -> "DataSet | None":
-        from crowd.learning.work import read_again
+        from crowd.learning.rereading import read_again
 
         assert self._prepared is not None, "made ready before the actors start"
         return read_again(self._new_task(), self._prepared[1], memory_bytes=self._free_bytes)
+
+    def _check(self, found: "DataSet") -> None:
+        from crowd.learning.rereading import check
+
+        assert self._prepared is not None, "made ready before the actors start"
+        check(*self._prepared, found)
 
     def _new_task(self) -> "Task":
         own, config = self._make_task, self.config
@@ -264,13 +274,22 @@ class Node:
         Returns whether they were others. Raises `BadConfig`, in one line, if they cannot be trained: the former ones
         stay."""
         async with self._reading:
-            await self.wait()
-            found = await self._device.compute.run_aside(self._read_again)
-            await self.wait()
-            if found is not None:
-                log.info("data_changed", samples=len(found.store.samples))
-                await self._crew.put_data(found)
-            return found is not None
+            while True:
+                await self.wait()
+                began_s = anyio.current_time()
+                try:
+                    found = await self._device.compute.run_aside(self._read_again, queue="data")
+                    if found is not None and self.is_over:
+                        await self._device.compute.run(partial(self._check, found))
+                finally:
+                    self.reading_s = anyio.current_time() - began_s
+                if found is None:
+                    return False
+                if self.is_over:
+                    log.info("data_changed", samples=len(found.store.samples))
+                    await self._crew.put_data(found)
+                    return True
+                found = None  # a run has begun meanwhile, and needs the memory: once more after it
 
     async def progress(self) -> AsyncGenerator[Progress, None]:
         """Yield a `Progress` for every round from now on, and for every new plan; end when `wait` would return. A

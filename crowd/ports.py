@@ -143,8 +143,8 @@ class Compute(abc.ABC):
         Exceptions pass through. When cancelled it waits for `work` to return, so keep each piece short.
         """
 
-    async def run_aside(self, work: Callable[[], T]) -> T:
-        """The same for work that waits for a disk: one after the other, and holding up nothing else."""
+    async def run_aside(self, work: Callable[[], T], *, queue: str = "disk") -> T:
+        """The same for work that waits for a disk: one after the other in each `queue`, and holding up nothing else."""
         return await self.run(work)
 
 

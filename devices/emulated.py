@@ -42,7 +42,7 @@ class EmulatedCompute(Compute):
         self._sleep = sleep
         self._processor = anyio.Lock()
         self._limiter = anyio.CapacityLimiter(2)
-        self._aside = anyio.CapacityLimiter(1)
+        self._aside: dict[str, anyio.CapacityLimiter] = {}
         self._debt_s = 0.0
         """Emulated time not yet spent; negative: this machine has fallen behind."""
         self._warned_s = -math.inf
@@ -63,8 +63,9 @@ class EmulatedCompute(Compute):
                 self._warn_if_behind()
             return result
 
-    async def run_aside(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._aside)
+    async def run_aside(self, work: Callable[[], T], *, queue: str = "disk") -> T:
+        limiter = self._aside.setdefault(queue, anyio.CapacityLimiter(1))
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         # A limiter of its own: many emulated devices must not queue for one pool of threads.

@@ -20,7 +20,7 @@ ACCELERATORS = ("cuda", "mps")
 class TorchCompute(Compute):
     """A compute that runs training (work with `flops`) one piece at a time in a worker thread, first come, first
     served, and all other work likewise in a second one, so that a piece of training holds up no encoding, and what
-    waits for a disk in a third; torch uses its own threads within.
+    waits for a disk in further ones; torch uses its own threads within.
 
     Args:
         kind: The kind of torch device on which networks train: `cpu`, `cuda`, `mps`, or `auto` for the first
@@ -31,7 +31,7 @@ class TorchCompute(Compute):
         self._kind = kind
         self._training = anyio.CapacityLimiter(1)
         self._other = anyio.CapacityLimiter(1)
-        self._aside = anyio.CapacityLimiter(1)
+        self._aside: dict[str, anyio.CapacityLimiter] = {}
 
     @property
     def torch_device(self) -> str:
@@ -50,8 +50,9 @@ class TorchCompute(Compute):
     async def run(self, work: Callable[[], T], *, flops: int = 0) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._training if flops else self._other)
 
-    async def run_aside(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._aside)
+    async def run_aside(self, work: Callable[[], T], *, queue: str = "disk") -> T:
+        limiter = self._aside.setdefault(queue, anyio.CapacityLimiter(1))
+        return await anyio.to_thread.run_sync(work, limiter=limiter)
 
 
 def _accelerator() -> str | None:

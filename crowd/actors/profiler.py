@@ -150,7 +150,10 @@ class Profiler(Actor[ProfilerMessage]):
             await self._publish(attrs.evolve(before, link_assumed=False, downlink_bytes_s=rate_bytes_s))
 
     async def _note_data(self, data: inbox.HeldData) -> None:
-        profile = attrs.evolve(self._published, **attrs.asdict(data))
+        before = self._published
+        grown = sum(data.label_counts) + data.held_out - before.samples - before.held_out
+        memory_bytes = max(0, before.memory_bytes - max(0, grown) * before.task.sample_bytes)
+        profile = attrs.evolve(before, memory_bytes=memory_bytes, **attrs.asdict(data))
         if self._ready:
             await self._publish(profile)
         else:

@@ -108,7 +108,7 @@ async def _awaited(look: Callable[[], T], limit_s: float) -> T | None:
 # --- who is asked -----------------------------------------------------------------------------------------------------
 
 
-async def answer(node: "Node", state_dir: Path, new_data: "NewData") -> None:
+async def answer(node: "Node", state_dir: Path, new_data: "NewData | None") -> None:
     """Do what is asked for in this directory, as long as this runs. What was asked before it began is void: nobody
     waits for it any more. Before a run begins it is looked for new data, so that it trains what is there when
     somebody asks for it."""
@@ -118,8 +118,8 @@ async def answer(node: "Node", state_dir: Path, new_data: "NewData") -> None:
         await anyio.sleep(LOOK_S)
         question = await anyio.to_thread.run_sync(_taken, path)
         if question is not None:
-            if node.is_over:
-                await new_data.look()
+            if node.is_over and new_data is not None:
+                await new_data.look_now()
             reply = await _done(node, question)
             log.info("train_asked", run=reply.run, why=reply.why or None)
             try:

@@ -118,8 +118,9 @@ class _Session:
         config = self._config
         self._say(f"{config.name} joins {config.cluster} at {config.broker} and measures its speed")
         async with self._node as node, anyio.create_task_group() as tasks:
-            new_data = NewData(node)
-            tasks.start_soon(new_data.watch)
+            new_data = None if self._once else NewData(node)
+            if new_data is not None:
+                tasks.start_soon(new_data.watch)
             tasks.start_soon(answer, node, config.state_dir, new_data)
             while True:
                 await self._follow(node)

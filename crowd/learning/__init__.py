@@ -12,6 +12,7 @@ Layout:
     speed_test.py    how fast this device trains the very task
     samples.py       a data set in memory
     own_data.py      a device's own data, which may be others from one plan to the next
+    rereading.py     its data read once more, while a node runs
     keys.py          what a sample is known by
     holdout.py       what is kept from training, to evaluate states on it
     shards.py        samples by name: what is assigned to a trainer, and its own

@@ -73,6 +73,10 @@ class LentSamples:
         stays."""
         borrowed, moved = np.arange(self._own, self._used), len(store.samples) - self._own
         self._store = store
+        if len(self.samples) == self._own:  # nothing is borrowed, nor is there room for it
+            self.samples = store.samples
+            self._own = self._used = len(store.samples)
+            return
         self._allocate(borrowed, len(self.samples) - self._own)
         self._held = {key: (positions, rows + moved) for key, (positions, rows) in self._held.items()}
         self._free = self._free + moved

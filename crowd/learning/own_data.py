@@ -2,11 +2,17 @@
 which of them is meant."""
 
 import hashlib
+from typing import Self
 
 import attrs
 
+from crowd.learning.holdout import holdout
 from crowd.learning.samples import SampleSet, as_bytes
 from crowd.learning.shards import SampleStore
+from crowd.learning.task import Task
+
+TRIAL_BATCHES = 4
+"""Batches on which a network is tried, and timed."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -23,6 +29,20 @@ class DataSet:
     """The common evaluation set; without one, what is held out of the device's own samples."""
     trial: SampleSet
     """Some samples to try the network on: the device's own, where it has any; they may be fewer than a batch."""
+
+    @classmethod
+    def of(cls, own: SampleSet, common: SampleSet | None, task: Task, before: "DataSet | None" = None) -> Self:
+        """All samples of the device, the common evaluation set, and what it had before. One of the three has some."""
+        training, evaluation = (own, common) if common is not None else holdout(own, series_gap=task.series_gap)
+        samples = next(filter(len, (own, evaluation, *(() if before is None else (before.trial,)))))
+        few = slice(TRIAL_BATCHES * task.batch_size)  # copied, so that nothing is held for their sake
+        return cls(
+            number=0 if before is None else before.number + 1,
+            digest=digest_of(own),
+            store=SampleStore(training),
+            evaluation=evaluation,
+            trial=SampleSet(samples.inputs[few].clone(), samples.labels[few].clone()),
+        )
 
 
 class OwnData:
@@ -45,8 +65,8 @@ class OwnData:
             self.present = self.latest
         return number == self.present.number
 
-    def begin_life(self) -> None:
-        """No plan is known yet."""
+    def begin_anew(self) -> None:
+        """The actors start, and know no plan yet."""
         self.present = self.latest
 
 

@@ -1,6 +1,6 @@
 """A data set in memory: `SampleSet` (stacked tensors) and `SampleFormat` (what one sample of it looks like).
 
-A task's map-style dataset is read exactly once, by `materialise`; after that no user code runs for a sample.
+A task's map-style dataset is read by `materialise`, before a run; in a run no user code runs for a sample.
 """
 
 import hashlib
@@ -127,9 +127,8 @@ def materialise(
     Labels that are single integers become int64.
 
     `what` names the data set in errors; `like` is the format that it must have, and has if it is empty: that of
-    `other` samples. `memory_bytes`
-    must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in one line, with the index of the
-    sample at fault and what was expected.
+    `other` samples. `memory_bytes` must hold so many `copies` of it; `None`: whatever there is. Raises `BadConfig` in
+    one line, with the index of the sample at fault and what was expected.
     """
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise BadConfig(f"{what} is a DataLoader: give its dataset (loader.dataset), and its batch size as batch_size")

@@ -7,13 +7,14 @@ from functools import partial
 import anyio
 
 from crowd.learning.lent_samples import LentSamples
+from crowd.learning.own_data import TRIAL_BATCHES
 from crowd.learning.placement import Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.samples import repeated
 from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import made
-from crowd.learning.work import TRIAL_BATCHES, LocalTrainer, Work
+from crowd.learning.work import LocalTrainer, Work
 from crowd.planning.plan import Range
 from crowd.ports import Compute
 

@@ -72,8 +72,8 @@ class Task:
 
     A user writes a function from the device's name to its `Task`. All devices give the same `model`, `evaluation`,
     `optimizer`, `loss`, `augment` and numbers, or those in the minority are left out of the training; each gives its
-    own `data`. The node reads all data once, into memory, tries the network on some of them, and raises `BadConfig`, in
-    one line, if something does not fit together.
+    own `data`. The node reads all data into memory before it trains, tries the network on some of them, and raises
+    `BadConfig`, in one line, if something does not fit together.
 
     Args:
         model: Makes the network, on the CPU; its parameters and floating-point buffers must be float32.
@@ -82,12 +82,11 @@ class Task:
             (batch, …), as loss and metric take it. All its tensors exist from the start: lazy layers have been run
             once. Buffers that a training step changes (running statistics, counters) are part of the shared state; the
             others (masks, position tables) are constants, and must be the same wherever the network is made.
-        data: This device's own samples: a map-style dataset of `(input, label)`; may be empty, and others whenever the
-            task is made anew (`Node.data_changed`).
-            All inputs have one shape and dtype, all labels too; both are converted by `torch.as_tensor`, and labels
-            that are single integers become int64. These, from 0 to 9999, are classes, by which plans spread the
-            samples; quantities are floating-point numbers. Each sample is read once, before the training: what a
-            dataset draws at random is drawn once for all epochs (see `augment`).
+        data: This device's own samples: a map-style dataset of `(input, label)`; may be empty, and others when the
+            task is made anew (`Node.data_changed`). All inputs have one shape and dtype, all labels too; both are
+            converted by `torch.as_tensor`, and labels that are single integers become int64. These, from 0 to 9999,
+            are classes, by which plans spread the samples; quantities are floating-point numbers. Each sample is read
+            before the training: what a dataset draws at random is drawn once for all epochs (see `augment`).
         evaluation: The common evaluation set, map-style and in the format of `data`, the same on every device.
             The devices divide its evaluation among them. `None`: each device holds out about a tenth of its own data,
             the same samples after a restart and as data grow, and evaluates states on it, even if it only lends.

@@ -11,32 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from crowd.errors import BadConfig, TrainingDiverged
+from crowd.errors import TrainingDiverged
 from crowd.learning import replica
 from crowd.learning.augment import augmented
 from crowd.learning.description import described
 from crowd.learning.evaluation import NOTHING, Evaluation
 from crowd.learning.fingerprint import fingerprint
-from crowd.learning.holdout import holdout
 from crowd.learning.importance import draw, losses, shares
 from crowd.learning.layout import Layout, Role
 from crowd.learning.module_facts import module_facts
-from crowd.learning.own_data import DataSet, OwnData, digest_of
+from crowd.learning.own_data import DataSet, OwnData
 from crowd.learning.placement import CPU, Placement
 from crowd.learning.pool import EpochSampler, TrainingPool
 from crowd.learning.quality import Quality, evaluate
 from crowd.learning.samples import SampleSet, materialise, seeded
 from crowd.learning.schedule import Rates
-from crowd.learning.shards import SampleStore
 from crowd.learning.task import Task
 from crowd.learning.trial import check_new, made, made_optimizer, rest_batch_norm, try_out
 from crowd.planning.plan import GROUP_BATCHES
 from crowd.planning.profile import TaskFacts
 from crowd.units import ceil_div
 from crowd.user_code import blamed_on
-
-TRIAL_BATCHES = 4
-"""Batches on which a network is tried, and timed."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -65,7 +60,7 @@ def prepare(task: Task, *, memory_bytes: int | None = None) -> Work:
     like = None if common is None else common.format
     # what is held out is copied, and so is the rest
     own = materialise(task.data, "data", like=like, memory_bytes=memory_bytes, copies=2 if common is None else 1)
-    first = _data_set(task, own, common)
+    first = DataSet.of(own, common, task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = made(task)
@@ -96,41 +91,6 @@ def prepare(task: Task, *, memory_bytes: int | None = None) -> Work:
             epochs_max=task.epochs_max,
             modules=module_facts(layout, shown.module_work, shown.flops_per_sample),
         ),
-    )
-
-
-def read_again(task: Task, work: Work, *, memory_bytes: int | None = None) -> DataSet | None:
-    """Read the task's data once more, as `prepare` has; `None` if they are those of `work` that were read last. Its
-    evaluation set is not read again. Raises `BadConfig`, in one line, if they cannot take the place of these."""
-    before, facts = work.own.latest, work.facts
-    common = before.evaluation if facts.evaluation_samples else None
-    copies, other = 2 if common is None else 1, "the data set that was read before"
-    own = materialise(
-        task.data, "data", like=before.store.format, other=other, memory_bytes=memory_bytes, copies=copies
-    )
-    if digest_of(own) == before.digest:
-        return None
-    found = _data_set(task, own, common, before)
-    with torch.random.fork_rng(devices=[]):
-        shown = try_out(task, made(task), {"data": own, "evaluation": found.evaluation}, found.trial)
-    numbers = work.quality.numbers
-    if shown.metric_numbers != numbers:
-        raise BadConfig(
-            f"the metric {task.metric.name} has {shown.metric_numbers} sums of new data; expected {numbers}"
-        )
-    return found
-
-
-def _data_set(task: Task, own: SampleSet, common: SampleSet | None, before: DataSet | None = None) -> DataSet:
-    training, evaluation = (own, common) if common is not None else holdout(own, series_gap=task.series_gap)
-    samples = next(filter(len, (own, evaluation, *(() if before is None else (before.trial,)))))
-    few = slice(TRIAL_BATCHES * task.batch_size)  # copied, so that nothing is held for their sake
-    return DataSet(
-        number=0 if before is None else before.number + 1,
-        digest=digest_of(own),
-        store=SampleStore(training),
-        evaluation=evaluation,
-        trial=SampleSet(samples.inputs[few].clone(), samples.labels[few].clone()),
     )
 
 

@@ -240,6 +240,10 @@ class Plan:
         member = self.member(device)
         return None if member is None else member.life
 
+    def samples_borrowed(self, device: DeviceId) -> int:
+        """How many samples of others `device` trains."""
+        return sum(each.samples for each in self.assignments if each.trainer == device != each.lender)
+
     def trainer(self, device: DeviceId) -> TrainerRole | None:
         """The part of `device` as a trainer, or `None`."""
         return next((trainer for trainer in self.trainers if trainer.device == device), None)

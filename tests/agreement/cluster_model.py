@@ -457,13 +457,10 @@ class Device:
     # --- fetching -----------------------------------------------------------------------------------------------------
 
     def fetch(self, wanted: Wanted) -> None:
-        self.wanted, again = wanted, wanted.once_more
+        self.wanted, again, beyond = wanted, wanted.once_more, partial(self.rounds.beyond, wanted.progress.round)
         holder = self.model.named(wanted.holder)
         self.model.send_bulk(self, holder, partial(holder.give_state, self, wanted.progress.digest), once=True)
-        self.later(
-            2 * SECOND_US,
-            lambda: self.fetch(again(self.rounds.beyond(wanted.progress.round))) if self.wanted is wanted else None,
-        )
+        self.later(2 * SECOND_US, lambda: self.fetch(again(beyond())) if self.wanted is wanted else None)
 
     def give_state(self, asker: "Device", digest: bytes) -> None:
         progress, vector = self.snapshots.get(digest, (self.rounds.progress, self.vector))

@@ -10,8 +10,9 @@ from crowd.learning import replica
 from crowd.learning.fate import Fate
 from crowd.learning.feedback import Feedback
 from crowd.learning.layout import Layout, Pieces, Role, Slot
+from crowd.learning.own_data import TRIAL_BATCHES
 from crowd.learning.replica import ReplicaState
-from crowd.learning.work import TRIAL_BATCHES, prepare
+from crowd.learning.work import prepare
 from crowd.planning.plan import Encoding, Outer, OuterKind
 from tests.learning.nets import CLASSES, FEATURES, dataset, make_task, normalised, separable
 

@@ -63,6 +63,10 @@ class Series:
                 yield False, f"run {run}: {asked} answers {reply}"
             holds, text = self._one_model(run)
             yield holds, f"{text}, {away} away"
+            card, new = self._card(asked), FIRST + MORE * (run - 1)
+            trained = 0 if card is None or card.data is None else card.data.get(asked, 0)
+            if trained != new:
+                yield False, f"run {run}: {asked} has {new} samples, of which {trained} are trained"
             self._up[away] = self._home.start(away, once=False)
             holds, text = self._one_model(run)
             yield holds, f"{text}, {away} back"

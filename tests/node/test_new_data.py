@@ -1,29 +1,23 @@
 """Data that have changed since they were read: the next run trains them, and only what is new moves."""
 
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import anyio
-import attrs
 import numpy as np
 import pytest
 import torch
-from structlog.testing import capture_logs
 from torch.utils.data import TensorDataset
 
-from crowd.cli.new_data import LOOK_S, READING_PARTS, NewData
 from crowd.errors import BadConfig
 from crowd.learning.own_data import DataSet, OwnData
 from crowd.learning.samples import SampleSet
 from crowd.learning.shards import SampleStore
-from crowd.learning.task import Task
-from crowd.node import Node
 from crowd.protocol.messages import Offer, SampleNames, Samples
-from tests.node.cluster import FEATURES, blobs, draw, round_of
+from tests.node.cluster import FEATURES, draw, round_of
+from tests.node.growing import AFTER, BEFORE, Growing, counts, first
 from tests.node.living import FEW, NAMES, Living
 from tests.support.virtual import virtual_time
 
-BEFORE, AFTER = 3000, 3300
 SAMPLE_BYTES, KEY_BYTES = 40, 8
 
 
@@ -43,25 +37,6 @@ class Marked(torch.nn.Module):
             (self.trained if self.training else self.judged).update(inputs[:, 0].tolist())
         outputs: torch.Tensor = self.layer(inputs)
         return outputs
-
-
-class Growing:
-    """The task of a device whose data are whatever they are when they are read."""
-
-    def __init__(self, data: Any, **changes: Any) -> None:
-        self.data = data
-        self._changes = dict(FEW) | changes
-        self.reads = 0
-
-    def __call__(self, device: str) -> Task:
-        self.reads += 1
-        return attrs.evolve(blobs(**self._changes)(device), data=self.data)
-
-
-def first(count: int) -> TensorDataset:
-    """Of one and the same data."""
-    inputs, labels = draw(AFTER, 7).tensors
-    return TensorDataset(inputs[:count], labels[:count])
 
 
 def lent(living: Living, lender: str) -> tuple[int, int]:
@@ -186,6 +161,38 @@ async def test_a_device_may_come_to_have_its_first_samples_and_lose_all_of_them(
 
 
 @virtual_time
+async def test_all_samples_may_go_where_each_device_holds_out_its_own() -> None:
+    ada = Growing(first(BEFORE), evaluation=None)
+    async with Living(tasks={"ada": ada}, evaluation=None, **FEW) as living:
+        node = living.cluster.nodes["ada"]
+        await living.over(1)
+        ada.data = first(0)
+        assert await node.data_changed()
+        await node.train()
+        await living.over(2)
+        assert counts(node) == 0
+
+
+@virtual_time
+async def test_data_that_are_others_at_each_reading_are_refused() -> None:
+    class Jittered(torch.utils.data.Dataset[Any]):
+        def __init__(self) -> None:
+            self.random = np.random.default_rng(0)
+
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            return self.random.standard_normal(FEATURES).astype(np.float32), index % 2
+
+    async with Living(tasks={"ada": Growing(Jittered())}) as living:
+        node = living.cluster.nodes["ada"]
+        await living.over(1)
+        with pytest.raises(BadConfig, match="others whenever they are read"):
+            await node.data_changed()
+
+
+@virtual_time
 async def test_actors_that_start_again_have_the_data_that_were_read_last() -> None:
     ada = Growing(first(BEFORE))
     async with Living(tasks={"ada": ada}) as living:
@@ -199,59 +206,6 @@ async def test_actors_that_start_again_have_the_data_that_were_read_last() -> No
         await node.train()
         await living.over(2)
         assert counts(node) == AFTER
-
-
-def counts(node: Node) -> int:
-    """Samples that the present plan places of this device."""
-    assert node.plan is not None
-    return sum(
-        span.stop - span.start
-        for assignment, ranges in node.plan.ranges()
-        if assignment.lender == node.name
-        for span in ranges
-    )
-
-
-# --- a node that looks by itself --------------------------------------------------------------------------------------
-
-
-@virtual_time
-async def test_a_node_looks_once_a_minute_and_says_once_what_it_cannot_train() -> None:
-    ada = Growing(first(BEFORE))
-    async with Living(tasks={"ada": ada}) as living:
-        node = living.cluster.nodes["ada"]
-        await living.over(1)
-        with capture_logs() as logs:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(NewData(node).watch)
-                for data in (first(AFTER), 7, 7, first(BEFORE), 7):
-                    ada.data, reads = data, ada.reads
-                    await anyio.sleep(LOOK_S + 1)
-                    assert ada.reads == reads + 1
-                tasks.cancel_scope.cancel()
-        told = [line["event"] for line in logs if line["event"] in ("data_changed", "new_data_refused")]
-        assert told == ["data_changed", "new_data_refused", "data_changed", "new_data_refused"]
-        assert counts(node) == BEFORE
-
-
-@virtual_time
-async def test_where_reading_is_slow_a_node_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Living() as living:
-        node = living.cluster.nodes["ada"]
-        await living.over(1)
-        looked: list[float] = []
-
-        async def slowly() -> bool:
-            looked.append(anyio.current_time())
-            await anyio.sleep(5)
-            return False
-
-        monkeypatch.setattr(node, "data_changed", slowly)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(NewData(node).watch)
-            await anyio.sleep(2000)
-            tasks.cancel_scope.cancel()
-        assert min(later - earlier for earlier, later in pairwise(looked)) >= 5 * READING_PARTS
 
 
 # --- a plan means data that are no longer here ------------------------------------------------------------------------
@@ -275,5 +229,5 @@ def test_data_wait_for_the_first_plan_that_means_them() -> None:
     own.put(data_set(3, 40))
     assert not own.go_by(2), "others have come before a plan meant them"
     assert own.present.number == 1
-    own.begin_life()
+    own.begin_anew()
     assert own.present.number == 3

@@ -59,8 +59,8 @@ class Merging:
         self._followed: set[bytes] = set()
         self._ledgers: dict[DeviceId, Ledger] = {}
         self._residuals: dict[tuple[DeviceId, bytes], list[Vector]] = defaultdict(list)
-        """What each device had left in a state of that digest: when it completed the round, and nothing where it fetched
-        the state."""
+        """What each device had left in a state of that digest: when it completed the round, and nothing where it
+        fetched the state."""
         self._begins: set[DeviceId] = set()
         """Devices that have made no state in their present lives yet."""
 

@@ -28,10 +28,10 @@ from crowd.agreement import acks, failure_detector, step
 from crowd.agreement.state import State
 from crowd.agreement.turn import Turn
 from crowd.agreement.view import View
-from crowd.learning import replica, work
+from crowd.learning import replica
 from crowd.learning.feedback import Feedback
 from crowd.learning.merge import SliceMerge
-from crowd.learning.own_data import OwnData
+from crowd.learning.own_data import DataSet, OwnData
 from crowd.learning.pool import EpochSampler
 from crowd.planning.plan import Plan
 from crowd.protocol.codec import Opener
@@ -277,9 +277,7 @@ MUTANTS: Mapping[str, tuple[Rewrite, ...]] = {
     "whoever starts begins the next run": (_in(Runs, "first", replace("saved.run", "saved.run + saved.finished")),),
     # --- samples ------------------------------------------------------------------------------------------------------
     "lent samples are trained at home too": (_in(Plan, "ranges", delete("offsets[label] += count")),),
-    "new data have the number of the former ones": (
-        _in(work, "_data_set", replace("before.number + 1", "before.number")),
-    ),
+    "new data have the number of the former ones": (_in(DataSet, "of", replace("before.number + 1", "before.number")),),
     "new data take the place of the former ones before a plan means them": (
         _in(OwnData, "put", insert("self.present = latest", after="self.latest = latest")),
     ),

@@ -198,13 +198,7 @@ class Process:
 
     async def read_again(self) -> bool:
         """Tell the node that its data may have changed; whether it has others now."""
-        node = self._node
-        if node is None:
-            return False
-        try:
-            return await node.data_changed()
-        except Retryable:  # the process has ended meanwhile
-            return False
+        return self._node is not None and await self._node.data_changed()
 
     # --- slower than it should be -------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _data(device: int, samples: int, data: range) -> TensorDataset:
     numbers = [[0.0 if device < 0 else float(number_of(device, index))] for index in range(SAMPLES_MAX)]
     features = np.hstack([np.array(numbers), inputs]).astype(np.float32)
     held = slice(data.start, data.stop)
-    return TensorDataset(torch.from_numpy(features[held]), torch.from_numpy(labels[held]))
+    return TensorDataset(torch.from_numpy(features[held].copy()), torch.from_numpy(labels[held].copy()))
 
 
 def _draw(random: np.random.Generator, samples: int) -> tuple[Any, Any]:

@@ -165,6 +165,7 @@ class Training:
             self._outside.probe.order_drawn(active.generation)
             await self.samples.borrow(active)
         else:
+            spare += plan.samples_borrowed(self._outside.device)  # nothing takes their room yet
             await self._outside.compute.run(partial(self.samples.assign_none, plan, spare))
         await self.carry_out(self.rounds.activate(active, now_us(), rtt_us=activated.rtt_us))
 
