@@ -23,6 +23,8 @@ from crowd.actors.inbox import (
 from crowd.actors.lives import Lives
 from crowd.actors.planner import observations as planning
 from crowd.actors.planner.planner import Planner
+from crowd.actors.planner.results import Results
+from crowd.actors.planner.runs import Runs
 from crowd.actors.planner.timetable import Timetable
 from crowd.actors.probe import Probe
 from crowd.actors.profiler import Profiler, unmeasured_profile
@@ -119,15 +121,22 @@ class Crew:
 
     def _make_planner(self) -> Planner:
         parts, config = self._parts, self._parts.config
+        results = Results(self._name, self._trainer, parts.observe)
+        runs = Runs(
+            self._name,
+            results,
+            Timetable(cluster=config.cluster, at=config.at_time, every=config.period),
+            when_new=config.when_new,
+            saved=lambda: parts.checkpoints.saved,
+            last_card=parts.last_card,
+            local_time=parts.device.sensor.local_time,
+        )
         return Planner(
             device=self._name,
             life=self._life,
             lives=parts.lives,
-            saved=lambda: parts.checkpoints.saved,
-            timetable=Timetable(cluster=config.cluster, at=config.at_time, every=config.period),
-            when_new=config.when_new,
-            last_card=parts.last_card,
-            local_time=parts.device.sensor.local_time,
+            results=results,
+            runs=runs,
             policies=parts.policies,
             compute=parts.device.compute,
             trainer=self._trainer,

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HELP = "from crowd.cli.main import main; assert main({arguments}) == 0"
 FILE_LINES_MAX, CLASS_LINES_MAX, FUNCTION_LINES_MAX = 350, 300, 50
+ACTOR_CLASS_LINES_MAX = 250
 TOO_LONG_PRODUCT: dict[str, int] = {
     "crowd/cli/bench/command.py:bench": 55,
     "crowd/cli/lab.py:lab": 56,
@@ -120,6 +121,13 @@ def test_what_is_too_long_is_listed_and_does_not_grow(folders: tuple[str, ...], 
     assert not grown, "too long: look for the seam"
     shrunk = {name: found.get(name) for name, size in listed.items() if found.get(name, 0) < size}
     assert not shrunk, "shorter than listed, or gone: list what they are now, and none that is short enough"
+
+
+def test_no_class_of_an_actor_grows_beyond_what_one_can_keep_in_mind() -> None:
+    for path in sorted((ROOT / "crowd" / "actors").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert (node.end_lineno or node.lineno) - node.lineno < ACTOR_CLASS_LINES_MAX, f"{path}: {node.name}"
 
 
 def too_long(path: Path) -> Iterator[tuple[str, int]]:

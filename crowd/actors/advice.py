@@ -1,14 +1,27 @@
-"""What people should know about a plan: warnings that say whose settings count, and who is left out."""
+"""What people should know about a plan: that it begins, whose settings count, and who is left out."""
 
 from collections.abc import Mapping
 
 import structlog
 
+from crowd.agreement.state import Active
 from crowd.planning.plan import SUSPENDED, Plan
 from crowd.planning.profile import Profile
 from crowd.units import DeviceId
 
 log = structlog.get_logger()
+
+
+def tell_of_plan(active: Active) -> None:
+    """Say which plan begins, and why it is as it is."""
+    log.info(
+        "plan_activated",
+        generation=active.generation,
+        plan=active.plan_digest.hex()[:8],
+        members=[member.device for member in active.plan.members],
+        start_round=active.start.round,
+        why=active.plan.why,
+    )
 
 
 def warn_of_left_out(plan: Plan) -> None:

@@ -2,30 +2,26 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import assert_never
 
 import attrs
 import structlog
 
 from crowd.actors import inbox
-from crowd.actors.advice import warn_of_left_out, warn_of_settings
+from crowd.actors.advice import tell_of_plan, warn_of_left_out, warn_of_settings
 from crowd.actors.inbox import DataMoverMessage, PlannerMessage, TrainerMessage
 from crowd.actors.lives import Lives
 from crowd.actors.planner.decisions import Decisions, Undecided
+from crowd.actors.planner.hearing import beat_heard, event_of
 from crowd.actors.planner.notices import Notices
 from crowd.actors.planner.observations import DeviceLeftOut, Observation, PlanActivated, RunBegun
 from crowd.actors.planner.results import Results
 from crowd.actors.planner.runs import Runs
-from crowd.actors.planner.timetable import Timetable
 from crowd.actors.planner.voice import Voice
 from crowd.actors.probe import Probe
 from crowd.agreement import events
-from crowd.agreement.ack import StateProgress
 from crowd.agreement.predicates import is_former_life
 from crowd.agreement.state import Active, Own, State, Timing
 from crowd.agreement.step import Notable, next_deadline_us, note, note_beat, step
-from crowd.model_card import ModelCard
 from crowd.planning.plan import SUSPENDED
 from crowd.planning.policy import Policy
 from crowd.planning.profile import Profile
@@ -54,11 +50,8 @@ class Planner(Actor[PlannerMessage]):
         device: DeviceId,
         life: Life,
         lives: Lives,
-        saved: Callable[[], StateProgress | None],
-        timetable: Timetable,
-        when_new: float | None,
-        last_card: Callable[[], ModelCard | None],
-        local_time: Callable[[], datetime],
+        results: Results,
+        runs: Runs,
         policies: Mapping[str, Policy],
         compute: Compute,
         trainer: ActorRef[TrainerMessage],
@@ -85,10 +78,8 @@ class Planner(Actor[PlannerMessage]):
         self._watched: tuple[DeviceId, ...] = ()
         self._decisions = Decisions(policies)
         self._voice = Voice(device=device, lives=lives, compute=compute, data_mover=data_mover, probe=probe)
-        self._results = Results(device, trainer, observe)
-        self._runs = Runs(
-            device, self._results, timetable, when_new=when_new, saved=saved, last_card=last_card, local_time=local_time
-        )
+        self._results = results
+        self._runs = runs
         self._notices = Notices()
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -122,7 +113,7 @@ class Planner(Actor[PlannerMessage]):
             case inbox.AgreementMessage(sender=sender, message=messages.AckMessage(ack=ack)) if ack.device == sender:
                 return self._has_noted(events.AckHeard(ack=ack))
             case inbox.AgreementMessage(message=messages.Beat() as beat):
-                return self._has_noted(_beat_heard(message, beat))
+                return self._has_noted(beat_heard(message, beat))
             case events.StatusHeard():
                 return self._has_noted(message)
             case _:
@@ -191,33 +182,18 @@ class Planner(Actor[PlannerMessage]):
             await self._step(events.FormerLifeHeard(device=sender))
             return
         match heard.message:
-            case messages.AckMessage(ack=ack):
-                if ack.device == sender:
-                    await self._step(events.AckHeard(ack=ack))
-            case messages.ProfileMessage(profile=profile):
-                if profile.device == sender:
-                    self._voice.keep(profile, heard.envelope)
-                    await self._step(events.Learned(profiles=(profile,), source=sender))
-            case messages.Beat() as beat:
-                await self._step(_beat_heard(heard, beat))
-            case messages.Evictions(lives=lives):
-                await self._step(events.Learned(tombstones=lives, source=sender))
-            case messages.Suspensions(devices=suspensions):
-                await self._step(events.Learned(suspensions=suspensions, source=sender))
-            case messages.ViewReply(tombstones=tombstones, suspended=suspensions):
-                await self._step(events.Learned(tombstones=tombstones, suspensions=suspensions, source=sender))
-            case messages.ViewRequest():
-                await self._step(_view_requested(sender, heard.message))
             case messages.ProbeRequest(nonce=nonce):
                 if self._state is not None and self._state.own.returns_us is None:
                     await self._voice.send(sender, messages.ProbeAnswer(nonce=nonce, life=self._state.own.profile.life))
-            case messages.ProbeAnswer(life=life):
-                await self._step(events.ProbeAnswered(device=sender, life=life))
             case messages.ResultMessage() as result:
                 await self._results.hear(sender, heard.life, result, self._state)
                 self._results.check_over(self._state)
+            case message if (event := event_of(heard)) is not None:
+                if isinstance(message, messages.ProfileMessage):
+                    self._voice.keep(message.profile, heard.envelope)
+                await self._step(event)
             case _:
-                assert_never(heard.message)
+                pass
 
     def _has_noted(self, heard: Notable | events.BeatHeard) -> bool:
         """Whether `heard` is taken in without anything else to do, and with nothing due earlier than it was."""
@@ -297,14 +273,7 @@ class Planner(Actor[PlannerMessage]):
         """Every member has promised the plan: it begins."""
         assert self._state is not None
         plan, profiles = active.plan, self._state.view.profiles
-        log.info(
-            "plan_activated",
-            generation=active.generation,
-            plan=active.plan_digest.hex()[:8],
-            members=[member.device for member in plan.members],
-            start_round=active.start.round,
-            why=plan.why,
-        )
+        tell_of_plan(active)
         warn_of_left_out(plan)
         warn_of_settings(plan, profiles)
         begun = inbox.PlanBegun(
@@ -317,22 +286,3 @@ class Planner(Actor[PlannerMessage]):
         self._trainer.tell_nowait(inbox.Activated(active=active, rtt_us=rtt_us, memory_bytes=memory_bytes))
         self._probe.activated(active)
         self._observe(PlanActivated(active=active))
-
-
-def _view_requested(sender: DeviceId, request: messages.ViewRequest) -> events.ViewRequested:
-    return events.ViewRequested(
-        device=sender,
-        versions={device: (version.life, version.revision) for device, version in request.versions.items()},
-        tombstones=request.tombstones,
-        suspensions=request.suspended,
-    )
-
-
-def _beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.BeatHeard:
-    return events.BeatHeard(
-        device=heard.sender,
-        life=beat.life,
-        view_digest=beat.view_digest,
-        generation=beat.generation,
-        rtt_us=heard.rtt_us,
-    )
