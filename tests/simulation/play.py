@@ -10,8 +10,10 @@ import structlog
 import torch
 
 import crowd.actors.planner.decisions
+import crowd.learning.rereading
 import crowd.learning.work
-from crowd.learning.own_data import OwnData
+from crowd.learning.own_data import DataSet, OwnData
+from crowd.learning.rereading import check
 from crowd.learning.task import Task
 from crowd.learning.work import Work, prepare
 from crowd.planning.plan import Plan
@@ -24,6 +26,7 @@ from tests.simulation.bounds import Logs
 from tests.simulation.cluster import Cluster
 from tests.simulation.observer import Observer
 from tests.simulation.scenario import Scenario
+from tests.simulation.work import Told
 
 torch.set_num_threads(1)
 
@@ -66,6 +69,7 @@ def play(scenario: Scenario) -> Report:
         _logs_to(observer.logs),
         _cut_into(scenario.chunk_bytes),
         mock.patch.object(crowd.learning.work, "prepare", _prepare),
+        mock.patch.object(crowd.learning.rereading, "check", _check),
         mock.patch.object(crowd.actors.planner.decisions, "decide", _Decisions()),
     ):
         try:
@@ -117,6 +121,12 @@ def _prepare(task: Task, *, memory_bytes: int) -> Work:
         _works[key] = prepare(task, memory_bytes=memory_bytes)
     work = _works[key]
     return attrs.evolve(work, own=OwnData(work.own.present))  # the data may become others, here alone
+
+
+def _check(task: Task, work: Work, found: DataSet) -> None:
+    """As production does, but nobody listens to the network that is only tried."""
+    with mock.patch.object(Told, "deaf", new=True):
+        check(task, work, found)
 
 
 class _Decisions:

@@ -175,7 +175,7 @@ class Process:
             epochs_max=self._scenario.epochs_max,
             target=self._scenario.target,
             patience=self._scenario.patience,
-            listen=listen if self._node is None else lambda _: None,  # new data are only tried
+            listen=listen,
         )
 
     async def ask_for_run(self, *, fresh: bool) -> bool:
