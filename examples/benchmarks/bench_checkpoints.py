@@ -3,9 +3,10 @@
     python examples/benchmarks/bench_checkpoints.py [--pairs 4] [--seconds 20]
 
 `fashion` is trained by one node for so many seconds with a checkpoint every 6 s, ten times as often as by default, and
-for as long, before and after it, with none: the ratio of samples a second, 1.0 being no cost. Then `wide`, a network of
-20 million parameters, is trained until it has saved, every minute if it could: what it has written, and the pause that
-it then makes (`again_s` of its log), tell the bytes of an hour. Files go into the directory for temporary files.
+for as long, before and after it, with none: the ratio of samples a second, 1.0 being no cost, and what a tenth of that
+cost comes to. Then `wide`, a network of 20 million parameters, is trained on a few samples until it has saved, every
+minute if it could: what it has written, and the pause that it then makes (`again_s` of its log), tell the bytes of an
+hour. Files go into the directory for temporary files.
 """
 
 import argparse
@@ -122,7 +123,7 @@ def ratio(signer: Signer, saves: Saves, pairs: int, seconds: float) -> float:
 
 def written(signer: Signer, saves: Saves) -> float:
     """Bytes that a node with `wide` writes in an hour."""
-    task = attrs.evolve(wide.task(NAME, Partition()), target=1.0, epochs_max=10_000)
+    task = attrs.evolve(wide.task(NAME, Partition(part=0, parts=40)), target=1.0, epochs_max=10_000)
     sizes: list[int] = []
     saves.pauses_s.clear()
 
@@ -145,8 +146,12 @@ def main() -> int:
     saves = Saves()
     structlog.configure(processors=[saves])
     signer = ephemeral_signers([NAME])[NAME]
-    found = ratio(signer, saves, arguments.pairs, arguments.seconds)
-    print(f"fashion: {found:.3f} with a checkpoint every {OFTEN_S:g} s; at least {RATIO_MIN} is required")
+    often = ratio(signer, saves, arguments.pairs, arguments.seconds)
+    found = 1 - (1 - often) * OFTEN_S / USUALLY_S
+    print(
+        f"fashion: {often:.3f} with a checkpoint every {OFTEN_S:g} s, so {found:.3f} every {USUALLY_S:g} s; at least "
+        f"{RATIO_MIN} is required"
+    )
     an_hour = written(signer, saves)
     return 0 if found >= RATIO_MIN and an_hour <= 1.01 * BYTES_MAX else 1  # pauses are told in tenths of seconds
 
