@@ -1,5 +1,7 @@
 """What a message of another device means to the agreement: `event_of`."""
 
+from typing import assert_never
+
 from crowd.actors import inbox
 from crowd.agreement import events
 from crowd.protocol import messages
@@ -7,7 +9,7 @@ from crowd.units import DeviceId
 
 
 def event_of(heard: inbox.AgreementMessage) -> events.Event | None:
-    """The event that the agreement takes in; `None`: nothing follows from it, or its sender speaks for another
+    """The event that the agreement takes in; `None`: it is none for the agreement, or its sender speaks for another
     device."""
     sender = heard.sender
     match heard.message:
@@ -27,8 +29,10 @@ def event_of(heard: inbox.AgreementMessage) -> events.Event | None:
             return _view_requested(sender, request)
         case messages.ProbeAnswer(life=life):
             return events.ProbeAnswered(device=sender, life=life)
+        case messages.ProbeRequest() | messages.ResultMessage():
+            return None  # the planner answers these itself
         case _:
-            return None
+            assert_never(heard.message)
 
 
 def beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.BeatHeard:
