@@ -299,7 +299,8 @@ class HeldData:
 
 @attrs.frozen(kw_only=True)
 class DataRead(Ask[None]):
-    """The device has other data from now on. Answered when the planner has been told."""
+    """The device has other data from now on. Answered when the planner has been told, or will be with the first
+    profile."""
 
     data: HeldData
 

@@ -22,7 +22,7 @@ def read_again(task: Task, work: Work, *, memory_bytes: int | None = None) -> Da
         count, digest = len(own), digest_of(own)
         if digest == before.digest:
             return None
-        del own  # or there would be room for two
+        del own  # or there would have to be room for two
         once_more = _read(task, before, common, memory_bytes)
         if len(once_more) == count and digest_of(once_more) != digest:
             raise BadConfig(

@@ -154,8 +154,7 @@ def main() -> int:
                     print(f"{'ok  ' if holds else 'FAIL'} run {number}: {text}", flush=True)
             finally:
                 home.close()
-                for place, process in enumerate(home.started):
-                    (directory / f"{place:02}-{process.name}.log").write_text("".join(process.lines))
+                home.write_logs()
     print(f"the logs are in {KEPT}")
     return 1 if failed else 0
 

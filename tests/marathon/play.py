@@ -80,8 +80,7 @@ def play(directory: Path, minutes: float) -> Played:
             return Played(ran=marathon.ran, happened=marathon.happened, factor=factor)
         finally:
             home.close()
-            for number, process in enumerate(home.started):
-                (directory / f"{number:02}-{process.name}.log").write_text("".join(process.lines))
+            home.write_logs()
 
 
 def _former_run(home: Home, lasts_s: float) -> list[Recorded]:

@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Mapping
 
 import anyio
-import torch
 
 from brokers.simulated.network import Network
 from crowd.actors.lives import LIFE_FILE
@@ -163,9 +162,6 @@ class Process:
         await anyio.sleep_forever()
 
     def _make_task(self, name: str) -> Task:
-        def listen(numbers: torch.Tensor) -> None:
-            self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n])
-
         self._observer.lessons.read(self.name, self._data)
         return work.make_task(
             self.index,
@@ -175,7 +171,7 @@ class Process:
             epochs_max=self._scenario.epochs_max,
             target=self._scenario.target,
             patience=self._scenario.patience,
-            listen=listen,
+            listen=lambda numbers: self._observer.lessons.trained(self.name, [int(n) for n in numbers.tolist() if n]),
         )
 
     async def ask_for_run(self, *, fresh: bool) -> bool:

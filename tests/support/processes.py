@@ -145,3 +145,8 @@ class Home:
     def close(self) -> None:
         for process in self.started:
             process.close()
+
+    def write_logs(self) -> None:
+        """What each process has said, in the order in which they were started."""
+        for place, process in enumerate(self.started):
+            (self.directory / f"{place:02}-{process.name}.log").write_text("".join(process.lines))

@@ -36,6 +36,7 @@ def event_of(heard: inbox.AgreementMessage) -> events.Event | None:
 
 
 def beat_heard(heard: inbox.AgreementMessage, beat: messages.Beat) -> events.BeatHeard:
+    """The same of a heartbeat, as most of what comes in a large cluster is one."""
     return events.BeatHeard(
         device=heard.sender,
         life=beat.life,
