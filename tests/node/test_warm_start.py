@@ -45,6 +45,20 @@ async def test_a_model_that_is_supplied_too_late_is_not_used_and_said_to_be(tmp_
 
 
 @virtual_time
+async def test_a_model_that_a_new_device_supplies_to_a_run_that_others_have_begun_is_said_not_to_be_used(
+    tmp_path: Path,
+) -> None:
+    saved_network(path := tmp_path / "elsewhere.safetensors", 77)
+    async with Living("ada", "cy") as living:
+        before = await living.over(1)
+        with capture_logs() as logs:
+            living.switch_on("ben", start=path)
+            assert await living.over(1) == before
+    (line,) = [line for line in logs if line["event"] == "start_not_used"]
+    assert (line["file"], line["why"]) == (str(path), "run 1 has begun from another device's state")
+
+
+@virtual_time
 async def test_what_does_not_fit_the_network_is_said(tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.safetensors"
     trained = network(77).state_dict()

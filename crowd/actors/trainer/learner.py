@@ -45,6 +45,8 @@ class Learner:
         """`supplied`: parameters with which the first run begins, unless this device has a state already."""
         self._task = task
         self._supplied = supplied
+        self._start: WarmStart | None = None
+        """What this run would begin with, if all goes on from this device's start."""
         self._layout = work.layout
         self._compute = compute
         self._inner: dict[str, Any] = {}
@@ -72,9 +74,9 @@ class Learner:
 
     def _first_state(self, model: torch.nn.Module, seed: int, beginning: Beginning) -> ReplicaState:
         run, present = beginning.run, beginning.present
-        supplied, self._supplied = self._supplied, None
+        supplied, self._supplied, self._start = self._supplied, None, None
         if supplied is not None and present is not None:
-            log.warning("start_not_used", file=str(supplied.path), why=f"run {present.run} has a state here")
+            self._not_used(supplied, f"run {present.run} has a state here")
         if present is not None and present.run == run:
             return present
         if beginning.fresh:
@@ -86,8 +88,18 @@ class Learner:
                 self._task, self._layout, seed=seed, run=run
             )  # its own: constants are those of the task
             supplied.load_into(trained)
+            self._start = supplied
             return replica.initial(trained, run, self._layout, base=run + 1)
         return replica.initial(model, run, self._layout)
+
+    def replaced(self, state: ReplicaState) -> None:
+        """Another device's `state` has replaced this one's: say so of parameters that the run does not begin with."""
+        start, self._start = self._start, None
+        if start is not None and state.base <= state.run:
+            self._not_used(start, f"run {state.run} has begun from another device's state")
+
+    def _not_used(self, start: WarmStart, why: str) -> None:
+        log.warning("start_not_used", file=str(start.path), why=why)
 
     def _take(self, model: torch.nn.Module) -> None:
         placement, executes = Placement(self._compute.torch_device), self._compute.executes

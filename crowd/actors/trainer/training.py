@@ -276,6 +276,7 @@ class Training:
             return
         await self._halt()
         await self.steps.drop_residual()
+        self._learner.replaced(state)
         self.states.replace(state)
         self._outside.probe.state_replaced(state, self._learner.residual)
         log.info("state_fetched", round=state.round, holder=sender, digest=state.digest.hex()[:8])
