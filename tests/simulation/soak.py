@@ -70,6 +70,8 @@ class Tally:
         self.simulated_s = self.device_s = 0.0
         self.faults: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        """What devices logged: how often they did what a rule asks for."""
         self.failed: list[Verdict] = []
         self.thin: list[int] = []
         """Seeds with too few faults or rounds to count."""
@@ -85,6 +87,7 @@ class Tally:
         self.device_s += report.device_s
         self.faults.update(report.faults)
         self.dropped.update(report.dropped)
+        self.events.update(report.events)
         if verdict.failed:
             self.failed.append(verdict)
         elif sum(report.faults.values()) < FAULTS_MIN or report.rounds < ROUNDS_MIN:
@@ -92,17 +95,20 @@ class Tally:
 
     def lines(self, elapsed_s: float) -> list[str]:
         """For people."""
-        faults = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self.faults.items()))
-        dropped = ", ".join(f"{cause} {count:,}" for cause, count in sorted(self.dropped.items()))
         return [
             f"{self.seeds:,} seeds in {elapsed_s / 60:.1f} min ({60 * self.seeds / elapsed_s:.0f} a minute), "
             f"{len(self.failed)} failed, {len(self.thin)} with under {FAULTS_MIN} faults or {ROUNDS_MIN} rounds",
             f"simulated: {self.simulated_s / 3600:,.1f} h, {self.device_s / 3600:,.1f} device-hours, "
             f"{self.generations:,} generations, {self.rounds:,} rounds, {self.messages:,} messages, "
             f"{self.shown:,} samples trained",
-            f"faults: {faults or 'none'}",
-            f"messages lost: {dropped or 'none'}",
+            f"faults: {_counts(self.faults)}",
+            f"messages lost: {_counts(self.dropped)}",
+            f"logged: {_counts(self.events)}",
         ]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items())) or "none"
 
 
 def main() -> int:
