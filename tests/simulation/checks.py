@@ -237,6 +237,7 @@ class Lessons:
         self._registers: dict[tuple[DeviceId, Life, int], _Register] = {}
         self._held: dict[tuple[DeviceId, bytes, int], range] = {}
         """The samples of each data set, by its number in a life."""
+        self._read: dict[DeviceId, range] = {}
         self._latest: dict[DeviceId, tuple[int, range]] = {}
         self._lives: dict[DeviceId, Life] = {}
         self._teacher: dict[tuple[int, bytes], dict[int, DeviceId]] = defaultdict(dict)
@@ -253,10 +254,14 @@ class Lessons:
         self._held[device, life.boot, number] = held
 
     def read(self, device: DeviceId, held: range) -> None:
-        """The device's process has read its data, and these are its samples."""
-        number, before = self._latest.get(device, (-1, range(0)))
-        if held != before:
-            self._latest[device] = (number + 1, held)
+        """The device's process has read its data, and these are its samples; the first are its data set 0."""
+        self._read[device] = held
+        self._latest.setdefault(device, (0, held))
+
+    def data_put(self, device: DeviceId) -> None:
+        """What the device's process has read last is its next data set."""
+        number, _ = self._latest[device]
+        self._latest[device] = (number + 1, self._read[device])
         if device in self._lives:
             self.life_began(device, self._lives[device])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from unittest import mock
 
 import anyio
@@ -21,8 +22,9 @@ from crowd.planning.policy import Policy, decide
 from crowd.planning.profile import Profile
 from crowd.protocol.transfer import manifest, transfers
 from crowd.units import DeviceId
-from devices.simulation.virtual_time import Deadlock, Livelock, VirtualTimeLoop
+from devices.simulation.virtual_time import PROCESS, Deadlock, Livelock, VirtualTimeLoop
 from tests.simulation.bounds import Logs
+from tests.simulation.checks import Lessons
 from tests.simulation.cluster import Cluster
 from tests.simulation.observer import Observer
 from tests.simulation.scenario import Scenario
@@ -68,7 +70,7 @@ def play(scenario: Scenario) -> Report:
     with (
         _logs_to(observer.logs),
         _cut_into(scenario.chunk_bytes),
-        mock.patch.object(crowd.learning.work, "prepare", _prepare),
+        mock.patch.object(crowd.learning.work, "prepare", partial(_prepare, observer.lessons)),
         mock.patch.object(crowd.learning.rereading, "check", _check),
         mock.patch.object(crowd.actors.planner.decisions, "decide", _Decisions()),
     ):
@@ -114,13 +116,25 @@ def _cut_into(chunk_bytes: int | None) -> Iterator[None]:
 _works: dict[tuple[object, ...], Work] = {}
 
 
-def _prepare(task: Task, *, memory_bytes: int) -> Work:
+class _ToldData(OwnData):
+    """Tells `lessons` which data the device has."""
+
+    def __init__(self, first: DataSet, lessons: Lessons) -> None:
+        super().__init__(first)
+        self._lessons, self._device = lessons, DeviceId(PROCESS.get())
+
+    def put(self, latest: DataSet) -> None:
+        super().put(latest)
+        self._lessons.data_put(self._device)
+
+
+def _prepare(lessons: Lessons, task: Task, *, memory_bytes: int) -> Work:
     """As production does, but only once for the same data set: most of a short simulation would be spent on it."""
     key = (task.data, task.name, task.epochs_max, task.target, task.patience)
     if key not in _works:
         _works[key] = prepare(task, memory_bytes=memory_bytes)
     work = _works[key]
-    return attrs.evolve(work, own=OwnData(work.own.present))  # the data may become others, here alone
+    return attrs.evolve(work, own=_ToldData(work.own.present, lessons))  # the data may become others, here alone
 
 
 def _check(task: Task, work: Work, found: DataSet) -> None:
